@@ -1,0 +1,133 @@
+"""What a step may know and do beside its inputs: the run, its budget, models, tools, and the user's context."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .retry import RetryPolicy
+from .usage import Price
+
+if TYPE_CHECKING:
+    from .meter import Meter
+
+__all__ = ["CallGate", "RunContext", "RunInfo", "SendModel", "SendTool", "Update"]
+
+T = TypeVar("T")
+
+SendModel = Callable[[ModelRequest], Awaitable[ModelResponse]]
+"""Sends a request, as the guards and transforms left it, to the provider."""
+
+SendTool = Callable[[ToolCall], Awaitable[object]]
+"""Runs a tool; what it returns becomes the `ToolResult`'s content."""
+
+
+@dataclass(slots=True)
+class RunInfo:
+    """Which run this is. Hooks, steps and telemetry share one object per run.
+
+    Attributes:
+        run_id: Unique id of the run.
+        pipeline: Name of the pipeline.
+        fingerprint: Fingerprint of the plan.
+        actor: Who started the run, in the caller's words.
+        tenant: For whom, in the caller's words.
+        tags: Further words of the caller.
+        counts: What plugins counted in this run, by kind and label, e.g. `{"redactions": {"PERSON": 3}}`.
+    """
+
+    run_id: str
+    pipeline: str
+    fingerprint: str
+    actor: str | None = None
+    tenant: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def count(self, kind: str, label: str, number: int = 1) -> None:
+        """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""
+        labels = self.counts.setdefault(kind, {})
+        labels[label] = labels.get(label, 0) + number
+
+
+class Update(Generic[T]):
+    """What a step returns to change the context: its output, and new values of the fields it declared in `writes`."""
+
+    __slots__ = ("changes", "output")
+
+    def __init__(self, output: T, /, **changes: object) -> None:
+        self.output = output
+        self.changes = changes
+
+    def __repr__(self) -> str:
+        return f"Update({self.output!r}, fields={sorted(self.changes)})"
+
+
+class CallGate(Protocol):
+    """The one way to a model or a tool; the engine gives it to each step."""
+
+    async def call_model(
+        self, ctx: RunContext, request: ModelRequest, send: SendModel, retry: RetryPolicy | None, price: Price | None
+    ) -> ModelResponse:
+        """See RunContext.call_model."""
+
+    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
+        """See RunContext.call_tool."""
+
+
+@dataclass(slots=True)
+class RunContext:
+    """What a step learns about its run, and its only way to models and tools.
+
+    Attributes:
+        run: The run.
+        step_path: Where the step stands in the pipeline, for people.
+        attempt: Number of this attempt, from 1.
+        idempotency_key: The same for every attempt of this step in this run; give it to services you call.
+        deadline: When this attempt must end, on the event loop's clock (`anyio.current_time()`); None is never.
+        usage: The budget: `reserve`, `record`, and what is left.
+    """
+
+    run: RunInfo
+    step_path: str
+    attempt: int
+    idempotency_key: str
+    deadline: float | None
+    usage: Meter
+    _gate: CallGate
+
+    @property
+    def run_id(self) -> str:
+        """Unique id of the run."""
+        return self.run.run_id
+
+    async def call_model(
+        self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None
+    ) -> ModelResponse:
+        """Call a model through every transform, guard, recorder and limit of the run.
+
+        Args:
+            request: What is asked; transforms may change it, the governor may lower its `max_tokens`.
+            send: Sends the final request to the provider.
+            retry: How a failed attempt is made again; each attempt is reserved by itself. None: no second attempt.
+            price: What the model costs where the caller knows (`Price()` for one that runs in process);
+                otherwise the installed price books are asked.
+
+        Raises:
+            GuardDenied: A guard or a required recorder said no.
+            UsageLimitExceeded: It does not fit a limit, or the price is unknown under a money limit.
+        """
+        return await self._gate.call_model(self, request, send, retry, price)
+
+    async def call_tool(self, call: ToolCall, send: SendTool) -> ToolResult:
+        """Call a tool through every guard and recorder of the run.
+
+        Returns:
+            The tool's answer; a guard that denies `to_model` gives one with `is_error`.
+
+        Raises:
+            GuardDenied: A guard or a required recorder said no.
+        """
+        return await self._gate.call_tool(self, call, send)

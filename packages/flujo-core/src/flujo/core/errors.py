@@ -1,0 +1,162 @@
+"""Every error Flujo raises.
+
+FlujoError                  what happened, why, and what to do next
+├── PipelineError           a pipeline that cannot work; found when it is compiled (also a ValueError)
+├── ConfigurationError      a value given to Flujo cannot be used (also a ValueError)
+├── InputError              the run input does not fit the pipeline (also a ValueError)
+├── ResourceError           a resource is missing, or failed to open or close
+├── PluginError             a plugin is missing, blocked, or failed to load
+├── LoopRunning             a sync call inside a running event loop (also a RuntimeError)
+├── RunExists               a run with this id is already known
+├── StepFailed              a step ended with a failure; `__cause__` is the original exception
+│   └── StepTimeout         ... because its time was up
+├── UsageLimitExceeded      a limit refused further work
+├── GuardDenied             a guard, or a required recorder, did not let the work through
+└── RunAborted              a hook, or a cancel, ended the run
+
+Control flow is not an error: a finished step is an `Outcome`, a stopped run is a `PipelineResult`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ConfigurationError",
+    "FlujoError",
+    "GuardDenied",
+    "InputError",
+    "LoopRunning",
+    "PipelineError",
+    "PluginError",
+    "ResourceError",
+    "RunAborted",
+    "RunExists",
+    "StepFailed",
+    "StepTimeout",
+    "UsageLimitExceeded",
+]
+
+
+class FlujoError(Exception):
+    """The root of all errors of Flujo.
+
+    Attributes:
+        what: What happened, naming the object.
+        why: The cause.
+        do: The next act for the reader; empty when there is none.
+    """
+
+    def __init__(self, what: str, why: str = "", do: str = "") -> None:
+        self.what = what
+        self.why = why
+        self.do = do
+        super().__init__(what, why, do)
+
+    def __str__(self) -> str:
+        text = f"{self.what}: {self.why}" if self.why else self.what
+        return f"{text}. {self.do}" if self.do else text
+
+
+class PipelineError(FlujoError, ValueError):
+    """A pipeline that cannot work. `problems` lists everything that is wrong with it, one sentence each."""
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = self.problems[0] if len(self.problems) == 1 else "".join(f"\n  - {p}" for p in self.problems)
+        super().__init__(what, listed)
+
+
+class ConfigurationError(FlujoError, ValueError):
+    """A limit, policy, option or name that cannot be used."""
+
+
+class InputError(FlujoError, ValueError):
+    """The run input (or the run's context) does not fit what the pipeline takes."""
+
+
+class ResourceError(FlujoError):
+    """A resource is missing, or failed while it was opened or closed."""
+
+
+class PluginError(FlujoError):
+    """A plugin is missing, not allowed, broken, or made for another plugin API."""
+
+
+class LoopRunning(FlujoError, RuntimeError):
+    """`run` was called where an event loop is already running."""
+
+    def __init__(self, call: str, instead: str) -> None:
+        super().__init__(f"{call} cannot be used here", "an event loop is already running", f"Use `{instead}` instead")
+
+
+class RunExists(FlujoError):
+    """A run with this id is already known."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id!r} exists", "a run id is used once", "Leave `run_id` out, or choose another")
+
+
+class StepFailed(FlujoError):
+    """A step failed after its last attempt.
+
+    Attributes:
+        step_path: Where the step stands in the pipeline.
+        error_type: Name of the original exception's class.
+    """
+
+    def __init__(self, step_path: str, error_type: str, message: str, do: str = "") -> None:
+        self.step_path = step_path
+        self.error_type = error_type
+        super().__init__(f"step {step_path!r} failed", f"{error_type}: {message}" if message else error_type, do)
+
+
+class StepTimeout(StepFailed):
+    """A step did not end in its time. `abandoned` is true for a sync step whose thread still runs."""
+
+    def __init__(self, step_path: str, seconds: float, *, abandoned: bool = False) -> None:
+        self.seconds = seconds
+        self.abandoned = abandoned
+        tail = "; its thread cannot be stopped and was abandoned" if abandoned else ""
+        message = f"no result after {seconds:g} s{tail}"
+        super().__init__(step_path, "StepTimeout", message, "Raise `timeout_s`, or make the step faster")
+
+
+class UsageLimitExceeded(FlujoError):
+    """A limit refused further work; what was paid for before is kept in the result.
+
+    Attributes:
+        limit: Name of the limit, e.g. `total_cost_usd_limit`.
+        value: The limit itself (USD, tokens or requests), as text.
+    """
+
+    def __init__(self, limit: str, value: str, why: str, do: str = "") -> None:
+        self.limit = limit
+        self.value = value
+        super().__init__(f"{limit} of {value} reached", why, do or "Raise the limit, or make the work smaller")
+
+
+class GuardDenied(FlujoError):
+    """A guard said no, raised, hung, or answered with something else than Allow or Deny.
+
+    Attributes:
+        plugin: Name of the plugin that denied.
+        hook: Which hook denied, e.g. `guard_step`.
+        reason: Why, in the plugin's words or in ours when it failed.
+    """
+
+    def __init__(self, plugin: str, hook: str, reason: str) -> None:
+        self.plugin = plugin
+        self.hook = hook
+        self.reason = reason
+        super().__init__(f"{hook} of plugin {plugin!r} denied", reason)
+
+
+class RunAborted(FlujoError):
+    """The run was ended on purpose: by a hook's AbortPipeline, a cancel, or a required recorder's fault."""
+
+    def __init__(self, reason: str, by: str = "") -> None:
+        self.reason = reason
+        self.by = by
+        super().__init__(f"run aborted by {by}" if by else "run aborted", reason)

@@ -1,0 +1,196 @@
+"""The hooks of Flujo: what a plugin may implement. Read this file and `payloads.py` to write one.
+
+A plugin implements any of these with `@hookimpl` from `flujo.core`:
+
+    from flujo.core import Allow, Deny, GuardStep, hookimpl
+
+    @hookimpl
+    def guard_step(payload: GuardStep) -> Allow | Deny:
+        return Deny("no step at night") if at_night() else Allow()
+
+An implementation may be sync or async, takes the one `payload`, and may name further parameters annotated with a
+resource type; it receives them like a step does. A module-level `register_*` function is called for every allowed
+plugin; all other hooks act only for plugins that were named (`plugins=`, the policy, `--plugin`, `[tool.flujo] use`).
+
+A packaged plugin is a module named by an entry point of the group `flujo`. Its class `Plugin`, when it has one, is
+called with the plugin's settings and the object acts; otherwise the module itself does. `flujo_api = "1.0"` on the
+module says for which plugin API it was written.
+
+Order in one attempt of a step:
+
+    transform_step_input -> guard_step -> record_intent -> pre_step_execution -> the step
+    -> transform_step_output -> record_result -> post_step_execution | on_step_failure
+
+and inside it, for each model call (a tool call is the same without transforms and reservation):
+
+    transform_model_request -> guard_model_call -> record_intent -> reserve -> the call -> settle
+    -> transform_model_response -> record_result -> on_model_call
+"""
+
+# Specifications have no bodies: pluggy reads their signatures and never calls them.
+# mypy: disable-error-code="empty-body"
+# pyright: reportReturnType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from .payloads import (
+    Allow,
+    Deny,
+    GuardModelCall,
+    GuardRun,
+    GuardStep,
+    GuardToolCall,
+    OnGovernorBreach,
+    OnGuardDenied,
+    OnModelCall,
+    OnRetry,
+    OnRunEnd,
+    OnRunStart,
+    OnStepFailure,
+    OnToolCall,
+    OnUsageWarning,
+    PostStepExecution,
+    PreStepExecution,
+    RecordIntent,
+    RecordResult,
+    TransformModelRequest,
+    TransformModelResponse,
+    TransformStepInput,
+    TransformStepOutput,
+)
+from .protocols import Command, PriceBook
+
+hookspec = pluggy.HookspecMarker("flujo")
+
+# --- guard: all of them run; a raise, a hang or any other answer than Allow() and Deny(...) is a denial ---------------
+
+
+@hookspec
+def guard_run(payload: GuardRun) -> Allow | Deny:
+    """Let a run start, or not. First hook of a run."""
+
+
+@hookspec
+def guard_step(payload: GuardStep) -> Allow | Deny:
+    """Let an attempt of a step start, or not. Sees the inputs as the transforms left them."""
+
+
+@hookspec
+def guard_model_call(payload: GuardModelCall) -> Allow | Deny:
+    """Let a model call happen, or not. Sees the request as the transforms left it; called before each retry too."""
+
+
+@hookspec
+def guard_tool_call(payload: GuardToolCall) -> Allow | Deny:
+    """Let a tool call happen, or not. `Deny(reason, to_model=True)` answers the model instead of ending the run."""
+
+
+# --- transform: in plugin order, each gets what the one before left; a fault fails the step ---------------------------
+
+
+@hookspec
+def transform_step_input(payload: TransformStepInput) -> object:
+    """Return a new value for one input of a step, or UNCHANGED. The result is checked against the parameter's type."""
+
+
+@hookspec
+def transform_step_output(payload: TransformStepOutput) -> object:
+    """Return a new output of a step, or UNCHANGED. The result is checked against the step's output type."""
+
+
+@hookspec
+def transform_model_request(payload: TransformModelRequest) -> object:
+    """Return a new ModelRequest, or UNCHANGED. Sees what is left of the budget, so it may choose a cheaper model."""
+
+
+@hookspec
+def transform_model_response(payload: TransformModelResponse) -> object:
+    """Return a new ModelResponse, or UNCHANGED."""
+
+
+# --- record: before the effect and after it; a fault of a required plugin denies the work or ends the run -------------
+
+
+@hookspec
+def record_intent(payload: RecordIntent) -> None:
+    """Write down that a run, step, model call or tool call is about to happen; return when that is durable."""
+
+
+@hookspec
+def record_result(payload: RecordResult) -> None:
+    """Write down how it ended; called exactly once for each intent, also on failure and cancel."""
+
+
+# --- observe: a fault is logged and counted, the run is unchanged; AbortPipeline(reason) ends the run -----------------
+
+
+@hookspec
+def on_run_start(payload: OnRunStart) -> None:
+    """A run was let through and starts."""
+
+
+@hookspec
+def pre_step_execution(payload: PreStepExecution) -> None:
+    """An attempt of a step starts. AbortPipeline here means it does not run."""
+
+
+@hookspec
+def post_step_execution(payload: PostStepExecution) -> None:
+    """A step completed."""
+
+
+@hookspec
+def on_step_failure(payload: OnStepFailure) -> None:
+    """A step failed after its last attempt."""
+
+
+@hookspec
+def on_retry(payload: OnRetry) -> None:
+    """An attempt failed and will be made again."""
+
+
+@hookspec
+def on_model_call(payload: OnModelCall) -> None:
+    """A model was called."""
+
+
+@hookspec
+def on_tool_call(payload: OnToolCall) -> None:
+    """A tool was called."""
+
+
+@hookspec
+def on_guard_denied(payload: OnGuardDenied) -> None:
+    """A guard or a required recorder denied."""
+
+
+@hookspec
+def on_usage_warning(payload: OnUsageWarning) -> None:
+    """The share `warn_at` of a limit is used."""
+
+
+@hookspec
+def on_governor_breach(payload: OnGovernorBreach) -> None:
+    """A limit refused work; the run stops."""
+
+
+@hookspec
+def on_run_end(payload: OnRunEnd) -> None:
+    """A run ended, in whatever way. Last hook of a run."""
+
+
+# --- register: called once for every allowed plugin when a registry is first needed -----------------------------------
+
+
+@hookspec
+def register_commands() -> Sequence[Command]:
+    """Sub-commands for the `flujo` command line, as plain data; nothing is imported until one is called."""
+
+
+@hookspec
+def register_price_books() -> Sequence[PriceBook]:
+    """Price books; the first that knows a model's price gives it."""

@@ -1,0 +1,87 @@
+"""What goes to a model or a tool and what comes back: plain JSON data, the same for every provider."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+__all__ = ["Message", "ModelRequest", "ModelResponse", "ModelUsage", "ToolCall", "ToolDefinition", "ToolResult"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToolCall(_Frozen):
+    """A model's wish, or a step's own, to run a tool."""
+
+    name: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    id: str = ""
+
+
+class ToolResult(_Frozen):
+    """What a tool answered. `is_error` marks a refusal or failure that the model may read and react to."""
+
+    content: JsonValue = None
+    is_error: bool = False
+    call_id: str = ""
+
+
+class ToolDefinition(_Frozen):
+    """A tool offered to a model; `parameters` is a JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Message(_Frozen):
+    """One message of a conversation; `tool_call_id` is set where the role is `tool`."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+
+class ModelRequest(_Frozen):
+    """A call to a model.
+
+    Attributes:
+        model: Name of the model as the price book knows it, e.g. `openai:gpt-4o`.
+        messages: The conversation so far.
+        max_tokens: Most output tokens wanted; the governor may lower it, and sets it where a limit needs one.
+        min_tokens: Fewest output tokens with which the answer is of use; below it the call is refused, not clamped.
+        temperature: Sampling temperature; None leaves it to the provider.
+        tools: Tools the model may ask for.
+        output_schema: JSON schema the answer must follow.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int | None = Field(default=None, gt=0)
+    min_tokens: int = Field(default=1, gt=0)
+    temperature: float | None = None
+    tools: tuple[ToolDefinition, ...] = ()
+    output_schema: dict[str, JsonValue] | None = None
+
+
+class ModelUsage(_Frozen):
+    """What a provider says a call used, in tokens; `cost_usd` only where the provider bills it itself."""
+
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+    cost_usd: Decimal | None = Field(default=None, ge=0)
+
+
+class ModelResponse(_Frozen):
+    """A model's answer. `usage` is None where the provider reported none: the call then counts its whole lease."""
+
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: ModelUsage | None = None
+    model: str = ""
+    finish_reason: str = ""

@@ -1,0 +1,304 @@
+"""What hooks get and give: one small typed object per moment, named like its hook.
+
+Slots classes, not pydantic: they are built on the engine's hot path, and only if someone listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal
+
+from .context import RunInfo
+from .errors import FlujoError, GuardDenied, UsageLimitExceeded
+from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .result import PipelineResult, StepRecord
+from .usage import Usage, UsageLimits
+
+__all__ = [
+    "UNCHANGED",
+    "AbortPipeline",
+    "Allow",
+    "Deny",
+    "Event",
+    "GuardModelCall",
+    "GuardRun",
+    "GuardStep",
+    "GuardToolCall",
+    "OnGovernorBreach",
+    "OnGuardDenied",
+    "OnModelCall",
+    "OnRetry",
+    "OnRunEnd",
+    "OnRunStart",
+    "OnStepFailure",
+    "OnToolCall",
+    "OnUsageWarning",
+    "PostStepExecution",
+    "PreStepExecution",
+    "RecordIntent",
+    "RecordResult",
+    "TransformModelRequest",
+    "TransformModelResponse",
+    "TransformStepInput",
+    "TransformStepOutput",
+]
+
+
+class AbortPipeline(Exception):
+    """Raised by an observer to end the run: the finished step and its cost stay, the result is `aborted`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+# --- answers of guards and transforms -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """A guard's yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """A guard's no. In `guard_tool_call`, `to_model=True` gives the model a refusal instead of ending the run."""
+
+    reason: str
+    to_model: bool = False
+
+
+class _Unchanged:
+    """The type of UNCHANGED."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = _Unchanged()
+"""A transform's answer when it leaves the value as it is."""
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Event:
+    """What every payload knows: its run. As the annotation of a `hooks=[fn]` callable it means every observed moment."""
+
+    run: RunInfo
+
+
+@dataclass(slots=True)
+class GuardRun(Event):
+    """A run is about to start with this input."""
+
+    input: object
+    limits: UsageLimits | None
+
+
+@dataclass(slots=True)
+class GuardStep(Event):
+    """An attempt of a step is about to start with these inputs, after all input transforms."""
+
+    step_path: str
+    name: str
+    attempt: int
+    inputs: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class GuardModelCall(Event):
+    """A model is about to be called with this request, after all request transforms."""
+
+    step_path: str
+    attempt: int
+    request: ModelRequest
+
+
+@dataclass(slots=True)
+class GuardToolCall(Event):
+    """A tool is about to be called."""
+
+    step_path: str
+    attempt: int
+    call: ToolCall
+
+
+# --- transforms -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class TransformStepInput(Event):
+    """One input of a step. `from_run_input` says that the value is (part of) what the user gave the run."""
+
+    step_path: str
+    parameter: str
+    value: object
+    from_run_input: bool
+
+
+@dataclass(slots=True)
+class TransformStepOutput(Event):
+    """What a step returned."""
+
+    step_path: str
+    value: object
+
+
+@dataclass(slots=True)
+class TransformModelRequest(Event):
+    """A request on its way to a model. `cost_left_usd` and `tokens_left` are None where there is no limit."""
+
+    step_path: str
+    value: ModelRequest
+    cost_left_usd: Decimal | None
+    tokens_left: int | None
+
+
+@dataclass(slots=True)
+class TransformModelResponse(Event):
+    """A model's answer on its way to the step."""
+
+    step_path: str
+    request: ModelRequest
+    value: ModelResponse
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+RecordKind = Literal["run", "step", "model_call", "tool_call"]
+
+
+@dataclass(slots=True)
+class RecordIntent(Event):
+    """Something is about to happen. `record_id` is the same in the intent and its result, and unique in the run.
+
+    `subject` is the run input, the step's inputs by name, the ModelRequest or the ToolCall.
+    """
+
+    kind: RecordKind
+    record_id: str
+    step_path: str
+    attempt: int
+    subject: object
+
+
+@dataclass(slots=True)
+class RecordResult(Event):
+    """It happened. `value` is the output, ModelResponse or ToolResult; None where there is none.
+
+    `status` is completed, failed, stopped, aborted or cancelled; `error_type` names the error, never its text.
+    """
+
+    kind: RecordKind
+    record_id: str
+    step_path: str
+    attempt: int
+    status: str
+    value: object
+    error_type: str
+    usage: Usage
+    duration_s: float
+
+
+# --- observed moments -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class OnRunStart(Event):
+    """A run was let through and starts; `steps` is how many the plan has."""
+
+    input: object
+    steps: int
+
+
+@dataclass(slots=True)
+class PreStepExecution(Event):
+    """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
+
+    step_path: str
+    name: str
+    attempt: int
+    inputs: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class PostStepExecution(Event):
+    """A step completed."""
+
+    step_path: str
+    record: StepRecord
+
+
+@dataclass(slots=True)
+class OnStepFailure(Event):
+    """A step failed after its last attempt."""
+
+    step_path: str
+    record: StepRecord
+    error: FlujoError
+
+
+@dataclass(slots=True)
+class OnRetry(Event):
+    """An attempt failed and is made again after `delay_s` seconds."""
+
+    step_path: str
+    attempt: int
+    error_type: str
+    delay_s: float
+
+
+@dataclass(slots=True)
+class OnModelCall(Event):
+    """A model was called; `usage` is what was booked for it, `response` is None when the call failed."""
+
+    step_path: str
+    request: ModelRequest
+    response: ModelResponse | None
+    usage: Usage
+    duration_s: float
+
+
+@dataclass(slots=True)
+class OnToolCall(Event):
+    """A tool was called; `result` is None when the call failed."""
+
+    step_path: str
+    call: ToolCall
+    result: ToolResult | None
+    duration_s: float
+
+
+@dataclass(slots=True)
+class OnGuardDenied(Event):
+    """A guard, or a required recorder, denied."""
+
+    step_path: str
+    denial: GuardDenied
+
+
+@dataclass(slots=True)
+class OnUsageWarning(Event):
+    """The share `warn_at` of a limit is used, once per limit and run."""
+
+    limit: str
+    share: float
+
+
+@dataclass(slots=True)
+class OnGovernorBreach(Event):
+    """A limit refused work; the run stops."""
+
+    step_path: str
+    error: UsageLimitExceeded
+
+
+@dataclass(slots=True)
+class OnRunEnd(Event):
+    """A run ended, in whatever way."""
+
+    result: PipelineResult

@@ -1,0 +1,79 @@
+"""What a plugin or a user may implement besides hooks: the whole contract on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from .context import RunContext
+from .outcome import Outcome
+from .usage import Price
+
+if TYPE_CHECKING:
+    from .step import Step
+
+__all__ = ["Agent", "Command", "ExecutionBackend", "PriceBook", "StepExecutionRequest", "StepOutcome"]
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Any object that can be a step: its `run` is called with the step's inputs."""
+
+    @property
+    def run(self) -> object:
+        """An `async def` method; annotated parameters are inputs, resources, the context or a RunContext."""
+
+
+class PriceBook(Protocol):
+    """Knows what models cost."""
+
+    def price(self, model: str) -> Price | None:
+        """Return what `model` costs, or None when it is not known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A sub-command of `flujo`, as data.
+
+    Attributes:
+        name: Words after `flujo`, e.g. `audit verify`'s group `audit`.
+        help: One line for `flujo --help`.
+        target: `package.module:click_command`, imported only when the command is called.
+    """
+
+    name: str
+    help: str
+    target: str
+
+
+@dataclass(slots=True)
+class StepExecutionRequest:
+    """One attempt of a step, in this process: live objects, not to be sent anywhere.
+
+    Attributes:
+        step: The step.
+        arguments: Everything the step's function is called with, by parameter name.
+        timeout_s: Seconds after which the attempt is cancelled; None is never.
+        ctx: The attempt's RunContext.
+    """
+
+    step: Step
+    arguments: Mapping[str, object]
+    timeout_s: float | None
+    ctx: RunContext
+
+
+@dataclass(slots=True)
+class StepOutcome:
+    """What one attempt gave. `changes` are the context fields it wants to write."""
+
+    outcome: Outcome
+    changes: Mapping[str, object] | None = None
+
+
+class ExecutionBackend(Protocol):
+    """Where steps run. One `execute_step` is one attempt; the engine retries."""
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        """Run one attempt. Faults of the step are a Failure; only a cancellation is raised."""
