@@ -78,6 +78,8 @@ def _imports(modules: list[Module]) -> Iterator[Row]:
     leaves = {module.leaf for module in modules}
     private = [p for module in modules for p in module.private_imports if _foreign(p.split()[1], module.leaf, leaves)]
     yield _at_most("private imports across packages", len(private), 0, private)
+    deep = [d for module in modules for d in module.deep_imports if _foreign(d.split()[1], module.leaf, leaves)]
+    yield _at_most("imports past public names", len(deep), 0, deep)
 
 
 def find_cycle(modules: Iterable[Module]) -> list[str]:

@@ -40,6 +40,7 @@ class Module:
     unexplained: list[str] = field(default_factory=list)
     imports: set[str] = field(default_factory=set)
     private_imports: list[str] = field(default_factory=list)
+    deep_imports: list[str] = field(default_factory=list)
 
 
 def read_package(src: Path) -> list[Module]:
@@ -145,6 +146,7 @@ def _explain(module: Module, node: ast.AST, here: str, comments: set[int]) -> No
 def _note_import(module: Module, node: ast.Import | ast.ImportFrom, here: str) -> None:
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
+        module.deep_imports += [f"{here} {name}" for name in names]
     elif node.level:
         parts = module.name.split(".")
         # Level 1 is the package itself, which is the module's own name in an __init__ and its parent elsewhere.
@@ -152,6 +154,7 @@ def _note_import(module: Module, node: ast.Import | ast.ImportFrom, here: str) -
         names = [".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names]
     else:
         names = [f"{node.module}.{alias.name}" for alias in node.names]
+        module.deep_imports.append(f"{here} {node.module}")
     module.imports.update(names)
     for name in names:
         if any(part.startswith("_") and not part.endswith("__") for part in name.split(".")):
