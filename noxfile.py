@@ -96,7 +96,7 @@ def soak(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation offline; a warning or a dead reference fails."""
     install(session, "docs")
-    session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.run("sphinx-build", "-q", "-W", "-n", "-E", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
 @nox.session
