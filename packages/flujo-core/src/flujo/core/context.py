@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .meter import Meter
 from .retry import RetryPolicy
 from .usage import Price
-
-if TYPE_CHECKING:
-    from .meter import Meter
 
 __all__ = ["CallGate", "RunContext", "RunInfo", "SendModel", "SendTool", "Update"]
 
@@ -77,7 +77,6 @@ class CallGate(Protocol):
         """See RunContext.call_tool."""
 
 
-@dataclass(slots=True)
 class RunContext:
     """What a step learns about its run, and its only way to models and tools.
 
@@ -85,23 +84,48 @@ class RunContext:
         run: The run.
         step_path: Where the step stands in the pipeline, for people.
         attempt: Number of this attempt, from 1.
-        idempotency_key: The same for every attempt of this step in this run; give it to services you call.
         deadline: When this attempt must end, on the event loop's clock (`anyio.current_time()`); None is never.
-        usage: The budget: `reserve`, `record`, and what is left.
     """
 
-    run: RunInfo
-    step_path: str
-    attempt: int
-    idempotency_key: str
-    deadline: float | None
-    usage: Meter
-    _gate: CallGate
+    __slots__ = ("_gate", "_ledger", "_meter", "attempt", "deadline", "run", "step_path")
+
+    def __init__(
+        self, run: RunInfo, step_path: str, attempt: int, deadline: float | None, ledger: Ledger, gate: CallGate
+    ) -> None:
+        self.run = run
+        self.step_path = step_path
+        self.attempt = attempt
+        self.deadline = deadline
+        self._ledger = ledger
+        self._gate = gate
+        self._meter: Meter | None = None
 
     @property
     def run_id(self) -> str:
         """Unique id of the run."""
         return self.run.run_id
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this step in this run, and for no other; give it to services you call."""
+        return hashlib.sha256(f"{self.run.run_id}\0{self.step_path}".encode()).hexdigest()
+
+    @property
+    def usage(self) -> Meter:
+        """The budget: `reserve`, `record`, and what is `left`."""
+        if self._meter is None:
+            self._meter = Meter(self._ledger)
+        return self._meter
+
+    @property
+    def metered(self) -> Meter | None:
+        """The meter, if this attempt has touched the budget at all."""
+        return self._meter
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether a metered call of this attempt is under way."""
+        return self._meter is not None and self._meter.holds_lease
 
     async def call_model(
         self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None

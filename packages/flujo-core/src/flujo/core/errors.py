@@ -12,7 +12,8 @@ FlujoError                  what happened, why, and what to do next
 │   └── StepTimeout         ... because its time was up
 ├── UsageLimitExceeded      a limit refused further work
 ├── GuardDenied             a guard, or a required recorder, did not let the work through
-└── RunAborted              a hook, or a cancel, ended the run
+├── RunAborted              a hook, or a cancel, ended the run
+└── NotSent                 raised by the code that sends a request which surely never left
 
 Control flow is not an error: a finished step is an `Outcome`, a stopped run is a `PipelineResult`.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "GuardDenied",
     "InputError",
     "LoopRunning",
+    "NotSent",
     "PipelineError",
     "PluginError",
     "ResourceError",
@@ -160,3 +162,7 @@ class RunAborted(FlujoError):
         self.reason = reason
         self.by = by
         super().__init__(f"run aborted by {by}" if by else "run aborted", reason)
+
+
+class NotSent(FlujoError):
+    """Raise it from the code that sends a request when it surely never left: nothing is booked for the attempt."""

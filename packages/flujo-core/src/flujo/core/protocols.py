@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from .usage import Price
 if TYPE_CHECKING:
     from .step import Step
 
-__all__ = ["Agent", "Command", "ExecutionBackend", "PriceBook", "StepExecutionRequest", "StepOutcome"]
+__all__ = ["Agent", "Command", "ExecutionBackend", "PriceBook", "RunningThread", "StepExecutionRequest", "StepOutcome"]
 
 
 @runtime_checkable
@@ -56,12 +56,21 @@ class StepExecutionRequest:
         arguments: Everything the step's function is called with, by parameter name.
         timeout_s: Seconds after which the attempt is cancelled; None is never.
         ctx: The attempt's RunContext.
+        thread: Set by the backend where the attempt runs in a thread that cannot be cancelled.
     """
 
     step: Step
     arguments: Mapping[str, object]
     timeout_s: float | None
     ctx: RunContext
+    thread: RunningThread | None = None
+
+
+class RunningThread(Protocol):
+    """A worker thread that may outlive its attempt. A backend sets it on the request when it starts one."""
+
+    def hand_over(self, close: Callable[[], Awaitable[None]]) -> bool:
+        """Leave `close` to the thread for when it returns; False when it has returned already."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,259 @@
+"""One attempt of a step: its inputs, the hooks around it, its resources, its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from time import perf_counter
+
+import anyio
+
+from . import telemetry
+from .assignable import type_name
+from .check import misfit
+from .context import CallGate, RunContext
+from .errors import FlujoError, GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
+from .outcome import Aborted, Failure, Outcome, Success
+from .payloads import (
+    GuardStep,
+    PreStepExecution,
+    RecordIntent,
+    RecordResult,
+    TransformStepInput,
+    TransformStepOutput,
+)
+from .plan import RUN_INPUT, PlanNode
+from .protocols import StepExecutionRequest, StepOutcome
+from .reducers import invalid_changes
+from .resources import ResourceScope
+from .running import Running
+from .schedule import context_at, inputs_of
+from .scrub import scrub
+from .usage import Usage
+
+__all__ = ["Attempt"]
+
+Changes = Mapping[str, object] | None
+
+
+class Attempt:
+    """One attempt of one step in one run."""
+
+    __slots__ = ("ctx", "node", "number", "run")
+
+    def __init__(self, run: Running, gate: CallGate, node: PlanNode, number: int) -> None:
+        self.run = run
+        self.node = node
+        self.number = number
+        timeout = node.step.options.timeout_s
+        deadline = None if timeout is None else anyio.current_time() + timeout
+        self.ctx = RunContext(run.info, node.path, number, deadline, run.ledger_of(node), gate)
+
+    async def execute(self) -> tuple[Outcome, Changes]:
+        """Run it; only a cancellation is raised."""
+        if self.run.plain:
+            try:
+                return await self._invoke(self._inputs())
+            except StepFailed as error:
+                return Failure(error), None
+        attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.node.path}
+        with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
+            outcome, changes = await self._hooked()
+            if not isinstance(outcome, Success):
+                telemetry.mark_error(span, type(outcome.error).__name__)
+            if self.ctx.metered is not None:
+                telemetry.mark_usage(span, self.ctx.metered.spent)
+            return outcome, changes
+
+    async def _hooked(self) -> tuple[Outcome, Changes]:
+        """Guard, record and announce the attempt around its work."""
+        try:
+            inputs = await self._transformed(self._inputs())
+            await self._guard(inputs)
+        except (GuardDenied, RunAborted) as error:
+            return Aborted(error), None
+        except StepFailed as error:
+            return Failure(error), None
+        recorded = bool(self.run.hooks.of("record_intent"))
+        if recorded:
+            try:
+                await self._intend(inputs)
+            except GuardDenied as error:
+                return Aborted(error), None
+        started = perf_counter()
+        outcome: Outcome | None = None
+        try:
+            outcome, changes = await self._announced(inputs)
+        finally:
+            if recorded:
+                with anyio.CancelScope(shield=outcome is None):
+                    await self._record(outcome, perf_counter() - started)
+        return outcome, changes
+
+    async def _announced(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
+        run, node = self.run, self.node
+        if run.hooks.of("pre_step_execution"):
+            payload = PreStepExecution(run.info, node.path, node.step.name, self.number, inputs)
+            abort = await run.hooks.observe(payload, "pre_step_execution", run.values)
+            if abort is not None:
+                return Aborted(abort), None
+        outcome, changes = await self._invoke(inputs)
+        if isinstance(outcome, Success) and run.hooks.of("transform_step_output"):
+            output = TransformStepOutput(run.info, node.path, outcome.output)
+            check = misfit(node.output_type)
+            problem = await run.hooks.transform(output, "transform_step_output", run.values, check)
+            if problem is not None:
+                return self._failure("TransformFault", problem), None
+            outcome = Success(output.value)
+        return outcome, changes
+
+    # --- inputs and hooks -------------------------------------------------------------------------------------------
+
+    def _inputs(self) -> dict[str, object]:
+        try:
+            return inputs_of(self.run.state, self.node)
+        except (LookupError, AttributeError, TypeError) as error:
+            why = f"a part of its input is missing ({type(error).__name__}: {error})"
+            raise StepFailed(self.node.path, "InputMissing", why) from error
+
+    async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
+        hooks = self.run.hooks
+        if not hooks.of("transform_step_input"):
+            return inputs
+        for source in self.node.sources:
+            from_run_input = source.node == RUN_INPUT
+            payload = TransformStepInput(
+                self.run.info, self.node.path, source.parameter, inputs[source.parameter], from_run_input
+            )
+            problem = await hooks.transform(payload, "transform_step_input", self.run.values, misfit(source.type))
+            if problem is not None:
+                raise StepFailed(self.node.path, "TransformFault", problem)
+            inputs[source.parameter] = payload.value
+        return inputs
+
+    async def _guard(self, inputs: Mapping[str, object]) -> None:
+        run, node = self.run, self.node
+        if run.hooks.of("guard_step"):
+            payload = GuardStep(run.info, node.path, node.step.name, self.number, inputs)
+            denial = await run.hooks.guard(payload, "guard_step", run.values)
+            if isinstance(denial, GuardDenied):
+                await run.deny(node.path, denial, self.ctx)
+
+    @property
+    def _record_id(self) -> str:
+        return f"{self.node.path}@{self.number}"
+
+    async def _intend(self, inputs: Mapping[str, object]) -> None:
+        run, path = self.run, self.node.path
+        intent = RecordIntent(run.info, "step", self._record_id, path, self.number, inputs)
+        failed = await run.hooks.record(intent, "record_intent", run.values)
+        if failed is not None:
+            await run.deny(path, GuardDenied(failed, "record_intent", "the intent could not be recorded"), self.ctx)
+
+    async def _record(self, outcome: Outcome | None, duration_s: float) -> None:
+        run = self.run
+        error = None if outcome is None or isinstance(outcome, Success) else outcome.error
+        status = "cancelled" if outcome is None else _status(error)
+        value = outcome.output if isinstance(outcome, Success) else None
+        meter = self.ctx.metered
+        result = RecordResult(
+            run.info, "step", self._record_id, self.node.path, self.number, status, value,
+            "" if error is None else _error_type(error), meter.spent if meter is not None else Usage(), duration_s,
+        )  # fmt: skip
+        failed = await run.hooks.record(result, "record_result", run.values)
+        if failed is not None:
+            run.stop(GuardDenied(failed, "record_result", "the result could not be recorded"), self.ctx)
+
+    # --- the work ---------------------------------------------------------------------------------------------------
+
+    async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
+        node, run = self.node, self.run
+        request = StepExecutionRequest(node.step, inputs, node.step.options.timeout_s, self.ctx)
+        try:
+            if node.resources or node.all_resources_parameter or node.ctx_parameter or node.context_parameter:
+                done = await self._with_resources(request)
+            else:
+                done = await run.setup.backend.execute_step(request)
+        except (ResourceError, StepFailed) as error:
+            return Failure(error), None
+        outcome = done.outcome
+        if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
+            return Aborted(outcome.error), None
+        if isinstance(outcome, Success):
+            problem = self._problem(outcome.output, done)
+            if problem is not None:
+                return self._failure(*problem), None
+        return outcome, done.changes
+
+    async def _with_resources(self, request: StepExecutionRequest) -> StepOutcome:
+        """Open what lives for one attempt, run it, and close that again; an abandoned thread closes it later."""
+        run, node = self.run, self.node
+        wanted = run.setup.step_resources.get(node.index)
+        if wanted is None:
+            request.arguments = self._arguments(request.arguments, run.step_values)
+            return await run.setup.backend.execute_step(request)
+        scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values)
+        await scope.__aenter__()
+        error: BaseException | None = None
+        try:
+            request.arguments = self._arguments(request.arguments, scope.values)
+            done = await run.setup.backend.execute_step(request)
+            if isinstance(done.outcome, Failure):
+                error = done.outcome.error.__cause__ or done.outcome.error
+        except BaseException as raised:  # a cancel: close as after any error, then it goes on up
+            error = raised
+            raise
+        finally:
+            close = partial(scope.close, error)
+            if request.thread is None or not request.thread.hand_over(close):
+                await close()
+        return done
+
+    def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
+        node = self.node
+        arguments = dict(inputs)
+        for parameter, name in node.resources:
+            arguments[parameter] = values[name]
+        if node.ctx_parameter is not None:
+            arguments[node.ctx_parameter] = self.ctx
+        if node.context_parameter is not None:
+            arguments[node.context_parameter] = self._context()
+        if node.all_resources_parameter is not None:
+            arguments[node.all_resources_parameter] = self.run.setup.resources_view(values)
+        return arguments
+
+    def _context(self) -> object:
+        try:
+            return context_at(self.run.state, self.node)
+        except Exception as error:  # the user's own reducer
+            raise StepFailed(self.node.path, type(error).__name__, scrub(str(error))) from error
+
+    def _problem(self, output: object, done: StepOutcome) -> tuple[str, str] | None:
+        """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
+        node, run = self.node, self.run
+        if node.output_classes is not None and not isinstance(output, node.output_classes):
+            return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
+        if node.step.options.validate:
+            problem = misfit(node.output_type)(output)
+            if problem is not None:
+                return "OutputMismatch", problem
+        if done.changes:
+            problem = invalid_changes(run.setup.plan.context_model, node.step.options.writes, done.changes)
+            if problem is not None:
+                return "UpdateMismatch", problem
+        return None
+
+    def _failure(self, kind: str, why: str) -> Failure:
+        return Failure(StepFailed(self.node.path, kind, why))
+
+
+def _status(error: FlujoError | None) -> str:
+    if error is None:
+        return "completed"
+    if isinstance(error, UsageLimitExceeded):
+        return "stopped"
+    return "aborted" if isinstance(error, (GuardDenied, RunAborted)) else "failed"
+
+
+def _error_type(error: FlujoError) -> str:
+    return error.error_type if isinstance(error, StepFailed) else type(error).__name__

@@ -1,0 +1,118 @@
+"""Where steps run: in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from threading import Lock
+from typing import Any, cast
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from anyio.lowlevel import EventLoopToken, RunVar, current_token
+
+from .context import Update
+from .errors import GuardDenied, RunAborted, StepFailed, StepTimeout, UsageLimitExceeded
+from .outcome import Failure, Success
+from .protocols import StepExecutionRequest, StepOutcome
+from .scrub import scrub
+
+__all__ = ["LocalBackend"]
+
+_log = logging.getLogger("flujo.core")
+
+THREADS = 256
+"""Worker threads for sync steps per event loop; anyio's own limiter of 40 is left to the user's code."""
+
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("flujo_step_threads")
+
+
+class LocalBackend:
+    """Runs async steps on the event loop and sync steps in worker threads."""
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        """Run one attempt; see ExecutionBackend."""
+        step = request.step
+        try:
+            if request.timeout_s is not None:
+                with anyio.fail_after(request.timeout_s):
+                    value = await _call(request)
+            elif step.is_async:
+                value = await cast("Any", step.function(**request.arguments))
+            else:
+                value = await _call(request)
+        except (UsageLimitExceeded, GuardDenied, RunAborted) as decision:
+            return StepOutcome(Failure(decision))
+        except Exception as error:  # whatever a step raises is that step's failure
+            return StepOutcome(Failure(_failed(request, error)))
+        if isinstance(value, Update):
+            return StepOutcome(Success(value.output), value.changes)
+        return StepOutcome(Success(value))
+
+
+def _failed(request: StepExecutionRequest, error: Exception) -> StepFailed:
+    path, timeout = request.ctx.step_path, request.timeout_s
+    late = timeout is not None and request.ctx.deadline is not None and anyio.current_time() >= request.ctx.deadline
+    failed: StepFailed
+    if timeout is not None and late and isinstance(error, TimeoutError):
+        failed = StepTimeout(path, timeout, abandoned=request.thread is not None)
+    else:
+        failed = StepFailed(path, type(error).__name__, scrub(str(error)))
+    failed.__cause__ = error
+    return failed
+
+
+async def _call(request: StepExecutionRequest) -> object:
+    step = request.step
+    if step.is_async:
+        return await cast("Any", step.function(**request.arguments))
+    if step.options.inline:
+        return step.function(**request.arguments)
+    thread = request.thread = _StepThread(partial(step.function, **request.arguments))
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(THREADS)
+        _limiter.set(limiter)
+    value = await anyio.to_thread.run_sync(thread.work, abandon_on_cancel=True, limiter=limiter)
+    request.thread = None
+    return value
+
+
+class _StepThread:
+    """A sync step in its worker thread. A timeout or cancel abandons the thread; what it uses is closed by it then."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._token: EventLoopToken = current_token()
+        self._lock = Lock()
+        self._returned = False
+        self._close: Callable[[], Awaitable[None]] | None = None
+
+    def work(self) -> object:
+        """Body of the thread."""
+        try:
+            return self._function()
+        finally:
+            with self._lock:
+                self._returned = True
+            if self._close is not None:
+                self._run_close(self._close)
+
+    def hand_over(self, close: Callable[[], Awaitable[None]]) -> bool:
+        """See RunningThread."""
+        with self._lock:
+            if self._returned:
+                return False
+            self._close = close
+            return True
+
+    def _run_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        try:
+            anyio.from_thread.run(close, token=self._token)
+        except anyio.RunFinishedError:  # the event loop is gone; what can be closed without it is closed in a new one
+            anyio.run(close)
+        except Exception as error:  # nobody waits for this thread any more: the log is the only place left
+            _log.warning("closing the resources of an abandoned step failed with %s", type(error).__name__)

@@ -1,0 +1,61 @@
+"""Deep checks of values where they enter: run input, decisions, transforms, outputs of steps that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from .assignable import classes_of, type_name
+
+__all__ = ["adapter_of", "misfit", "reason"]
+
+
+def adapter_of(hint: object) -> TypeAdapter[Any] | None:
+    """A validator for `hint`; None where pydantic knows no way to check it. Kept, since building one is slow."""
+    try:
+        return _kept(hint)
+    except TypeError:  # a hint that cannot be hashed
+        return _build(hint)
+
+
+@lru_cache(maxsize=1024)
+def _kept(hint: object) -> TypeAdapter[Any] | None:
+    return _build(hint)
+
+
+def _build(hint: object) -> TypeAdapter[Any] | None:
+    for options in ({"config": ConfigDict(arbitrary_types_allowed=True)}, {}):
+        try:
+            return TypeAdapter(hint, **options)  # type: ignore[arg-type]
+        except (PydanticUserError, PydanticSchemaGenerationError):
+            continue  # a model brings its own config and refuses ours
+    return None
+
+
+def misfit(hint: object) -> Callable[[object], str | None]:
+    """A function that says what is wrong with a value for `hint`, or None when it fits."""
+    adapter = adapter_of(hint)
+
+    def check(value: object) -> str | None:
+        if adapter is not None:
+            try:
+                adapter.validate_python(value, strict=True)
+            except ValidationError as error:
+                return reason(error)
+            return None
+        classes = classes_of(hint)
+        fits = classes is None or isinstance(value, classes)
+        return None if fits else f"{type(value).__name__} is no {type_name(hint)}"
+
+    return check
+
+
+def reason(error: ValidationError) -> str:
+    """The first problem, with its place but without the value: that may be private."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -1,0 +1,295 @@
+"""`Flujo`: a pipeline with everything it needs to run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from types import TracebackType
+from typing import TypedDict, Unpack
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import BaseModel
+
+from .backends import LocalBackend
+from .check import misfit
+from .compile import compile_plan
+from .context import RunInfo
+from .errors import ConfigurationError, InputError, LoopRunning, RunExists
+from .handle import RunHandle, loop_is_running
+from .ledger import Budget, Ledger
+from .pipeline import PipelineLike
+from .plan import Plan, PlanNode
+from .plugins import Hooks, resolve
+from .policy import Policy
+from .protocols import ExecutionBackend
+from .registry import Plugins
+from .resources import Resources, ResourceScope, ResourceSpec, specs_of, widened
+from .result import PipelineResult
+from .run import Run
+from .running import Setup
+from .usage import UsageLimits
+
+__all__ = ["Flujo", "RunOptions"]
+
+Limits = UsageLimits | Budget | None
+
+
+class RunOptions(TypedDict, total=False):
+    """What one run may be given beside its input.
+
+    Attributes:
+        context: What the run knows at its start; an empty context model when left out.
+        run_id: Id of the run, used once; a new one when left out.
+        actor: Who starts it, for audit and spans.
+        tenant: For whom, for audit and spans.
+        tags: Further words for audit and spans.
+        deadline_s: Seconds after which the run ends `aborted`.
+        limits: Limits of this run, beside those of the Flujo.
+    """
+
+    context: BaseModel | None
+    run_id: str | None
+    actor: str | None
+    tenant: str | None
+    tags: Mapping[str, str] | None
+    deadline_s: float | None
+    limits: Limits
+
+
+class Flujo:
+    """A pipeline, ready to run: reusable, and safe to run many times at once.
+
+    Resources of app scope live as long as `async with Flujo(...)` (or `with Flujo(...)` for several sync runs); without
+    it they live for one run.
+
+    Args:
+        pipeline: What to run.
+        resources: What steps and hooks may be given.
+        context_model: Frozen pydantic model of the user's context.
+        limits: Limits of each run, or a `Budget` that several runs share.
+        backend: Where steps run; in this process when left out.
+        plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
+        policy: What is demanded of every run, e.g. plugins that must act.
+        hooks: Observers as plain callables, chosen by the annotation of their first parameter.
+
+    Raises:
+        PipelineError: The pipeline cannot work.
+        PluginError: A plugin that was named or required is missing, blocked or broken.
+    """
+
+    def __init__(
+        self,
+        pipeline: PipelineLike,
+        *,
+        resources: Resources | None = None,
+        context_model: type[BaseModel] | None = None,
+        limits: Limits = None,
+        backend: ExecutionBackend | None = None,
+        plugins: Iterable[object] | Plugins | None = None,
+        policy: Policy | None = None,
+        hooks: Iterable[Callable[..., object]] = (),
+    ) -> None:
+        self.policy = policy or Policy()
+        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model)
+        self.limits = _checked(limits)
+        self.plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), self.policy.require)
+        specs = specs_of(resources)
+        required = frozenset(self.policy.require)
+        table = resolve(self.plugins.acting, hooks, required, specs)
+        self._setup = Setup(
+            plan=self.plan,
+            hooks=Hooks(self.policy.guard_timeout_s, self.policy.observer_timeout_s, table),
+            backend=backend or LocalBackend(),
+            price_of=self.plugins.price_of,
+            specs=specs,
+            hook_resources=widened({name for impls in table.values() for i in impls for _, name in i.resources}, specs),
+            run_resources=widened(_names(self.plan, specs), specs),
+            step_resources=_of_step_scope(self.plan, specs),
+            resources=resources,
+        )
+        opened = self._setup.hook_resources | self._setup.run_resources
+        self._has_app_resources = any(specs[name].scope == "app" for name in opened)
+        self._input_check = misfit(self.plan.input_type)
+        self._active: set[str] = set()
+        self._app: ResourceScope | None = None
+        self._portal: BlockingPortal | None = None
+        self._exits: list[AbstractContextManager[object]] = []
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def run_async(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
+        """Run the pipeline.
+
+        Args:
+            input: The run input.
+            **options: See RunOptions.
+
+        Returns:
+            The result; a limit, an abort or a failed step is a result too, with everything paid for kept.
+
+        Raises:
+            InputError: The input or the context does not fit; nothing ran.
+            RunExists: `run_id` is in use.
+        """
+        return await self._execute(self._prepare(input, **options))
+
+    def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
+        """Run the pipeline from sync code; takes what `run_async` takes.
+
+        Raises:
+            LoopRunning: An event loop is running here; use `run_async`.
+        """
+        if loop_is_running():
+            raise LoopRunning("Flujo.run", "await flujo.run_async(...)")
+
+        async def call() -> PipelineResult:
+            return await self.run_async(input, **options)
+
+        return anyio.run(call) if self._portal is None else self._portal.call(call)
+
+    def start(self, input: object = None, **options: Unpack[RunOptions]) -> RunHandle:
+        """Start the pipeline in the running event loop and return at once; takes what `run_async` takes.
+
+        Returns:
+            A handle to wait for the result, or to cancel the run.
+        """
+        run = self._prepare(input, **options)
+        return RunHandle(run, partial(self._execute, run))
+
+    def _prepare(
+        self,
+        value: object,
+        *,
+        context: BaseModel | None = None,
+        run_id: str | None = None,
+        actor: str | None = None,
+        tenant: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
+        limits: Limits = None,
+    ) -> Run:
+        problem = self._input_check(value)
+        if problem is not None:
+            raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
+        if deadline_s is not None and not deadline_s > 0:
+            raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
+        info = RunInfo(run_id or uuid.uuid4().hex, self.plan.name, self.plan.fingerprint, actor, tenant, tags or {})
+        return Run(self._setup, info, self._ledger(limits), value, self._context(context), deadline_s)
+
+    async def _execute(self, run: Run) -> PipelineResult:
+        run_id = run.info.run_id
+        if run_id in self._active:
+            raise RunExists(run_id)
+        self._active.add(run_id)
+        try:
+            if self._app is not None:
+                return await run.execute(self._app.values)
+            if not self._has_app_resources:
+                return await run.execute({})
+            async with self._app_scope() as scope:
+                return await run.execute(scope.values)
+        finally:
+            self._active.discard(run_id)
+
+    def _app_scope(self) -> ResourceScope:
+        names = self._setup.hook_resources | self._setup.run_resources
+        return ResourceScope(self._setup.specs, "app", names, {})
+
+    def _context(self, context: BaseModel | None) -> BaseModel | None:
+        model = self.plan.context_model
+        if model is None:
+            if context is not None:
+                raise InputError("context cannot be used", "this Flujo has no context_model", "Pass context_model=")
+            return None
+        if context is None:
+            missing = [name for name, field in model.model_fields.items() if field.is_required()]
+            if missing:
+                raise InputError("context is missing", f"{model.__name__} needs {', '.join(missing)}", "Pass context=")
+            return model()
+        if not isinstance(context, model):
+            raise InputError("context does not fit", f"{type(context).__name__} is no {model.__name__}")
+        return context
+
+    def _ledger(self, limits: Limits) -> Ledger:
+        """A fresh ledger for one run, under every limit that holds for it."""
+        limits = _checked(limits)
+        shared = [item for item in (self.limits, limits) if isinstance(item, Budget)]
+        if len(shared) > 1 and shared[0] is not shared[1]:
+            why = "the Flujo has a Budget and the run was given another"
+            raise ConfigurationError("limits cannot be used", why, "Give UsageLimits to one of both")
+        own = [item for item in (self.limits, limits, self.plan.limits) if isinstance(item, UsageLimits)]
+        ledger: Ledger | None = shared[0] if shared else None
+        for item in own[:-1]:
+            ledger = Ledger(item, ledger)
+        return Ledger(own[-1] if own else None, ledger)
+
+    # --- app scope --------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Flujo:
+        if self._app is not None:
+            raise ConfigurationError("Flujo cannot be entered", "it is open already")
+        scope = self._app_scope()
+        await scope.__aenter__()
+        self._app = scope
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        scope, self._app = self._app, None
+        if scope is not None:
+            await scope.close(error)
+
+    async def aclose(self) -> None:
+        """Close the resources of app scope; does nothing when they are not open."""
+        await self.__aexit__(None, None, None)
+
+    def __enter__(self) -> Flujo:
+        """Open an event loop in a thread of its own, and the resources of app scope in it, for several sync runs."""
+        if loop_is_running():
+            raise LoopRunning("with Flujo(...)", "async with Flujo(...)")
+        thread = start_blocking_portal()
+        self._portal = thread.__enter__()
+        self._exits.append(thread)
+        try:
+            app = self._portal.wrap_async_context_manager(self)
+            app.__enter__()
+            self._exits.append(app)
+        except BaseException:  # what is open already must be closed before the error goes on up
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._exits:
+                self._exits.pop().__exit__(kind, error, trace)
+        finally:
+            self._portal = None
+
+
+def _checked(limits: Limits) -> Limits:
+    if limits is None or isinstance(limits, (UsageLimits, Budget)):
+        return limits
+    why = "limits are UsageLimits, or a Budget that several runs share"
+    raise ConfigurationError(f"limits={limits!r} cannot be used", why)
+
+
+def _needs(node: PlanNode, specs: Mapping[str, ResourceSpec]) -> set[str]:
+    """Names of the resources a step takes."""
+    return set(specs) if node.all_resources_parameter is not None else {name for _, name in node.resources}
+
+
+def _names(plan: Plan, specs: Mapping[str, ResourceSpec]) -> set[str]:
+    return {name for node in plan.nodes for name in _needs(node, specs)}
+
+
+def _of_step_scope(plan: Plan, specs: Mapping[str, ResourceSpec]) -> dict[int, frozenset[str]]:
+    """All that each step needs, for the steps that need something which lives for one attempt."""
+    needed = {node.index: widened(_needs(node, specs), specs) for node in plan.nodes}
+    return {index: names for index, names in needed.items() if any(specs[name].scope == "step" for name in names)}

@@ -1,0 +1,77 @@
+"""A run that goes on by itself, and the event loop it goes on in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.lowlevel import current_token
+
+from .result import PipelineResult
+from .run import Run
+
+__all__ = ["RunHandle", "loop_is_running"]
+
+
+def loop_is_running() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        current_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+class RunHandle:
+    """A run that was started with `Flujo.start`: wait for its result, or cancel it.
+
+    handle = flujo.start(x)
+    handle.cancel()
+    result = await handle.wait()
+    """
+
+    def __init__(self, run: Run, execute: Callable[[], Awaitable[PipelineResult]]) -> None:
+        self._run = run
+        self._execute = execute
+        self._done = anyio.Event()
+        self._result: PipelineResult | None = None
+        self._error: BaseException | None = None
+        self._task: object = self._spawn()
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self._run.info.run_id
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run: running steps are cancelled, its result is `aborted` with everything kept."""
+        self._run.cancel(reason)
+
+    async def wait(self) -> PipelineResult:
+        """Wait for the result."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def _spawn(self) -> object:
+        """Start the work beside the caller; the reference that is returned keeps it alive."""
+        loop = current_token().native_token
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            return loop.create_task(self._work())
+        import trio  # optional: it is there when its loop runs
+
+        return trio.lowlevel.spawn_system_task(self._work)
+
+    async def _work(self) -> None:
+        try:
+            self._result = await self._execute()
+        except Exception as error:  # handed to whoever waits
+            self._error = error
+        except BaseException as error:  # the loop is being closed: tell those who wait, and let it close
+            self._error = error
+            raise
+        finally:
+            self._done.set()

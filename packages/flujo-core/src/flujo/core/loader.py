@@ -1,0 +1,142 @@
+"""Find plugins, decide which may be imported, import them one by one, and check the API they were made for.
+
+pluggy's own loader stops at the first plugin that fails and imports before anyone can object; ours does neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+from .errors import PluginError
+
+__all__ = ["PLUGIN_API_VERSION", "Installed", "activate", "allowed_from_environment", "canonical", "discover", "load"]
+
+PLUGIN_API_VERSION = "1.0"
+"""Version of the hooks and payloads, apart from the package's own. A plugin says with `flujo_api` which it was made for."""
+
+GROUP = "flujo"
+
+
+@dataclass(slots=True)
+class Installed:
+    """A plugin found in the environment.
+
+    Attributes:
+        distribution: Name of the distribution that brings it, in canonical form.
+        version: Version of the distribution.
+        name: Name of the entry point.
+        target: Module that the entry point names.
+        state: `blocked` by the allow-list (never imported), `found`, `loaded`, or `failed`.
+        error: Why it failed.
+        module: The imported module.
+    """
+
+    distribution: str
+    version: str
+    name: str
+    target: str
+    state: Literal["found", "blocked", "loaded", "failed"] = "found"
+    error: str = ""
+    module: ModuleType | None = None
+
+
+def canonical(distribution: str) -> str:
+    """A distribution's name in the form of PEP 503, so that `Flujo_Audit` is `flujo-audit`."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def allowed_from_environment() -> frozenset[str] | None:
+    """Distributions that `FLUJO_PLUGINS` allows, comma-separated; None when it is not set, which allows all."""
+    value = os.environ.get("FLUJO_PLUGINS")
+    return None if value is None else frozenset(canonical(part.strip()) for part in value.split(",") if part.strip())
+
+
+def discover(allowed: frozenset[str] | None = None) -> list[Installed]:
+    """List installed plugins without importing any; those not in `allowed` are blocked. None allows all."""
+    found = []
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.dist is None:
+            continue
+        plugin = Installed(canonical(point.dist.name), point.dist.version, point.name, point.module)
+        if allowed is not None and plugin.distribution not in allowed:
+            plugin.state = "blocked"
+        found.append(plugin)
+    return sorted(found, key=lambda plugin: (plugin.distribution, plugin.name))
+
+
+def load(plugin: Installed) -> Installed:
+    """Import a plugin that was found; a failure is kept in it, not raised. Blocked plugins are never imported."""
+    if plugin.state != "found":
+        return plugin
+    try:
+        module = importlib.import_module(plugin.target)
+        _check_api(module)
+    except Exception as error:  # whatever a foreign module does while it is imported must not stop the others
+        plugin.state, plugin.error = "failed", f"{type(error).__name__}: {error}"
+        return plugin
+    plugin.state, plugin.module = "loaded", module
+    return plugin
+
+
+def _check_api(module: ModuleType) -> None:
+    made_for = str(getattr(module, "flujo_api", ""))
+    ours = tuple(int(part) for part in PLUGIN_API_VERSION.split("."))
+    try:
+        theirs = tuple(int(part) for part in made_for.split("."))
+    except ValueError:
+        theirs = ()
+    if len(theirs) != 2 or theirs[0] != ours[0] or theirs > ours:
+        why = f"it was made for plugin API {made_for or '(flujo_api is not set)'}, this is {PLUGIN_API_VERSION}"
+        raise PluginError("plugin cannot be used", why, "Install a version of it that fits")
+
+
+def activate(
+    names: Iterable[str],
+    installed: Iterable[Installed],
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+) -> list[tuple[str, object]]:
+    """Make the named distributions act: import them and build their `Plugin` with its settings.
+
+    Args:
+        names: Distribution names.
+        installed: What `discover` found.
+        settings: Keyword arguments of each distribution's `Plugin`, by distribution name.
+
+    Returns:
+        Distribution name and plugin object, in the order of `names`.
+
+    Raises:
+        PluginError: One is not installed, blocked, broken, or refuses its settings.
+    """
+    made: list[tuple[str, object]] = []
+    for name in dict.fromkeys(canonical(name) for name in names):
+        matching = [load(plugin) for plugin in installed if plugin.distribution == name]
+        if not matching:
+            do = f"Install it: pip install {name}"
+            raise PluginError(f"plugin {name!r} is missing", "no installed distribution of that name offers one", do)
+        for plugin in matching:
+            made.append((name, _instance(plugin, (settings or {}).get(name, {}))))
+    return made
+
+
+def _instance(plugin: Installed, settings: Mapping[str, object]) -> object:
+    what = f"plugin {plugin.distribution!r} cannot be used"
+    if plugin.state == "blocked":
+        raise PluginError(what, "the allow-list does not name it", "Add it to FLUJO_PLUGINS or [tool.flujo] plugins")
+    if plugin.module is None:
+        raise PluginError(what, plugin.error, f"Repair or update it: pip install -U {plugin.distribution}")
+    factory = getattr(plugin.module, "Plugin", None)
+    if factory is None:
+        return plugin.module
+    try:
+        return factory(**settings)
+    except Exception as error:  # a plugin's constructor is foreign code: name the plugin whatever it raised
+        do = f"Check its settings: [tool.flujo.plugins.{plugin.distribution}]"
+        raise PluginError(what, f"{type(error).__name__}: {error}", do) from error

@@ -1,0 +1,299 @@
+"""The one typed facade over pluggy: it resolves every hook once, and nothing else calls or awaits an implementation."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any, cast, get_type_hints
+
+import anyio
+import anyio.to_thread
+import pluggy
+
+from . import hookspecs
+from .errors import GuardDenied, PluginError, RunAborted
+from .hookimpl import hook_options
+from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event
+from .resources import ResourceSpec, find_by_type
+
+__all__ = ["TIERS", "Hooks", "Implementation", "tier_of"]
+
+_log = logging.getLogger("flujo.core")
+
+_PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
+HOOK_NAMES = tuple(
+    name for name, value in vars(hookspecs).items() if inspect.isfunction(value) and hasattr(value, "flujo_spec")
+)
+TIERS = ("guard", "transform", "record", "observe", "register")
+_THREADS = anyio.CapacityLimiter
+Values = Mapping[str, object]
+
+
+def tier_of(hook: str) -> str:
+    """The tier of a hook, by its name."""
+    return next((tier for prefix, tier in _PREFIXES.items() if hook.startswith(prefix)), "observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One hook implementation, resolved.
+
+    Attributes:
+        plugin: Name of the plugin, for people.
+        hook: Name of the hook.
+        function: The function or bound method.
+        is_async: Whether it is awaited.
+        thread: Whether it runs in a worker thread.
+        resources: Parameter and resource name of each injected resource.
+        required: Whether the policy requires the plugin.
+    """
+
+    plugin: str
+    hook: str
+    function: Callable[..., object]
+    is_async: bool
+    thread: bool
+    resources: tuple[tuple[str, str], ...]
+    required: bool
+
+    async def call(self, payload: Event, values: Values) -> object:
+        """Call it with its payload and resources, wherever it wants to run."""
+        function = self.function
+        if self.resources:
+            function = partial(function, **{parameter: values[name] for parameter, name in self.resources})
+        if self.is_async:
+            return await cast("Any", function(payload))
+        if self.thread:
+            return await anyio.to_thread.run_sync(function, payload, abandon_on_cancel=True)
+        return function(payload)
+
+
+@dataclass(slots=True)
+class Hooks:
+    """All acting implementations by hook name, in the order they are called."""
+
+    guard_timeout_s: float
+    observer_timeout_s: float
+    table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
+
+    def of(self, hook: str) -> tuple[Implementation, ...]:
+        """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
+        return self.table.get(hook, ())
+
+    async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
+        """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
+        denial: GuardDenied | None = None
+        soft: Deny | None = None
+        for implementation in self.of(hook):
+            answer = await self._ask(implementation, payload, values)
+            if isinstance(answer, Allow):
+                continue
+            if answer.to_model and hook == "guard_tool_call":
+                soft = soft or answer
+            else:
+                denial = denial or GuardDenied(implementation.plugin, hook, answer.reason)
+        return denial or soft
+
+    async def _ask(self, implementation: Implementation, payload: Event, values: Values) -> Allow | Deny:
+        started = perf_counter()
+        answer: object = None
+        try:
+            with anyio.move_on_after(self.guard_timeout_s) as limit:
+                answer = await implementation.call(payload, values)
+        except Exception as error:  # a guard that fails must deny, whatever it raised
+            return Deny(f"the guard failed with {type(error).__name__}")
+        if limit.cancelled_caught or perf_counter() - started > self.guard_timeout_s:
+            return Deny(f"the guard gave no answer in {self.guard_timeout_s:g} s")
+        if isinstance(answer, (Allow, Deny)):
+            return answer
+        return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
+
+    async def transform(
+        self, payload: Any, hook: str, values: Values, check: Callable[[object], str | None]
+    ) -> str | None:
+        """Pass `payload.value` through every transform; returns what went wrong, or None."""
+        for implementation in self.of(hook):
+            try:
+                changed = await implementation.call(payload, values)
+            except Exception as error:  # foreign code: its fault fails the step and names the plugin, not the value
+                return f"{hook} of plugin {implementation.plugin!r} failed with {type(error).__name__}"
+            if changed is UNCHANGED:
+                continue
+            problem = check(changed)
+            if problem is not None:
+                return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
+            payload.value = changed
+        return None
+
+    async def record(self, payload: Event, hook: str, values: Values) -> str | None:
+        """Have it written down; returns the name of the first required plugin that could not, or None."""
+        failed: str | None = None
+        for implementation in self.of(hook):
+            try:
+                await implementation.call(payload, values)
+            except Exception as error:  # a recorder's fault is a decision of the policy, taken by the caller
+                self._count_fault(implementation, payload, error)
+                if implementation.required:
+                    failed = failed or implementation.plugin
+        return failed
+
+    async def observe(self, payload: Event, hook: str, values: Values) -> RunAborted | None:
+        """Tell every observer; returns the abort that one of them asked for, or None."""
+        abort: RunAborted | None = None
+        for implementation in self.of(hook):
+            try:
+                if implementation.is_async or implementation.thread:
+                    with anyio.fail_after(self.observer_timeout_s):
+                        await implementation.call(payload, values)
+                else:
+                    await implementation.call(payload, values)
+            except AbortPipeline as wish:
+                abort = abort or RunAborted(wish.reason, f"{hook} of plugin {implementation.plugin!r}")
+            except Exception as error:  # observers never change a run, whatever they raise
+                self._count_fault(implementation, payload, error)
+        return abort
+
+    def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
+        payload.run.count("plugin_faults", implementation.plugin)
+        _log.warning(
+            "%s of plugin %r failed with %s in run %s",
+            implementation.hook,
+            implementation.plugin,
+            type(error).__name__,
+            payload.run.run_id,
+        )
+
+
+class _Adapter:
+    """Stands for a plugin at pluggy's door: the same implementations, reduced to the one payload parameter.
+
+    pluggy refuses parameters that the specification does not have; ours may name resources beside the payload.
+    """
+
+
+def resolve(
+    plugins: Iterable[tuple[str, object]],
+    callables: Iterable[Callable[..., object]],
+    required: frozenset[str],
+    specs: Mapping[str, ResourceSpec],
+) -> dict[str, tuple[Implementation, ...]]:
+    """Register plugins with pluggy and read back, for each hook, its implementations in call order.
+
+    Args:
+        plugins: Name and object of each acting plugin.
+        callables: Observers given as plain functions, chosen by the annotation of their first parameter.
+        required: Names of the plugins that the policy requires.
+        specs: Resources that implementations may name.
+
+    Raises:
+        PluginError: One implements an unknown hook, wraps a hook, or wants a resource that is not there.
+    """
+    manager = pluggy.PluginManager("flujo")
+    manager.add_hookspecs(hookspecs)
+    originals: dict[tuple[str, str], Callable[..., object]] = {}
+    for number, (name, plugin) in enumerate(plugins):
+        adapter, label = _Adapter(), f"{name}#{number}"
+        for hook, function, options in _implementations(plugin):
+            originals[label, hook] = function
+            entry = _entry(hook)
+            setattr(entry, "flujo_impl", options)  # noqa: B010 - pluggy's own mark, which no type knows
+            setattr(adapter, hook, entry)
+        manager.register(adapter, label)
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError("a plugin implements a hook that does not exist", str(error)) from error
+    table = {}
+    for hook in HOOK_NAMES:
+        found = reversed(getattr(manager.hook, hook).get_hookimpls())
+        table[hook] = tuple(
+            _implementation(
+                impl.plugin_name.rpartition("#")[0], hook, originals[impl.plugin_name, hook], specs, required
+            )
+            for impl in found
+        )
+    for function in callables:
+        for hook in _observed(function):
+            table[hook] += (_implementation(_label(function), hook, function, specs, frozenset()),)
+    return {hook: implementations for hook, implementations in table.items() if implementations}
+
+
+def _entry(hook: str) -> Callable[[object], object]:
+    if hook.startswith("register_"):
+        return cast("Callable[[object], object]", lambda: None)
+    return lambda payload: payload
+
+
+def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], Mapping[str, object]]]:
+    found = []
+    for name in dir(plugin):
+        function = inspect.getattr_static(plugin, name)
+        function = function.__func__ if isinstance(function, (staticmethod, classmethod)) else function
+        options = getattr(function, "flujo_impl", None)
+        if not isinstance(options, dict):
+            continue
+        if options.get("wrapper") or options.get("hookwrapper"):
+            what = f"{name} of plugin {type(plugin).__name__!r} cannot be used"
+            raise PluginError(what, "a wrapper could skip a guard", "Use a guard, transform or observer instead")
+        hook = options.get("specname") or name
+        found.append((str(hook), getattr(plugin, name), options))
+    return found
+
+
+def _implementation(
+    plugin: str,
+    hook: str,
+    function: Callable[..., object],
+    specs: Mapping[str, ResourceSpec],
+    required: frozenset[str],
+) -> Implementation:
+    resources = []
+    for name, hint in list(_hints(function).items())[1:]:
+        found = find_by_type(hint, name, specs)
+        if found is None or found.scope == "step":
+            why = f"no resource of scope app or run fits its parameter {name!r}"
+            raise PluginError(f"{hook} of plugin {plugin!r} cannot be called", why, "Pass resources= that has it")
+        resources.append((name, found.name))
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    thread = hook_options(function)["thread"] and not is_async
+    return Implementation(plugin, hook, function, is_async, thread, tuple(resources), plugin in required)
+
+
+def _hints(function: Callable[..., object]) -> dict[str, object]:
+    """Required parameters of an implementation with their annotations."""
+    target = function if inspect.isroutine(function) else type(function).__call__
+    hints = get_type_hints(target)
+    return {
+        name: hints.get(name, object)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+    }
+
+
+def _label(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _observed(function: Callable[..., object]) -> list[str]:
+    """Hooks that a plain callable observes, by the annotation of its first parameter."""
+    what = f"hook {_label(function)!r} cannot be used"
+    hints = list(_hints(function).values())
+    annotation = hints[0] if hints else None
+    observed = {_payload_name(hook): hook for hook in HOOK_NAMES if tier_of(hook) == "observe"}
+    if annotation is Event:
+        return list(observed.values())
+    name = getattr(annotation, "__name__", "")
+    if name in observed:
+        return [observed[name]]
+    why = "its first parameter is not annotated with an observed payload"
+    if name.startswith(("Guard", "Transform", "Record")):
+        why = f"{name} is no observer's payload; only a plugin may guard, transform or record"
+    raise PluginError(what, why, f"Annotate it with Event or one of: {', '.join(observed)}")
+
+
+def _payload_name(hook: str) -> str:
+    return "".join(part.capitalize() for part in hook.split("_"))

@@ -1,0 +1,45 @@
+"""What the operator of a program demands, whatever the pipeline says."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import ConfigurationError
+
+__all__ = ["Policy"]
+
+
+class Policy(BaseModel):
+    """Rules a run is held to.
+
+    Attributes:
+        require: Distributions whose plugins must act, e.g. `{"flujo-audit"}`; without them nothing runs.
+        guard_timeout_s: Seconds a guard may take; after that the work is denied.
+        observer_timeout_s: Seconds an async observer may take; after that it is cancelled and counted as failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    require: frozenset[str] = frozenset()
+    guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    observer_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("require", mode="before")
+    @classmethod
+    def _no_bare_string(cls, value: object) -> object:
+        # frozenset("flujo-audit") would be eleven letters
+        return {value} if isinstance(value, str) else value
+
+    @classmethod
+    def read(cls, settings: object, source: str) -> Policy:
+        """Build a policy from a settings table, e.g. of a TOML file called `source`.
+
+        Raises:
+            ConfigurationError: It has an unknown or unusable entry.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "policy"
+            raise ConfigurationError(f"policy in {source} cannot be used", f"{where}: {first['msg']}") from error

@@ -1,0 +1,115 @@
+"""The plugins of one Flujo, or of the command line: which act, and what all allowed ones register."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar, cast
+
+from .errors import PluginError
+from .loader import Installed, activate, allowed_from_environment, canonical, discover, load
+from .protocols import Command, PriceBook
+from .usage import Price
+
+__all__ = ["Plugins"]
+
+T = TypeVar("T")
+
+
+class Plugins:
+    """Plugins of one engine. Nothing is imported until it is named, or a registry is asked for.
+
+    Args:
+        use: Distribution names, or plugin objects, that act.
+        require: Distribution names that must act.
+        allowed: Distributions that may be imported; None asks `FLUJO_PLUGINS`, which allows all when unset.
+        settings: Keyword arguments for each distribution's `Plugin`, by distribution name.
+
+    Raises:
+        PluginError: A named or required one is missing, blocked or broken.
+    """
+
+    def __init__(
+        self,
+        use: Iterable[object] = (),
+        require: Iterable[str] = (),
+        *,
+        allowed: frozenset[str] | None = None,
+        settings: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
+        self._allowed = allowed_from_environment() if allowed is None else allowed
+        self._installed: list[Installed] | None = None
+        self._prices: dict[str, Price | None] = {}
+        self._books: list[PriceBook] | None = None
+        names = [item for item in use if isinstance(item, str)]
+        objects = [item for item in use if not isinstance(item, str)]
+        required = [canonical(name) for name in require]
+        self.acting: list[tuple[str, object]] = [(self._name_of(plugin, required), plugin) for plugin in objects]
+        given = {name for name, _ in self.acting}
+        for name in required:
+            self._must_be_installed(name)
+        wanted = [name for name in dict.fromkeys([*map(canonical, names), *required]) if name not in given]
+        if wanted:
+            self.acting += activate(wanted, self.installed, settings)
+
+    @property
+    def installed(self) -> list[Installed]:
+        """All plugins found in the environment, blocked ones too."""
+        if self._installed is None:
+            self._installed = discover(self._allowed)
+        return self._installed
+
+    def _must_be_installed(self, name: str) -> None:
+        if not any(plugin.distribution == name for plugin in self.installed):
+            why = "the policy requires it, and no installed distribution of that name offers a plugin"
+            raise PluginError(f"plugin {name!r} is missing", why, f"Install it: pip install {name}")
+
+    def _name_of(self, plugin: object, required: list[str]) -> str:
+        """The distribution a plugin object comes from, as far as that matters; its class's name otherwise."""
+        cls = plugin if inspect.isclass(plugin) or inspect.ismodule(plugin) else type(plugin)
+        module = cls.__name__ if inspect.ismodule(cls) else cast("type", cls).__module__
+        for found in self.installed if required else ():
+            if found.target == module or found.target.rpartition(".")[0] == module.rpartition(".")[0]:
+                return found.distribution
+        return str(getattr(plugin, "distribution", None) or cls.__name__)
+
+    def registered(self, hook: str, kind: type[T]) -> list[tuple[str, T]]:
+        """What all allowed plugins return from a `register_*` hook, with the plugin's name.
+
+        Raises:
+            PluginError: One failed to load, or registered something else.
+        """
+        found: list[tuple[str, T]] = []
+        sources = [(plugin.distribution, load(plugin).module) for plugin in self.installed]
+        for name, source in [*sources, *self.acting]:
+            function = getattr(source, hook, None) if source is not None else None
+            if function is None or not hasattr(function, "flujo_impl"):
+                continue
+            found += [(name, item) for item in _call(name, hook, function) if _is(item, kind, name, hook)]
+        return list({id(item): (name, item) for name, item in found}.values())
+
+    def commands(self) -> list[tuple[str, Command]]:
+        """Sub-commands of the command line."""
+        return self.registered("register_commands", Command)
+
+    def price_of(self, model: str) -> Price | None:
+        """What a model costs, by the first price book that knows."""
+        if model not in self._prices:
+            if self._books is None:
+                self._books = [cast("PriceBook", book) for _, book in self.registered("register_price_books", object)]
+            found = (book.price(model) for book in self._books)
+            self._prices[model] = next((price for price in found if price is not None), None)
+        return self._prices[model]
+
+
+def _call(name: str, hook: str, function: Callable[[], Iterable[object]]) -> list[object]:
+    try:
+        return list(function())
+    except Exception as error:  # foreign code at start-up: name the plugin whatever it raised
+        raise PluginError(f"{hook} of plugin {name!r} failed", f"{type(error).__name__}: {error}") from error
+
+
+def _is(item: object, kind: type[T], name: str, hook: str) -> bool:
+    if isinstance(item, kind):
+        return True
+    raise PluginError(f"{hook} of plugin {name!r} failed", f"it returned {type(item).__name__}, not {kind.__name__}")

@@ -1,0 +1,301 @@
+"""One run: asks `schedule` what is due, lets the backend do it, and keeps what was paid for, however it ends."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from functools import partial
+
+import anyio
+from pydantic import BaseModel
+
+from . import telemetry
+from .attempt import Attempt, Changes
+from .calls import Calls
+from .context import RunContext, RunInfo
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
+from .journal import Entry
+from .ledger import Ledger
+from .outcome import Aborted, Failure, Outcome, StepStatus, Success
+from .payloads import (
+    GuardRun,
+    OnGovernorBreach,
+    OnRetry,
+    OnRunEnd,
+    OnRunStart,
+    OnStepFailure,
+    OnUsageWarning,
+    PostStepExecution,
+    RecordIntent,
+    RecordResult,
+)
+from .plan import PlanNode
+from .resources import ResourceScope
+from .result import PipelineResult, RunStatus, StepRecord
+from .running import Running, Setup
+from .schedule import advance, final_context, result_of
+from .scrub import scrub
+from .usage import Usage
+
+__all__ = ["Run"]
+
+
+class Run(Running):
+    """One run of a plan, from its first hook to its result."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        info: RunInfo,
+        ledger: Ledger,
+        run_input: object,
+        context: BaseModel | None,
+        deadline_s: float | None,
+    ) -> None:
+        super().__init__(setup, info, ledger, run_input, context)
+        self._deadline_s = deadline_s
+        self._output: object = None
+        self._context = context
+        self.calls = Calls(self)
+        self._intended = False
+        self._breach_told = False
+        self._clock = time.perf_counter()
+
+    async def execute(self, app: Mapping[str, object]) -> PipelineResult:
+        """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
+        attributes = {
+            telemetry.OPERATION: "invoke_workflow",
+            telemetry.WORKFLOW: self.info.pipeline,
+            telemetry.RUN_ID: self.info.run_id,
+        }
+        with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
+            scope = ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app)
+            try:
+                async with scope:
+                    self.values = scope.values
+                    result = await self._whole()
+            except ResourceError as error:
+                self.stop(error)
+                result = self._result()
+            telemetry.mark_usage(span, self.ledger.spent)
+            breached = isinstance(self.verdict, UsageLimitExceeded)
+            telemetry.mark_budget(span, self.ledger, result.status, breached=breached)
+            if self.verdict is not None:
+                telemetry.mark_error(span, type(self.verdict).__name__)
+            return result
+
+    # --- start and end ----------------------------------------------------------------------------------------------
+
+    async def _whole(self) -> PipelineResult:
+        """Admit the run, run its steps, record its end."""
+        try:
+            await self._admit()
+            await self._with_resources()
+        except GuardDenied:
+            pass  # it is the verdict already
+        except ResourceError as error:
+            self.stop(error)
+        except BaseException:  # a cancellation from outside: the record gets its end, then it goes on up
+            self.stop(RunAborted("cancelled from outside"))
+            with anyio.CancelScope(shield=True):
+                await self._record_end("cancelled")
+            raise
+        await self._record_end(self._status())
+        result = self._result()
+        await self.observe("on_run_end", lambda: OnRunEnd(self.info, result))
+        return result
+
+    async def _admit(self) -> None:
+        """Guard, record and announce the run. Raises GuardDenied."""
+        hooks, run_input = self.hooks, self.state.run_input
+        if hooks.of("guard_run"):
+            payload = GuardRun(self.info, run_input, self.ledger.limits)
+            denial = await hooks.guard(payload, "guard_run", self.values)
+            if isinstance(denial, GuardDenied):
+                await self.deny("", denial)
+        if hooks.of("record_intent"):
+            self._intended = True
+            intent = RecordIntent(self.info, "run", self.info.run_id, "", 1, run_input)
+            failed = await hooks.record(intent, "record_intent", self.values)
+            if failed is not None:
+                await self.deny("", GuardDenied(failed, "record_intent", "the run could not be recorded"))
+        steps = len(self.setup.plan.nodes)
+        await self.observe("on_run_start", lambda: OnRunStart(self.info, run_input, steps))
+
+    async def _with_resources(self) -> None:
+        """Run the steps with their resources open; an unfinished run closes them as after an error."""
+        scope = ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values)
+        await scope.__aenter__()
+        self.step_values = scope.values
+        try:
+            await self._steps()
+        except BaseException as error:  # a cancel, on its way up
+            await scope.close(error)
+            raise
+        self._finish()
+        await scope.close(self.verdict)
+
+    def _finish(self) -> None:
+        """Take the output of a run whose steps all ended well, and the context as it stands."""
+        try:
+            self._context = final_context(self.state)
+            if self.verdict is None:
+                self._output = result_of(self.setup.plan, self.state)
+        except Exception as error:  # the user's own reducer, or a part of the output that is not there
+            self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
+
+    async def _record_end(self, status: str) -> None:
+        if not self._intended:
+            return
+        verdict = self.verdict
+        result = RecordResult(
+            self.info, "run", self.info.run_id, "", 1, status, self._output,
+            "" if verdict is None else type(verdict).__name__, self.ledger.spent, time.perf_counter() - self._clock,
+        )  # fmt: skip
+        failed = await self.hooks.record(result, "record_result", self.values)
+        if failed is not None:
+            self.stop(GuardDenied(failed, "record_result", "the end of the run could not be recorded"))
+
+    def _status(self) -> RunStatus:
+        if self.verdict is None:
+            return "completed"
+        if isinstance(self.verdict, UsageLimitExceeded):
+            return "stopped"
+        return "aborted" if isinstance(self.verdict, (GuardDenied, RunAborted)) else "failed"
+
+    def _result(self) -> PipelineResult:
+        return PipelineResult(
+            run_id=self.info.run_id,
+            status=self._status(),
+            value=self._output if self.verdict is None else None,
+            context=self._context,
+            step_history=[entry.record for entry in self.journal],
+            usage=self.ledger.spent,
+            error=self.verdict,
+            counts=self.info.counts,
+            duration_s=time.perf_counter() - self._clock,
+        )
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    async def _steps(self) -> None:
+        """Run what is due until nothing is: a single due step in this task, several in a task group."""
+        with self.scope as scope:
+            if self._deadline_s is not None:
+                scope.deadline = anyio.current_time() + self._deadline_s
+            due = self.due
+            while due and self.verdict is None:
+                if len(due) == 1:
+                    due = await self._step(due[0], None)
+                else:
+                    await self._fan_out(due)
+                    due = []
+        if scope.cancelled_caught and self.verdict is None:
+            self.stop(RunAborted(f"its deadline of {self._deadline_s:g} s passed", "deadline_s"))
+
+    async def _fan_out(self, due: list[int]) -> None:
+        """Run due steps at the same time; each strand goes on with what its step made due."""
+        async with anyio.create_task_group() as group:
+
+            async def strand(index: int) -> None:
+                with anyio.CancelScope() as scope:
+                    self.strands[scope] = None
+                    try:
+                        following = await self._step(index, scope)
+                        while following:
+                            for other in following[1:]:
+                                group.start_soon(strand, other)
+                            following = await self._step(following[0], scope)
+                    finally:
+                        del self.strands[scope]
+
+            for index in due:
+                group.start_soon(strand, index)
+
+    async def _step(self, index: int, strand: anyio.CancelScope | None) -> list[int]:
+        """Run one step with all its attempts, journal its end, and return what is due then."""
+        if self.verdict is not None:
+            return []
+        node = self.setup.plan.nodes[index]
+        record = StepRecord(node.step.name, node.path, "cancelled", None, None, 0, time.time(), 0.0, Usage())
+        clock = time.perf_counter()
+        try:
+            ctx, outcome, changes = await self._attempts(node, record, strand)
+        except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
+            record.duration_s = time.perf_counter() - clock
+            record.error = self.verdict or RunAborted("cancelled")
+            self.journal.append(Entry(index, Aborted(record.error), None, record))
+            raise
+        record.duration_s = time.perf_counter() - clock
+        entry = Entry(index, outcome, changes, record)
+        self.journal.append(entry)
+        if isinstance(outcome, Success):
+            record.status, record.output = "completed", outcome.output
+            await self.observe("post_step_execution", partial(PostStepExecution, self.info, node.path, record), ctx)
+        else:
+            await self._announce_end(node, record, outcome, ctx)
+        return advance(self.setup.plan, self.state, entry)
+
+    async def _attempts(
+        self, node: PlanNode, record: StepRecord, strand: anyio.CancelScope | None
+    ) -> tuple[RunContext, Outcome, Changes]:
+        """Try a step until it ends well or may not be tried again."""
+        while True:
+            record.attempts += 1
+            attempt = Attempt(self, self.calls, node, record.attempts)
+            if strand is not None:
+                self.strands[strand] = attempt.ctx
+            try:
+                outcome, changes = await attempt.execute()
+            finally:
+                if attempt.ctx.metered is not None:
+                    self._book(attempt.ctx, record.usage)
+            if attempt.ctx.metered is not None:
+                await self._warn(node, attempt.ctx)
+            if not await self._again(node, outcome, attempt):
+                return attempt.ctx, outcome, changes
+
+    def _book(self, ctx: RunContext, usage: Usage) -> None:
+        """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
+        meter = ctx.usage
+        meter.settle_open()
+        usage.add(meter.spent)
+        breach = meter.breach or meter.exceeded()
+        if breach is not None:
+            self.stop(breach, ctx)
+
+    async def _warn(self, node: PlanNode, ctx: RunContext) -> None:
+        """Tell observers of limits that are nearly used up, and of one that stopped the run."""
+        for limit, share in ctx.usage.warnings():
+            await self.observe("on_usage_warning", partial(OnUsageWarning, self.info, limit, share), ctx)
+        breach = self.verdict
+        if isinstance(breach, UsageLimitExceeded) and not self._breach_told:
+            self._breach_told = True
+            await self.observe("on_governor_breach", partial(OnGovernorBreach, self.info, node.path, breach), ctx)
+
+    async def _again(self, node: PlanNode, outcome: Outcome, attempt: Attempt) -> bool:
+        """Whether a failed step is tried again; waits before it is."""
+        retry = node.step.options.retry
+        if retry is None or not isinstance(outcome, Failure) or self.verdict is not None:
+            return False
+        cause = outcome.error.__cause__
+        error = cause if isinstance(cause, Exception) else outcome.error
+        if not retry.applies(error, attempt.number):
+            return False
+        delay = retry.delay_s(attempt.number, random.random())
+        payload = partial(OnRetry, self.info, node.path, attempt.number, type(error).__name__, delay)
+        await self.observe("on_retry", payload, attempt.ctx)
+        await anyio.sleep(delay)
+        return self.verdict is None
+
+    async def _announce_end(
+        self, node: PlanNode, record: StepRecord, outcome: Failure | Aborted, ctx: RunContext
+    ) -> None:
+        """Stop the run because of a step that did not end well, and tell observers of a failure."""
+        status: StepStatus = "failed" if isinstance(outcome, Failure) else "aborted"
+        record.status, record.error = status, outcome.error
+        self.stop(outcome.error, ctx)
+        if isinstance(outcome, Failure):
+            payload = partial(OnStepFailure, self.info, node.path, record, outcome.error)
+            await self.observe("on_step_failure", payload, ctx)

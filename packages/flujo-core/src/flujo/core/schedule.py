@@ -1,0 +1,119 @@
+"""What is due next: pure decisions over a plan and the outcomes so far. No I/O, no clock, no chance, no await.
+
+`advance` updates the state it is handed; folding the same entries always gives an equal state, which is what makes a
+journal enough to go on from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from .journal import Entry
+from .outcome import Success
+from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .reducers import apply_changes
+
+__all__ = ["RunState", "advance", "context_at", "final_context", "fold", "inputs_of", "read", "result_of", "start"]
+
+
+@dataclass(slots=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        run_input: What the run was given.
+        context: The context the run began with.
+        waiting: For each node, how many of its predecessors have not ended well.
+        outputs: Output of each node that did.
+        changes: Context changes of each node that made some.
+        succeeded: How many nodes ended well.
+    """
+
+    run_input: object
+    context: BaseModel | None
+    waiting: list[int]
+    outputs: list[object]
+    changes: dict[int, Mapping[str, object]]
+    succeeded: int = 0
+
+    def finished(self, plan: Plan) -> bool:
+        """Whether every step ended well."""
+        return self.succeeded == len(plan.nodes)
+
+
+def start(plan: Plan, run_input: object, context: BaseModel | None) -> tuple[RunState, list[int]]:
+    """The state before the first step, and the nodes that are due."""
+    waiting = [len(node.predecessors) for node in plan.nodes]
+    state = RunState(run_input, context, waiting, [None] * len(waiting), {})
+    return state, [index for index, count in enumerate(waiting) if count == 0]
+
+
+def advance(plan: Plan, state: RunState, entry: Entry) -> list[int]:
+    """Take the end of a step into account and return the nodes that became due; none after a failure."""
+    if not isinstance(entry.outcome, Success):
+        return []
+    state.outputs[entry.node] = entry.outcome.output
+    state.succeeded += 1
+    if entry.changes:
+        state.changes[entry.node] = entry.changes
+    due = []
+    for successor in plan.nodes[entry.node].successors:
+        state.waiting[successor] -= 1
+        if state.waiting[successor] == 0:
+            due.append(successor)
+    return due
+
+
+def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
+    """The state after `entries`."""
+    state, _ = start(plan, run_input, context)
+    for entry in entries:
+        advance(plan, state, entry)
+    return state
+
+
+def read(state: RunState, source: Source) -> object:
+    """The value a source stands for.
+
+    Raises:
+        LookupError, AttributeError, TypeError: The part that is asked for is not there.
+    """
+    value = state.run_input if source.node == RUN_INPUT else state.outputs[source.node]
+    for part in source.path:
+        value = value[part] if isinstance(part, int) or isinstance(value, Mapping) else getattr(value, part)  # type: ignore[index]
+    return value
+
+
+def inputs_of(state: RunState, node: PlanNode) -> dict[str, object]:
+    """Inputs of a due node by parameter name."""
+    return {source.parameter: read(state, source) for source in node.sources}
+
+
+def context_at(state: RunState, node: PlanNode) -> BaseModel | None:
+    """The context as all steps before `node` left it, changes applied in plan order."""
+    context = state.context
+    if context is None or not node.writers:
+        return context
+    for writer in node.writers:
+        if writer in state.changes:
+            context = apply_changes(context, state.changes[writer])
+    return context
+
+
+def final_context(state: RunState) -> BaseModel | None:
+    """The context as the whole run left it so far."""
+    context = state.context
+    if context is not None:
+        for node in sorted(state.changes):
+            context = apply_changes(context, state.changes[node])
+    return context
+
+
+def result_of(plan: Plan, state: RunState) -> object:
+    """What a finished run gives."""
+    if isinstance(plan.output, Source):
+        return read(state, plan.output)
+    return {name: read(state, source) for name, source in plan.output.items()}
