@@ -1,13 +1,13 @@
 """Flujo's engine: run pipelines of AI agents you can answer for.
 
 Reading order, from a description to an outcome: `pipeline` (what to do) -> `compile` (checked into a `plan`) ->
-`engine` (a plan ready to run) -> `run` (asks `schedule` what is due) -> `attempt` (hooks around one step) -> `backends`.
+`engine` (a plan ready to run) -> `run` (asks `schedule` what is due) -> `attempt` (one step) -> `backends`.
 Plugin authors read `hookspecs`, `payloads` and `protocols`.
 """
 
 import sys as _sys
 
-# The old regular package `flujo` (0.x) hides this namespace; where both share a folder, say so instead of failing oddly.
+# The old regular package `flujo` (0.x) hides this namespace; where both share a folder, say so.
 if getattr(_sys.modules.get("flujo"), "__file__", None) is not None:
     raise ImportError(
         "flujo.core cannot be used: the old package 'flujo' (0.x) is installed beside it. "

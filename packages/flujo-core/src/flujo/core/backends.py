@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import Lock
 from typing import Any, cast
@@ -89,7 +89,7 @@ class _StepThread:
         self._token: EventLoopToken = current_token()
         self._lock = Lock()
         self._returned = False
-        self._close: Callable[[], Awaitable[None]] | None = None
+        self._close: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def work(self) -> object:
         """Body of the thread."""
@@ -101,7 +101,7 @@ class _StepThread:
             if self._close is not None:
                 self._run_close(self._close)
 
-    def hand_over(self, close: Callable[[], Awaitable[None]]) -> bool:
+    def hand_over(self, close: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """See RunningThread."""
         with self._lock:
             if self._returned:
@@ -109,7 +109,7 @@ class _StepThread:
             self._close = close
             return True
 
-    def _run_close(self, close: Callable[[], Awaitable[None]]) -> None:
+    def _run_close(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             anyio.from_thread.run(close, token=self._token)
         except anyio.RunFinishedError:  # the event loop is gone; what can be closed without it is closed in a new one

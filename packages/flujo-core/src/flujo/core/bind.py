@@ -97,8 +97,9 @@ def _fields(hint: object) -> Mapping[str | int, object] | None:
     if not inspect.isclass(hint) or get_origin(hint) is not None:
         return None
     if issubclass(hint, BaseModel):
-        fields = {name: field.annotation for name, field in hint.model_fields.items()}
-        return {**fields, **{name: Any for name in hint.model_computed_fields}}
+        fields: dict[str | int, object] = dict.fromkeys(hint.model_computed_fields, Any)
+        fields.update((name, field.annotation) for name, field in hint.model_fields.items())
+        return fields
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or typing.is_typeddict(hint):
-        return dict(get_type_hints(hint))
+        return {name: part for name, part in get_type_hints(hint).items()}  # noqa: C416 - widens the type of the keys
     return None

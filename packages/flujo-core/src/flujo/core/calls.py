@@ -138,7 +138,7 @@ class Calls:
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
         """See RunContext.call_tool."""
         refusal = await self._guard(
-            ctx, "guard_tool_call", lambda: GuardToolCall(self.run.info, ctx.step_path, ctx.attempt, call)
+            ctx, "guard_tool_call", partial(GuardToolCall, self.run.info, ctx.step_path, ctx.attempt, call)
         )
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)

@@ -1,7 +1,7 @@
-"""The governor's ledger: use is reserved before it happens, so that `spent + reserved <= limit` holds at every instant.
+"""The governor's ledger: use is reserved before it happens, so `spent + reserved <= limit` holds at every instant.
 
-A ledger has a parent: a step's limits stand under the run's, the run's under a shared `Budget`. An amount is reserved in
-the whole line at once. What does not fit waits, first come first served, for open leases to settle; it is refused at
+A ledger has a parent: a step's limits stand under the run's, the run's under a shared `Budget`. An amount is reserved
+in the whole line at once. What does not fit waits, first come first served, for open leases to settle; it is refused at
 once only when it could not fit even if every open lease were given back, or when nobody but waiters could give back.
 """
 
@@ -17,7 +17,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from .errors import UsageLimitExceeded
-from .usage import EXACT, ZERO, Charge, Usage, UsageLimits
+from .usage import EXACT, Charge, Usage, UsageLimits
 
 __all__ = ["Budget", "Fit", "Grant", "Ledger", "Room"]
 
@@ -51,6 +51,8 @@ def _least(one: int | None, other: int | None) -> int | None:
         return other if one is None else one
     return min(one, other)
 
+
+_NOTHING = Charge()
 
 Fit = Callable[[Room], Charge | None]
 """Says what of a demand is taken where this much room is left; None when not even the least of it fits."""
@@ -110,7 +112,7 @@ class Ledger:
         self.warned: set[str] = set()
         self._open: set[Grant] = set()
         self._queue: _Queue = parent._queue if parent is not None else _Queue()
-        self._reserved = [ZERO, 0, 0]
+        self._held = Charge()
 
     def line(self) -> Iterator[Ledger]:
         """This ledger and all above it."""
@@ -122,8 +124,7 @@ class Ledger:
     @property
     def reserved(self) -> Charge:
         """What open reservations hold at this moment."""
-        cost, tokens, requests = self._reserved
-        return Charge(Decimal(cost), int(tokens), int(requests))
+        return self._held
 
     @property
     def money_limited(self) -> bool:
@@ -224,14 +225,14 @@ class Ledger:
 
     def _own_room(self, *, reserved: bool) -> Room:
         limits, spent = self.limits, self.spent
-        held = self._reserved if reserved else (ZERO, 0, 0)
+        held = self._held if reserved else _NOTHING
         cost = tokens = requests = None
         if limits.cost is not None:
-            cost = EXACT.subtract(limits.cost, EXACT.add(spent.cost_usd, Decimal(held[0])))
+            cost = EXACT.subtract(limits.cost, EXACT.add(spent.cost_usd, held.cost_usd))
         if limits.total_tokens_limit is not None:
-            tokens = limits.total_tokens_limit - spent.total_tokens - int(held[1])
+            tokens = limits.total_tokens_limit - spent.total_tokens - held.tokens
         if limits.requests_limit is not None:
-            requests = limits.requests_limit - spent.requests - int(held[2])
+            requests = limits.requests_limit - spent.requests - held.requests
         return Room(cost, tokens, requests)
 
     def _room_without_leases(self) -> Room:
@@ -241,21 +242,19 @@ class Ledger:
     def _open_grant(self, charge: Charge, owner: object) -> Grant:
         grant = Grant(charge, owner)
         for ledger in self.line():
-            held = ledger._reserved
-            held[0] = EXACT.add(Decimal(held[0]), charge.cost_usd)
-            held[1] += charge.tokens
-            held[2] += charge.requests
+            ledger._hold(charge, +1)
             ledger._open.add(grant)
-            ledger.spent.reserved_usd = Decimal(held[0])
         return grant
 
     def _release(self, grant: Grant) -> None:
-        held, charge = self._reserved, grant.charge
-        held[0] = EXACT.subtract(Decimal(held[0]), charge.cost_usd)
-        held[1] -= charge.tokens
-        held[2] -= charge.requests
+        self._hold(grant.charge, -1)
         self._open.discard(grant)
-        self.spent.reserved_usd = Decimal(held[0])
+
+    def _hold(self, charge: Charge, sign: int) -> None:
+        held = self._held
+        cost = EXACT.add(held.cost_usd, charge.cost_usd if sign > 0 else -charge.cost_usd)
+        self._held = Charge(cost, held.tokens + sign * charge.tokens, held.requests + sign * charge.requests)
+        self.spent.reserved_usd = cost
 
     def _hopeless(self, fit: Fit, owner: object) -> UsageLimitExceeded | None:
         """The refusal, when waiting cannot help."""

@@ -19,7 +19,7 @@ from .errors import PluginError
 __all__ = ["PLUGIN_API_VERSION", "Installed", "activate", "allowed_from_environment", "canonical", "discover", "load"]
 
 PLUGIN_API_VERSION = "1.0"
-"""Version of the hooks and payloads, apart from the package's own. A plugin says with `flujo_api` which it was made for."""
+"""Version of the hooks and payloads, apart from the package's own; a plugin names the one it was made for."""
 
 GROUP = "flujo"
 

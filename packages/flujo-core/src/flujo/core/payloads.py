@@ -86,7 +86,7 @@ UNCHANGED: Final = _Unchanged()
 
 @dataclass(slots=True)
 class Event:
-    """What every payload knows: its run. As the annotation of a `hooks=[fn]` callable it means every observed moment."""
+    """What every payload knows: its run. As the annotation of a `hooks=[fn]` callable it means all observed moments."""
 
     run: RunInfo
 

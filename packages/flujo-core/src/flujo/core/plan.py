@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic import BaseModel, PydanticUserError
 
 from .assignable import type_name
+from .check import adapter_of
 from .step import Step
 from .usage import UsageLimits
 
@@ -110,7 +110,8 @@ class Plan:
 
 def _schema(hint: object) -> object:
     """JSON schema of a type; its name where it has none."""
+    adapter = adapter_of(hint)
     try:
-        return TypeAdapter(hint).json_schema()
-    except (PydanticSchemaGenerationError, PydanticUserError):
+        return type_name(hint) if adapter is None else adapter.json_schema()
+    except PydanticUserError:  # pydantic can check the type, but JSON cannot hold it
         return type_name(hint)

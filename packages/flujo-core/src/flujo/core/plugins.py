@@ -222,6 +222,10 @@ def resolve(
     return {hook: implementations for hook, implementations in table.items() if implementations}
 
 
+def _name(impl: pluggy.HookImpl) -> str:
+    return impl.plugin_name.rpartition("#")[0]
+
+
 def _entry(hook: str) -> Callable[[object], object]:
     if hook.startswith("register_"):
         return cast("Callable[[object], object]", lambda: None)
@@ -229,7 +233,7 @@ def _entry(hook: str) -> Callable[[object], object]:
 
 
 def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], Mapping[str, object]]]:
-    found = []
+    found: list[tuple[str, Callable[..., object], Mapping[str, object]]] = []
     for name in dir(plugin):
         function = inspect.getattr_static(plugin, name)
         function = function.__func__ if isinstance(function, (staticmethod, classmethod)) else function

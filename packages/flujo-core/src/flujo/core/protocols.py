@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .context import RunContext
 from .outcome import Outcome
@@ -69,7 +69,7 @@ class StepExecutionRequest:
 class RunningThread(Protocol):
     """A worker thread that may outlive its attempt. A backend sets it on the request when it starts one."""
 
-    def hand_over(self, close: Callable[[], Awaitable[None]]) -> bool:
+    def hand_over(self, close: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Leave `close` to the thread for when it returns; False when it has returned already."""
 
 

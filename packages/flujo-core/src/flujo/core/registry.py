@@ -85,7 +85,7 @@ class Plugins:
             function = getattr(source, hook, None) if source is not None else None
             if function is None or not hasattr(function, "flujo_impl"):
                 continue
-            found += [(name, item) for item in _call(name, hook, function) if _is(item, kind, name, hook)]
+            found += [(name, _checked(item, kind, name, hook)) for item in _call(name, hook, function)]
         return list({id(item): (name, item) for name, item in found}.values())
 
     def commands(self) -> list[tuple[str, Command]]:
@@ -109,7 +109,7 @@ def _call(name: str, hook: str, function: Callable[[], Iterable[object]]) -> lis
         raise PluginError(f"{hook} of plugin {name!r} failed", f"{type(error).__name__}: {error}") from error
 
 
-def _is(item: object, kind: type[T], name: str, hook: str) -> bool:
+def _checked(item: object, kind: type[T], name: str, hook: str) -> T:
     if isinstance(item, kind):
-        return True
+        return item
     raise PluginError(f"{hook} of plugin {name!r} failed", f"it returned {type(item).__name__}, not {kind.__name__}")

@@ -131,7 +131,7 @@ def _with_needs(spec: ResourceSpec, specs: Mapping[str, ResourceSpec], owner: st
 
 def _parameters(factory: Callable[..., object]) -> dict[str, object]:
     """Required parameters of a factory and their annotations."""
-    target = factory.__init__ if inspect.isclass(factory) else factory  # type: ignore[misc]
+    target = factory.__init__ if inspect.isclass(factory) else factory
     try:
         signature = inspect.signature(factory)
         hints = get_type_hints(target)
@@ -149,7 +149,9 @@ def find_by_type(hint: object, name: str, specs: Mapping[str, ResourceSpec]) -> 
     """The resource of type `hint`; of several, the one called `name`."""
     fitting = [spec for spec in specs.values() if spec.type == hint or _is_subclass(spec.type, hint)]
     named = [spec for spec in fitting if spec.name == name]
-    return (named or fitting or [None])[0] if named or len(fitting) == 1 else None
+    if named:
+        return named[0]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _is_subclass(one: object, other: object) -> bool:

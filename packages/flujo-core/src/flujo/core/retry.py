@@ -19,7 +19,7 @@ class RetryPolicy:
         factor: Each further wait is this many times longer.
         max_backoff_s: No wait is longer, in seconds.
         jitter: Share of a wait that is random, 0 to 1, so that parallel branches do not retry in step.
-        retry_on: Only these exceptions are tried again.
+        retry_on: Only these exceptions are tried again, as a tuple of classes.
     """
 
     max_attempts: int = 3
@@ -30,8 +30,6 @@ class RetryPolicy:
     retry_on: tuple[type[Exception], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        if isinstance(self.retry_on, type):
-            object.__setattr__(self, "retry_on", (self.retry_on,))
         wrong = [
             f"{name}={value!r} must be {rule}"
             for name, value, rule, ok in (
@@ -40,6 +38,7 @@ class RetryPolicy:
                 ("factor", self.factor, "at least 1", self.factor >= 1),
                 ("max_backoff_s", self.max_backoff_s, "0 or more seconds", self.max_backoff_s >= 0),
                 ("jitter", self.jitter, "between 0 and 1", 0 <= self.jitter <= 1),
+                ("retry_on", self.retry_on, "a tuple of exception classes", isinstance(self.retry_on, tuple)),
             )
             if not ok
         ]

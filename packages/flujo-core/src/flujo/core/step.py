@@ -120,10 +120,10 @@ class Step:
         for key in ("reads", "writes"):
             if isinstance(options.get(key), str):
                 options[key] = (options[key],)
-        self.target = target
+        self.target: object = target
         self.function = _function_of(target)
-        self.name = name or _name_of(target)
-        self.options = StepOptions(**options)
+        self.name: str = name or _name_of(target)
+        self.options: StepOptions = StepOptions(**options)
         self.is_async = inspect.iscoroutinefunction(self.function)
         self._check()
 
