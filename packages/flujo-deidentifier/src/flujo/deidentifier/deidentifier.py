@@ -1,0 +1,177 @@
+"""The de-identifier: finds identifiers in text and takes them out."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from flujo.core import ConfigurationError
+from flujo.deidentifier.errors import DeidentifierError, DetectorFailed, DetectorTimeout, TextTooLong
+from flujo.deidentifier.findings import Finding, merge, replace
+from flujo.deidentifier.normalise import OPAQUE, plain
+from flujo.deidentifier.stream import HoldBack, redact_chunks
+from flujo.deidentifier.values import redact_value
+
+if TYPE_CHECKING:
+    from presidio_analyzer import EntityRecognizer
+
+__all__ = ["PROFILES", "Deidentifier", "Redaction"]
+
+T = TypeVar("T")
+PROFILES = ("hipaa_safe_harbor", "patterns")
+_PASSES = 4
+
+
+class Redaction(NamedTuple):
+    """A redacted text and how many identifiers of each type were taken out of it."""
+
+    text: str
+    counts: dict[str, int]
+
+
+class Deidentifier:
+    """Finds and removes the identifiers of 45 CFR 164.514(b)(2)(i) in English text, without model or network.
+
+    No detector finds everything; `README.md` says what was measured. What is guaranteed: a text that was not analysed to its
+    end raises instead of being returned, and equal input gives equal output. An object may be used by several threads.
+
+    Args:
+        profile: `"hipaa_safe_harbor"` (everything), or `"patterns"` (no names, places or Presidio: fast, for pre-checks).
+        max_chars: Longer texts raise `TextTooLong`.
+        timeout_s: Seconds one call may take; checked between detectors, and inside Presidio's patterns.
+        reference_year: The year from which birth years are judged; today's by default.
+        recognizers: Further Presidio recognizers (for English); their entity names appear in the placeholders.
+
+    Raises:
+        ConfigurationError: An unknown profile, or a limit that is not positive.
+    """
+
+    def __init__(
+        self,
+        profile: str = "hipaa_safe_harbor",
+        *,
+        max_chars: int = 2_000_000,
+        timeout_s: float = 120.0,
+        reference_year: int | None = None,
+        recognizers: Sequence[EntityRecognizer] = (),
+    ) -> None:
+        if profile not in PROFILES:
+            raise ConfigurationError(f"profile {profile!r} is unknown", f"there are {', '.join(PROFILES)}", "Choose one of them")
+        if not (max_chars > 0 and timeout_s > 0):
+            raise ConfigurationError("a limit of the de-identifier is not positive", f"max_chars={max_chars}, timeout_s={timeout_s}")
+        self.profile = profile
+        self._max_chars = max_chars
+        self._timeout_s = timeout_s
+        self._year = reference_year if reference_year is not None else datetime.date.today().year
+        self._recognizers = tuple(recognizers)
+
+    def detect(self, text: str) -> list[Finding]:
+        """The identifiers of `text`, sorted, without overlap; `start` and `end` count characters of `text`.
+
+        Raises:
+            DeidentifierError: The text was not analysed to its end.
+        """
+        return self._detect(text, ())
+
+    def _detect(self, text: str, known_names: Collection[str]) -> list[Finding]:
+        if len(text) > self._max_chars:
+            raise TextTooLong(len(text), self._max_chars)
+        view = plain(text)
+        found = merge(self._detectors(view.text, known_names))
+        original = merge(view.original(f) for f in found if OPAQUE not in view.text[f.start : f.end])
+        split = [part for f in found if OPAQUE in view.text[f.start : f.end] for part in _around_placeholders(view.text, f)]
+        return merge((*original, *(view.original(f) for f in split)))
+
+    def redact(self, text: str) -> str:
+        """`text` with a placeholder such as `[PERSON]` for each identifier; redacting twice changes nothing more.
+
+        Raises:
+            DeidentifierError: The text was not analysed to its end.
+        """
+        return self.redaction(text).text
+
+    def redaction(self, text: str) -> Redaction:
+        """Like `redact`, with the number of identifiers by type.
+
+        Raises:
+            DeidentifierError: The text was not analysed to its end.
+        """
+        counts: Counter[str] = Counter()
+        # A second look finds what stands next to a placeholder and read differently before; it repeats until nothing is left.
+        for _ in range(_PASSES):
+            found = self.detect(text)
+            if not found:
+                return Redaction(text, dict(counts))
+            counts.update(f.entity for f in found)
+            text = replace(text, found)
+        return Redaction(text, dict(counts))
+
+    def counts(self, text: str) -> dict[str, int]:
+        """How many identifiers of each type `redact` takes out of `text`."""
+        return self.redaction(text).counts
+
+    def redact_value(self, value: T) -> T:
+        """A copy of a structured value with all its text redacted: str, list, tuple, dict, pydantic model, dataclass.
+
+        Nothing is turned into a string; dict keys, numbers, booleans, dates and enums keep their type. Numbers and dates
+        inside are not searched. A field that accepts no placeholder makes pydantic raise.
+
+        Raises:
+            DeidentifierError: Some text was not analysed, or the value holds an object that cannot be searched.
+        """
+        return redact_value(value, self.redact)
+
+    def redact_stream(self, chunks: AsyncIterable[str], *, hold_chars: int = 64) -> AsyncIterator[str]:
+        """Redacts a stream with a delay of about `hold_chars` characters.
+
+        Text is given out only when it is followed by `hold_chars` more, at the end of a word, and not inside or next to
+        an identifier. The output equals `redact` of the whole text unless a *later* passage is what tells that an earlier,
+        already released word is a name.
+
+        Raises:
+            DeidentifierError: Some text was not analysed; nothing of it was given out.
+        """
+        return redact_chunks(chunks, HoldBack(self._detect, hold_chars))
+
+    def _detectors(self, view: str, known_names: Collection[str]) -> Iterable[Finding]:
+        # Local import: compiling the patterns takes over 50 ms, which a program that only imports us should not pay.
+        from flujo.deidentifier import presidio
+        from flujo.deidentifier.rules import ages, contact, dates, ids, names, places
+
+        deadline = time.monotonic() + self._timeout_s
+        steps: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+            ("contact", lambda: contact.find(view)),
+            ("ids", lambda: ids.find(view)),
+            ("dates", lambda: dates.find(view)),
+            ("ages", lambda: ages.find(view, self._year)),
+        ]
+        if self.profile != "patterns":
+            steps += [
+                ("places", lambda: places.find(view)),
+                ("names", lambda: names.find(view, known_names)),
+                ("presidio", lambda: presidio.find(view, self._recognizers)),
+            ]
+        found: list[Finding] = []
+        for name, step in steps:
+            try:
+                found.extend(step())
+            except DeidentifierError:
+                raise
+            except Exception as error:  # a detector's own bug must end as "not analysed", whatever its type
+                raise DetectorFailed(name, error) from error
+            if time.monotonic() > deadline:
+                raise DetectorTimeout(name, self._timeout_s)
+        return found
+
+
+def _around_placeholders(view: str, found: Finding) -> Iterable[Finding]:
+    """The parts of a finding that are not placeholders already, unless they are only punctuation."""
+    start = found.start
+    for end in range(found.start, found.end + 1):
+        if end == found.end or view[end] == OPAQUE:
+            if any(c.isalnum() for c in view[start:end]):
+                yield found._replace(start=start, end=end)
+            start = end + 1

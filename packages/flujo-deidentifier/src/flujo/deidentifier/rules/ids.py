@@ -1,0 +1,144 @@
+"""Numbers of persons, plans, accounts, licences, vehicles, devices and records.
+
+Most have no shape of their own: a word before them says what they are. A word that is common in notes ("unit",
+"plan", "order") counts only with "number", "#", "ID" or a colon between it and the value. Whatever is left and looks
+like no measurement (seven digits and more, letters mixed with digits) is an ID as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from flujo.deidentifier.findings import Finding
+from flujo.deidentifier.rules.pattern import compile_rule, digits, luhn, scan
+
+__all__ = ["find"]
+
+_LINK = r"(?:number|num|nos?|nbr|nr|code|id(?:entifier|entification)?|#)"
+_GAP = r"[\"'*_]{0,3}\s{0,3}(?:[:=#.-]|is\b|was\b|\|)?\s{0,3}[\"'*_(]{0,3}"
+_OPTIONAL = rf"(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{0,3}}{_GAP}"
+_REQUIRED = rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}|[\"'*_]{{0,3}}\s{{0,2}}[:=#]\s{{0,3}}[\"'*_(]{{0,3}})"
+_VALUE = (
+    r"(?P<value>(?:[A-Z]{1,4} (?=\d))?(?=[A-Z\d./_-]{0,24}\d)(?:\d{1,4}(?: \d{2,4}){1,5}(?![\d/-])|[A-Z\d](?:[A-Z\d]|[./_-](?=[A-Z\d])){1,40}))(?!\w)"
+)
+
+# entity, cues that are enough by themselves, cues that need a link
+_CUES: tuple[tuple[str, str, str], ...] = (
+    (
+        "MRN",
+        r"mrns?|m\.r\.n\.?|mr ?#|med(?:ical)?[ ._-]?rec(?:ord)?s?|umrn|urn|nhs|nhi|chi|empi|csn|har|fin(?= ?[#:])|pat(?:ient)?[ _-]?id|pt[ _-]?id|pid",
+        r"mr|chart|patient|pt|hospital|hosp|unit|encounter|visit|admission|episode|registration|case|file|folder|health record|ehr|emr",
+    ),
+    (
+        "HEALTH_PLAN_ID",
+        r"hicn|mbi|medicaid|medicare|subscriber|beneficiary|prior auth(?:orization)?|pre-?auth(?:orization)?|policy",
+        r"member(?:ship)?|group|grp|plan|insur(?:ance|ed)|ins|health plan|payer|payor|claim|clm|auth(?:orization)?|referral|prescription|rx|benefits?|carrier|coverage",
+    ),
+    (
+        "ACCOUNT",
+        r"acct|a/c|account|routing|iban|sort code|swift|invoice|tax id|tin|ein",
+        r"bank|bill(?:ing)?|guarantor|payment|checking|savings|statement|receipt|transaction|customer|client|ledger|deposit|wire|cvv|cvc|card",
+    ),
+    (
+        "LICENSE",
+        r"dea|npi|passport|driver'?s? licen[cs]e|dl ?#|gmc|nmc|upin|state licen[cs]e|medical licen[cs]e|visa ?#",
+        r"licen[cs]e|lic|certificate|certification|cert|permit|credential|dl|board|visa|green card|alien registration|birth certificate",
+    ),
+    (
+        "VEHICLE_ID",
+        r"vin|(?:licen[cs]e|number|vehicle|car|truck|motorcycle|registration) (?:plates?|tags?)|plates?(?= ?[:#]| (?:number|no))",
+        r"plates?|vehicle|tag",
+    ),
+    (
+        "DEVICE_ID",
+        r"s/n|serial|imei|imsi|meid|udi|iccid|device id|mac address|(?:gtin|sn)(?= ?[:#])",
+        r"device|implant|pacemaker|icd|generator|lead|pump|valve|stent|prosthesis|model|ref|sensor|monitor|machine|asset|equipment|sn",
+    ),
+    ("BIOMETRIC_ID", r"biometric|fingerprint|voice ?print|face ?id|retina(?:l)? scan|iris scan|palm ?print|dna profile", r"template|scan"),
+    (
+        "ID",
+        r"accession|acc ?#|acn|specimen|requisition|confirmation|tracking|badge|student id|employee id|barcode|dictation|national id|tax file|dossier"
+        r"|docket|user ?(?:name|id)|login|transcription",
+        r"order|sample|study|report|document|doc|reference|ticket|employee|student|staff|slide|block|job|record|lab|req|event|incident|subject|participant|trial"
+        r"|enrollment|randomi[sz]ation|req(?:uest)?|session|military|service|veteran|prisoner|inmate|court|police|cad|run|trip|unit|donor|cassette|image|exam|id",
+    ),
+)
+
+
+def _value_is_id(match: re.Match[str]) -> bool:
+    value = match["value"]
+    return len(value) >= 4 and digits(value) >= 3 and not _CLINICAL.fullmatch(value)
+
+
+def _value_is_cued_id(match: re.Match[str]) -> bool:
+    value = match["value"]
+    return len(value) >= 3 and digits(value) >= 2 and not _CLINICAL.fullmatch(value)
+
+
+# Values that follow such words without being anybody's number: dates are found elsewhere, doses and codes may stay.
+_CLINICAL = re.compile(r"\d{1,4}(?:\.\d+)?(?:mg|mcg|g|kg|ml|cm|mm|units?|h|hrs?|days?|yo|am|pm|th|st|nd|rd)|(?:19|20)\d\d|\d{1,3}/\d{1,3}|\d\.\d{1,2}", re.I)
+
+_CUED = tuple(
+    rule
+    for entity, strong, weak in _CUES
+    for rule in (
+        compile_rule(entity, 0.95, rf"(?<![a-z\d])(?:{strong}){_OPTIONAL}{_VALUE}", _value_is_cued_id),
+        compile_rule(entity, 0.9, rf"(?<![a-z\d])(?:{weak}){_REQUIRED}{_VALUE}", _value_is_id),
+    )
+)
+
+
+def _mixed(match: re.Match[str]) -> bool:
+    count = digits(match[0])
+    return count >= 5 or (count >= 4 and len(match[0]) >= 7)
+
+
+def _not_round(match: re.Match[str]) -> bool:
+    return not match[0].endswith("000") or len(match[0]) > 8
+
+
+def _many_digits(match: re.Match[str]) -> bool:
+    return digits(match[0]) >= 7
+
+
+def _is_card(match: re.Match[str]) -> bool:
+    return 12 <= digits(match[0]) <= 19 and luhn(match[0])
+
+
+_UNIT = r"(?!\s{0,2}(?:mg|mcg|ug|ng|g|kg|ml|l|iu|units?|cells|copies|cfu|/|kcal|colonies|rbc|wbc|x10|%|per\b|steps|dollars|usd))"
+_SHAPED = (
+    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])"),
+    compile_rule("SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)"),
+    compile_rule(
+        "SSN",
+        0.98,
+        r"\b(?:ss[#n]?|s\.s\.n\.?|soc(?:ial)?(?:[ -]sec(?:urity)?)?)(?:[ _-]{0,2}(?:number|num|no|#))?\.?[\s:=#*-]{0,4}"
+        r"(?:(?:is|ending(?: in)?|ends in|last (?:4|four)(?: digits)?(?: of)?)[\s:]{0,2}){0,2}(?P<value>\d(?:[ .-]?\d){3,8})(?!\d)",
+    ),
+    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card),
+    compile_rule("CARD", 0.9, r"\b(?:cvv2?|cvc2?|cid|security code)[\s:=#]{1,3}(?P<value>\d{3,4})(?!\d)"),
+    compile_rule("CARD", 0.9, r"\b(?:visa|mastercard|amex|card)(?: card)?,? (?:ending|ends|last (?:4|four))(?: in| digits)?[\s:]{1,3}(?P<value>\d{4})(?!\d)"),
+    compile_rule("VEHICLE_ID", 0.95, r"(?<![A-Z\d])(?=[A-Z\d]{0,16}\d)(?=[\d]{0,16}[A-Z])[A-HJ-NPR-Z\d]{17}(?![A-Z\d])", case=True),
+    compile_rule(
+        "VEHICLE_ID",
+        0.9,
+        r"\b(?:plates?|licen[cs]e tag)\b(?: (?:number|no\.?|reads?|is|was))?[\s:#]{1,3}(?:[A-Z]{2} )?(?P<value>(?=[A-Z -]{0,8}\d|\d)[A-Z\d]{1,4}[ -]?[A-Z\d]{2,5})(?!\w)",
+        lambda m: digits(m["value"]) >= 1,
+    ),
+    compile_rule("DEVICE_ID", 0.95, r"\(01\)\d{14}(?:\(\d{2}\)[\w-]{1,20}){0,5}"),
+    compile_rule("DEVICE_ID", 0.9, r"\(21\)(?P<value>[\w-]{4,20})"),
+    compile_rule("ID", 0.6, r"(?<![\w.-])[A-Z]{1,6}[-/]?\d[A-Z\d/-]{3,28}(?<![-/])(?![\w-])", _mixed, case=True),
+    compile_rule("ID", 0.6, r"(?<![\w.-])\d{1,12}[-/]?[A-Z]{1,4}[-/]?\d[A-Z\d/-]{2,24}(?<![-/])(?![\w-])", _mixed, case=True),
+    compile_rule("ID", 0.6, r"(?<![\w.,/+-])\d{6}(?![\w/]|[.,-]\d)" + _UNIT, _not_round),
+    compile_rule("ID", 0.7, r"(?<![\w.,/+-])\d{7,}(?![\d/]|[.,-]\d)" + _UNIT),
+    compile_rule("ID", 0.6, r"(?<![\w./-])\d{1,10}(?:[-/]\d{1,10}){1,5}(?![\w/-])", lambda m: digits(m[0]) >= 9),
+    compile_rule("ID", 0.6, r"(?<![\w.,/-])\d{2,4}(?: \d{2,4}){2,5}(?![\w/-]|[.,]\d)", lambda m: digits(m[0]) >= 8),
+    compile_rule("ID", 0.6, r"(?<!\w)#\s?(?P<value>[A-Z]{0,3}-?\d{4,20}(?:-\d{1,8}){0,3})(?!\w)", case=True),
+)
+
+
+def find(view: str) -> Iterator[Finding]:
+    """Numbers and codes in `view`."""
+    yield from scan(_SHAPED, view)
+    yield from scan(_CUED, view)

@@ -1,0 +1,184 @@
+"""Names that the words around them announce: titles, relations, credentials, signatures, "Last, First", labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page
+from flujo.deidentifier.rules.vocabulary import CREDENTIALS, NOT_NAMES, PARTICLES, RELATIONS, TITLES
+
+__all__ = ["announced", "take"]
+
+_TITLE_CUE = re.compile(rf"(?<![\w-])(?:{TITLES})\b\.?[ \t]{{1,3}}", re.IGNORECASE)
+_RELATION_CUE = re.compile(
+    rf"(?<![\w-])(?:{RELATIONS})s?\b(?:'s name(?: is)?|,? (?:named|is named|called|whose name is|name is|name:)|,| is| -|:)?[ \t]{{0,2}}[\"'(]?", re.IGNORECASE
+)
+_STRONG_CUE = re.compile(
+    r"(?<![\w-])(?:dear|hi|hello|hey|named|name is|name was|my name's|nicknamed|goes by|prefers? to be called|likes to be called|a\.?k\.?a\.?|n[ée]e|formerly|(?:best|kind|warm)? ?regards|sincerely(?: yours)?|yours(?: truly| sincerely| faithfully)?"
+    r"|respectfully|thank you|thanks|many thanks|cheers|signed|/s/|s/|e-signed(?: by)?|signature)[,:]?\s{1,4}[\"'(]?",
+    re.IGNORECASE,
+)
+_WEAK_CUE = re.compile(
+    r"(?<![\w-])(?:by|with|per|via|from|to|for|and|called|paged|told|informed|notified|contacted|saw|sees|met|asked|cc|attn|d/w|w/|signed out to|care of|c/o|re|of)[:.]?[ \t]{1,3}[\"'(]?",
+    re.IGNORECASE,
+)
+_CREDENTIAL = re.compile(
+    r"(?:,[ \t]{0,2}|[ \t]{1,2})(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?\s?D|Pharm\.?D|L\.?C\.?S\.?W|LMSW|MSW|LPN|LVN|CRNA|D\.?D\.?S|DMD|DPM|D\.?P\.?T|PT|OT|OTR(?:/L)?|RPh|FNP(?:-[A-Z]{1,2})?|APRN|ARNP|CNM"
+    r"|MBBS|MBChB|FRC[SP]|MRCP|FAC[SPC]|FAAP|MPH|MSN|BSN|RD|RDN|LMFT|PsyD|CMA|EMT(?:-P)?|CNA|RRT|SLP|CCC-SLP|DNP|CNP|PMHNP|AGNP|LPC|OD|Jr|Sr|III|II|Esq)\b\.?"
+)
+_AGE_CUE = re.compile(r"(?:,? (?:is|was) an? |, (?:an? )?|,? \(?)(?:\d{1,3}|[a-z]+ty)(?:[ -]{0,2}(?:years?|yrs?|yo\b|y/o|y\.o)|[ ]?[MF]\b)")
+_IN_APPOSITION = re.compile(rf",? ?\(?(?:(?:his|her|their|the|patient's|pt's) )*(?:{RELATIONS})\b", re.IGNORECASE)
+_INITIALS = re.compile(
+    r"\b(?:[Pp]atient|[Pp]t|[Rr]esident|[Cc]lient|[Ii]nitials|[Mm]rs?|[Mm]s|by|with|of)\b[.:]? {0,2}(?P<a>(?:[A-Z]\. ?){1,2}[A-Z]\.)|(?:^|\n)(?P<b>[A-Z]\.[A-Z]\.(?:[A-Z]\.)?)(?=,? (?:is|was|\d|presents|reports|denies))"
+    r"|\b[Ii]nitials?[: ]{1,3}(?P<c>[A-Z]{2,3})\b|(?:^|\n)(?P<d>[A-Z]{2,3}[:/][A-Za-z]{2,3})(?=\s*(?:\n|$))"
+)
+_BETWEEN = re.compile(r"(?: |\. ?|-| -|\t)$|^ [\"(']$|^[\"')] $")
+
+
+def take(page: Page, position: int, *, plain_words: bool, small: bool = False, limit: int = 4) -> list[int]:
+    """The tokens of a name that starts at `position`, or none.
+
+    Args:
+        page: The text.
+        position: Where the cue ends.
+        plain_words: Whether a capitalised English word may be the name (after "Dr." yes, after "by" no).
+        small: Whether words in small letters may be the name ("dr smith").
+        limit: At most so many tokens.
+    """
+    taken: list[int] = []
+    index = page.at(position)
+    if index >= len(page.tokens) or page.tokens[index].start - position > 2:
+        return []
+    while index < len(page.tokens) and len(taken) < limit:
+        if not _name_part(page, index, plain_words=plain_words or bool(taken), small=small, first=not taken):
+            break
+        taken.append(index)
+        if index + 1 >= len(page.tokens) or not _BETWEEN.search(page.gap(index)):
+            break
+        index += 1
+    while taken and page.tokens[taken[-1]].low in PARTICLES and page.tokens[taken[-1]].kind == LOWER:
+        taken.pop()
+    if len(taken) == 1 and page.tokens[taken[0]].kind == INITIAL:
+        return []
+    return taken
+
+
+def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first: bool) -> bool:
+    token, lex = page.tokens[index], page.lex
+    if token.low in CREDENTIALS and token.kind != LOWER and (not first or token.kind == UPPER):
+        return False
+    if token.kind == LOWER:
+        if not first and token.low in PARTICLES:
+            return index + 1 < len(page.tokens) and page.tokens[index + 1].kind != LOWER
+        known = lex.is_name(token.low) or token.low in lex.proper
+        return (small and len(token.low) > 2 and (known or not lex.is_word(token.low)) and not _closed(page, index)) or (first and token.low in ("de", "van", "von", "al", "el"))
+    if token.low in NOT_NAMES and not (token.low in ("will", "young", "may", "page", "head", "hand", "case", "good", "fair", "best", "west", "east", "street", "lane", "march", "april", "june", "august", "knee") and not first):
+        return False
+    if token.kind == INITIAL:
+        return token.text != "I" or not first
+    named = lex.is_name(token.low)
+    if lex.is_allowed(token.low) and not named:
+        return plain_words and token.kind == TITLE and token.low in lex.eponyms
+    if token.kind == UPPER and len(token.low) < 4 and not named:
+        return plain_words and not first and any(c in "aeiouy" for c in token.low)
+    return plain_words or named or not (lex.is_word(token.low) or lex.is_medical(token.low))
+
+
+def _closed(page: Page, index: int) -> bool:
+    token = page.tokens[index]
+    return token.low in NOT_NAMES or page.lex.is_allowed(token.low) or page.lex.is_medical(token.low)
+
+
+def _before(page: Page, position: int) -> list[int]:
+    """Up to four capitalised tokens that end at `position`."""
+    index = page.at(position) - 1
+    taken: list[int] = []
+    while index >= 0 and len(taken) < 4:
+        token = page.tokens[index]
+        touching = token.end == position if not taken else bool(_BETWEEN.search(page.gap(index)))
+        if token.kind == LOWER and not (taken and token.low in PARTICLES):
+            break
+        if not touching or token.low in NOT_NAMES or token.low in CREDENTIALS or _only_allowed(page, index):
+            break
+        taken.append(index)
+        index -= 1
+    if index >= 0 and taken and page.gap(index) == ", " and page.tokens[index].kind != LOWER and not _closed(page, index) and page.opens(index):
+        taken.append(index)  # "Last, First MD"
+    while taken and page.tokens[taken[-1]].kind == LOWER:
+        taken.pop()
+    return taken
+
+
+def _only_allowed(page: Page, index: int) -> bool:
+    low = page.tokens[index].low
+    return page.lex.is_allowed(low) and not page.lex.is_name(low) and low not in page.lex.eponyms
+
+
+def announced(page: Page) -> Iterator[int]:
+    """Indexes of the tokens that a cue makes part of a name."""
+    view = page.view
+    for match in _TITLE_CUE.finditer(view):
+        small = match[0].rstrip(". \t").lower() in ("mr", "mrs", "ms", "dr", "miss", "doctor", "prof")
+        taken = take(page, match.end(), plain_words=True, small=small)
+        yield from taken
+        if match[0][:3].lower() == "drs":
+            yield from _list_goes_on(page, taken)
+    for cue, plain_words in ((_RELATION_CUE, True), (_STRONG_CUE, True), (_WEAK_CUE, False)):
+        for match in cue.finditer(view):
+            yield from take(page, match.end(), plain_words=plain_words)
+    for match in _CREDENTIAL.finditer(view):
+        yield from _credentialed(page, match)
+    yield from _described(page)
+    yield from _last_first(page)
+
+
+def _list_goes_on(page: Page, taken: list[int]) -> Iterator[int]:
+    while taken and taken[-1] + 1 < len(page.tokens):
+        last = taken[-1]
+        step = 2 if page.tokens[last + 1].low == "and" else 1
+        if last + step >= len(page.tokens) or page.view[page.tokens[last].end] not in ", ":
+            return
+        taken = take(page, page.tokens[last + step].start, plain_words=True)
+        yield from taken
+
+
+def _credentialed(page: Page, match: re.Match[str]) -> Iterator[int]:
+    taken = _before(page, match.start())
+    tokens = [page.tokens[i] for i in taken]
+    if not tokens or all(t.kind == INITIAL for t in tokens):
+        return
+    comma = match[0].startswith(",")
+    if comma or any(page.lex.is_name(t.low) or not page.lex.is_word(t.low) for t in tokens):
+        yield from taken
+
+
+def _described(page: Page) -> Iterator[int]:
+    """"Stone is a 54-year-old", "Hope, his daughter", "Will (son)"."""
+    for match in _AGE_CUE.finditer(page.view):
+        yield from _before(page, match.start())
+    for match in _IN_APPOSITION.finditer(page.view):
+        if match[0][:1] in ",(" or match[0][:2] == " (":
+            yield from (i for i in _before(page, match.start()) if page.tokens[i].kind == TITLE)
+
+
+def _last_first(page: Page) -> Iterator[int]:
+    """"GARCIA, MARIA L." and "Stone, Helen": both name-like, and at least one no ordinary word or both known names."""
+    for i in range(len(page.tokens) - 1):
+        a, b = page.tokens[i], page.tokens[i + 1]
+        if page.view[a.end : a.end + 1] != "," or b.start - a.end not in (1, 2, 3) or a.kind != b.kind or a.kind not in (TITLE, UPPER):
+            continue
+        if _closed(page, i) or _closed(page, i + 1) or page.gap(i).strip(" ,") or "\n" in page.gap(i):
+            continue
+        lex = page.lex
+        named = [lex.is_name(t.low) for t in (a, b)]
+        unknown = [not lex.is_word(t.low) for t in (a, b)]
+        if all(named) or (any(unknown) and (a.kind == TITLE or any(named) or b.low in lex.proper) and (named[0] or unknown[0] or page.opens(i))):
+            yield from (i, i + 1)
+
+
+def initials(view: str) -> Iterator[tuple[int, int]]:
+    """Spans of a person's initials that stand for the name ("pt J.D.", the transcriptionist's "JK/mm")."""
+    for match in _INITIALS.finditer(view):
+        group = next(name for name in "abcd" if match[name])
+        yield match.span(group)

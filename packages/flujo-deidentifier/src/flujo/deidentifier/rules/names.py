@@ -1,0 +1,205 @@
+"""Persons' names: seeds, cues, growth over neighbours, and every other occurrence in the text.
+
+The strongest rule without a model is the complement of a dictionary: a capitalised word that is no English word, no
+medicine, no state and no eponym is taken as a name. It finds names that are in no list. Names that are also words
+("Grace Young", "Dr. Stone") need a reason: a cue, a neighbour, or a capital in the middle of a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from flujo.deidentifier.findings import Finding
+from flujo.deidentifier.lexicon import bare
+from flujo.deidentifier.rules import fields
+from flujo.deidentifier.rules.name_cues import announced, initials
+from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page, read_page
+from flujo.deidentifier.rules.vocabulary import CREDENTIALS, EPONYM_HEADS, NOT_NAMES, PARTICLES, PERSON_VERBS, VIRTUES
+
+__all__ = ["find"]
+
+_VOWELS = frozenset("aeiouy")
+_JOINS = (" ", "-", ". ", ".", " - ", " \"", "\" ", " (", ") ", " '", "' ")
+
+
+def find(view: str, known: Iterable[str] = ()) -> Iterator[Finding]:
+    """Names in `view`, and the other values that labels and table heads announce.
+
+    Args:
+        view: The plain text.
+        known: Names from elsewhere, e.g. from an earlier part of the same stream.
+    """
+    page = read_page(view)
+    labelled = fields.find(view)
+    yield from labelled.findings
+    strong = {i for i in range(len(page.tokens)) if _seed(page, i)}
+    strong |= set(announced(page))
+    for start, end in labelled.names:
+        strong |= set(range(page.at(start), page.at(end)))
+    marked = strong | _grown(page, strong)
+    marked |= _again(page, _cores(page, strong, marked) | {bare(word) for word in known}, marked)
+    yield from _runs(page, marked)
+    for start, end in initials(view):
+        yield Finding(start, end, "PERSON", 0.8)
+
+
+def _unknown(page: Page, index: int) -> bool:
+    """Whether no list knows the word, and its shape is not that of a medical term."""
+    token, lex = page.tokens[index], page.lex
+    low = token.low
+    if token.kind in (LOWER, INITIAL) or len(low) < 2 or low in NOT_NAMES or low in CREDENTIALS:
+        return False
+    if lex.is_allowed(low) or lex.is_word(low) or lex.is_medical(low):
+        return False
+    if "-" in low or "'" in low:
+        parts = [p for p in zip(low.replace("'", "-").split("-"), token.text.replace("'", "-").split("-"), strict=False) if len(p[0]) > 1]
+        return any(text[0].isupper() and not (lex.is_word(p) or lex.is_allowed(p) or lex.is_medical(p) or p in NOT_NAMES) for p, text in parts)
+    return not _VOWELS.isdisjoint(low) or not low.isascii()
+
+
+def _seed(page: Page, index: int) -> bool:
+    token, lex = page.tokens[index], page.lex
+    if ord(max(token.text)) > 0x24F:  # beyond the Latin blocks: a Greek letter alone is a symbol, more is a name
+        return len(token.text) > 1
+    if _eponym(page, index):
+        return False
+    if token.kind == TITLE:
+        if _unknown(page, index):
+            return True
+        return lex.is_name(token.low) and _names_a_person(page, index)
+    if token.kind == UPPER:
+        return _shouted(page, index)
+    if token.kind == LOWER and len(token.low) > 3:
+        return (token.low in lex.given or (token.low in lex.surnames and len(token.low) > 4)) and not _ordinary(page, token.low)
+    return False
+
+
+def _ordinary(page: Page, low: str) -> bool:
+    return page.lex.is_word(low) or page.lex.is_allowed(low) or low in NOT_NAMES or low in page.lex.eponyms
+
+
+def _eponym(page: Page, index: int) -> bool:
+    """"Parkinson's disease", "Foley catheter", "Wolff-Parkinson-White syndrome", "McBurney's point"."""
+    token = page.tokens[index]
+    following = [t.low for t in page.tokens[index + 1 : index + 4]]
+    if token.kind == LOWER or not following:
+        return False
+    if following[0] in EPONYM_HEADS and page.gap(index).strip() in ("", "'s", "'"):
+        return True
+    return token.low in page.lex.eponyms and any(word in EPONYM_HEADS for word in following) and "." not in page.gap(index)
+
+
+def _shouted(page: Page, index: int) -> bool:
+    """A word in capitals counts as a name if a list says so, or if it is too long for an abbreviation."""
+    low, lex = page.tokens[index].low, page.lex
+    if len(low) < 3 or _ordinary(page, low) or lex.is_medical(low) or low in CREDENTIALS:
+        return False
+    if lex.is_name(low) or (low in lex.proper and len(low) > 3):
+        return True
+    return len(low) > 5 and _unknown(page, index)
+
+
+def _names_a_person(page: Page, index: int) -> bool:
+    """Whether a word that is also a name is used as one."""
+    token, lex = page.tokens[index], page.lex
+    if token.low in NOT_NAMES and token.low not in ("will", "young"):
+        return False
+    if token.low in lex.given and index + 1 < len(page.tokens) and page.gap(index) in (" ", "-") and _surname_like(page, index + 1):
+        return True
+    if token.low not in lex.given:
+        return False
+    if not page.opens(index):
+        return not page.heading(index)
+    verb = page.tokens[index + 1].low if index + 1 < len(page.tokens) and page.gap(index) == " " else ""
+    return verb in PERSON_VERBS and not (token.low in VIRTUES and verb in ("is", "was", "has", "had"))
+
+
+def _surname_like(page: Page, index: int) -> bool:
+    token = page.tokens[index]
+    if token.kind not in (TITLE, UPPER) or token.low in CREDENTIALS:
+        return False
+    return (token.low in page.lex.surnames and not _eponym(page, index)) or _unknown(page, index)
+
+
+def _grown(page: Page, strong: set[int]) -> set[int]:
+    """Neighbours of names that belong to them: initials, particles, and capitalised words on their own lines' sentences."""
+    grown: set[int] = set()
+    for index in sorted(strong):
+        right = index + 1
+        while right < len(page.tokens) and right not in strong and _joins(page, right - 1) and _extends(page, right, to_right=True):
+            grown.add(right)
+            right += 1
+        left = index - 1
+        while left >= 0 and left not in strong and left not in grown and _joins(page, left) and _extends(page, left, to_right=False):
+            grown.add(left)
+            left -= 1
+    return {i for i in grown if page.tokens[i].kind != LOWER or {i - 1, i + 1} <= (grown | strong)}
+
+
+def _joins(page: Page, index: int) -> bool:
+    gap = page.gap(index)
+    return gap in _JOINS and (not gap.startswith(".") or page.tokens[index].kind == INITIAL)
+
+
+def _extends(page: Page, index: int, *, to_right: bool) -> bool:
+    token, lex = page.tokens[index], page.lex
+    if token.kind == LOWER:
+        return token.low in PARTICLES
+    if token.kind == INITIAL:
+        return token.text not in ("I", "A") or page.view[token.end : token.end + 1] == "."
+    if token.low in NOT_NAMES or token.low in CREDENTIALS or _eponym(page, index):
+        return False
+    if lex.is_name(token.low):
+        return True
+    if lex.is_allowed(token.low):
+        return to_right and token.low in lex.eponyms
+    if token.kind == UPPER:
+        return len(token.low) > 3 and not lex.is_word(token.low) and not lex.is_medical(token.low)
+    return not lex.is_medical(token.low) and not page.heading(index) and (to_right or not page.opens(index))
+
+
+def _cores(page: Page, strong: set[int], marked: set[int]) -> set[str]:
+    """The words of the names found; of those found by growth only the ones that can hardly be anything else."""
+    sure = strong | {i for i in marked if _unknown(page, i) or page.lex.is_name(page.tokens[i].low)}
+    return {page.tokens[i].low for i in sure if page.tokens[i].kind in (TITLE, UPPER) and len(page.tokens[i].low) > 2}
+
+
+def _again(page: Page, cores: set[str], marked: set[int]) -> set[int]:
+    """Other places where a found name stands: what a cue told once holds for the whole text."""
+    cores |= {part for core in cores if "-" in core for part in core.split("-") if len(part) > 3 and not page.lex.is_word(part)}
+    cores = {c for c in cores if c not in NOT_NAMES and c not in CREDENTIALS}
+    found = set()
+    for index, token in enumerate(page.tokens):
+        if index in marked or token.low not in cores or _eponym(page, index):
+            continue
+        if token.kind in (TITLE, UPPER) or (token.kind == LOWER and not _ordinary(page, token.low)):
+            found.add(index)
+    return found
+
+
+def _runs(page: Page, marked: set[int]) -> Iterator[Finding]:
+    """Findings, with neighbouring tokens of one name joined."""
+    ordered = sorted(marked)
+    at = 0
+    while at < len(ordered):
+        last = at
+        while last + 1 < len(ordered) and ordered[last + 1] == ordered[last] + 1 and _one_name(page, ordered[last]):
+            last += 1
+        start, end = page.tokens[ordered[at]].start, page.tokens[ordered[last]].end
+        if page.tokens[ordered[last]].kind == INITIAL and page.view[end : end + 1] == ".":
+            end += 1
+        yield Finding(start, end, _label(page, ordered[at], ordered[last]), 0.8)
+        at = last + 1
+
+
+def _one_name(page: Page, index: int) -> bool:
+    gap = page.gap(index)
+    return gap in (*_JOINS, ", ", ",")
+
+
+def _label(page: Page, first: int, last: int) -> str:
+    low = page.tokens[first].low
+    if low in page.lex.places and first == last:
+        return "LOCATION"
+    lone = first == last and page.tokens[first].low not in page.lex.given
+    return "LOCATION" if lone and first and page.gap(first - 1) == " " and page.tokens[first - 1].low in ("in", "near", "outside") else "PERSON"
