@@ -4,6 +4,7 @@ A page is a Markdown file below ``docs/``; ``index.md`` lists the folders with a
 there (``tour.md`` at the top included). The decisions in ``adr/`` are copied in before each build.
 """
 
+import re
 import shutil
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -37,8 +38,11 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
 
-# Private bases and type variables show in signatures and have no page of their own.
-nitpick_ignore_regex = [(r"py:.*", r"flujo\.core\.\w+\.(_\w+|[A-Z])")]
+# Bases that have no page here: private ones, type variables, and those of other projects (no intersphinx offline).
+nitpick_ignore_regex = [
+    (r"py:.*", r"flujo\.core\.\w+\.(_\w+|[A-Z])"),
+    (r"py:.*", r"(pydantic|pluggy|anyio|opentelemetry)\..*"),
+]
 
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -72,7 +76,18 @@ def resolve_annotation(
     return found if isinstance(found, TextElement) else contnode
 
 
+def read_markdown(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Read the Markdown of our docstrings as what Sphinx expects: `code` and blocks indented after a colon."""
+    for number, line in enumerate(lines):
+        line = re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", r"``\1``", line)
+        block = lines[number + 2 : number + 3]
+        opens = line.endswith(":") and not line.endswith("::") and lines[number + 1 : number + 2] == [""]
+        lines[number] = f"{line}:" if opens and block and block[0].startswith("    ") else line
+
+
 def setup(app: Sphinx) -> None:
-    """Prepare the sources and register the resolver; Sphinx calls this once per build."""
+    """Prepare the sources and register the hooks; Sphinx calls this once per build."""
     copy_decisions()
+    # Before napoleon (priority 500), whose output is reStructuredText already.
+    app.connect("autodoc-process-docstring", read_markdown, priority=400)
     app.connect("missing-reference", resolve_annotation)

@@ -80,6 +80,7 @@ def test_unexplained_code_is_refused(tmp_path: Path, text: str) -> None:
     [
         "try:\n    x = 1\nexcept Exception:  # a plugin may raise anything\n    x = 2\n",
         "try:\n    x = 1\nexcept ValueError:\n    pass\n",
+        "try:\n    x = 1\nexcept BaseException:\n    x = 2\n    raise\n",
         "from flujo.core import step\n",
         "def f() -> None:\n    '''Say.'''\n    # 80 ms to import, and only this command needs it.\n    import json\n",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flujo.audit.planted\n",
