@@ -1,0 +1,83 @@
+"""What is written in place of texts and values: a keyed digest and a length."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from pydantic_core import to_jsonable_python
+
+from flujo.core import scrub
+
+from .keys import text_key
+
+__all__ = ["Digest", "Digester"]
+
+Digest = dict[str, str | int]
+"""`hmac` (64 hex digits) and `length`: characters of a text, bytes of bytes, characters of the JSON of other values."""
+
+# What developers name: models, tools, steps, error classes, labels. Anything else may be content.
+_NAME = re.compile(r"[\w./:@#\[\]<>+-]{1,128}")
+
+
+class Digester:
+    """Digests with one key: equal contents give equal digests, and without the key nothing can be looked up.
+
+    Args:
+        key: The audit key, at least 16 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = text_key(key)
+
+    def text(self, text: str) -> Digest:
+        """Digest a text: HMAC-SHA256 over its UTF-8 bytes."""
+        return self._digest(text.encode("utf-8", "surrogatepass"), len(text))
+
+    def value(self, value: object) -> Digest:
+        """Digest anything: a text as `text` does, bytes as they are, the rest as JSON with sorted keys.
+
+        Returns:
+            The digest; `{"undigested": <type>}` where the value cannot be turned into JSON.
+        """
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self._digest(bytes(value), len(value))
+        try:
+            plain = to_jsonable_python(value, fallback=_type_name, bytes_mode="base64", inf_nan_mode="strings")
+            text = json.dumps(plain, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        except Exception:  # noqa: BLE001 - a value's own serialiser may raise anything; the record must say so, not fail
+            return {"undigested": _type_name(value)}
+        return self.text(text)
+
+    def values(self, values: Mapping[str, object]) -> dict[str, Digest]:
+        """Digest each value of a mapping; its keys are names and stay."""
+        return {self.label(name): self.value(value) for name, value in values.items()}
+
+    def name(self, text: str) -> str | Digest:
+        """A developer's name as it is; its digest where it does not look like one, since it may then be content."""
+        return text if _is_name(text) else self.text(text)
+
+    def label(self, text: str) -> str:
+        """The same where only text can stand."""
+        return text if _is_name(text) else f"hmac:{self.text(text)['hmac']}"
+
+    def _digest(self, content: bytes, length: int) -> Digest:
+        return {"hmac": hmac.digest(self._key, content, "sha256").hex(), "length": length}
+
+
+def _is_name(text: str) -> bool:
+    return not text or (_NAME.fullmatch(text) is not None and _is_no_secret(text))
+
+
+@lru_cache(maxsize=4096)  # a run has few names and many records
+def _is_no_secret(name: str) -> bool:
+    return scrub(name) == name
+
+
+def _type_name(value: object) -> str:
+    return type(value).__qualname__
