@@ -13,6 +13,7 @@ from .assignable import type_name
 from .check import misfit
 from .context import CallGate, RunContext
 from .errors import FlujoError, GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .outcome import Aborted, Failure, Outcome, Success
 from .payloads import (
     GuardStep,
@@ -223,10 +224,10 @@ class Attempt:
         return arguments
 
     def _context(self) -> object:
-        try:
-            return context_at(self.run.state, self.node)
-        except Exception as error:  # the user's own reducer
+        context, error = attempt(context_at, self.run.state, self.node)
+        if error is not None:  # the user's own reducer failed
             raise StepFailed(self.node.path, type(error).__name__, scrub(str(error))) from error
+        return context
 
     def _problem(self, output: object, done: StepOutcome) -> tuple[str, str] | None:
         """What is wrong with an output or with its context changes: a word for the kind, and the reason."""

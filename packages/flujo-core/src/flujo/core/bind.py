@@ -101,5 +101,5 @@ def _fields(hint: object) -> Mapping[str | int, object] | None:
         fields.update((name, field.annotation) for name, field in hint.model_fields.items())
         return fields
     if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or typing.is_typeddict(hint):
-        return {name: part for name, part in get_type_hints(hint).items()}  # noqa: C416 - widens the type of the keys
+        return {name: part for name, part in get_type_hints(hint).items()}
     return None

@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Literal
 
 from .errors import PluginError
+from .foreign import attempt
+from .scrub import scrub
 
 __all__ = ["PLUGIN_API_VERSION", "Installed", "activate", "allowed_from_environment", "canonical", "discover", "load"]
 
@@ -75,14 +77,18 @@ def load(plugin: Installed) -> Installed:
     """Import a plugin that was found; a failure is kept in it, not raised. Blocked plugins are never imported."""
     if plugin.state != "found":
         return plugin
-    try:
-        module = importlib.import_module(plugin.target)
-        _check_api(module)
-    except Exception as error:  # whatever a foreign module does while it is imported must not stop the others
-        plugin.state, plugin.error = "failed", f"{type(error).__name__}: {error}"
+    module, error = attempt(_import, plugin.target)
+    if error is not None:
+        plugin.state, plugin.error = "failed", scrub(f"{type(error).__name__}: {error}")
         return plugin
     plugin.state, plugin.module = "loaded", module
     return plugin
+
+
+def _import(target: str) -> ModuleType:
+    module = importlib.import_module(target)
+    _check_api(module)
+    return module
 
 
 def _check_api(module: ModuleType) -> None:
@@ -135,8 +141,8 @@ def _instance(plugin: Installed, settings: Mapping[str, object]) -> object:
     factory = getattr(plugin.module, "Plugin", None)
     if factory is None:
         return plugin.module
-    try:
-        return factory(**settings)
-    except Exception as error:  # a plugin's constructor is foreign code: name the plugin whatever it raised
+    made, error = attempt(factory, **settings)
+    if error is not None:
         do = f"Check its settings: [tool.flujo.plugins.{plugin.distribution}]"
-        raise PluginError(what, f"{type(error).__name__}: {error}", do) from error
+        raise PluginError(what, scrub(f"{type(error).__name__}: {error}"), do) from error
+    return made

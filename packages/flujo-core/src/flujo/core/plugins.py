@@ -16,6 +16,7 @@ import pluggy
 
 from . import hookspecs
 from .errors import GuardDenied, PluginError, RunAborted
+from .foreign import attempt_async
 from .hookimpl import hook_options
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event
 from .resources import ResourceSpec, find_by_type
@@ -101,10 +102,10 @@ class Hooks:
     async def _ask(self, implementation: Implementation, payload: Event, values: Values) -> Allow | Deny:
         started = perf_counter()
         answer: object = None
-        try:
-            with anyio.move_on_after(self.guard_timeout_s) as limit:
-                answer = await implementation.call(payload, values)
-        except Exception as error:  # a guard that fails must deny, whatever it raised
+        error: Exception | None = None
+        with anyio.move_on_after(self.guard_timeout_s) as limit:
+            answer, error = await attempt_async(implementation.call(payload, values))
+        if error is not None:
             return Deny(f"the guard failed with {type(error).__name__}")
         if limit.cancelled_caught or perf_counter() - started > self.guard_timeout_s:
             return Deny(f"the guard gave no answer in {self.guard_timeout_s:g} s")
@@ -117,9 +118,8 @@ class Hooks:
     ) -> str | None:
         """Pass `payload.value` through every transform; returns what went wrong, or None."""
         for implementation in self.of(hook):
-            try:
-                changed = await implementation.call(payload, values)
-            except Exception as error:  # foreign code: its fault fails the step and names the plugin, not the value
+            changed, error = await attempt_async(implementation.call(payload, values))
+            if error is not None:
                 return f"{hook} of plugin {implementation.plugin!r} failed with {type(error).__name__}"
             if changed is UNCHANGED:
                 continue
@@ -133,9 +133,8 @@ class Hooks:
         """Have it written down; returns the name of the first required plugin that could not, or None."""
         failed: str | None = None
         for implementation in self.of(hook):
-            try:
-                await implementation.call(payload, values)
-            except Exception as error:  # a recorder's fault is a decision of the policy, taken by the caller
+            _, error = await attempt_async(implementation.call(payload, values))
+            if error is not None:
                 self._count_fault(implementation, payload, error)
                 if implementation.required:
                     failed = failed or implementation.plugin
@@ -145,17 +144,19 @@ class Hooks:
         """Tell every observer; returns the abort that one of them asked for, or None."""
         abort: RunAborted | None = None
         for implementation in self.of(hook):
-            try:
-                if implementation.is_async or implementation.thread:
-                    with anyio.fail_after(self.observer_timeout_s):
-                        await implementation.call(payload, values)
-                else:
-                    await implementation.call(payload, values)
-            except AbortPipeline as wish:
-                abort = abort or RunAborted(wish.reason, f"{hook} of plugin {implementation.plugin!r}")
-            except Exception as error:  # observers never change a run, whatever they raise
+            error = await self._tell(implementation, payload, values)
+            if isinstance(error, AbortPipeline):
+                abort = abort or RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
+            elif error is not None:
                 self._count_fault(implementation, payload, error)
         return abort
+
+    async def _tell(self, implementation: Implementation, payload: Event, values: Values) -> Exception | None:
+        if not (implementation.is_async or implementation.thread):
+            return (await attempt_async(implementation.call(payload, values)))[1]
+        with anyio.move_on_after(self.observer_timeout_s) as limit:
+            return (await attempt_async(implementation.call(payload, values)))[1]
+        return TimeoutError() if limit.cancelled_caught else None
 
     def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
         payload.run.count("plugin_faults", implementation.plugin)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
 from .errors import PluginError
+from .foreign import attempt
 from .loader import Installed, activate, allowed_from_environment, canonical, discover, load
 from .protocols import Command, PriceBook
+from .scrub import scrub
 from .usage import Price
 
 __all__ = ["Plugins"]
@@ -103,10 +105,10 @@ class Plugins:
 
 
 def _call(name: str, hook: str, function: Callable[[], Iterable[object]]) -> list[object]:
-    try:
-        return list(function())
-    except Exception as error:  # foreign code at start-up: name the plugin whatever it raised
-        raise PluginError(f"{hook} of plugin {name!r} failed", f"{type(error).__name__}: {error}") from error
+    items, error = attempt(lambda: list(function()))
+    if items is None:
+        raise PluginError(f"{hook} of plugin {name!r} failed", scrub(f"{type(error).__name__}: {error}")) from error
+    return items
 
 
 def _checked(item: object, kind: type[T], name: str, hook: str) -> T:

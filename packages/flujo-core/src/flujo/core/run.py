@@ -15,6 +15,7 @@ from .attempt import Attempt, Changes
 from .calls import Calls
 from .context import RunContext, RunInfo
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .journal import Entry
 from .ledger import Ledger
 from .outcome import Aborted, Failure, Outcome, StepStatus, Success
@@ -138,11 +139,12 @@ class Run(Running):
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
-        try:
-            self._context = final_context(self.state)
+        context, error = attempt(final_context, self.state)
+        if error is None:
+            self._context = context
             if self.verdict is None:
-                self._output = result_of(self.setup.plan, self.state)
-        except Exception as error:  # the user's own reducer, or a part of the output that is not there
+                self._output, error = attempt(result_of, self.setup.plan, self.state)
+        if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
 
     async def _record_end(self, status: str) -> None:
@@ -243,18 +245,18 @@ class Run(Running):
         """Try a step until it ends well or may not be tried again."""
         while True:
             record.attempts += 1
-            attempt = Attempt(self, self.calls, node, record.attempts)
+            trial = Attempt(self, self.calls, node, record.attempts)
             if strand is not None:
-                self.strands[strand] = attempt.ctx
+                self.strands[strand] = trial.ctx
             try:
-                outcome, changes = await attempt.execute()
+                outcome, changes = await trial.execute()
             finally:
-                if attempt.ctx.metered is not None:
-                    self._book(attempt.ctx, record.usage)
-            if attempt.ctx.metered is not None:
-                await self._warn(node, attempt.ctx)
-            if not await self._again(node, outcome, attempt):
-                return attempt.ctx, outcome, changes
+                if trial.ctx.metered is not None:
+                    self._book(trial.ctx, record.usage)
+            if trial.ctx.metered is not None:
+                await self._warn(node, trial.ctx)
+            if not await self._again(node, outcome, trial):
+                return trial.ctx, outcome, changes
 
     def _book(self, ctx: RunContext, usage: Usage) -> None:
         """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
@@ -274,18 +276,18 @@ class Run(Running):
             self._breach_told = True
             await self.observe("on_governor_breach", partial(OnGovernorBreach, self.info, node.path, breach), ctx)
 
-    async def _again(self, node: PlanNode, outcome: Outcome, attempt: Attempt) -> bool:
+    async def _again(self, node: PlanNode, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
         retry = node.step.options.retry
         if retry is None or not isinstance(outcome, Failure) or self.verdict is not None:
             return False
         cause = outcome.error.__cause__
         error = cause if isinstance(cause, Exception) else outcome.error
-        if not retry.applies(error, attempt.number):
+        if not retry.applies(error, trial.number):
             return False
-        delay = retry.delay_s(attempt.number, random.random())
-        payload = partial(OnRetry, self.info, node.path, attempt.number, type(error).__name__, delay)
-        await self.observe("on_retry", payload, attempt.ctx)
+        delay = retry.delay_s(trial.number, random.random())
+        payload = partial(OnRetry, self.info, node.path, trial.number, type(error).__name__, delay)
+        await self.observe("on_retry", payload, trial.ctx)
         await anyio.sleep(delay)
         return self.verdict is None
 
