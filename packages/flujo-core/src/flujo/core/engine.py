@@ -134,7 +134,7 @@ class Flujo:
             InputError: The input or the context does not fit; nothing ran.
             RunExists: `run_id` is in use.
         """
-        return await self._execute(self._prepare(input, **options))
+        return await self._execute(self._prepare(input, None, **options))
 
     def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
         """Run the pipeline from sync code; takes what `run_async` takes.
@@ -156,12 +156,13 @@ class Flujo:
         Returns:
             A handle to wait for the result, or to cancel the run.
         """
-        run = self._prepare(input, **options)
+        run = self._prepare(input, anyio.CancelScope(), **options)
         return RunHandle(run, partial(self._execute, run))
 
     def _prepare(
         self,
         value: object,
+        scope: anyio.CancelScope | None,
         *,
         context: BaseModel | None = None,
         run_id: str | None = None,
@@ -176,8 +177,10 @@ class Flujo:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
         if deadline_s is not None and not deadline_s > 0:
             raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
+        if scope is None and deadline_s is not None:
+            scope = anyio.CancelScope()
         info = RunInfo(run_id or uuid.uuid4().hex, self.plan.name, self.plan.fingerprint, actor, tenant, tags or {})
-        return Run(self._setup, info, self._ledger(limits), value, self._context(context), deadline_s)
+        return Run(self._setup, info, self._ledger(limits), value, self._context(context), scope, deadline_s)
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id

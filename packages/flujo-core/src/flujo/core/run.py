@@ -52,9 +52,11 @@ class Run(Running):
         ledger: Ledger,
         run_input: object,
         context: BaseModel | None,
+        scope: anyio.CancelScope | None,
         deadline_s: float | None,
     ) -> None:
         super().__init__(setup, info, ledger, run_input, context)
+        self.scope = scope
         self._deadline_s = deadline_s
         self._output: object = None
         self._context = context
@@ -65,20 +67,15 @@ class Run(Running):
 
     async def execute(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
+        if self.tracer is None:
+            return await self._with_hook_resources(app)
         attributes = {
             telemetry.OPERATION: "invoke_workflow",
             telemetry.WORKFLOW: self.info.pipeline,
             telemetry.RUN_ID: self.info.run_id,
         }
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
-            scope = ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app)
-            try:
-                async with scope:
-                    self.values = scope.values
-                    result = await self._whole()
-            except ResourceError as error:
-                self.stop(error)
-                result = self._result()
+            result = await self._with_hook_resources(app)
             telemetry.mark_usage(span, self.ledger.spent)
             breached = isinstance(self.verdict, UsageLimitExceeded)
             telemetry.mark_budget(span, self.ledger, result.status, breached=breached)
@@ -87,6 +84,20 @@ class Run(Running):
             return result
 
     # --- start and end ----------------------------------------------------------------------------------------------
+
+    async def _with_hook_resources(self, app: Mapping[str, object]) -> PipelineResult:
+        """Open what hooks need around the whole run: its end is recorded while that is still open."""
+        self.values = app
+        if not self.setup.hook_resources:
+            return await self._whole()
+        scope = ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app)
+        try:
+            async with scope:
+                self.values = scope.values
+                return await self._whole()
+        except ResourceError as error:
+            self.stop(error)
+            return self._result()
 
     async def _whole(self) -> PipelineResult:
         """Admit the run, run its steps, record its end."""
@@ -126,6 +137,10 @@ class Run(Running):
 
     async def _with_resources(self) -> None:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
+        if not self.setup.run_resources:
+            await self._steps()
+            self._finish()
+            return
         scope = ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values)
         await scope.__aenter__()
         self.step_values = scope.values
@@ -182,19 +197,26 @@ class Run(Running):
     # --- steps ------------------------------------------------------------------------------------------------------
 
     async def _steps(self) -> None:
-        """Run what is due until nothing is: a single due step in this task, several in a task group."""
-        with self.scope as scope:
-            if self._deadline_s is not None:
-                scope.deadline = anyio.current_time() + self._deadline_s
-            due = self.due
-            while due and self.verdict is None:
-                if len(due) == 1:
-                    due = await self._step(due[0], None)
-                else:
-                    await self._fan_out(due)
-                    due = []
+        """Run the steps, within the deadline and the reach of `cancel` where there is either."""
+        scope = self.scope
+        if scope is None:
+            await self._drive()
+            return
+        if self._deadline_s is not None:
+            scope.deadline = anyio.current_time() + self._deadline_s
+        with scope:
+            await self._drive()
         if scope.cancelled_caught and self.verdict is None:
             self.stop(RunAborted(f"its deadline of {self._deadline_s:g} s passed", "deadline_s"))
+
+    async def _drive(self) -> None:
+        """Run what is due until nothing is: a single due step in this task, several in a task group."""
+        due = self.due
+        while due and self.verdict is None:
+            if len(due) > 1:
+                await self._fan_out(due)
+                return
+            due = await self._step(due[0], None)
 
     async def _fan_out(self, due: list[int]) -> None:
         """Run due steps at the same time; each strand goes on with what its step made due."""

@@ -63,6 +63,7 @@ class Running:
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
+        scope: Where the steps run, when they can be cancelled from here or have a deadline.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Running:
         self.values: Mapping[str, object] = {}
         self.step_values: Mapping[str, object] = {}
         self.strands: dict[anyio.CancelScope, RunContext | None] = {}
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
         self._ledgers: dict[int, Ledger] = {}
 
     def ledger_of(self, node: PlanNode) -> Ledger:
@@ -95,7 +96,8 @@ class Running:
     def cancel(self, reason: str, by: str = "cancel()") -> None:
         """End the run: running steps are cancelled, the result is `aborted` with everything kept."""
         self.stop(RunAborted(reason, by))
-        self.scope.cancel()
+        if self.scope is not None:
+            self.scope.cancel()
 
     def stop(self, error: FlujoError, keep: RunContext | None = None) -> None:
         """Let nothing new start, and cancel the branches, but for the one of `keep`, which ends by itself.
