@@ -7,7 +7,7 @@ from benchmarks import chain, guard
 
 from flujo.core import Step
 
-BURN_S = 20e-6
+BURN_S = 5e-6
 
 
 async def burn(value: int) -> int:
