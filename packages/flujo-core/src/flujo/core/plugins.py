@@ -257,7 +257,10 @@ def _implementation(
     required: frozenset[str],
 ) -> Implementation:
     resources = []
-    for name, hint in list(_hints(function).items())[1:]:
+    wanted = _required(function)[1:]
+    hints = _hints(function, f"{hook} of plugin {plugin!r}") if wanted else {}
+    for name in wanted:
+        hint = hints.get(name, object)
         found = find_by_type(hint, name, specs)
         if found is None or found.scope == "step":
             why = f"no resource of scope app or run fits its parameter {name!r}"
@@ -268,15 +271,20 @@ def _implementation(
     return Implementation(plugin, hook, function, is_async, thread, tuple(resources), plugin in required)
 
 
-def _hints(function: Callable[..., object]) -> dict[str, object]:
-    """Required parameters of an implementation with their annotations."""
+def _required(function: Callable[..., object]) -> list[str]:
+    """Names of the parameters without a default; the payload is the first."""
+    parameters = inspect.signature(function).parameters
+    return [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+
+
+def _hints(function: Callable[..., object], what: str) -> dict[str, object]:
+    """Annotations of an implementation."""
     target = function if inspect.isroutine(function) else type(function).__call__
-    hints = get_type_hints(target)
-    return {
-        name: hints.get(name, object)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is inspect.Parameter.empty
-    }
+    try:
+        return get_type_hints(target)
+    except NameError as error:
+        do = "Define or import what the annotation names at the top of its module"
+        raise PluginError(f"{what} cannot be used", f"its annotation cannot be read ({error})", do) from error
 
 
 def _label(function: Callable[..., object]) -> str:
@@ -286,8 +294,8 @@ def _label(function: Callable[..., object]) -> str:
 def _observed(function: Callable[..., object]) -> list[str]:
     """Hooks that a plain callable observes, by the annotation of its first parameter."""
     what = f"hook {_label(function)!r} cannot be used"
-    hints = list(_hints(function).values())
-    annotation = hints[0] if hints else None
+    names = _required(function)
+    annotation = _hints(function, f"hook {_label(function)!r}").get(names[0]) if names else None
     observed = {_payload_name(hook): hook for hook in HOOK_NAMES if tier_of(hook) == "observe"}
     if annotation is Event:
         return list(observed.values())
