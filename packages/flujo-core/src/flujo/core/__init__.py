@@ -18,6 +18,7 @@ if getattr(_sys.modules.get("flujo"), "__file__", None) is not None:
 # run
 # extend
 # errors
+from .assignable import type_name as type_name
 from .backends import LocalBackend as LocalBackend
 from .compile import compile_plan as compile_plan
 from .context import RunContext as RunContext

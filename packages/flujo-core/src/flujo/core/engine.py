@@ -93,12 +93,14 @@ class Flujo:
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
         self.policy = policy or Policy()
+        self._pipeline, self._resources, self._context_model = pipeline, resources, context_model
+        self._backend, self._observers = backend, tuple(hooks)
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model)
         self.limits = _checked(limits)
         self.plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), self.policy.require)
         specs = specs_of(resources)
         required = frozenset(self.policy.require)
-        table = resolve(self.plugins.acting, hooks, required, specs)
+        table = resolve(self.plugins.acting, self._observers, required, specs)
         self._setup = Setup(
             plan=self.plan,
             hooks=Hooks(self.policy.guard_timeout_s, self.policy.observer_timeout_s, table),
@@ -117,6 +119,27 @@ class Flujo:
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
         self._exits: list[AbstractContextManager[object]] = []
+
+    def extended(
+        self,
+        *,
+        plugins: Plugins | None = None,
+        policy: Policy | None = None,
+        hooks: Iterable[Callable[..., object]] = (),
+    ) -> Flujo:
+        """A Flujo like this one with more plugins and observers, held to a second policy as well."""
+        policy = self.policy if policy is None else self.policy.joined(policy)
+        acting = [plugin for _, plugin in self.plugins.acting]
+        return Flujo(
+            self._pipeline,
+            resources=self._resources,
+            context_model=self._context_model,
+            limits=self.limits,
+            backend=self._backend,
+            plugins=acting if plugins is None else plugins.joined(self.plugins),
+            policy=policy,
+            hooks=(*self._observers, *hooks),
+        )
 
     # --- running ----------------------------------------------------------------------------------------------------
 

@@ -335,5 +335,5 @@ class Budget(Ledger):
     Runs in several threads and event loops may share it.
     """
 
-    def __init__(self, limits: UsageLimits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: UsageLimits, parent: Budget | None = None) -> None:
+        super().__init__(limits, parent)

@@ -30,6 +30,14 @@ class Policy(BaseModel):
         # frozenset("flujo-audit") would be eleven letters
         return {value} if isinstance(value, str) else value
 
+    def joined(self, other: Policy) -> Policy:
+        """Both policies at once: what either demands, the shorter of each time."""
+        return Policy(
+            require=self.require | other.require,
+            guard_timeout_s=min(self.guard_timeout_s, other.guard_timeout_s),
+            observer_timeout_s=min(self.observer_timeout_s, other.observer_timeout_s),
+        )
+
     @classmethod
     def read(cls, settings: object, source: str) -> Policy:
         """Build a policy from a settings table, e.g. of a TOML file called `source`.

@@ -54,6 +54,12 @@ class Plugins:
         if wanted:
             self.acting += activate(wanted, self.installed, settings)
 
+    def joined(self, other: Plugins) -> Plugins:
+        """These plugins, and before them those that act in `other` and not here."""
+        here = {name for name, _ in self.acting}
+        self.acting = [item for item in other.acting if item[0] not in here] + self.acting
+        return self
+
     @property
     def installed(self) -> list[Installed]:
         """All plugins found in the environment, blocked ones too."""
