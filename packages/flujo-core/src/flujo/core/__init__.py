@@ -14,184 +14,184 @@ if getattr(_sys.modules.get("flujo"), "__file__", None) is not None:
         "Upgrade or remove it: pip install -U 'flujo>=1', or pip uninstall flujo"
     )
 
-# define
-# run
-# extend
-# errors
-from .assignable import type_name as type_name
-from .backends import LocalBackend as LocalBackend
-from .compile import compile_plan as compile_plan
-from .context import RunContext as RunContext
-from .context import RunInfo as RunInfo
-from .context import SendModel as SendModel
-from .context import SendTool as SendTool
-from .context import Update as Update
-from .engine import Flujo as Flujo
-from .engine import RunOptions as RunOptions
+from .assignable import type_name
+from .backends import LocalBackend
+from .compile import compile_plan
+from .context import RunContext, RunInfo, SendModel, SendTool, Update
+from .engine import Flujo, RunOptions
 from .errors import (
-    ConfigurationError as ConfigurationError,
+    ConfigurationError,
+    FlujoError,
+    GuardDenied,
+    InputError,
+    LoopRunning,
+    NotSent,
+    PipelineError,
+    PluginError,
+    ResourceError,
+    RunAborted,
+    RunExists,
+    StepFailed,
+    StepTimeout,
+    UsageLimitExceeded,
 )
-from .errors import (
-    FlujoError as FlujoError,
-)
-from .errors import (
-    GuardDenied as GuardDenied,
-)
-from .errors import (
-    InputError as InputError,
-)
-from .errors import (
-    LoopRunning as LoopRunning,
-)
-from .errors import (
-    NotSent as NotSent,
-)
-from .errors import (
-    PipelineError as PipelineError,
-)
-from .errors import (
-    PluginError as PluginError,
-)
-from .errors import (
-    ResourceError as ResourceError,
-)
-from .errors import (
-    RunAborted as RunAborted,
-)
-from .errors import (
-    RunExists as RunExists,
-)
-from .errors import (
-    StepFailed as StepFailed,
-)
-from .errors import (
-    StepTimeout as StepTimeout,
-)
-from .errors import (
-    UsageLimitExceeded as UsageLimitExceeded,
-)
-from .graph import mermaid as mermaid
-from .handle import RunHandle as RunHandle
-from .hookimpl import hookimpl as hookimpl
-from .ledger import Budget as Budget
-from .ledger import Ledger as Ledger
-from .ledger import Room as Room
-from .loader import PLUGIN_API_VERSION as PLUGIN_API_VERSION
-from .loader import Installed as Installed
-from .messages import Message as Message
-from .messages import ModelRequest as ModelRequest
-from .messages import ModelResponse as ModelResponse
-from .messages import ModelUsage as ModelUsage
-from .messages import ToolCall as ToolCall
-from .messages import ToolDefinition as ToolDefinition
-from .messages import ToolResult as ToolResult
-from .meter import Lease as Lease
-from .meter import Meter as Meter
-from .outcome import Aborted as Aborted
-from .outcome import Failure as Failure
-from .outcome import Outcome as Outcome
-from .outcome import Success as Success
+from .graph import mermaid
+from .handle import RunHandle
+from .hookimpl import hookimpl
+from .ledger import Budget, Ledger, Room
+from .loader import PLUGIN_API_VERSION, Installed
+from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
+from .meter import Lease, Meter, Reservation
+from .outcome import Aborted, Failure, Outcome, Success
 from .payloads import (
-    UNCHANGED as UNCHANGED,
+    UNCHANGED,
+    AbortPipeline,
+    Allow,
+    Deny,
+    Event,
+    GuardModelCall,
+    GuardRun,
+    GuardStep,
+    GuardToolCall,
+    OnGovernorBreach,
+    OnGuardDenied,
+    OnModelCall,
+    OnRetry,
+    OnRunEnd,
+    OnRunStart,
+    OnStepFailure,
+    OnToolCall,
+    OnUsageWarning,
+    PostStepExecution,
+    PreStepExecution,
+    RecordIntent,
+    RecordResult,
+    TransformModelRequest,
+    TransformModelResponse,
+    TransformStepInput,
+    TransformStepOutput,
 )
-from .payloads import (
-    AbortPipeline as AbortPipeline,
-)
-from .payloads import (
-    Allow as Allow,
-)
-from .payloads import (
-    Deny as Deny,
-)
-from .payloads import (
-    Event as Event,
-)
-from .payloads import (
-    GuardModelCall as GuardModelCall,
-)
-from .payloads import (
-    GuardRun as GuardRun,
-)
-from .payloads import (
-    GuardStep as GuardStep,
-)
-from .payloads import (
-    GuardToolCall as GuardToolCall,
-)
-from .payloads import (
-    OnGovernorBreach as OnGovernorBreach,
-)
-from .payloads import (
-    OnGuardDenied as OnGuardDenied,
-)
-from .payloads import (
-    OnModelCall as OnModelCall,
-)
-from .payloads import (
-    OnRetry as OnRetry,
-)
-from .payloads import (
-    OnRunEnd as OnRunEnd,
-)
-from .payloads import (
-    OnRunStart as OnRunStart,
-)
-from .payloads import (
-    OnStepFailure as OnStepFailure,
-)
-from .payloads import (
-    OnToolCall as OnToolCall,
-)
-from .payloads import (
-    OnUsageWarning as OnUsageWarning,
-)
-from .payloads import (
-    PostStepExecution as PostStepExecution,
-)
-from .payloads import (
-    PreStepExecution as PreStepExecution,
-)
-from .payloads import (
-    RecordIntent as RecordIntent,
-)
-from .payloads import (
-    RecordResult as RecordResult,
-)
-from .payloads import (
-    TransformModelRequest as TransformModelRequest,
-)
-from .payloads import (
-    TransformModelResponse as TransformModelResponse,
-)
-from .payloads import (
-    TransformStepInput as TransformStepInput,
-)
-from .payloads import (
-    TransformStepOutput as TransformStepOutput,
-)
-from .pipeline import Pipeline as Pipeline
-from .plan import Plan as Plan
-from .plan import PlanNode as PlanNode
-from .plugins import Hooks as Hooks
-from .plugins import Implementation as Implementation
-from .plugins import tier_of as tier_of
-from .policy import Policy as Policy
-from .protocols import Agent as Agent
-from .protocols import Command as Command
-from .protocols import ExecutionBackend as ExecutionBackend
-from .protocols import PriceBook as PriceBook
-from .protocols import StepExecutionRequest as StepExecutionRequest
-from .protocols import StepOutcome as StepOutcome
-from .registry import Plugins as Plugins
-from .resources import Resource as Resource
-from .resources import Resources as Resources
-from .result import PipelineResult as PipelineResult
-from .result import StepRecord as StepRecord
-from .retry import RetryPolicy as RetryPolicy
-from .scrub import scrub as scrub
-from .step import Step as Step
-from .step import run_input as run_input
-from .step import step as step
-from .usage import Price as Price
-from .usage import Usage as Usage
-from .usage import UsageLimits as UsageLimits
+from .pipeline import Pipeline, PipelineLike
+from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .plugins import Hooks, Implementation, tier_of
+from .policy import Policy
+from .protocols import Agent, Command, ExecutionBackend, PriceBook, StepExecutionRequest, StepOutcome
+from .registry import Plugins
+from .resources import Resource, Resources
+from .result import PipelineResult, StepRecord
+from .retry import RetryPolicy
+from .scrub import scrub
+from .step import Chain, Ref, Step, run_input, step
+from .usage import Charge, Price, Usage, UsageLimits
+
+__all__ = [  # noqa: RUF022 - grouped by what a reader looks for
+    # define
+    "Pipeline",
+    "PipelineLike",
+    "Chain",
+    "Ref",
+    "Step",
+    "run_input",
+    "step",
+    "compile_plan",
+    "RUN_INPUT",
+    "Plan",
+    "PlanNode",
+    "Source",
+    "mermaid",
+    "type_name",
+    "RunContext",
+    "RunInfo",
+    "SendModel",
+    "SendTool",
+    "Update",
+    "RetryPolicy",
+    "Resource",
+    "Resources",
+    "Aborted",
+    "Failure",
+    "Outcome",
+    "Success",
+    # run
+    "Flujo",
+    "RunOptions",
+    "RunHandle",
+    "PipelineResult",
+    "StepRecord",
+    "Charge",
+    "Price",
+    "Usage",
+    "UsageLimits",
+    "Budget",
+    "Ledger",
+    "Room",
+    "Lease",
+    "Meter",
+    "Reservation",
+    "Policy",
+    # models and tools
+    "Message",
+    "ModelRequest",
+    "ModelResponse",
+    "ModelUsage",
+    "ToolCall",
+    "ToolDefinition",
+    "ToolResult",
+    # extend
+    "hookimpl",
+    "UNCHANGED",
+    "AbortPipeline",
+    "Allow",
+    "Deny",
+    "Event",
+    "GuardModelCall",
+    "GuardRun",
+    "GuardStep",
+    "GuardToolCall",
+    "OnGovernorBreach",
+    "OnGuardDenied",
+    "OnModelCall",
+    "OnRetry",
+    "OnRunEnd",
+    "OnRunStart",
+    "OnStepFailure",
+    "OnToolCall",
+    "OnUsageWarning",
+    "PostStepExecution",
+    "PreStepExecution",
+    "RecordIntent",
+    "RecordResult",
+    "TransformModelRequest",
+    "TransformModelResponse",
+    "TransformStepInput",
+    "TransformStepOutput",
+    "Agent",
+    "Command",
+    "ExecutionBackend",
+    "PriceBook",
+    "StepExecutionRequest",
+    "StepOutcome",
+    "Hooks",
+    "Implementation",
+    "tier_of",
+    "Plugins",
+    "PLUGIN_API_VERSION",
+    "Installed",
+    "LocalBackend",
+    "scrub",
+    # errors
+    "ConfigurationError",
+    "FlujoError",
+    "GuardDenied",
+    "InputError",
+    "LoopRunning",
+    "NotSent",
+    "PipelineError",
+    "PluginError",
+    "ResourceError",
+    "RunAborted",
+    "RunExists",
+    "StepFailed",
+    "StepTimeout",
+    "UsageLimitExceeded",
+]

@@ -52,6 +52,7 @@ class Run(Running):
         ledger: Ledger,
         run_input: object,
         context: BaseModel | None,
+        *,
         scope: anyio.CancelScope | None,
         deadline_s: float | None,
     ) -> None:
