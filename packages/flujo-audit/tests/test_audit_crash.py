@@ -111,8 +111,9 @@ def test_a_damaged_last_line_is_moved_aside_but_never_two(tmp_path):
     assert side_files(path)[0].read_bytes() == zeroed
     assert AuditLog.verify(path).ok
 
-    for damage in ([lines[0], zeroed, zeroed], [lines[0], zeroed, b"{"], [zeroed, zeroed], [b"{" * 4_000_000]):
-        content = lines[0][:120] + b"".join(damage)
+    beginning = lines[0][:120]
+    for damage in ([zeroed, zeroed], [zeroed, b"{"], [beginning, zeroed, zeroed], [beginning, b"{" * 4_000_000]):
+        content = b"".join(damage) if beginning in damage else b"".join([lines[0], *damage])
         path.write_bytes(content)
         with pytest.raises(AuditLogDamaged):
             Chain(path).append([encode_record({"n": 5})])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import threading
@@ -60,6 +61,13 @@ async def test_a_second_object_continues_the_chain_of_the_first(tmp_path):
     assert (found.ok, found.records) == (True, 6)
     assert len({record["writer_id"] for record in stored(path)}) == 2
     assert first.checkpoint() != second.checkpoint() == found.checkpoint
+
+
+async def test_the_lock_is_free_again_when_a_record_is_acknowledged(tmp_path):
+    log = AuditLog(tmp_path / "log")
+    await log.append({})
+    with (tmp_path / "log").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 async def test_check_14_64_tasks_leave_no_gap_and_each_keeps_its_order(tmp_path):

@@ -19,8 +19,9 @@ __all__ = ["Digest", "Digester"]
 Digest = dict[str, str | int]
 """`hmac` (64 hex digits) and `length`: characters of a text, bytes of bytes, characters of the JSON of other values."""
 
-# What developers name: models, tools, steps, error classes, labels. Anything else may be content.
-_NAME = re.compile(r"[\w./:@#\[\]<>+-]{1,128}")
+# How models, tools, error classes and labels are named. What looks different may be content: a model can answer with
+# any "tool name", and identifiers of people begin with a digit or hold a space or an @.
+_NAME = re.compile(r"[A-Za-z_][\w./:#<>+-]{0,127}", re.ASCII)
 
 
 class Digester:
@@ -50,7 +51,7 @@ class Digester:
         try:
             plain = to_jsonable_python(value, fallback=_type_name, bytes_mode="base64", inf_nan_mode="strings")
             text = json.dumps(plain, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        except Exception:  # noqa: BLE001 - a value's own serialiser may raise anything; the record must say so, not fail
+        except Exception:
             return {"undigested": _type_name(value)}
         return self.text(text)
 
@@ -58,8 +59,12 @@ class Digester:
         """Digest each value of a mapping; its keys are names and stay."""
         return {self.label(name): self.value(value) for name, value in values.items()}
 
+    def title(self, text: str) -> str:
+        """What the program's author wrote (names of steps and pipelines, run ids): as it is, without secrets."""
+        return _without_secrets(text)
+
     def name(self, text: str) -> str | Digest:
-        """A developer's name as it is; its digest where it does not look like one, since it may then be content."""
+        """A name of something technical as it is; its digest where it does not look like one."""
         return text if _is_name(text) else self.text(text)
 
     def label(self, text: str) -> str:
@@ -71,12 +76,10 @@ class Digester:
 
 
 def _is_name(text: str) -> bool:
-    return not text or (_NAME.fullmatch(text) is not None and _is_no_secret(text))
+    return not text or (_NAME.fullmatch(text) is not None and _without_secrets(text) == text)
 
 
-@lru_cache(maxsize=4096)  # a run has few names and many records
-def _is_no_secret(name: str) -> bool:
-    return scrub(name) == name
+_without_secrets = lru_cache(maxsize=4096)(scrub)  # a run has few names and many records
 
 
 def _type_name(value: object) -> str:

@@ -44,16 +44,16 @@ class Scribe:
     def intent(self, payload: RecordIntent) -> Record:
         """What is about to happen."""
         record = self._moment(_BEGIN[payload.kind], payload.run, payload.step_path, payload.attempt)
-        record["record_id"] = payload.record_id
+        record["record_id"] = self._digest.title(payload.record_id)
         if payload.kind == "run":
-            record |= {"pipeline": self._digest.name(payload.run.pipeline), "fingerprint": payload.run.fingerprint}
+            record |= {"pipeline": self._digest.title(payload.run.pipeline), "fingerprint": payload.run.fingerprint}
         return record | self._subject(payload.subject, payload.kind)
 
     def result(self, payload: RecordResult) -> Record:
         """How it ended and what it cost."""
         record = self._moment(_END[payload.kind], payload.run, payload.step_path, payload.attempt)
         record |= {
-            "record_id": payload.record_id,
+            "record_id": self._digest.title(payload.record_id),
             "outcome": payload.status,
             "latency_ms": round(payload.duration_s * 1000, 3),
         }
@@ -83,12 +83,12 @@ class Scribe:
         return record | {"error_type": self._digest.name(payload.error_type), "delay_s": payload.delay_s}
 
     def _moment(self, event: str, run: RunInfo, step_path: str = "", attempt: int = 0) -> Record:
-        record: Record = {"event": event, "run_id": self._digest.name(run.run_id)}
+        record: Record = {"event": event, "run_id": self._digest.title(run.run_id)}
         for name, text in (("actor", run.actor), ("tenant", run.tenant)):
             if text is not None:
-                record[name] = text if self._plain_actor else self._digest.text(text)
+                record[name] = self._digest.title(text) if self._plain_actor else self._digest.text(text)
         if step_path:
-            record["step"] = self._digest.name(step_path)
+            record["step"] = self._digest.title(step_path)
         if attempt:
             record["attempt"] = attempt
         redactions = run.counts.get("redactions")
