@@ -118,7 +118,7 @@ def _recognizers() -> list[EntityRecognizer]:
         stock.CreditCardRecognizer(),
         stock.IbanRecognizer(),
         stock.CryptoRecognizer(),
-        stock.PhoneRecognizer(supported_regions=("US", "GB", "DE", "FR", "IN", "AU", "MX"), leniency=1),
+        stock.PhoneRecognizer(supported_regions=("US", "GB"), leniency=1),
         stock.MedicalLicenseRecognizer(),
         stock.UsNpiRecognizer(),
         stock.UsMbiRecognizer(),

@@ -49,7 +49,7 @@ _SPELLED_MAIL = (
         r"(?<![\w.+-])[\w.+-]{1,64}\s{0,2}[(\[{<]\s?at\s?[)\]}>]\s{0,2}[\w-]{1,63}"
         r"(?:\s{0,2}(?:[(\[{<]\s?dot\s?[)\]}>]|\.|\bdot\b)\s{0,2}[\w-]{1,63}){0,5}",
     ),
-    compile_rule("EMAIL", 0.9, rf"(?<![\w.+-])[\w.+-]{{1,64}} at [\w-]{{1,63}}(?: dot [\w-]{{1,63}}){{0,3}} dot {_TLD}\b"),
+    compile_rule("EMAIL", 0.9, rf"(?<![\w.+-])(?:[\w.+-]{{1,64}} (?:dot|underscore|dash|period) ){{0,3}}[\w.+-]{{1,64}} at [\w-]{{1,63}}(?: dot [\w-]{{1,63}}){{0,3}} dot {_TLD}\b"),
     compile_rule("EMAIL", 0.9, rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)"),
 )
 _WEB = (
@@ -76,7 +76,7 @@ _PHONE = (
     ),
     compile_rule("PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT),
     compile_rule("PHONE", 0.9, r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT, _seven_digits),
-    compile_rule("PHONE", 0.8, r"(?<![\w.-])\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])", _seven_digits),
+    compile_rule("PHONE", 0.8, r"(?<![\w.-])(?!0\d/\d\d\b)\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])", _seven_digits),
     compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)"),
     compile_rule("PHONE", 0.8, r"(?<![\w.-])(?:1[ .-])?8\d\d[ .-](?=[A-Z\d-]{0,12}[A-Z])[A-Z\d]{3,4}(?:-?[A-Z\d]{2,8}){1,2}(?![\w-])", case=True),
     compile_rule("PHONE", 0.8, rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b"),

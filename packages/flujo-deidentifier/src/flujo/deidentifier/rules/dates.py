@@ -35,9 +35,9 @@ _ORDINAL_WORD = (
 )
 _TIME = r"(?:[T ,]{1,2}(?:at )?\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?: ?[ap]\.?m\b\.?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
 _WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?<!\w)(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri)\b\.?)"
-_RANGE = rf"(?:\s?(?:-|to|through|thru|until|and|&|,|/)\s?{_DAY}{_TH}?)"
-_BEFORE = r"(?:on|since|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started|stopped|seen|visit|admitted|discharged|due|labs?|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of)"
-_SCORE = re.compile(r"pain|strength|motor|score|scale|grade|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati|bilaterally|power|muscle|intensity", re.I)
+_RANGE = rf"(?:\s?(?:-|to|through|thru|until|and|&|,|/)\s?{_DAY}{_TH}?(?!\d|:|/\d))"
+_BEFORE = r"(?:on|since|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started|stopped|seen|visit|admitted|discharged|due|labs?|drawn|cultures?|collected|noted|ordered|scheduled|appt|surgery|procedure|performed|repeat|last|done|fell|returned|given|began|resolved|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of)"
+_SCORE = re.compile(r"pain|strength|motor|score|scale|grade|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati|bilaterally|power|muscle|intensity|gcs|coma|mmse|moca|phq|gad|nihss|vision|visual|acuity|snellen|tabs?|tablets?|cups?|scored?|rating|rated|rates|points|times|pack|teaspoon|inch|of the|mcburney|nyha|audit|cage|questions|correct|recall|delayed|items|pulses", re.I)
 _HOLIDAY = (
     r"(?:christmas(?: eve| day)?|thanksgiving(?: day)?|easter(?: sunday| monday)?|halloween|new year'?s?(?:'s)?(?: eve| day)|memorial day|labor day"
     r"|independence day|(?:fourth|4th) of july|valentine'?s day|veterans day|columbus day|mother'?s day|father'?s day|st\.? patrick'?s day"
@@ -55,7 +55,9 @@ def _month_day(match: re.Match[str]) -> bool:
     left, right = match["left"], match["right"]
     if not (1 <= int(left) <= 12 and 1 <= int(right) <= 31) or _near_score(match):
         return False
-    return left.startswith("0") or right.startswith("0") or int(right) > 12
+    if left.startswith("0") or right.startswith("0") or int(right) > 12:
+        return True
+    return int(left) > int(right) or int(right) in (7, 9, 11)  # no fraction, and no usual scale ends there
 
 
 def _plausible(match: re.Match[str]) -> bool:
@@ -85,6 +87,7 @@ _NUMERIC = (
     compile_rule("DATE", 0.75, rf"\b{_BEFORE}[ :(]{{1,2}}{_MON}/{_DAY} ?(?:-|to|and|through|,) ?(?P<value>{_MON}/{_DAY})(?![\w/%]|\.\d)", _no_score),
     compile_rule("DATE", 0.7, rf"(?m)^[ \t*-]{{0,4}}(?P<value>{_MON}/{_DAY})(?= ?[:-] |:|\t| {{2}}|\|)", _no_score),
     compile_rule("DATE", 0.8, rf"(?m)\b(?:dob|date of birth|birth ?date|born(?: on)?|d\.o\.b\.?|dod|date)\b[\s:.=#-]{{0,4}}(?P<value>\d{{1,2}}[-/. ]\d{{1,2}}(?:[-/. ]\d{{2,4}})?)(?!\d)"),
+    compile_rule("DATE", 0.8, r"\b(?:on|since|from|to|until|by|am|vom|bis|ab|seit|le|du|au) (?P<value>(?:0[1-9]|[12]\d|3[01])\.(?:0[1-9]|1[0-2])\.)(?!\d)"),
     compile_rule("DATE", 0.8, r"\bQ[1-4][ /-](?:19|20)\d\d\b"),
 )
 _NAMED = (

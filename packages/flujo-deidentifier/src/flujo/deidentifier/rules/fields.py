@@ -108,6 +108,20 @@ def _particular(text: str) -> bool:
 
 def _names(view: str, start: int, end: int, *, small: bool) -> Iterator[tuple[int, int]]:
     """The words of a name field that are names: roles, credentials and answers such as "none" are left out."""
+    spans = list(_name_words(view, start, end, small=small))
+    if len(spans) == 1 and not small and _speech(view, *spans[0], end):
+        return
+    if any(b - a > 1 for a, b in spans):  # a lone letter is potassium or a vitamin
+        yield from spans
+
+
+def _speech(view: str, start: int, stop: int, end: int) -> bool:
+    """"DOCTOR: Good morning": one ordinary word with a capital, followed by small ones, is what somebody says."""
+    low = bare(view[start:stop])
+    return lexicon().is_word(low) and low not in lexicon().given and bool(re.match(r"[,!?]? [a-z]{2}", view[stop:end]))
+
+
+def _name_words(view: str, start: int, end: int, *, small: bool) -> Iterator[tuple[int, int]]:
     lex = lexicon()
     for match in _WORD.finditer(view, start, end):
         text, low = match[0], bare(match[0].removesuffix("'s"))

@@ -20,7 +20,7 @@ _GAP = r"[\"'*_]{0,3}\s{0,3}(?:[:=#.-]|is\b|was\b|\|)?\s{0,3}[\"'*_(]{0,3}"
 _OPTIONAL = rf"(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{0,3}}{_GAP}"
 _REQUIRED = rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}|[\"'*_]{{0,3}}\s{{0,2}}[:=#]\s{{0,3}}[\"'*_(]{{0,3}})"
 _VALUE = (
-    r"(?P<value>(?:[A-Z]{1,4} (?=\d))?(?=[A-Z\d./_-]{0,24}\d)(?:\d{1,4}(?: \d{2,4}){1,5}(?![\d/-])|[A-Z\d](?:[A-Z\d]|[./_-](?=[A-Z\d])){1,40}))(?!\w)"
+    r"(?P<value>(?:[A-Z]{1,4} (?=\d))?(?=[A-Z\d./_-]{0,24}\d)(?:(?:[A-Z]{1,3}-?)?\d{1,5}(?: \d{2,5}){1,5}(?![\d/-])|[A-Z\d](?:[A-Z\d]|[./_-](?=[A-Z\d])){1,40}))(?!\w)"
 )
 
 # entity, cues that are enough by themselves, cues that need a link
@@ -76,6 +76,10 @@ def _value_is_cued_id(match: re.Match[str]) -> bool:
     return len(value) >= 3 and digits(value) >= 2 and not _CLINICAL.fullmatch(value)
 
 
+def _value_is_long(match: re.Match[str]) -> bool:
+    return digits(match["value"]) >= 6
+
+
 # Values that follow such words without being anybody's number: dates are found elsewhere, doses and codes may stay.
 _CLINICAL = re.compile(r"\d{1,4}(?:\.\d+)?(?:mg|mcg|g|kg|ml|cm|mm|units?|h|hrs?|days?|yo|am|pm|th|st|nd|rd)|(?:19|20)\d\d|\d{1,3}/\d{1,3}|\d\.\d{1,2}", re.I)
 
@@ -85,11 +89,14 @@ _CUED = tuple(
     for rule in (
         compile_rule(entity, 0.95, rf"(?<![a-z\d])(?:{strong}){_OPTIONAL}{_VALUE}", _value_is_cued_id),
         compile_rule(entity, 0.9, rf"(?<![a-z\d])(?:{weak}){_REQUIRED}{_VALUE}", _value_is_id),
+        compile_rule(entity, 0.8, rf"(?<![a-z\d])(?:{weak}) {_VALUE}", _value_is_long),
     )
 )
 
 
 def _mixed(match: re.Match[str]) -> bool:
+    if re.fullmatch(r"G\d{1,2}P\d{1,4}", match[0]):  # pregnancies and births
+        return False
     count = digits(match[0])
     return count >= 5 or (count >= 4 and len(match[0]) >= 7)
 
@@ -123,7 +130,7 @@ _SHAPED = (
     compile_rule(
         "VEHICLE_ID",
         0.9,
-        r"\b(?:plates?|licen[cs]e tag)\b(?: (?:number|no\.?|reads?|is|was))?[\s:#]{1,3}(?:[A-Z]{2} )?(?P<value>(?=[A-Z -]{0,8}\d|\d)[A-Z\d]{1,4}[ -]?[A-Z\d]{2,5})(?!\w)",
+        r"\b(?:plates?|licen[cs]e tag)\b(?: (?:numbers?|no\.?|for \w+|on \w+ \w+|of \w+|reads?|is|was)){0,3}[\s:#]{1,3}(?:[A-Z]{2} )?(?P<value>(?=[A-Z -]{0,8}\d|\d)[A-Z\d]{1,4}[ -]?[A-Z\d]{2,5})(?!\w)",
         lambda m: digits(m["value"]) >= 1,
     ),
     compile_rule("DEVICE_ID", 0.95, r"\(01\)\d{14}(?:\(\d{2}\)[\w-]{1,20}){0,5}"),
@@ -134,6 +141,7 @@ _SHAPED = (
     compile_rule("ID", 0.7, r"(?<![\w.,/+-])\d{7,}(?![\d/]|[.,-]\d)" + _UNIT),
     compile_rule("ID", 0.6, r"(?<![\w./-])\d{1,10}(?:[-/]\d{1,10}){1,5}(?![\w/-])", lambda m: digits(m[0]) >= 9),
     compile_rule("ID", 0.6, r"(?<![\w.,/-])\d{2,4}(?: \d{2,4}){2,5}(?![\w/-]|[.,]\d)", lambda m: digits(m[0]) >= 8),
+    compile_rule("ID", 0.8, r"(?<![\w.-])[\w.-]{1,100}\.(?:jpe?g|png|gif|tiff?|bmp|heic|dcm|dicom|pdf|docx?|xlsx?|rtf|mp[34]|mov|wav|m4a|avi|zip|hl7)(?!\w)"),
     compile_rule("ID", 0.6, r"(?<!\w)#\s?(?P<value>[A-Z]{0,3}-?\d{4,20}(?:-\d{1,8}){0,3})(?!\w)", case=True),
 )
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page
 from flujo.deidentifier.rules.vocabulary import CREDENTIALS, NOT_NAMES, PARTICLES, RELATIONS, TITLES
 
-__all__ = ["announced", "take"]
+__all__ = ["adjoining", "announced", "initials", "take"]
+
+_VOWELS = frozenset("aeiouy")
 
 _TITLE_CUE = re.compile(rf"(?<![\w-])(?:{TITLES})\b\.?[ \t]{{1,3}}", re.IGNORECASE)
 _RELATION_CUE = re.compile(
@@ -25,15 +27,21 @@ _WEAK_CUE = re.compile(
 )
 _CREDENTIAL = re.compile(
     r"(?:,[ \t]{0,2}|[ \t]{1,2})(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?\s?D|Pharm\.?D|L\.?C\.?S\.?W|LMSW|MSW|LPN|LVN|CRNA|D\.?D\.?S|DMD|DPM|D\.?P\.?T|PT|OT|OTR(?:/L)?|RPh|FNP(?:-[A-Z]{1,2})?|APRN|ARNP|CNM"
-    r"|MBBS|MBChB|FRC[SP]|MRCP|FAC[SPC]|FAAP|MPH|MSN|BSN|RD|RDN|LMFT|PsyD|CMA|EMT(?:-P)?|CNA|RRT|SLP|CCC-SLP|DNP|CNP|PMHNP|AGNP|LPC|OD|Jr|Sr|III|II|Esq)\b\.?"
+    r"|MBBS|MBChB|FRC[SP]|MRCP|FAC[SPC]|FAAP|MPH|MSN|BSN|RD|RDN|LMFT|PsyD|CMA|EMT(?:-P)?|CNA|RRT|SLP|CCC-SLP|DNP|CNP|PMHNP|AGNP|LPC|OD|Jr|Sr|Esq)\b\.?"
 )
 _AGE_CUE = re.compile(r"(?:,? (?:is|was) an? |, (?:an? )?|,? \(?)(?:\d{1,3}|[a-z]+ty)(?:[ -]{0,2}(?:years?|yrs?|yo\b|y/o|y\.o)|[ ]?[MF]\b)")
-_IN_APPOSITION = re.compile(rf",? ?\(?(?:(?:his|her|their|the|patient's|pt's) )*(?:{RELATIONS})\b", re.IGNORECASE)
+_IN_APPOSITION = re.compile(rf"(?:, ?| \()(?:(?:his|her|their|the|patient's|pt's) )*(?:{RELATIONS})\b", re.IGNORECASE)
 _INITIALS = re.compile(
     r"\b(?:[Pp]atient|[Pp]t|[Rr]esident|[Cc]lient|[Ii]nitials|[Mm]rs?|[Mm]s|by|with|of)\b[.:]? {0,2}(?P<a>(?:[A-Z]\. ?){1,2}[A-Z]\.)|(?:^|\n)(?P<b>[A-Z]\.[A-Z]\.(?:[A-Z]\.)?)(?=,? (?:is|was|\d|presents|reports|denies))"
-    r"|\b[Ii]nitials?[: ]{1,3}(?P<c>[A-Z]{2,3})\b|(?:^|\n)(?P<d>[A-Z]{2,3}[:/][A-Za-z]{2,3})(?=\s*(?:\n|$))"
+    r"|\b[Ii]nitials?[: ]{1,3}(?P<c>[A-Z]{2,3})\b|(?:^|\n|[ \t]{2})(?P<d>[A-Z]{2,3}[:/][A-Za-z]{2,3})(?=\s*(?:\n|$))"
 )
-_BETWEEN = re.compile(r"(?: |\. ?|-| -|\t)$|^ [\"(']$|^[\"')] $")
+# Words that are closed to the name rules except where a cue leaves no doubt ("wife May", "Dr. Young", "Helen West").
+_BOTH = frozenset(
+    "will young may page head hand case good fair best west east north street lane march april june august knee long wise power court fields".split()
+)
+_CHILDREN = re.compile(r"\b(?:children|kids|siblings|sons|daughters|brothers|sisters|twins|triplets|grandchildren|pets|dogs|cats)(?:,| are|:| named| -)? ?[(:]? ?(?=[A-Z])")
+_NEXT_IN_LIST = re.compile(r" ?\(?,? ?\(?(?:age[ds]? )?(?:\d{1,2}(?: ?(?:years?|yrs?|yo|y|months?|mo|m)\b)?)?\)?,? ?(?:and |& )?")
+_BETWEEN = re.compile(r"(?: |-| -|\t)$|^ [\"(']$|^[\"')] $")
 
 
 def take(page: Page, position: int, *, plain_words: bool, small: bool = False, limit: int = 4) -> list[int]:
@@ -54,14 +62,23 @@ def take(page: Page, position: int, *, plain_words: bool, small: bool = False, l
         if not _name_part(page, index, plain_words=plain_words or bool(taken), small=small, first=not taken):
             break
         taken.append(index)
-        if index + 1 >= len(page.tokens) or not _BETWEEN.search(page.gap(index)):
+        if index + 1 >= len(page.tokens) or not adjoining(page, index):
             break
         index += 1
     while taken and page.tokens[taken[-1]].low in PARTICLES and page.tokens[taken[-1]].kind == LOWER:
         taken.pop()
-    if len(taken) == 1 and page.tokens[taken[0]].kind == INITIAL:
+    kinds = {page.tokens[i].kind for i in taken}
+    if kinds == {INITIAL} and len(taken) == 1 or not plain_words and not kinds - {INITIAL, UPPER} and not any(page.lex.is_name(page.tokens[i].low) for i in taken):
         return []
     return taken
+
+
+def adjoining(page: Page, index: int) -> bool:
+    """Whether token `index` and the next may belong to one name; a full stop only after an initial or "St."."""
+    gap = page.gap(index)
+    if gap in (". ", "."):
+        return page.tokens[index].kind == INITIAL or page.tokens[index].low in ("st", "wm", "chas", "jos", "thos", "geo", "jas")
+    return bool(_BETWEEN.search(gap))
 
 
 def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first: bool) -> bool:
@@ -73,7 +90,7 @@ def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first:
             return index + 1 < len(page.tokens) and page.tokens[index + 1].kind != LOWER
         known = lex.is_name(token.low) or token.low in lex.proper
         return (small and len(token.low) > 2 and (known or not lex.is_word(token.low)) and not _closed(page, index)) or (first and token.low in ("de", "van", "von", "al", "el"))
-    if token.low in NOT_NAMES and not (token.low in ("will", "young", "may", "page", "head", "hand", "case", "good", "fair", "best", "west", "east", "street", "lane", "march", "april", "june", "august", "knee") and not first):
+    if token.low in NOT_NAMES and not (token.low in _BOTH and (plain_words or not first)):
         return False
     if token.kind == INITIAL:
         return token.text != "I" or not first
@@ -82,7 +99,9 @@ def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first:
         return plain_words and token.kind == TITLE and token.low in lex.eponyms
     if token.kind == UPPER and len(token.low) < 4 and not named:
         return plain_words and not first and any(c in "aeiouy" for c in token.low)
-    return plain_words or named or not (lex.is_word(token.low) or lex.is_medical(token.low))
+    if plain_words or named:
+        return True
+    return not (lex.is_word(token.low) or lex.is_medical(token.low) or _VOWELS.isdisjoint(token.low))
 
 
 def _closed(page: Page, index: int) -> bool:
@@ -96,7 +115,7 @@ def _before(page: Page, position: int) -> list[int]:
     taken: list[int] = []
     while index >= 0 and len(taken) < 4:
         token = page.tokens[index]
-        touching = token.end == position if not taken else bool(_BETWEEN.search(page.gap(index)))
+        touching = token.end == position if not taken else adjoining(page, index)
         if token.kind == LOWER and not (taken and token.low in PARTICLES):
             break
         if not touching or token.low in NOT_NAMES or token.low in CREDENTIALS or _only_allowed(page, index):
@@ -129,6 +148,8 @@ def announced(page: Page) -> Iterator[int]:
             yield from take(page, match.end(), plain_words=plain_words)
     for match in _CREDENTIAL.finditer(view):
         yield from _credentialed(page, match)
+    for match in _CHILDREN.finditer(view):
+        yield from _enumerated(page, match.end())
     yield from _described(page)
     yield from _last_first(page)
 
@@ -141,6 +162,15 @@ def _list_goes_on(page: Page, taken: list[int]) -> Iterator[int]:
             return
         taken = take(page, page.tokens[last + step].start, plain_words=True)
         yield from taken
+
+
+def _enumerated(page: Page, position: int) -> Iterator[int]:
+    """"two children (Juniper, 6, and Ash, 3)"."""
+    taken = take(page, position, plain_words=True)
+    while taken:
+        yield from taken
+        following = _NEXT_IN_LIST.match(page.view, page.tokens[taken[-1]].end)
+        taken = take(page, following.end(), plain_words=True) if following else []
 
 
 def _credentialed(page: Page, match: re.Match[str]) -> Iterator[int]:
@@ -158,8 +188,7 @@ def _described(page: Page) -> Iterator[int]:
     for match in _AGE_CUE.finditer(page.view):
         yield from _before(page, match.start())
     for match in _IN_APPOSITION.finditer(page.view):
-        if match[0][:1] in ",(" or match[0][:2] == " (":
-            yield from (i for i in _before(page, match.start()) if page.tokens[i].kind == TITLE)
+        yield from (i for i in _before(page, match.start()) if page.tokens[i].kind == TITLE)
 
 
 def _last_first(page: Page) -> Iterator[int]:

@@ -12,14 +12,18 @@ from collections.abc import Iterable, Iterator
 from flujo.deidentifier.findings import Finding
 from flujo.deidentifier.lexicon import bare
 from flujo.deidentifier.rules import fields
-from flujo.deidentifier.rules.name_cues import announced, initials
+from flujo.deidentifier.rules.name_cues import adjoining, announced, initials
 from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page, read_page
 from flujo.deidentifier.rules.vocabulary import CREDENTIALS, EPONYM_HEADS, NOT_NAMES, PARTICLES, PERSON_VERBS, VIRTUES
 
 __all__ = ["find"]
 
+_AFTER_EPONYM = frozenset(
+    "i ii iii iv v vi type positive negative absent present equivocal removed placed draining drain change changed discontinued inserted patent intact bilaterally bag output care"
+    " deferred normal abnormal was is in out to and or for on with at dc".split()
+)
 _VOWELS = frozenset("aeiouy")
-_JOINS = (" ", "-", ". ", ".", " - ", " \"", "\" ", " (", ") ", " '", "' ")
+_JOINS = (" - ", " \"", "\" ", " (", ") ", " '", "' ")
 
 
 def find(view: str, known: Iterable[str] = ()) -> Iterator[Finding]:
@@ -86,6 +90,8 @@ def _eponym(page: Page, index: int) -> bool:
         return False
     if following[0] in EPONYM_HEADS and page.gap(index).strip() in ("", "'s", "'"):
         return True
+    if token.low in page.lex.eponyms and following[0] in _AFTER_EPONYM and page.gap(index) in (" ", "'s "):
+        return True
     return token.low in page.lex.eponyms and any(word in EPONYM_HEADS for word in following) and "." not in page.gap(index)
 
 
@@ -137,8 +143,7 @@ def _grown(page: Page, strong: set[int]) -> set[int]:
 
 
 def _joins(page: Page, index: int) -> bool:
-    gap = page.gap(index)
-    return gap in _JOINS and (not gap.startswith(".") or page.tokens[index].kind == INITIAL)
+    return adjoining(page, index) or page.gap(index) in _JOINS
 
 
 def _extends(page: Page, index: int, *, to_right: bool) -> bool:
@@ -146,7 +151,7 @@ def _extends(page: Page, index: int, *, to_right: bool) -> bool:
     if token.kind == LOWER:
         return token.low in PARTICLES
     if token.kind == INITIAL:
-        return token.text not in ("I", "A") or page.view[token.end : token.end + 1] == "."
+        return token.text not in ("I", "A") or page.view[token.end : token.end + 1] in (".", "\n", "", "|", ",") or page.view[token.end : token.end + 2] == "  "
     if token.low in NOT_NAMES or token.low in CREDENTIALS or _eponym(page, index):
         return False
     if lex.is_name(token.low):
@@ -161,7 +166,7 @@ def _extends(page: Page, index: int, *, to_right: bool) -> bool:
 def _cores(page: Page, strong: set[int], marked: set[int]) -> set[str]:
     """The words of the names found; of those found by growth only the ones that can hardly be anything else."""
     sure = strong | {i for i in marked if _unknown(page, i) or page.lex.is_name(page.tokens[i].low)}
-    return {page.tokens[i].low for i in sure if page.tokens[i].kind in (TITLE, UPPER) and len(page.tokens[i].low) > 2}
+    return {page.tokens[i].low for i in sure if len(page.tokens[i].low) > 2 and page.tokens[i].low not in PARTICLES}
 
 
 def _again(page: Page, cores: set[str], marked: set[int]) -> set[int]:
@@ -193,8 +198,7 @@ def _runs(page: Page, marked: set[int]) -> Iterator[Finding]:
 
 
 def _one_name(page: Page, index: int) -> bool:
-    gap = page.gap(index)
-    return gap in (*_JOINS, ", ", ",")
+    return _joins(page, index) or page.gap(index) in (", ", ",")
 
 
 def _label(page: Page, first: int, last: int) -> str:

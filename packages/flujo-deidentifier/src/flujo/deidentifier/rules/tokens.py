@@ -13,6 +13,8 @@ __all__ = ["LOWER", "TITLE", "UPPER", "Page", "Token", "read_page"]
 TITLE, UPPER, INITIAL, LOWER = "title", "upper", "initial", "lower"
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _POSSESSIVE = re.compile(r"'[sS]$")
+_CONTRACTION = re.compile(r"(?:^[Ii]|'(?:m|ve|ll|d|re|t)|^(?:[Ww]hat|[Tt]hat|[Tt]here|[Hh]ere|[Ww]ho|[Hh]ow|[Ii]t|[Hh]e|[Ss]he|[Ll]et)'s)$")
+_CAMEL = re.compile(r"[A-ZÀ-Þ][a-zß-ÿ]+(?:[A-ZÀ-Þ]['a-zß-ÿ]+)+$|.*['-].*$")
 _START_MARKS = frozenset(".!?:;\n\t|*>#=•·–/")
 
 
@@ -48,6 +50,8 @@ class Page(NamedTuple):
         before = self.view[max(0, start - 6) : start].rstrip(" \"'([_")
         if not before:
             return start <= 6 or "\n" in self.view[max(0, start - 6) : start]
+        if before[-1] == ")" and before[-2:-1].isalnum() and not before[-3:-2].isalpha():
+            return True  # "3) Will call"
         return before[-1] in _START_MARKS or (before[-1] == "-" and before[-2:-1] in ("", " ", "\n"))
 
     def heading(self, index: int) -> bool:
@@ -69,6 +73,8 @@ def read_page(view: str) -> Page:
         if view[start - 1 : start].isdigit() or view[end : end + 1].isdigit():
             continue
         text = match[0]
+        if "'" in text and _CONTRACTION.search(text):
+            continue
         tail = _POSSESSIVE.search(text)
         if tail and len(text) > 3:
             text, end = text[: tail.start()], end - 2
@@ -85,4 +91,6 @@ def _kind(text: str) -> str:
         return UPPER
     if text[:-1].isupper() and text[-1] == "s" and len(text) > 2:
         return UPPER
+    if not text[1:].islower() and not _CAMEL.match(text):
+        return UPPER  # "HBsAg", "KCl"
     return TITLE

@@ -53,6 +53,8 @@ NOT_NAMES = _set(
     " nurse-practitioner full code status dnr advance directive power attorney proxy contact emergency kin relationship occupation employer school"
     " monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september october november december"
     " north south east west street avenue road drive lane suite apt box"
+    " fr maj sgt lt capt cpl col hon rev pastor rabbi imam judge officer detective deputy coach attorney reverend sergeant captain lieutenant corporal"
+    " caller callers spoke roommate feeding sleeping mood affect message routed sender recipient arrival triage dispo informant historian stay"
     " ok okay oh please whether perhaps maybe let lets one two three four five six seven eight nine ten"
     " protocol consent risks benefits alternatives questions answered understanding verbalized agreement agrees understood informed"
     " service-line transport transfer ambulance ems police fire court legal school work workers compensation disability"
@@ -87,9 +89,9 @@ RELATIONS = (
     "|resident|intern|fellow|attending|consultant|student|technician|technologist|tech|receptionist|secretary|scribe|trainer|physical therapist|sitter|dog|cat"
 )
 TITLES = (
-    "mr|mrs|ms|mx|miss|mister|dr|doctor|drs|prof|professor|rev|reverend|pastor|rabbi|imam|chaplain|sgt|sergeant|capt|captain|lieutenant|corporal|officer|detective"
+    "mr|mrs|ms|mx|fr(?=\\.)|sgt\\.? maj|maj(?=\\.)|miss|mister|dr|doctor|drs|prof|professor|rev|reverend|pastor|rabbi|imam|chaplain|sgt|sergeant|capt|captain|lieutenant|corporal|officer|detective"
     "|deputy|judge|hon|sir|dame|madam|nurse|sister|brother|father|mother|herr|frau|monsieur|madame|mme|mlle|señora?|senora?|sra|srta|signora?|coach|attorney|atty"
-    "|uncle|aunt|auntie|aunty|grandma|grandpa|granny|nana|cousin|rn|lpn|np|cna|pa-c|crna|msw|lcsw|pharmacist|therapist|resident|intern|attending|surgeon|physician|hospitalist|cardiologist"
+    "|uncle|aunt|auntie|aunty|grandma|grandpa|granny|nana|cousin|pharmacist|therapist|resident|intern|attending|surgeon|physician|hospitalist|cardiologist"
 )
 PERSON_VERBS = _set(
     "denies denied reports reported states stated says said notes noted complains complained presents presented endorses endorsed admits admitted"
