@@ -15,7 +15,6 @@ from flujo.audit import AuditLog, AuditLogDamaged
 from flujo.audit.chain import Chain
 from flujo.audit.format import encode_record
 
-SOAK = os.environ.get("FLUJO_SOAK") == "1"
 CHILD = Path(__file__).with_name("crash_child.py")
 
 
@@ -38,9 +37,9 @@ def side_files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.torn-*"))
 
 
-def test_check_09_a_kill_at_any_moment_loses_no_acknowledged_record(tmp_path):
+@pytest.mark.parametrize("moments", [30, pytest.param(200, marks=pytest.mark.soak)])
+def test_check_09_a_kill_at_any_moment_loses_no_acknowledged_record(tmp_path, moments):
     path = tmp_path / "log"
-    moments = 200 if SOAK else 30
     told = answer(start("kill", path, moments))
     acknowledged = told["acknowledged"]
     assert isinstance(acknowledged, list)
@@ -163,9 +162,9 @@ def test_check_12_a_failing_sync_is_a_failure_and_nothing_of_the_record_stays(tm
     assert AuditLog.verify(path).ok
 
 
-def test_check_13_four_processes_write_one_chain(tmp_path):
+@pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.soak)])
+def test_check_13_four_processes_write_one_chain(tmp_path, count):
     path = tmp_path / "log"
-    count = 2000 if SOAK else 50
     for process in [start("write", path, f"p{number}", count) for number in range(4)]:
         answer(process)
     ids = [record["id"] for record in stored(path)]

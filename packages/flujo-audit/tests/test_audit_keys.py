@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 import json
+import os
 import subprocess
 import sys
 from decimal import Decimal
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, computed_field
 
 from flujo.audit.digest import Digester
 from flujo.audit.keys import checkpoint_key, own_key, read_key, text_key
@@ -57,10 +58,36 @@ def test_a_secret_is_not_even_digested():
     assert Digester(KEY).value(SecretStr("one")) == Digester(KEY).value(SecretStr("two"))
 
 
+class Moody(BaseModel):
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def mood(self) -> str:
+        raise KeyError("John Smith")
+
+
 def test_a_value_that_cannot_be_turned_into_json_is_named_by_its_type():
     endless: list[object] = []
     endless.append(endless)
     assert Digester(KEY).value(endless) == {"undigested": "list"}
+    assert Digester(KEY).value(Moody()) == {"undigested": "Moody"}
+
+
+def test_digesting_takes_nothing_from_a_generator():
+    numbers = iter(range(3))
+    Digester(KEY).values({"numbers": numbers, "nested": [numbers, {"deep": numbers}]})
+    assert list(numbers) == [0, 1, 2]
+
+
+def test_a_set_has_one_digest_in_every_process():
+    code = (
+        "from flujo.audit.digest import Digester; "
+        "print(Digester(b'0' * 16).value({'names': {'a', 'b', 'c', 'd', 'e'}})['hmac'])"
+    )
+    digests = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", code]
+        digests.add(subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": seed}, timeout=60))
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("name", ["openai:gpt-4o", "search_web", "ValueError", "US_SSN", "stop", ""])

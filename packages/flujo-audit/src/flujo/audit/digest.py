@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from pydantic_core import to_jsonable_python
@@ -49,9 +49,8 @@ class Digester:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._digest(bytes(value), len(value))
         try:
-            plain = to_jsonable_python(value, fallback=_type_name, bytes_mode="base64", inf_nan_mode="strings")
-            text = json.dumps(plain, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        except Exception:
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+        except _UNSERIALISABLE:
             return {"undigested": _type_name(value)}
         return self.text(text)
 
@@ -73,6 +72,20 @@ class Digester:
 
     def _digest(self, content: bytes, length: int) -> Digest:
         return {"hmac": hmac.digest(self._key, content, "sha256").hex(), "length": length}
+
+
+# What the value's own code (a serialiser, a computed field) and JSON itself raise in practice. Anything rarer is a
+# fault of the recorder, and the engine decides what that means.
+_UNSERIALISABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def _plain(value: object) -> object:
+    """What is not JSON by itself, one level deep; the encoder goes on from there."""
+    if isinstance(value, Iterator):
+        return _type_name(value)  # reading it would take its items away from the step that is to have them
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)  # their own order differs from process to process
+    return to_jsonable_python(value, fallback=_type_name, bytes_mode="base64", inf_nan_mode="strings")
 
 
 def _is_name(text: str) -> bool:

@@ -104,7 +104,7 @@ class GroupCommit:
         while batch := self._next_batch():
             try:
                 receipts = self._chain.append([ticket.body for ticket in batch])
-            except Exception as error:
+            except Exception as error:  # whatever it is, those who wait must hear of it, or they wait for ever
                 for ticket in batch:
                     ticket.error = error
             else:
