@@ -35,11 +35,11 @@ class Redaction(NamedTuple):
 class Deidentifier:
     """Finds and removes the identifiers of 45 CFR 164.514(b)(2)(i) in English text, without model or network.
 
-    No detector finds everything; `README.md` says what was measured. What is guaranteed: a text that was not analysed to its
-    end raises instead of being returned, and equal input gives equal output. An object may be used by several threads.
+    No detector finds everything; `README.md` says what was measured. What is guaranteed: a text that was not analysed
+    to its end raises instead of being returned, and equal input gives equal output. Safe for several threads.
 
     Args:
-        profile: `"hipaa_safe_harbor"` (everything), or `"patterns"` (no names, places or Presidio: fast, for pre-checks).
+        profile: `"hipaa_safe_harbor"` (everything), or `"patterns"` (no names, places, Presidio: fast, for pre-checks).
         max_chars: Longer texts raise `TextTooLong`.
         timeout_s: Seconds one call may take; checked between detectors, and inside Presidio's patterns.
         reference_year: The year from which birth years are judged; today's by default.
@@ -59,9 +59,13 @@ class Deidentifier:
         recognizers: Sequence[EntityRecognizer] = (),
     ) -> None:
         if profile not in PROFILES:
-            raise ConfigurationError(f"profile {profile!r} is unknown", f"there are {', '.join(PROFILES)}", "Choose one of them")
+            raise ConfigurationError(
+                f"profile {profile!r} is unknown", f"there are {', '.join(PROFILES)}", "Choose one of them"
+            )
         if not (max_chars > 0 and timeout_s > 0):
-            raise ConfigurationError("a limit of the de-identifier is not positive", f"max_chars={max_chars}, timeout_s={timeout_s}")
+            raise ConfigurationError(
+                "a limit of the de-identifier is not positive", f"max_chars={max_chars}, timeout_s={timeout_s}"
+            )
         self.profile = profile
         self._max_chars = max_chars
         self._timeout_s = timeout_s
@@ -82,7 +86,9 @@ class Deidentifier:
         view = plain(text)
         found = merge(self._detectors(view.text, known_names))
         original = merge(view.original(f) for f in found if OPAQUE not in view.text[f.start : f.end])
-        split = [part for f in found if OPAQUE in view.text[f.start : f.end] for part in _around_placeholders(view.text, f)]
+        split = [
+            part for f in found if OPAQUE in view.text[f.start : f.end] for part in _around_placeholders(view.text, f)
+        ]
         return merge((*original, *(view.original(f) for f in split)))
 
     def redact(self, text: str) -> str:
@@ -100,7 +106,7 @@ class Deidentifier:
             DeidentifierError: The text was not analysed to its end.
         """
         counts: Counter[str] = Counter()
-        # A second look finds what stands next to a placeholder and read differently before; it repeats until nothing is left.
+        # A second look finds what stands next to a placeholder and read differently before, until nothing is left.
         for _ in range(_PASSES):
             found = self.detect(text)
             if not found:
@@ -116,8 +122,8 @@ class Deidentifier:
     def redact_value(self, value: T) -> T:
         """A copy of a structured value with all its text redacted: str, list, tuple, dict, pydantic model, dataclass.
 
-        Nothing is turned into a string; dict keys, numbers, booleans, dates and enums keep their type. Numbers and dates
-        inside are not searched. A field that accepts no placeholder makes pydantic raise.
+        Nothing is turned into a string; numbers, booleans, dates and enums keep their type. Numbers and
+        dates inside are not searched. A field that accepts no placeholder makes pydantic raise.
 
         Raises:
             DeidentifierError: Some text was not analysed, or the value holds an object that cannot be searched.
@@ -128,8 +134,8 @@ class Deidentifier:
         """Redacts a stream with a delay of about `hold_chars` characters.
 
         Text is given out only when it is followed by `hold_chars` more, at the end of a word, and not inside or next to
-        an identifier. The output equals `redact` of the whole text unless a *later* passage is what tells that an earlier,
-        already released word is a name.
+        an identifier. The output equals `redact` of the whole text unless a *later* passage is what tells that an
+        earlier, already released word is a name.
 
         Raises:
             DeidentifierError: Some text was not analysed; nothing of it was given out.
@@ -137,9 +143,9 @@ class Deidentifier:
         return redact_chunks(chunks, HoldBack(self._detect, hold_chars))
 
     def _detectors(self, view: str, known_names: Collection[str]) -> Iterable[Finding]:
-        # Local import: compiling the patterns takes over 50 ms, which a program that only imports us should not pay.
+        # Local import: compiling the patterns takes over 50 ms, which a mere import of this package should not cost.
         from flujo.deidentifier import presidio
-        from flujo.deidentifier.rules import ages, contact, dates, ids, names, places
+        from flujo.deidentifier.rules import ages, contact, dates, ids, names, organisations, places
 
         deadline = time.monotonic() + self._timeout_s
         steps: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
@@ -151,6 +157,7 @@ class Deidentifier:
         if self.profile != "patterns":
             steps += [
                 ("places", lambda: places.find(view)),
+                ("organisations", lambda: organisations.find(view)),
                 ("names", lambda: names.find(view, known_names)),
                 ("presidio", lambda: presidio.find(view, self._recognizers)),
             ]

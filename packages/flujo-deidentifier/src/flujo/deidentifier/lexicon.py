@@ -18,20 +18,33 @@ _DATA = files("flujo.deidentifier") / "data"
 
 # Word endings that mark a medicine, a finding or a procedure: no list of them is ever complete.
 _MEDICAL_END = re.compile(
-    r"(?:ectom(?:y|ies)|ostomy|otomy|plasty|scop(?:y|ic|ies)|graph(?:y|ic)|gram|itis|itides|osis|oses|otic|emi[ac]|uri[ac]|path(?:y|ic|ies)|algia"
-    r"|megaly|penia|cyt(?:e|es|osis|ic)|philia|rrh?ea|rrhage|rrhagic|olog(?:y|ist|ists|ical|ic|ies)|troph(?:y|ic)|plegi[ac]|paresis"
-    r"|esthesi[ac]|phasi[ac]|phagi[ac]|pne[ai]c?|cardi[ac]|tensi(?:on|ve)|genic|lytic|dynia|oma|omas|metry|ectasis|stenosis|edema|opsy"
-    r"|pril|sartan|statin|olol|azole|oxacin|mycin|micin|cillin|cycline|azepam|azolam|zepine|triptyline|oxetine|afil|gliptin"
-    r"|gliflozin|glutide|natide|[ui]mab|[ztx]umab|tinib|ciclib|parib|parin|xaban|gatran|grelor|idone|tiapine|zapine|setron|triptan"
-    r"|dronate|prazole|tidine|semide|thiazide|phylline|terol|olone|sone|caine|barbital|dopa|dipine|zosin|(?:clo|cyclo|ga[nl]ci|dofo|rito)vir|lukast"
-    r"|fenac|profen|oxicam|coxib|codone|morphone|azosin|oxin|amide|amine|idine|azine|phrine|mustine|platin|rubicin|taxel"
-    r"|lateral|flexion|extension|ductal|venous|arterial|vascular|cranial|muscular|skeletal|thoracic|abdominal|surgical|intestinal|articular)s?$"
+    r"(?:ectom(?:y|ies)|ostomy|otomy|plasty|scop(?:y|ic|ies)|graph(?:y|ic)|gram|itis|itides|osis|oses"
+    r"|otic|emi[ac]|uri[ac]|path(?:y|ic|ies)|algia"
+    r"|megaly|penia|cyt(?:e|es|osis|ic)|philia|rrh?ea|rrhage|rrhagic|olog(?:y|ist|ists|ical|ic|ies)"
+    r"|troph(?:y|ic)|plegi[ac]|paresis"
+    r"|esthesi[ac]|phasi[ac]|phagi[ac]|pne[ai]c?|cardi[ac]|tensi(?:on|ve)|genic|lytic|dynia|oma|omas"
+    r"|metry|ectasis|stenosis|edema|opsy"
+    r"|pril|sartan|statin|olol|azole|oxacin|mycin|micin|cillin|cycline|azepam|azolam|zepine|triptyline"
+    r"|oxetine|afil|gliptin"
+    r"|gliflozin|glutide|natide|[ui]mab|[ztx]umab|tinib|ciclib|parib|parin|xaban|gatran|grelor|idone"
+    r"|tiapine|zapine|setron|triptan"
+    r"|dronate|prazole|tidine|semide|thiazide|phylline|terol|olone|sone|caine|barbital|dopa|dipine"
+    r"|zosin|(?:clo|cyclo|ga[nl]ci|dofo|rito)vir|lukast"
+    r"|fenac|profen|oxicam|coxib|codone|morphone|azosin|oxin|amide|amine|idine|azine|phrine|mustine"
+    r"|platin|rubicin|taxel"
+    r"|lateral|flexion|extension|ductal|venous|arterial|vascular|cranial|muscular|skeletal|thoracic"
+    r"|abdominal|surgical|intestinal|articular)s?$"
 )
 _MEDICAL_START = re.compile(
-    r"(?:hyper|hypo|normo|intra|extra|supra|infra|peri|endo|cardio|neuro|gastro|hepato|nephro|osteo|thrombo|pneumo|electro|echo|ultra|micro"
-    r"|macro|immuno|ha?emo|lympho|radio|psycho|cyto|broncho|laryngo|angio|arthro|dermato|fibro|musculo|naso|naso|oro|retro|trans|chemo|bio)[a-z]{3,}$"
+    r"(?:hyper|hypo|normo|intra|extra|supra|infra|peri|endo|cardio|neuro|gastro|hepato|nephro|osteo"
+    r"|thrombo|pneumo|electro|echo|ultra|micro"
+    r"|macro|immuno|ha?emo|lympho|radio|psycho|cyto|broncho|laryngo|angio|arthro|dermato|fibro|musculo"
+    r"|naso|naso|oro|retro|trans|chemo|bio)[a-z]{3,}$"
 )
-_PREFIX = re.compile(r"(?:non|un|pre|post|re|sub|inter|over|anti|multi|semi|mid|co|dis|mis|under|out|up|down|tele|auto|poly|mono|bi|tri)-?")
+_PREFIX = re.compile(
+    r"(?:non|un|pre|post|re|sub|inter|over|anti|multi|semi|mid|co|dis|mis|under|out|up|down|tele|auto"
+    r"|poly|mono|bi|tri)-?"
+)
 # Letters that have no decomposition into a base letter and a mark.
 _BASE = str.maketrans("łøđðħıŁØĐ", "lodohiLOD") | {ord("æ"): "ae", ord("œ"): "oe", ord("ß"): "ss", ord("þ"): "th"}
 
@@ -65,7 +78,7 @@ class Lexicon(NamedTuple):
         return bool(prefix and len(low) - prefix.end() >= 4 and low[prefix.end() :] in self.words)
 
     def is_allowed(self, low: str) -> bool:
-        """Whether this is a medicine, a state, a language, a short form or another capitalised word that names no one."""
+        """Whether this is a medicine, a state, a short form or another capitalised word that names no one."""
         if low in self.allowed or (low.endswith("s") and low[:-1] in self.allowed):
             return True
         if low in self.eponyms:

@@ -20,7 +20,7 @@ from flujo.deidentifier.findings import Finding
 
 if TYPE_CHECKING:
     import regex
-    from presidio_analyzer import AnalyzerEngine, EntityRecognizer, Pattern
+    from presidio_analyzer import AnalyzerEngine, EntityRecognizer, PatternRecognizer
 
 __all__ = ["PATTERN_SECONDS", "find"]
 
@@ -68,7 +68,9 @@ def find(view: str, extra: Sequence[EntityRecognizer] = ()) -> Iterator[Finding]
     engine = _engine()
     for start, end in _segments(view):
         try:
-            results = engine.analyze(view[start:end], language="en", score_threshold=_THRESHOLD, ad_hoc_recognizers=list(extra) or None)
+            results = engine.analyze(
+                view[start:end], language="en", score_threshold=_THRESHOLD, ad_hoc_recognizers=list(extra) or None
+            )
         except DetectorTimeout:
             raise
         except Exception as error:  # any fault of third-party code means "not analysed"; the error says which
@@ -128,14 +130,16 @@ def _recognizers() -> list[EntityRecognizer]:
     ]
     for recognizer in chosen:
         if isinstance(recognizer, PatternRecognizer):
-            for pattern in recognizer.patterns:
-                _guard(pattern, recognizer)
+            _guard(recognizer)
     return chosen
 
 
-def _guard(pattern: Pattern, recognizer: EntityRecognizer) -> None:
+def _guard(recognizer: PatternRecognizer) -> None:
+    """Puts the guard where Presidio keeps a compiled pattern, under the flags it will ask for."""
     import regex  # comes with presidio-analyzer, see above
 
-    flags = recognizer.global_regex_flags
-    pattern.compiled_with_flags = flags
-    pattern.compiled_regex = _FailClosed(regex.compile(pattern.regex, flags=flags), recognizer.name)
+    state = vars(recognizer)  # Presidio's own annotations are incomplete
+    for pattern in state["patterns"]:
+        flags = state["global_regex_flags"]
+        guarded = _FailClosed(regex.compile(pattern.regex, flags=flags), type(recognizer).__name__)
+        vars(pattern).update(compiled_with_flags=flags, compiled_regex=guarded)

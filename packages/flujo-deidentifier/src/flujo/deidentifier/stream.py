@@ -1,7 +1,7 @@
 """Redaction of a stream: how much may be given out while more text is still to come.
 
-A cut is safe where it is followed by `hold_chars` characters, stands behind white space, and neither lies in a finding nor
-touches one. Everything given out stays known as left context, and its names stay known for the rest of the stream.
+A cut is safe where it is followed by `hold_chars` characters, stands behind white space, and neither lies in a
+finding nor touches one. Everything given out stays known as left context, and its names stay known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class HoldBack:
 
     def __init__(self, detect: Callable[[str, Collection[str]], list[Finding]], hold_chars: int) -> None:
         if hold_chars < 16:
-            raise ConfigurationError(f"hold_chars={hold_chars} is too small", "identifiers leak below 16 characters", "Use 16 or more")
+            raise ConfigurationError(
+                f"hold_chars={hold_chars} is too small", "identifiers leak below 16 characters", "Use 16 or more"
+            )
         self._detect = detect
         self._hold = hold_chars
         self._context = ""
@@ -60,7 +62,9 @@ class HoldBack:
             found, cut = [Finding(base, len(text), "ID", 1.0)], len(text)
         if cut <= base:
             return ""
-        inside = [Finding(max(f.start, base) - base, f.end - base, f.entity, f.score) for f in found if base < f.end <= cut]
+        inside = [
+            Finding(max(f.start, base) - base, f.end - base, f.entity, f.score) for f in found if base < f.end <= cut
+        ]
         released = replace(text[base:cut], inside)
         self._remember(text[base:cut], inside)
         self._pending = text[cut:]
@@ -77,7 +81,9 @@ class HoldBack:
     def _remember(self, released: str, inside: list[Finding]) -> None:
         for finding in inside:
             if finding.entity == "PERSON":
-                self._names.update(word for word in released[finding.start : finding.end].replace("-", " ").split() if len(word) > 2)
+                self._names.update(
+                    word for word in released[finding.start : finding.end].replace("-", " ").split() if len(word) > 2
+                )
 
 
 def _after_space(text: str, base: int, position: int) -> int:

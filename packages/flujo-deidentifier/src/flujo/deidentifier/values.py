@@ -18,7 +18,20 @@ __all__ = ["redact_value"]
 
 T = TypeVar("T")
 # Values that hold no free text. A SecretStr never shows its own; bytes may hold anything and are refused.
-_KEPT = (bool, int, float, complex, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, enum.Enum, uuid.UUID, SecretStr, type(None))
+_KEPT = (
+    bool,
+    int,
+    float,
+    complex,
+    decimal.Decimal,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    enum.Enum,
+    uuid.UUID,
+    SecretStr,
+    type(None),
+)
 
 
 def redact_value(value: T, redact: Callable[[str], str]) -> T:
@@ -38,7 +51,7 @@ def _walk(value: object, redact: Callable[[str], str], path: str) -> object:
     if isinstance(value, Mapping):
         return _mapping(value, redact, path)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_walk(v, redact, f"{path}[{i}]") for i, v in enumerate(value)))
+        return type(value)._make(_walk(v, redact, f"{path}[{i}]") for i, v in enumerate(value))
     if isinstance(value, (list, tuple, set, frozenset)):
         return type(value)(_walk(v, redact, f"{path}[{i}]") for i, v in enumerate(value))
     if isinstance(value, BaseModel):
@@ -67,7 +80,9 @@ def _model(value: BaseModel, redact: Callable[[str], str], path: str) -> BaseMod
     if all(new[name] is old[name] or new[name] == old[name] for name in names):
         return value
     copy = value.model_copy(update=new)
-    type(value).__pydantic_validator__.validate_python(copy.model_dump(round_trip=True, warnings=False), by_alias=False, by_name=True)
+    type(value).__pydantic_validator__.validate_python(
+        copy.model_dump(round_trip=True, warnings=False), by_alias=False, by_name=True
+    )
     return copy
 
 

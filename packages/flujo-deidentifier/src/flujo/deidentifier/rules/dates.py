@@ -18,9 +18,12 @@ _SHORT = r"jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec"
 _LONG = r"january|february|march|april|may|june|july|august|september|october|november|december"
 # The months of the languages in which European records reach English readers, where they differ from English ones.
 _FOREIGN = (
-    r"januar|jänner|februar|märz|maerz|mai|juni|juli|oktober|dezember|janvier|f[ée]vrier|mars|avril|juin|juillet|ao[ûu]t|septembre|octobre|novembre"
-    r"|d[ée]cembre|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre|gennaio|febbraio|aprile|maggio"
-    r"|giugno|luglio|settembre|ottobre|dicembre|januari|februari|maart|mei|augustus|janeiro|fevereiro|mar[çc]o|maio|junho|julho|setembro|outubro"
+    r"januar|jänner|februar|märz|maerz|mai|juni|juli|oktober|dezember|janvier|f[ée]vrier|mars|avril"
+    r"|juin|juillet|ao[ûu]t|septembre|octobre|novembre"
+    r"|d[ée]cembre|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre"
+    r"|diciembre|gennaio|febbraio|aprile|maggio"
+    r"|giugno|luglio|settembre|ottobre|dicembre|januari|februari|maart|mei|augustus|janeiro|fevereiro"
+    r"|mar[çc]o|maio|junho|julho|setembro|outubro"
     r"|novembro|dezembro"
 )
 MONTH = rf"(?:{_LONG}|{_FOREIGN}|(?:{_SHORT})\b\.?)"
@@ -30,18 +33,34 @@ _DAY = r"(?:[12]\d|3[01]|0?[1-9])"
 _MON = r"(?:1[0-2]|0?[1-9])"
 _TH = r"(?:st|nd|rd|th)"
 _ORDINAL_WORD = (
-    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth|fourteenth|fifteenth|sixteenth|seventeenth"
-    r"|eighteenth|nineteenth|twentieth|thirtieth|(?:twenty|thirty)[ -](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth))"
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth"
+    r"|fourteenth|fifteenth|sixteenth|seventeenth"
+    r"|eighteenth|nineteenth|twentieth|thirtieth|(?:twenty|thirty)[ -](?:first|second|third|fourth"
+    r"|fifth|sixth|seventh|eighth|ninth))"
 )
 _TIME = r"(?:[T ,]{1,2}(?:at )?\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?: ?[ap]\.?m\b\.?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
 _WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?<!\w)(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri)\b\.?)"
 _RANGE = rf"(?:\s?(?:-|to|through|thru|until|and|&|,|/)\s?{_DAY}{_TH}?(?!\d|:|/\d))"
-_BEFORE = r"(?:on|since|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started|stopped|seen|visit|admitted|discharged|due|labs?|drawn|cultures?|collected|noted|ordered|scheduled|appt|surgery|procedure|performed|repeat|last|done|fell|returned|given|began|resolved|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of)"
-_SCORE = re.compile(r"pain|strength|motor|score|scale|grade|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati|bilaterally|power|muscle|intensity|gcs|coma|mmse|moca|phq|gad|nihss|vision|visual|acuity|snellen|tabs?|tablets?|cups?|scored?|rating|rated|rates|points|times|pack|teaspoon|inch|of the|mcburney|nyha|audit|cage|questions|correct|recall|delayed|items|pulses", re.I)
+_BEFORE = (
+    r"(?:on|since|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started"
+    r"|stopped|seen|visit|admitted|discharged|due|labs?|drawn|cultures?|collected|noted|ordered"
+    r"|scheduled|appt|surgery|procedure|performed|repeat|last|done|fell|returned|given|began|resolved"
+    r"|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of)"
+)
+_SCORE = re.compile(
+    r"pain|strength|motor|score|scale|grade|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati"
+    r"|bilaterally|power|muscle|intensity|gcs|coma|mmse|moca|phq|gad|nihss|vision|visual|acuity"
+    r"|snellen|tabs?|tablets?|cups?|scored?|rating|rated|rates|points|times|pack|teaspoon|inch|of the"
+    r"|mcburney|nyha|audit|cage|questions|correct|recall|delayed|items|pulses",
+    re.I,
+)
 _HOLIDAY = (
-    r"(?:christmas(?: eve| day)?|thanksgiving(?: day)?|easter(?: sunday| monday)?|halloween|new year'?s?(?:'s)?(?: eve| day)|memorial day|labor day"
-    r"|independence day|(?:fourth|4th) of july|valentine'?s day|veterans day|columbus day|mother'?s day|father'?s day|st\.? patrick'?s day"
-    r"|martin luther king(?: jr\.?)? day|mlk day|presidents'? day|good friday|hanukkah|diwali|ramadan|eid(?: al-\w+)?|passover|yom kippur|rosh hashanah|boxing day)"
+    r"(?:christmas(?: eve| day)?|thanksgiving(?: day)?|easter(?: sunday| monday)?|halloween"
+    r"|new year'?s?(?:'s)?(?: eve| day)|memorial day|labor day"
+    r"|independence day|(?:fourth|4th) of july|valentine'?s day|veterans day|columbus day"
+    r"|mother'?s day|father'?s day|st\.? patrick'?s day"
+    r"|martin luther king(?: jr\.?)? day|mlk day|presidents'? day|good friday|hanukkah|diwali|ramadan"
+    r"|eid(?: al-\w+)?|passover|yom kippur|rosh hashanah|boxing day)"
 )
 
 
@@ -75,48 +94,120 @@ def _no_score(match: re.Match[str]) -> bool:
 
 
 _NUMERIC = (
-    compile_rule("DATE", 0.98, rf"(?<![\d.])(?:1[89]|20)\d\d([-/.])(?P<a>\d{{1,2}})\1(?P<b>\d{{1,2}})(?!\d){_TIME}", _plausible),
-    compile_rule("DATE", 0.95, rf"(?<![\d./-])(?P<a>\d{{1,2}}) ?([-/.]) ?(?P<b>\d{{1,2}}) ?\2 ?(?:{_YEAR}|'?\d\d)(?![\d/]|[.-]\d){_TIME}", _plausible),
+    compile_rule(
+        "DATE", 0.98, rf"(?<![\d.])(?:1[89]|20)\d\d([-/.])(?P<a>\d{{1,2}})\1(?P<b>\d{{1,2}})(?!\d){_TIME}", _plausible
+    ),
+    compile_rule(
+        "DATE",
+        0.95,
+        rf"(?<![\d./-])(?P<a>\d{{1,2}}) ?([-/.]) ?(?P<b>\d{{1,2}}) ?\2 ?(?:{_YEAR}|'?\d\d)(?![\d/]" rf"|[.-]\d){_TIME}",
+        _plausible,
+    ),
     compile_rule("DATE", 0.9, rf"(?<![\d./-])(?P<a>\d{{1,2}}) (?P<b>\d{{1,2}}) {_YEAR}(?!\d){_TIME}", _plausible),
-    compile_rule("DATE", 0.9, r"(?<![\d.])(?:19|20)\d\d(?P<m>\d\d)(?P<d>\d\d)(?:T?[0-2]\d[0-5]\d(?:[0-5]\d(?:\.\d{1,6})?)?(?:Z|[+-]\d{4})?)?(?!\d)", _compact),
+    compile_rule(
+        "DATE",
+        0.9,
+        r"(?<![\d.])(?:19|20)\d\d(?P<m>\d\d)(?P<d>\d\d)(?:T?[0-2]\d[0-5]\d(?:[0-5]\d(?:\.\d{1,6})?)?(?:Z"
+        r"|[+-]\d{4})?)?(?!\d)",
+        _compact,
+    ),
     compile_rule("DATE", 0.9, rf"(?<![\d./-])(?:0?[1-9]|1[0-2])[/-]{_YEAR}(?![\d/-])"),
     compile_rule("DATE", 0.9, rf"(?<![\d./-]){_YEAR}[/-](?:0[1-9]|1[0-2])(?![\d/-])"),
-    compile_rule("DATE", 0.9, r"\b(?:exp(?:ir(?:es|y|ation)(?: date)?)?)[\s.:]{0,3}(?P<value>(?:0?[1-9]|1[0-2])/\d\d)(?!\d)"),
+    compile_rule(
+        "DATE", 0.9, r"\b(?:exp(?:ir(?:es|y|ation)(?: date)?)?)[\s.:]{0,3}(?P<value>(?:0?[1-9]|1[0-2])/\d\d)(?!\d)"
+    ),
     compile_rule("DATE", 0.8, r"(?<![\w./%-])(?P<left>\d{1,2})/(?P<right>\d{1,2})(?![\w/%]|\.\d)", _month_day),
     compile_rule("DATE", 0.75, rf"\b{_BEFORE}[ :(]{{1,2}}(?P<value>{_MON}/{_DAY})(?![\w/%]|\.\d)", _no_score),
-    compile_rule("DATE", 0.75, rf"\b{_BEFORE}[ :(]{{1,2}}{_MON}/{_DAY} ?(?:-|to|and|through|,) ?(?P<value>{_MON}/{_DAY})(?![\w/%]|\.\d)", _no_score),
+    compile_rule(
+        "DATE",
+        0.75,
+        rf"\b{_BEFORE}[ :(]{{1,2}}{_MON}/{_DAY} ?(?:-|to|and|through|,) ?(?P<value>{_MON}/{_DAY})(?![\w/%]" r"|\.\d)",
+        _no_score,
+    ),
     compile_rule("DATE", 0.7, rf"(?m)^[ \t*-]{{0,4}}(?P<value>{_MON}/{_DAY})(?= ?[:-] |:|\t| {{2}}|\|)", _no_score),
-    compile_rule("DATE", 0.8, rf"(?m)\b(?:dob|date of birth|birth ?date|born(?: on)?|d\.o\.b\.?|dod|date)\b[\s:.=#-]{{0,4}}(?P<value>\d{{1,2}}[-/. ]\d{{1,2}}(?:[-/. ]\d{{2,4}})?)(?!\d)"),
-    compile_rule("DATE", 0.8, r"\b(?:on|since|from|to|until|by|am|vom|bis|ab|seit|le|du|au) (?P<value>(?:0[1-9]|[12]\d|3[01])\.(?:0[1-9]|1[0-2])\.)(?!\d)"),
+    compile_rule(
+        "DATE",
+        0.8,
+        r"(?m)\b(?:dob|date of birth|birth ?date|born(?: on)?|d\.o\.b\.?|dod"
+        r"|date)\b[\s:.=#-]{0,4}(?P<value>\d{1,2}[-/. ]\d{1,2}(?:[-/. ]\d{2,4})?)(?!\d)",
+    ),
+    compile_rule(
+        "DATE",
+        0.8,
+        r"\b(?:on|since|from|to|until|by|am|vom|bis|ab|seit|le|du|au) (?P<value>(?:0[1-9]|[12]\d"
+        r"|3[01])\.(?:0[1-9]|1[0-2])\.)(?!\d)",
+    ),
     compile_rule("DATE", 0.8, r"\bQ[1-4][ /-](?:19|20)\d\d\b"),
 )
 _NAMED = (
     compile_rule(
         "DATE",
         0.97,
-        rf"(?:\b(?:{_WEEKDAY})[., ]{{1,3}}(?:the )?)?(?<![\w.]){MONTH}[ .-]{{0,2}}{_DAY}{_TH}?\b(?!:\d|/\d){_RANGE}{{0,3}}(?:(?:\s?,\s?|[ -]|,? of )(?:{_YEAR}|'\d\d|(?<=-)\d\d)(?!\d))?{_TIME}",
+        rf"(?:\b(?:{_WEEKDAY})[., ]{{1,3}}(?:the )?)?(?<![\w.]){MONTH}[ .-]{{0,2}}{_DAY}{_TH}?\b(?!:\d"
+        rf"|/\d){_RANGE}{{0,3}}(?:(?:\s?,\s?|[ -]|,? of )(?:{_YEAR}|'\d\d|(?<=-)\d\d)(?!\d))?{_TIME}",
     ),
     compile_rule(
         "DATE",
         0.97,
-        rf"(?:\b(?:{_WEEKDAY})[., ]{{1,3}}(?:the )?)?(?<![\d.:/])(?:{_DAY}{_TH}?{_RANGE}{{0,2}})[. -]{{0,2}}(?:of |de |day of )?{MONTH}(?![a-z])(?:[ ,.-]{{0,2}}(?:de )?{_ANY_YEAR}(?![\d/:]))?{_TIME}",
+        rf"(?:\b(?:{_WEEKDAY})[., ]{{1,3}}(?:the )?)?(?<![\d.:/])(?:{_DAY}{_TH}?{_RANGE}{{0,2}})[. "
+        rf"-]{{0,2}}(?:of |de |day of )?{MONTH}(?![a-z])(?:[ ,.-]{{0,2}}(?:de )?{_ANY_YEAR}(?![\d/:]))"
+        rf"?{_TIME}",
     ),
     compile_rule("DATE", 0.95, rf"(?<![\w.]){MONTH}(?:,? of|,| de|[-/])? ?(?:{_YEAR}|'\d\d)(?!\d)"),
     compile_rule("DATE", 0.95, rf"\b{_YEAR}[ -]{MONTH}(?:[ -]{_DAY}(?!\d))?(?![a-z])"),
-    compile_rule("DATE", 0.9, rf"\b(?:{_LONG})(?: the)? {_ORDINAL_WORD}\b(?:,? (?:{_YEAR}|two thousand[a-z -]{{0,20}}|nineteen[ -][a-z -]{{3,20}}))?"),
-    compile_rule("DATE", 0.9, rf"\b{_ORDINAL_WORD} (?:day )?of (?:{_LONG})\b(?:,? (?:{_YEAR}|two thousand[a-z -]{{0,20}}|nineteen[ -][a-z -]{{3,20}}))?"),
-    compile_rule("DATE", 0.85, r"(?<![\w.-])(?:January|February|April|June|July|August|September|October|November|December|JANUARY|FEBRUARY|APRIL|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER)(?![\w])", case=True),
+    compile_rule(
+        "DATE",
+        0.9,
+        rf"\b(?:{_LONG})(?: the)? {_ORDINAL_WORD}\b(?:,? (?:{_YEAR}|two thousand[a-z -]{{0,20}}"
+        r"|nineteen[ -][a-z -]{3,20}))?",
+    ),
+    compile_rule(
+        "DATE",
+        0.9,
+        rf"\b{_ORDINAL_WORD} (?:day )?of (?:{_LONG})\b(?:,? (?:{_YEAR}|two thousand[a-z -]{{0,20}}"
+        r"|nineteen[ -][a-z -]{3,20}))?",
+    ),
     compile_rule(
         "DATE",
         0.85,
-        r"\b(?:[Ii]n|[Ss]ince|[Oo]f|[Ll]ast|[Nn]ext|[Tt]his|[Uu]ntil|[Tt]ill|[Bb]y|[Dd]uring|[Mm]id|[Ee]arly|[Ll]ate|[Ff]rom|[Tt]o|[Tt]hrough|[Bb]efore|[Aa]fter|[Pp]ast|[Aa]round|[Aa]nd|[Ee]ach|[Ee]very)[ -](?P<value>March|May|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)(?!\w)",
+        r"(?<![\w.-])(?:January|February|April|June|July|August|September|October|November|December"
+        r"|JANUARY|FEBRUARY|APRIL|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER)(?![\w])",
         case=True,
     ),
-    compile_rule("DATE", 0.8, r"(?<![\w.])(?:March|May)(?=[ -](?:to|through|until|and|or|and)[ -](?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))", case=True),
-    compile_rule("DATE", 0.8, r"(?<=[a-z,] )March(?= (?:he|she|they|and|with|when|for|after|but|the)\b|[.,;)])", case=True),
-    compile_rule("DATE", 0.8, rf"\b(?:on|by|until|since|from|before|after|for|of) the (?P<value>(?:[12]?\d|3[01]){_TH})(?! (?:percentile|visit|day|time|episode|dose|admission|attempt|degree|rib|toe|finger|digit|metatarsal|metacarpal|nerve|ventricle|floor|cervical|lumbar|thoracic|intercostal|week|month|year|hour|cranial|postoperative))\b"),
+    compile_rule(
+        "DATE",
+        0.85,
+        r"\b(?:[Ii]n|[Ss]ince|[Oo]f|[Ll]ast|[Nn]ext|[Tt]his|[Uu]ntil|[Tt]ill|[Bb]y|[Dd]uring|[Mm]id"
+        r"|[Ee]arly|[Ll]ate|[Ff]rom|[Tt]o|[Tt]hrough|[Bb]efore|[Aa]fter|[Pp]ast|[Aa]round|[Aa]nd|[Ee]ach"
+        r"|[Ee]very)[ -](?P<value>March|May|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)(?!\w)",
+        case=True,
+    ),
+    compile_rule(
+        "DATE",
+        0.8,
+        r"(?<![\w.])(?:March|May)(?=[ -](?:to|through|until|and|or|and)[ -](?:Jan|Feb|Mar|Apr|May|Jun|Jul"
+        r"|Aug|Sep|Oct|Nov|Dec))",
+        case=True,
+    ),
+    compile_rule(
+        "DATE", 0.8, r"(?<=[a-z,] )March(?= (?:he|she|they|and|with|when|for|after|but|the)\b|[.,;)])", case=True
+    ),
+    compile_rule(
+        "DATE",
+        0.8,
+        r"\b(?:on|by|until|since|from|before|after|for|of) the (?P<value>(?:[12]?\d"
+        rf"|3[01]){_TH})(?! (?:percentile|visit|day|time|episode|dose|admission|attempt|degree|rib|toe"
+        r"|finger|digit|metatarsal|metacarpal|nerve|ventricle|floor|cervical|lumbar|thoracic|intercostal"
+        r"|week|month|year|hour|cranial|postoperative))\b",
+    ),
     compile_rule("DATE", 0.8, r"(?<!\w)(?:mon|tues|wednes|thurs|fri|satur|sun)days?(?!\w)"),
-    compile_rule("DATE", 0.8, r"(?<![\w.])(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri|Sat|Sun)(?=[ ,.]{1,2}(?:\d|at\b|[ap]m\b|morning|afternoon|evening))", case=True),
+    compile_rule(
+        "DATE",
+        0.8,
+        r"(?<![\w.])(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri|Sat|Sun)(?=[ ,.]{1,2}(?:\d|at\b|[ap]m\b|morning"
+        r"|afternoon|evening))",
+        case=True,
+    ),
     compile_rule("DATE", 0.8, rf"\b{_HOLIDAY}(?!\w)(?: (?:19|20)\d\d)?"),
     compile_rule("DATE", 0.8, r"\b(?:spring|summer|fall|autumn|winter)(?: of|,)? (?:19|20)\d\d\b"),
 )

@@ -18,50 +18,65 @@ __all__ = ["find"]
 _LINK = r"(?:number|num|nos?|nbr|nr|code|id(?:entifier|entification)?|#)"
 _GAP = r"[\"'*_]{0,3}\s{0,3}(?:[:=#.-]|is\b|was\b|\|)?\s{0,3}[\"'*_(]{0,3}"
 _OPTIONAL = rf"(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{0,3}}{_GAP}"
-_REQUIRED = rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}|[\"'*_]{{0,3}}\s{{0,2}}[:=#]\s{{0,3}}[\"'*_(]{{0,3}})"
+_REQUIRED = rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}" r"|[\"'*_]{0,3}\s{0,2}[:=#]\s{0,3}[\"'*_(]{0,3})"
 _VALUE = (
-    r"(?P<value>(?:[A-Z]{1,4} (?=\d))?(?=[A-Z\d./_-]{0,24}\d)(?:(?:[A-Z]{1,3}-?)?\d{1,5}(?: \d{2,5}){1,5}(?![\d/-])|[A-Z\d](?:[A-Z\d]|[./_-](?=[A-Z\d])){1,40}))(?!\w)"
+    r"(?P<value>(?:[A-Z]{1,4} (?=\d))?(?=[A-Z\d./_-]{0,24}\d)(?:(?:[A-Z]{1,3}-?)?\d{1,5}(?: \d{2,5})"
+    r"{1,5}(?![\d/-])|[A-Z\d](?:[A-Z\d]|[./_-](?=[A-Z\d])){1,40}))(?!\w)"
 )
 
 # entity, cues that are enough by themselves, cues that need a link
 _CUES: tuple[tuple[str, str, str], ...] = (
     (
         "MRN",
-        r"mrns?|m\.r\.n\.?|mr ?#|med(?:ical)?[ ._-]?rec(?:ord)?s?|umrn|urn|nhs|nhi|chi|empi|csn|har|fin(?= ?[#:])|pat(?:ient)?[ _-]?id|pt[ _-]?id|pid",
-        r"mr|chart|patient|pt|hospital|hosp|unit|encounter|visit|admission|episode|registration|case|file|folder|health record|ehr|emr",
+        r"mrns?|m\.r\.n\.?|mr ?#|med(?:ical)?[ ._-]?rec(?:ord)?s?|umrn|urn|nhs|nhi|chi|empi|csn|har"
+        r"|fin(?= ?[#:])|pat(?:ient)?[ _-]?id|pt[ _-]?id|pid",
+        r"mr|chart|patient|pt|hospital|hosp|unit|encounter|visit|admission|episode|registration|case|file"
+        r"|folder|health record|ehr|emr",
     ),
     (
         "HEALTH_PLAN_ID",
         r"hicn|mbi|medicaid|medicare|subscriber|beneficiary|prior auth(?:orization)?|pre-?auth(?:orization)?|policy",
-        r"member(?:ship)?|group|grp|plan|insur(?:ance|ed)|ins|health plan|payer|payor|claim|clm|auth(?:orization)?|referral|prescription|rx|benefits?|carrier|coverage",
+        r"member(?:ship)?|group|grp|plan|insur(?:ance|ed)|ins|health plan|payer|payor|claim|clm"
+        r"|auth(?:orization)?|referral|prescription|rx|benefits?|carrier|coverage",
     ),
     (
         "ACCOUNT",
         r"acct|a/c|account|routing|iban|sort code|swift|invoice|tax id|tin|ein",
-        r"bank|bill(?:ing)?|guarantor|payment|checking|savings|statement|receipt|transaction|customer|client|ledger|deposit|wire|cvv|cvc|card",
+        r"bank|bill(?:ing)?|guarantor|payment|checking|savings|statement|receipt|transaction|customer"
+        r"|client|ledger|deposit|wire|cvv|cvc|card",
     ),
     (
         "LICENSE",
         r"dea|npi|passport|driver'?s? licen[cs]e|dl ?#|gmc|nmc|upin|state licen[cs]e|medical licen[cs]e|visa ?#",
-        r"licen[cs]e|lic|certificate|certification|cert|permit|credential|dl|board|visa|green card|alien registration|birth certificate",
+        r"licen[cs]e|lic|certificate|certification|cert|permit|credential|dl|board|visa|green card"
+        r"|alien registration|birth certificate",
     ),
     (
         "VEHICLE_ID",
-        r"vin|(?:licen[cs]e|number|vehicle|car|truck|motorcycle|registration) (?:plates?|tags?)|plates?(?= ?[:#]| (?:number|no))",
+        r"vin|(?:licen[cs]e|number|vehicle|car|truck|motorcycle|registration) (?:plates?|tags?)"
+        r"|plates?(?= ?[:#]| (?:number|no))",
         r"plates?|vehicle|tag",
     ),
     (
         "DEVICE_ID",
         r"s/n|serial|imei|imsi|meid|udi|iccid|device id|mac address|(?:gtin|sn)(?= ?[:#])",
-        r"device|implant|pacemaker|icd|generator|lead|pump|valve|stent|prosthesis|model|ref|sensor|monitor|machine|asset|equipment|sn",
+        r"device|implant|pacemaker|icd|generator|lead|pump|valve|stent|prosthesis|model|ref|sensor|monitor"
+        r"|machine|asset|equipment|sn",
     ),
-    ("BIOMETRIC_ID", r"biometric|fingerprint|voice ?print|face ?id|retina(?:l)? scan|iris scan|palm ?print|dna profile", r"template|scan"),
+    (
+        "BIOMETRIC_ID",
+        r"biometric|fingerprint|voice ?print|face ?id|retina(?:l)? scan|iris scan|palm ?print|dna profile",
+        r"template|scan",
+    ),
     (
         "ID",
-        r"accession|acc ?#|acn|specimen|requisition|confirmation|tracking|badge|student id|employee id|barcode|dictation|national id|tax file|dossier"
+        r"accession|acc ?#|acn|specimen|requisition|confirmation|tracking|badge|student id|employee id"
+        r"|barcode|dictation|national id|tax file|dossier"
         r"|docket|user ?(?:name|id)|login|transcription",
-        r"order|sample|study|report|document|doc|reference|ticket|employee|student|staff|slide|block|job|record|lab|req|event|incident|subject|participant|trial"
-        r"|enrollment|randomi[sz]ation|req(?:uest)?|session|military|service|veteran|prisoner|inmate|court|police|cad|run|trip|unit|donor|cassette|image|exam|id",
+        r"order|sample|study|report|document|doc|reference|ticket|employee|student|staff|slide|block|job"
+        r"|record|lab|req|event|incident|subject|participant|trial"
+        r"|enrollment|randomi[sz]ation|req(?:uest)?|session|military|service|veteran|prisoner|inmate|court"
+        r"|police|cad|run|trip|unit|donor|cassette|image|exam|id",
     ),
 )
 
@@ -81,7 +96,11 @@ def _value_is_long(match: re.Match[str]) -> bool:
 
 
 # Values that follow such words without being anybody's number: dates are found elsewhere, doses and codes may stay.
-_CLINICAL = re.compile(r"\d{1,4}(?:\.\d+)?(?:mg|mcg|g|kg|ml|cm|mm|units?|h|hrs?|days?|yo|am|pm|th|st|nd|rd)|(?:19|20)\d\d|\d{1,3}/\d{1,3}|\d\.\d{1,2}", re.I)
+_CLINICAL = re.compile(
+    r"\d{1,4}(?:\.\d+)?(?:mg|mcg|g|kg|ml|cm|mm|units?|h|hrs?|days?|yo|am|pm|th|st|nd|rd)|(?:19|20)\d\d"
+    r"|\d{1,3}/\d{1,3}|\d\.\d{1,2}",
+    re.I,
+)
 
 _CUED = tuple(
     rule
@@ -113,7 +132,10 @@ def _is_card(match: re.Match[str]) -> bool:
     return 12 <= digits(match[0]) <= 19 and luhn(match[0])
 
 
-_UNIT = r"(?!\s{0,2}(?:mg|mcg|ug|ng|g|kg|ml|l|iu|units?|cells|copies|cfu|/|kcal|colonies|rbc|wbc|x10|%|per\b|steps|dollars|usd))"
+_UNIT = (
+    r"(?!\s{0,2}(?:mg|mcg|ug|ng|g|kg|ml|l|iu|units?|cells|copies|cfu|/|kcal|colonies|rbc|wbc|x10|%"
+    r"|per\b|steps|dollars|usd))"
+)
 _SHAPED = (
     compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])"),
     compile_rule("SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)"),
@@ -121,27 +143,47 @@ _SHAPED = (
         "SSN",
         0.98,
         r"\b(?:ss[#n]?|s\.s\.n\.?|soc(?:ial)?(?:[ -]sec(?:urity)?)?)(?:[ _-]{0,2}(?:number|num|no|#))?\.?[\s:=#*-]{0,4}"
-        r"(?:(?:is|ending(?: in)?|ends in|last (?:4|four)(?: digits)?(?: of)?)[\s:]{0,2}){0,2}(?P<value>\d(?:[ .-]?\d){3,8})(?!\d)",
+        r"(?:(?:is|ending(?: in)?|ends in|last (?:4"
+        r"|four)(?: digits)?(?: of)?)[\s:]{0,2}){0,2}(?P<value>\d(?:[ .-]?\d){3,8})(?!\d)",
     ),
     compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card),
     compile_rule("CARD", 0.9, r"\b(?:cvv2?|cvc2?|cid|security code)[\s:=#]{1,3}(?P<value>\d{3,4})(?!\d)"),
-    compile_rule("CARD", 0.9, r"\b(?:visa|mastercard|amex|card)(?: card)?,? (?:ending|ends|last (?:4|four))(?: in| digits)?[\s:]{1,3}(?P<value>\d{4})(?!\d)"),
-    compile_rule("VEHICLE_ID", 0.95, r"(?<![A-Z\d])(?=[A-Z\d]{0,16}\d)(?=[\d]{0,16}[A-Z])[A-HJ-NPR-Z\d]{17}(?![A-Z\d])", case=True),
+    compile_rule(
+        "CARD",
+        0.9,
+        r"\b(?:visa|mastercard|amex|card)(?: card)?,? (?:ending|ends|last (?:4|four))(?: in"
+        r"| digits)?[\s:]{1,3}(?P<value>\d{4})(?!\d)",
+    ),
+    compile_rule(
+        "VEHICLE_ID",
+        0.95,
+        r"(?<![A-Z\d])(?=[A-Z\d]{0,16}\d)(?=[\d]{0,16}[A-Z])[A-HJ-NPR-Z\d]{17}(?![A-Z\d])",
+        case=True,
+    ),
     compile_rule(
         "VEHICLE_ID",
         0.9,
-        r"\b(?:plates?|licen[cs]e tag)\b(?: (?:numbers?|no\.?|for \w+|on \w+ \w+|of \w+|reads?|is|was)){0,3}[\s:#]{1,3}(?:[A-Z]{2} )?(?P<value>(?=[A-Z -]{0,8}\d|\d)[A-Z\d]{1,4}[ -]?[A-Z\d]{2,5})(?!\w)",
+        r"\b(?:plates?|licen[cs]e tag)\b(?: (?:numbers?|no\.?|for \w+|on \w+ \w+|of \w+|reads?|is"
+        r"|was)){0,3}[\s:#]{1,3}(?:[A-Z]{2} )?(?P<value>(?=[A-Z -]{0,8}\d"
+        r"|\d)[A-Z\d]{1,4}[ -]?[A-Z\d]{2,5})(?!\w)",
         lambda m: digits(m["value"]) >= 1,
     ),
     compile_rule("DEVICE_ID", 0.95, r"\(01\)\d{14}(?:\(\d{2}\)[\w-]{1,20}){0,5}"),
     compile_rule("DEVICE_ID", 0.9, r"\(21\)(?P<value>[\w-]{4,20})"),
     compile_rule("ID", 0.6, r"(?<![\w.-])[A-Z]{1,6}[-/]?\d[A-Z\d/-]{3,28}(?<![-/])(?![\w-])", _mixed, case=True),
-    compile_rule("ID", 0.6, r"(?<![\w.-])\d{1,12}[-/]?[A-Z]{1,4}[-/]?\d[A-Z\d/-]{2,24}(?<![-/])(?![\w-])", _mixed, case=True),
+    compile_rule(
+        "ID", 0.6, r"(?<![\w.-])\d{1,12}[-/]?[A-Z]{1,4}[-/]?\d[A-Z\d/-]{2,24}(?<![-/])(?![\w-])", _mixed, case=True
+    ),
     compile_rule("ID", 0.6, r"(?<![\w.,/+-])\d{6}(?![\w/]|[.,-]\d)" + _UNIT, _not_round),
     compile_rule("ID", 0.7, r"(?<![\w.,/+-])\d{7,}(?![\d/]|[.,-]\d)" + _UNIT),
     compile_rule("ID", 0.6, r"(?<![\w./-])\d{1,10}(?:[-/]\d{1,10}){1,5}(?![\w/-])", lambda m: digits(m[0]) >= 9),
     compile_rule("ID", 0.6, r"(?<![\w.,/-])\d{2,4}(?: \d{2,4}){2,5}(?![\w/-]|[.,]\d)", lambda m: digits(m[0]) >= 8),
-    compile_rule("ID", 0.8, r"(?<![\w.-])[\w.-]{1,100}\.(?:jpe?g|png|gif|tiff?|bmp|heic|dcm|dicom|pdf|docx?|xlsx?|rtf|mp[34]|mov|wav|m4a|avi|zip|hl7)(?!\w)"),
+    compile_rule(
+        "ID",
+        0.8,
+        r"(?<![\w.-])[\w.-]{1,100}\.(?:jpe?g|png|gif|tiff?|bmp|heic|dcm|dicom|pdf|docx?|xlsx?|rtf|mp[34]"
+        r"|mov|wav|m4a|avi|zip|hl7)(?!\w)",
+    ),
     compile_rule("ID", 0.6, r"(?<!\w)#\s?(?P<value>[A-Z]{0,3}-?\d{4,20}(?:-\d{1,8}){0,3})(?!\w)", case=True),
 )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page
-from flujo.deidentifier.rules.vocabulary import CREDENTIALS, NOT_NAMES, PARTICLES, RELATIONS, TITLES
+from flujo.deidentifier.rules.vocabulary import BOTH, CREDENTIALS, NOT_NAMES, PARTICLES, RELATIONS, TITLES
 
 __all__ = ["adjoining", "announced", "initials", "take"]
 
@@ -14,33 +14,47 @@ _VOWELS = frozenset("aeiouy")
 
 _TITLE_CUE = re.compile(rf"(?<![\w-])(?:{TITLES})\b\.?[ \t]{{1,3}}", re.IGNORECASE)
 _RELATION_CUE = re.compile(
-    rf"(?<![\w-])(?:{RELATIONS})s?\b(?:'s name(?: is)?|,? (?:named|is named|called|whose name is|name is|name:)|,| is| -|:)?[ \t]{{0,2}}[\"'(]?", re.IGNORECASE
+    rf"(?<![\w-])(?:{RELATIONS})s?\b(?:'s name(?: is)?|,? (?:named|is named|called|whose name is"
+    r"|name is|name:)|,| is| -|:)?[ \t]{0,2}[\"'(]?",
+    re.IGNORECASE,
 )
 _STRONG_CUE = re.compile(
-    r"(?<![\w-])(?:dear|hi|hello|hey|named|name is|name was|my name's|nicknamed|goes by|prefers? to be called|likes to be called|a\.?k\.?a\.?|n[ée]e|formerly|(?:best|kind|warm)? ?regards|sincerely(?: yours)?|yours(?: truly| sincerely| faithfully)?"
+    r"(?<![\w-])(?:dear|hi|hello|hey|named|name is|name was|my name's|nicknamed|goes by"
+    r"|prefers? to be called|likes to be called|a\.?k\.?a\.?|n[ée]e|formerly|(?:best|kind"
+    r"|warm)? ?regards|sincerely(?: yours)?|yours(?: truly| sincerely| faithfully)?"
     r"|respectfully|thank you|thanks|many thanks|cheers|signed|/s/|s/|e-signed(?: by)?|signature)[,:]?\s{1,4}[\"'(]?",
     re.IGNORECASE,
 )
 _WEAK_CUE = re.compile(
-    r"(?<![\w-])(?:by|with|per|via|from|to|for|and|called|paged|told|informed|notified|contacted|saw|sees|met|asked|cc|attn|d/w|w/|signed out to|care of|c/o|re|of)[:.]?[ \t]{1,3}[\"'(]?",
+    r"(?<![\w-])(?:by|with|per|via|from|to|for|and|called|paged|told|informed|notified|contacted|saw"
+    r"|sees|met|asked|cc|attn|d/w|w/|signed out to|care of|c/o|re|of)[:.]?[ \t]{1,3}[\"'(]?",
     re.IGNORECASE,
 )
 _CREDENTIAL = re.compile(
-    r"(?:,[ \t]{0,2}|[ \t]{1,2})(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?\s?D|Pharm\.?D|L\.?C\.?S\.?W|LMSW|MSW|LPN|LVN|CRNA|D\.?D\.?S|DMD|DPM|D\.?P\.?T|PT|OT|OTR(?:/L)?|RPh|FNP(?:-[A-Z]{1,2})?|APRN|ARNP|CNM"
-    r"|MBBS|MBChB|FRC[SP]|MRCP|FAC[SPC]|FAAP|MPH|MSN|BSN|RD|RDN|LMFT|PsyD|CMA|EMT(?:-P)?|CNA|RRT|SLP|CCC-SLP|DNP|CNP|PMHNP|AGNP|LPC|OD|Jr|Sr|Esq)\b\.?"
+    r"(?:,[ \t]{0,2}|[ \t]{1,2})(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?\s?D|Pharm\.?D"
+    r"|L\.?C\.?S\.?W|LMSW|MSW|LPN|LVN|CRNA|D\.?D\.?S|DMD|DPM|D\.?P\.?T|PT|OT|OTR(?:/L)?|RPh"
+    r"|FNP(?:-[A-Z]{1,2})?|APRN|ARNP|CNM"
+    r"|MBBS|MBChB|FRC[SP]|MRCP|FAC[SPC]|FAAP|MPH|MSN|BSN|RD|RDN|LMFT|PsyD|CMA|EMT(?:-P)?|CNA|RRT|SLP"
+    r"|CCC-SLP|DNP|CNP|PMHNP|AGNP|LPC|OD|Jr|Sr|Esq)\b\.?"
 )
-_AGE_CUE = re.compile(r"(?:,? (?:is|was) an? |, (?:an? )?|,? \(?)(?:\d{1,3}|[a-z]+ty)(?:[ -]{0,2}(?:years?|yrs?|yo\b|y/o|y\.o)|[ ]?[MF]\b)")
+_AGE_CUE = re.compile(
+    r"(?:,? (?:is|was) an? |, (?:an? )?|,? \(?)(?:\d{1,3}|[a-z]+ty)(?:[ -]{0,2}(?:years?|yrs?|yo\b|y/o"
+    r"|y\.o)|[ ]?[MF]\b)"
+)
 _IN_APPOSITION = re.compile(rf"(?:, ?| \()(?:(?:his|her|their|the|patient's|pt's) )*(?:{RELATIONS})\b", re.IGNORECASE)
 _INITIALS = re.compile(
-    r"\b(?:[Pp]atient|[Pp]t|[Rr]esident|[Cc]lient|[Ii]nitials|[Mm]rs?|[Mm]s|by|with|of)\b[.:]? {0,2}(?P<a>(?:[A-Z]\. ?){1,2}[A-Z]\.)|(?:^|\n)(?P<b>[A-Z]\.[A-Z]\.(?:[A-Z]\.)?)(?=,? (?:is|was|\d|presents|reports|denies))"
+    r"\b(?:[Pp]atient|[Pp]t|[Rr]esident|[Cc]lient|[Ii]nitials|[Mm]rs?|[Mm]s|by|with"
+    r"|of)\b[.:]? {0,2}(?P<a>(?:[A-Z]\. ?){1,2}[A-Z]\.)|(?:^"
+    r"|\n)(?P<b>[A-Z]\.[A-Z]\.(?:[A-Z]\.)?)(?=,? (?:is|was|\d|presents|reports|denies))"
     r"|\b[Ii]nitials?[: ]{1,3}(?P<c>[A-Z]{2,3})\b|(?:^|\n|[ \t]{2})(?P<d>[A-Z]{2,3}[:/][A-Za-z]{2,3})(?=\s*(?:\n|$))"
 )
-# Words that are closed to the name rules except where a cue leaves no doubt ("wife May", "Dr. Young", "Helen West").
-_BOTH = frozenset(
-    "will young may page head hand case good fair best west east north street lane march april june august knee long wise power court fields".split()
+_CHILDREN = re.compile(
+    r"\b(?:children|kids|siblings|sons|daughters|brothers|sisters|twins|triplets|grandchildren|pets"
+    r"|dogs|cats)(?:,| are|:| named| -)? ?[(:]? ?(?=[A-Z])"
 )
-_CHILDREN = re.compile(r"\b(?:children|kids|siblings|sons|daughters|brothers|sisters|twins|triplets|grandchildren|pets|dogs|cats)(?:,| are|:| named| -)? ?[(:]? ?(?=[A-Z])")
-_NEXT_IN_LIST = re.compile(r" ?\(?,? ?\(?(?:age[ds]? )?(?:\d{1,2}(?: ?(?:years?|yrs?|yo|y|months?|mo|m)\b)?)?\)?,? ?(?:and |& )?")
+_NEXT_IN_LIST = re.compile(
+    r" ?\(?,? ?\(?(?:age[ds]? )?(?:\d{1,2}(?: ?(?:years?|yrs?|yo|y|months?|mo|m)\b)?)?\)?,? ?(?:and " r"|& )?"
+)
 _BETWEEN = re.compile(r"(?: |-| -|\t)$|^ [\"(']$|^[\"')] $")
 
 
@@ -68,7 +82,11 @@ def take(page: Page, position: int, *, plain_words: bool, small: bool = False, l
     while taken and page.tokens[taken[-1]].low in PARTICLES and page.tokens[taken[-1]].kind == LOWER:
         taken.pop()
     kinds = {page.tokens[i].kind for i in taken}
-    if kinds == {INITIAL} and len(taken) == 1 or not plain_words and not kinds - {INITIAL, UPPER} and not any(page.lex.is_name(page.tokens[i].low) for i in taken):
+    if (kinds == {INITIAL} and len(taken) == 1) or (
+        not plain_words
+        and not kinds - {INITIAL, UPPER}
+        and not any(page.lex.is_name(page.tokens[i].low) for i in taken)
+    ):
         return []
     return taken
 
@@ -77,7 +95,15 @@ def adjoining(page: Page, index: int) -> bool:
     """Whether token `index` and the next may belong to one name; a full stop only after an initial or "St."."""
     gap = page.gap(index)
     if gap in (". ", "."):
-        return page.tokens[index].kind == INITIAL or page.tokens[index].low in ("st", "wm", "chas", "jos", "thos", "geo", "jas")
+        return page.tokens[index].kind == INITIAL or page.tokens[index].low in (
+            "st",
+            "wm",
+            "chas",
+            "jos",
+            "thos",
+            "geo",
+            "jas",
+        )
     return bool(_BETWEEN.search(gap))
 
 
@@ -89,8 +115,10 @@ def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first:
         if not first and token.low in PARTICLES:
             return index + 1 < len(page.tokens) and page.tokens[index + 1].kind != LOWER
         known = lex.is_name(token.low) or token.low in lex.proper
-        return (small and len(token.low) > 2 and (known or not lex.is_word(token.low)) and not _closed(page, index)) or (first and token.low in ("de", "van", "von", "al", "el"))
-    if token.low in NOT_NAMES and not (token.low in _BOTH and (plain_words or not first)):
+        return (
+            small and len(token.low) > 2 and (known or not lex.is_word(token.low)) and not _closed(page, index)
+        ) or (first and token.low in ("de", "van", "von", "al", "el"))
+    if token.low in NOT_NAMES and not (token.low in BOTH and (plain_words or not first)):
         return False
     if token.kind == INITIAL:
         return token.text != "I" or not first
@@ -122,7 +150,14 @@ def _before(page: Page, position: int) -> list[int]:
             break
         taken.append(index)
         index -= 1
-    if index >= 0 and taken and page.gap(index) == ", " and page.tokens[index].kind != LOWER and not _closed(page, index) and page.opens(index):
+    if (
+        index >= 0
+        and taken
+        and page.gap(index) == ", "
+        and page.tokens[index].kind != LOWER
+        and not _closed(page, index)
+        and page.opens(index)
+    ):
         taken.append(index)  # "Last, First MD"
     while taken and page.tokens[taken[-1]].kind == LOWER:
         taken.pop()
@@ -165,7 +200,7 @@ def _list_goes_on(page: Page, taken: list[int]) -> Iterator[int]:
 
 
 def _enumerated(page: Page, position: int) -> Iterator[int]:
-    """"two children (Juniper, 6, and Ash, 3)"."""
+    """ "two children (Juniper, 6, and Ash, 3)"."""
     taken = take(page, position, plain_words=True)
     while taken:
         yield from taken
@@ -184,7 +219,7 @@ def _credentialed(page: Page, match: re.Match[str]) -> Iterator[int]:
 
 
 def _described(page: Page) -> Iterator[int]:
-    """"Stone is a 54-year-old", "Hope, his daughter", "Will (son)"."""
+    """ "Stone is a 54-year-old", "Hope, his daughter", "Will (son)"."""
     for match in _AGE_CUE.finditer(page.view):
         yield from _before(page, match.start())
     for match in _IN_APPOSITION.finditer(page.view):
@@ -192,17 +227,26 @@ def _described(page: Page) -> Iterator[int]:
 
 
 def _last_first(page: Page) -> Iterator[int]:
-    """"GARCIA, MARIA L." and "Stone, Helen": both name-like, and at least one no ordinary word or both known names."""
+    """ "GARCIA, MARIA L." and "Stone, Helen": both name-like, and at least one no ordinary word or both known names."""
     for i in range(len(page.tokens) - 1):
         a, b = page.tokens[i], page.tokens[i + 1]
-        if page.view[a.end : a.end + 1] != "," or b.start - a.end not in (1, 2, 3) or a.kind != b.kind or a.kind not in (TITLE, UPPER):
+        if (
+            page.view[a.end : a.end + 1] != ","
+            or b.start - a.end not in (1, 2, 3)
+            or a.kind != b.kind
+            or a.kind not in (TITLE, UPPER)
+        ):
             continue
         if _closed(page, i) or _closed(page, i + 1) or page.gap(i).strip(" ,") or "\n" in page.gap(i):
             continue
         lex = page.lex
         named = [lex.is_name(t.low) for t in (a, b)]
         unknown = [not lex.is_word(t.low) for t in (a, b)]
-        if all(named) or (any(unknown) and (a.kind == TITLE or any(named) or b.low in lex.proper) and (named[0] or unknown[0] or page.opens(i))):
+        if all(named) or (
+            any(unknown)
+            and (a.kind == TITLE or any(named) or b.low in lex.proper)
+            and (named[0] or unknown[0] or page.opens(i))
+        ):
             yield from (i, i + 1)
 
 

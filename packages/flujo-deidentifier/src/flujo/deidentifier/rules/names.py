@@ -14,16 +14,20 @@ from flujo.deidentifier.lexicon import bare
 from flujo.deidentifier.rules import fields
 from flujo.deidentifier.rules.name_cues import adjoining, announced, initials
 from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page, read_page
-from flujo.deidentifier.rules.vocabulary import CREDENTIALS, EPONYM_HEADS, NOT_NAMES, PARTICLES, PERSON_VERBS, VIRTUES
+from flujo.deidentifier.rules.vocabulary import (
+    AFTER_EPONYM,
+    CREDENTIALS,
+    EPONYM_HEADS,
+    NOT_NAMES,
+    PARTICLES,
+    PERSON_VERBS,
+    VIRTUES,
+)
 
 __all__ = ["find"]
 
-_AFTER_EPONYM = frozenset(
-    "i ii iii iv v vi type positive negative absent present equivocal removed placed draining drain change changed discontinued inserted patent intact bilaterally bag output care"
-    " deferred normal abnormal was is in out to and or for on with at dc".split()
-)
 _VOWELS = frozenset("aeiouy")
-_JOINS = (" - ", " \"", "\" ", " (", ") ", " '", "' ")
+_JOINS = (" - ", ' "', '" ', " (", ") ", " '", "' ")
 
 
 def find(view: str, known: Iterable[str] = ()) -> Iterator[Finding]:
@@ -56,8 +60,15 @@ def _unknown(page: Page, index: int) -> bool:
     if lex.is_allowed(low) or lex.is_word(low) or lex.is_medical(low):
         return False
     if "-" in low or "'" in low:
-        parts = [p for p in zip(low.replace("'", "-").split("-"), token.text.replace("'", "-").split("-"), strict=False) if len(p[0]) > 1]
-        return any(text[0].isupper() and not (lex.is_word(p) or lex.is_allowed(p) or lex.is_medical(p) or p in NOT_NAMES) for p, text in parts)
+        parts = [
+            p
+            for p in zip(low.replace("'", "-").split("-"), token.text.replace("'", "-").split("-"), strict=False)
+            if len(p[0]) > 1
+        ]
+        return any(
+            text[0].isupper() and not (lex.is_word(p) or lex.is_allowed(p) or lex.is_medical(p) or p in NOT_NAMES)
+            for p, text in parts
+        )
     return not _VOWELS.isdisjoint(low) or not low.isascii()
 
 
@@ -74,7 +85,9 @@ def _seed(page: Page, index: int) -> bool:
     if token.kind == UPPER:
         return _shouted(page, index)
     if token.kind == LOWER and len(token.low) > 3:
-        return (token.low in lex.given or (token.low in lex.surnames and len(token.low) > 4)) and not _ordinary(page, token.low)
+        return (token.low in lex.given or (token.low in lex.surnames and len(token.low) > 4)) and not _ordinary(
+            page, token.low
+        )
     return False
 
 
@@ -83,16 +96,18 @@ def _ordinary(page: Page, low: str) -> bool:
 
 
 def _eponym(page: Page, index: int) -> bool:
-    """"Parkinson's disease", "Foley catheter", "Wolff-Parkinson-White syndrome", "McBurney's point"."""
+    """ "Parkinson's disease", "Foley catheter", "Wolff-Parkinson-White syndrome", "McBurney's point"."""
     token = page.tokens[index]
     following = [t.low for t in page.tokens[index + 1 : index + 4]]
     if token.kind == LOWER or not following:
         return False
     if following[0] in EPONYM_HEADS and page.gap(index).strip() in ("", "'s", "'"):
         return True
-    if token.low in page.lex.eponyms and following[0] in _AFTER_EPONYM and page.gap(index) in (" ", "'s "):
+    if token.low in page.lex.eponyms and following[0] in AFTER_EPONYM and page.gap(index) in (" ", "'s "):
         return True
-    return token.low in page.lex.eponyms and any(word in EPONYM_HEADS for word in following) and "." not in page.gap(index)
+    return (
+        token.low in page.lex.eponyms and any(word in EPONYM_HEADS for word in following) and "." not in page.gap(index)
+    )
 
 
 def _shouted(page: Page, index: int) -> bool:
@@ -110,7 +125,12 @@ def _names_a_person(page: Page, index: int) -> bool:
     token, lex = page.tokens[index], page.lex
     if token.low in NOT_NAMES and token.low not in ("will", "young"):
         return False
-    if token.low in lex.given and index + 1 < len(page.tokens) and page.gap(index) in (" ", "-") and _surname_like(page, index + 1):
+    if (
+        token.low in lex.given
+        and index + 1 < len(page.tokens)
+        and page.gap(index) in (" ", "-")
+        and _surname_like(page, index + 1)
+    ):
         return True
     if token.low not in lex.given:
         return False
@@ -128,15 +148,26 @@ def _surname_like(page: Page, index: int) -> bool:
 
 
 def _grown(page: Page, strong: set[int]) -> set[int]:
-    """Neighbours of names that belong to them: initials, particles, and capitalised words on their own lines' sentences."""
+    """Neighbours of names that belong to them: initials, particles, capitalised words."""
     grown: set[int] = set()
     for index in sorted(strong):
         right = index + 1
-        while right < len(page.tokens) and right not in strong and _joins(page, right - 1) and _extends(page, right, to_right=True):
+        while (
+            right < len(page.tokens)
+            and right not in strong
+            and _joins(page, right - 1)
+            and _extends(page, right, to_right=True)
+        ):
             grown.add(right)
             right += 1
         left = index - 1
-        while left >= 0 and left not in strong and left not in grown and _joins(page, left) and _extends(page, left, to_right=False):
+        while (
+            left >= 0
+            and left not in strong
+            and left not in grown
+            and _joins(page, left)
+            and _extends(page, left, to_right=False)
+        ):
             grown.add(left)
             left -= 1
     return {i for i in grown if page.tokens[i].kind != LOWER or {i - 1, i + 1} <= (grown | strong)}
@@ -151,7 +182,11 @@ def _extends(page: Page, index: int, *, to_right: bool) -> bool:
     if token.kind == LOWER:
         return token.low in PARTICLES
     if token.kind == INITIAL:
-        return token.text not in ("I", "A") or page.view[token.end : token.end + 1] in (".", "\n", "", "|", ",") or page.view[token.end : token.end + 2] == "  "
+        return (
+            token.text not in ("I", "A")
+            or page.view[token.end : token.end + 1] in (".", "\n", "", "|", ",")
+            or page.view[token.end : token.end + 2] == "  "
+        )
     if token.low in NOT_NAMES or token.low in CREDENTIALS or _eponym(page, index):
         return False
     if lex.is_name(token.low):
@@ -171,7 +206,13 @@ def _cores(page: Page, strong: set[int], marked: set[int]) -> set[str]:
 
 def _again(page: Page, cores: set[str], marked: set[int]) -> set[int]:
     """Other places where a found name stands: what a cue told once holds for the whole text."""
-    cores |= {part for core in cores if "-" in core for part in core.split("-") if len(part) > 3 and not page.lex.is_word(part)}
+    cores |= {
+        part
+        for core in cores
+        if "-" in core
+        for part in core.split("-")
+        if len(part) > 3 and not page.lex.is_word(part)
+    }
     cores = {c for c in cores if c not in NOT_NAMES and c not in CREDENTIALS}
     found = set()
     for index, token in enumerate(page.tokens):
@@ -206,4 +247,8 @@ def _label(page: Page, first: int, last: int) -> str:
     if low in page.lex.places and first == last:
         return "LOCATION"
     lone = first == last and page.tokens[first].low not in page.lex.given
-    return "LOCATION" if lone and first and page.gap(first - 1) == " " and page.tokens[first - 1].low in ("in", "near", "outside") else "PERSON"
+    return (
+        "LOCATION"
+        if lone and first and page.gap(first - 1) == " " and page.tokens[first - 1].low in ("in", "near", "outside")
+        else "PERSON"
+    )

@@ -13,9 +13,12 @@ __all__ = ["LOWER", "TITLE", "UPPER", "Page", "Token", "read_page"]
 TITLE, UPPER, INITIAL, LOWER = "title", "upper", "initial", "lower"
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _POSSESSIVE = re.compile(r"'[sS]$")
-_CONTRACTION = re.compile(r"(?:^[Ii]|'(?:m|ve|ll|d|re|t)|^(?:[Ww]hat|[Tt]hat|[Tt]here|[Hh]ere|[Ww]ho|[Hh]ow|[Ii]t|[Hh]e|[Ss]he|[Ll]et)'s)$")
+_CONTRACTION = re.compile(
+    r"(?:^[Ii]|'(?:m|ve|ll|d|re|t)|^(?:[Ww]hat|[Tt]hat|[Tt]here|[Hh]ere|[Ww]ho|[Hh]ow|[Ii]t|[Hh]e"
+    r"|[Ss]he|[Ll]et)'s)$"
+)
 _CAMEL = re.compile(r"[A-ZÀ-Þ][a-zß-ÿ]+(?:[A-ZÀ-Þ]['a-zß-ÿ]+)+$|.*['-].*$")
-_START_MARKS = frozenset(".!?:;\n\t|*>#=•·–/")
+_START_MARKS = frozenset(".!?:;\n\t|*>#=•·\u2013/")
 
 
 class Token(NamedTuple):

@@ -1,0 +1,114 @@
+"""Names of institutions: hospitals, practices, employers, schools, churches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flujo.deidentifier.findings import Finding
+from flujo.deidentifier.lexicon import bare, lexicon
+from flujo.deidentifier.rules.pattern import compile_rule, scan
+from flujo.deidentifier.rules.places import CAPITALISED_WORDS, PLAIN_WORD
+from flujo.deidentifier.rules.vocabulary import GENERIC, NOT_NAMES, is_generic
+
+__all__ = ["find"]
+
+_KIND = (
+    r"(?:Hospitals?|Clinics?|Medical (?:Center|Centre|Group|Associates|Clinic|Plaza|Arts)|Med Center"
+    r"|Medical|Health(?: ?care)?(?: (?:System|Center|Centre|Network|Services|Clinic|Group|Partners))?"
+    r"|Infirmary|Hospice|Nursing Home"
+    r"|Nursing (?:Center|Facility)|Rehab(?:ilitation)?(?: (?:Center|Hospital|Facility))?"
+    r"|Assisted Living|Senior Living|Care (?:Center|Home)|Sanatorium|Surgery Center|Surgical Center"
+    r"|Imaging(?: Center)?|Radiology|Cancer (?:Center|Institute)|Dialysis(?: Center)?"
+    r"|Institute|University|College|Academy|(?:High |Elementary |Middle |Primary |Nursery )?School"
+    r"|Kindergarten|Pharmacy|Drugs?tore|Laborator(?:y|ies)|Labs|Family (?:Practice|Medicine|Health)"
+    r"|Physicians|Pediatrics|Dental|Orthopa?edics|Cardiology|Dermatology"
+    r"|Church|Temple|Mosque|Synagogue|Parish|Cathedral|Inc|Incorporated|LLC|L\.L\.C|LLP|PLLC|Ltd"
+    r"|Limited|GmbH|AG|Corp|Corporation|Company|Co|Associates|Partners|Industries|Enterprises"
+    r"|Solutions|Logistics|Foods|Motors|Steel|Airlines|Airways|Bank|Insurance|Foundation"
+    r"|Retirement (?:Home|Community|Village)|Manor|Lodge|Ranch|Farms?|Bakery|Brewery|Restaurant|Diner"
+    r"|Cafe|Hotel|Inn|Construction|Plumbing|Electric|Transit|Library|Museum|Fire Department"
+    r"|Police Department|Sheriff|Prison|Correctional (?:Facility|Institution)|Jail|Shelter|Klinikum"
+    r"|Krankenhaus|Day ?[Cc]are|Child ?[Cc]are|Preschool|Theat(?:er|re)|Gym|Club|Market|Store"
+    r"|Supermarket|Garage|Salon|Studios?|Mill|Mining|Supply"
+    r"|Couriers?|Freight|Shipping|Trucking|Railroad|Rail|Landscaping|Roofing|Services|Group|Agency"
+    r"|Firm|Law|Center|Centre|Pediatric Group|Eye Care|Optical|Charit(?:y|ies)|Society|Ministr(?:y"
+    r"|ies)|Salvation Army|Alliance|Coalition|Council|Trust|League|Mission|Monastery|Convent|Abbey"
+    r"|Headquarters|Division|Plant|Factory|Warehouse|Dermpath|Pathology|Diagnostics|Oncology|Neurology"
+    r"|Urology|Women's Health|Wellness|Therapy|Counseling|Recovery|Treatment Center|Vineyards?"
+    r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering)"
+)
+_ORGANISATION = (
+    compile_rule(
+        "ORGANIZATION",
+        0.85,
+        r"(?<![\w'])(?:(?:St\.?|Saint|Mt\.?|Mount|Our Lady of|The|[A-Z][\w'&-]{0,25},?|of|the|and"
+        rf"|&) ){{1,5}}{_KIND}\b\.?(?: (?:of|at|in) (?:the )?{CAPITALISED_WORDS})?",
+        lambda m: not is_generic(m[0]),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.85,
+        r"(?<![\w'])(?:[A-Z][A-Z'&.-]{1,25},? ){1,5}(?:HOSPITALS?|CLINICS?|MEDICAL CENTER|MEDICAL GROUP"
+        r"|CENTER|CENTRE|HEALTH(?:CARE)?(?: SYSTEM| CENTER)?|IMAGING|RADIOLOGY|LABORATOR(?:Y|IES)|LABS"
+        r"|PHARMACY|ASSOCIATES|PHYSICIANS|PRACTICE|PARTNERS"
+        r"|INFIRMARY|HOSPICE|INSTITUTE|UNIVERSITY|COLLEGE|SCHOOL|MEDICINE|CARDIOLOGY|ORTHOPA?EDICS"
+        r"|PEDIATRICS|ONCOLOGY|DERMATOLOGY|SURGERY CENTER|REHABILITATION|LLC|LLP|INC|CORP|PLLC|COMPANY)\b",
+        lambda m: not is_generic(m[0]),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.8,
+        r"(?m)^[ \t]{0,40}(?P<value>[A-Z][\w'&.,-]{0,30}(?: [\w'&.,-]{1,30}){0,6}?)[ \t]{0,20}\n(?=[ "
+        r"\t]{0,40}(?:\d{1,6} [A-Z]|P\.? ?O\.? Box|Tel|Phone|Ph[.:]|T:))",
+        lambda m: not _closed_word(m["value"]) and not any(c.isdigit() for c in m["value"]),
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.85,
+        r"\b(?:Our Lady of (?:the )?|Sacred |Holy |Good |Church of (?:the )?)(?:Heart|Cross|Trinity|Family"
+        rf"|Name|Spirit|Shepherd|Samaritan|{PLAIN_WORD})(?: {PLAIN_WORD})?",
+        lambda m: m[0][:5] != "Good " or m[0][5:9] in ("Sama", "Shep"),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.85,
+        r"\b(?:University|College|Hospital|Institute|Church|Bank|School|Children's Hospital|Hospice) (?:of"
+        rf"|at) (?:the )?{CAPITALISED_WORDS}",
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.7,
+        rf"(?<=[a-z,;] )at (?:the )?(?P<value>{PLAIN_WORD}(?: {PLAIN_WORD}){{0,2}})(?=[ ,.;)])",
+        lambda m: not _closed_word(m["value"]),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.8,
+        r"\b(?i:works? (?:full[ -]time |part[ -]time |nights? )?(?:at|for)|worked (?:at|for)|working (?:at"
+        r"|for)|employed (?:by|at|with)|employer(?:'s name)?(?: is|:)|employee (?:of|at)|job (?:at|with)"
+        r"|retired from|laid off (?:from|by)|fired from|student at|studies at|enrolled (?:at|in)"
+        r"|attends|teaches at|teacher at|manager at|owns|volunteers at|(?:engineer|driver|clerk|nurse"
+        r"|cashier|cook|technician|mechanic|officer|accountant|janitor|attorney|supervisor|waitress"
+        r"|welder) (?:at|for|with)) (?:(?:the|a) )?(?P<value>[A-Z][\w'&.-]{1,25}(?: (?:(?:of|the|and"
+        r"|&) )?[A-Z&][\w'&.-]{0,25}){0,4})(?<![.])",
+        lambda m: not is_generic(m["value"]),
+        case=True,
+    ),
+)
+
+
+def _closed_word(value: str) -> bool:
+    """Whether "at Bedtime", "at Physical Therapy" names no particular place."""
+    lex = lexicon()
+    words = [bare(w.strip(".'")) for w in value.split()]
+    return all(w in NOT_NAMES or w in GENERIC or lex.is_allowed(w) or lex.is_medical(w) for w in words)
+
+
+def find(view: str) -> Iterator[Finding]:
+    """Institutions in `view`."""
+    yield from scan(_ORGANISATION, view)
