@@ -74,6 +74,8 @@ def read_module(file: Path, name: str, leaf: str) -> Module:
             _note_import(module, node, here)
             if in_function and not comments & {node.lineno, node.lineno - 1}:
                 module.unexplained.append(f"{here} import inside a function without a comment that says why")
+            elif in_function:
+                comments.add(node.end_lineno or node.lineno)  # one comment explains the imports that follow at once
     _count_docstrings(module, tree, where)
     return module
 
@@ -135,7 +137,7 @@ def _explain(module: Module, node: ast.AST, here: str, comments: set[int]) -> No
     """A broad except needs a comment beside it and must do something."""
     first = last = getattr(node, "lineno", 0)
     if isinstance(node, ast.ExceptHandler):
-        last = node.body[0].lineno
+        last = node.end_lineno or first
         if all(
             isinstance(s, ast.Pass) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
             for s in node.body
