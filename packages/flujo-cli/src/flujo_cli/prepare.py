@@ -1,0 +1,101 @@
+"""From a user's file, the settings and the options to a Flujo that is ready to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TypedDict
+
+from flujo.core import ConfigurationError, Flujo, Plugins, Policy, UsageLimits
+
+from .problems import Problem
+from .settings import VARIABLE, Settings, canonical, read_settings, read_toml
+from .target import Target, load_target
+
+__all__ = ["PolicyOptions", "build", "enforce_allow_list", "limits_of", "policy_of", "prepare"]
+
+Observers = Iterable[Callable[..., object]]
+
+
+class PolicyOptions(TypedDict):
+    """The options of `options.policy_options`."""
+
+    plugin: tuple[str, ...]
+    require: tuple[str, ...]
+    policy_file: Path | None
+
+
+def prepare(spec: str, options: PolicyOptions, hooks: Observers = ()) -> tuple[Target, Flujo]:
+    """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
+
+    Raises:
+        Problem: The file, the settings or an option cannot be used.
+        FlujoError: The pipeline cannot work, or a plugin that must act cannot.
+    """
+    settings = read_settings()
+    enforce_allow_list(settings)
+    policy = policy_of(settings, options["policy_file"], options["require"])
+    target = load_target(spec)
+    use = [*settings.use, *(canonical(name) for name in options["plugin"])]
+    return target, build(target, settings, use, policy, hooks)
+
+
+def enforce_allow_list(settings: Settings) -> None:
+    """Let the allow-list of a file hold for plugins that the user's own code names, too: core reads it from there."""
+    if settings.allowed is not None:
+        os.environ.setdefault(VARIABLE, ",".join(sorted(settings.allowed)))
+
+
+def policy_of(settings: Settings, file: Path | None, require: Collection[str]) -> Policy:
+    """What `[tool.flujo.policy]`, a policy file and `--require` demand together."""
+    policy = Policy(require=frozenset(canonical(name) for name in require))
+    if settings.policy:
+        policy = policy.joined(Policy.read(settings.policy, f"[tool.flujo.policy] of {str(settings.source)!r}"))
+    if file is not None:
+        policy = policy.joined(Policy.read(read_toml(file), repr(str(file))))
+    return policy
+
+
+def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy, hooks: Observers) -> Flujo:
+    """A Flujo of what was found. One that the file built itself keeps all it has, and gets the rest on top."""
+    found = target.found
+    if not isinstance(found, Flujo):
+        plugins = Plugins(use, policy.require, allowed=settings.allowed, settings=settings.plugins)
+        return Flujo(found, plugins=plugins, policy=policy, hooks=hooks)
+    there = _acting(found)
+    more = [name for name in use if name not in there]
+    required = [name for name in map(canonical, policy.require) if name not in there]
+    if not more and not required:
+        return found.extended(policy=policy, hooks=hooks)
+    plugins = Plugins(more, required, allowed=settings.allowed, settings=settings.plugins)
+    return found.extended(plugins=plugins, policy=policy, hooks=hooks)
+
+
+def _acting(flujo: Flujo) -> set[str]:
+    """Distributions whose plugins act in a Flujo; of plugin objects, the one whose package they come from."""
+    names = {name for name, _ in flujo.plugins.acting}
+    packages = {type(plugin).__module__.rpartition(".")[0] for _, plugin in flujo.plugins.acting}
+    return names | {
+        found.distribution for found in flujo.plugins.installed if found.target.rpartition(".")[0] in packages
+    }
+
+
+def limits_of(max_usd: str | None, max_tokens: int | None, max_requests: int | None) -> UsageLimits:
+    """The limits of a command.
+
+    Raises:
+        Problem: One is no amount; it is called by its option.
+    """
+    for option, field, value in (
+        ("--max-usd", "total_cost_usd_limit", max_usd),
+        ("--max-tokens", "total_tokens_limit", max_tokens),
+        ("--max-requests", "requests_limit", max_requests),
+    ):
+        try:
+            UsageLimits(**{field: value})  # type: ignore[arg-type]  # which field takes which type, the table knows
+        except ConfigurationError as error:
+            raise Problem(
+                f"{option} {value} cannot be used", error.why, "Give 0 or more, e.g. --max-usd 0.50"
+            ) from error
+    return UsageLimits(max_usd, max_tokens, max_requests)

@@ -1,0 +1,140 @@
+"""Hands out each result as soon as it is there: to stdout, or to files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TextIO
+
+from .batch import Ended
+from .outputs import OutputFolder, as_text, json_of
+from .problems import say
+from .progress import Progress
+from .summary import Summary, item_facts
+
+__all__ = ["Results"]
+
+
+class Results:
+    """Where results go.
+
+    Args:
+        stream: What they are printed on.
+        folder: Where they are written instead, one file per item.
+        progress: Makes way while something is printed.
+        as_json: One JSON object per line.
+        many: Whether there are several items, so that each needs a heading.
+        debug: Whether a failed item shows the traceback of what its step raised.
+
+    Attributes:
+        troubled: A result could not be written where it should be.
+        reader_gone: Whoever read our stdout left; there is no point in paying for more.
+        on_reader_gone: Called then, once.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        folder: OutputFolder | None,
+        progress: Progress,
+        *,
+        as_json: bool,
+        many: bool,
+        debug: bool,
+    ) -> None:
+        self.troubled = False
+        self.reader_gone = False
+        self.on_reader_gone: Callable[[], object] = _nothing
+        self._stream = stream
+        self._folder = folder
+        self._progress = progress
+        self._json = as_json
+        self._many = many
+        self._debug = debug
+        self._written: list[dict[str, object]] = []
+
+    def emit(self, ended: Ended) -> None:
+        """Hand out what one item gave, or say why it gave nothing."""
+        stored = self._store(ended)
+        if self._json:
+            self._print_json(ended, stored)
+        elif ended.status == "completed" and not stored:
+            heading = f"--- {ended.name}\n" if self._many else ""
+            self._print(heading + self._text(ended))
+        if ended.error is not None and not self._json:
+            with self._progress.paused():
+                self._say(ended)
+
+    def conclude(self, summary: Summary) -> None:
+        """Hand out what became of all of them."""
+        if self._json:
+            self._print(json_of(summary.facts()))
+        if self._folder is not None:
+            items = [item_facts(ended, output=False) for ended in summary.ended]
+            self._guarded(lambda folder: folder.write_summary(json_of({**summary.facts(), "runs": items}, indent=2)))
+
+    def _store(self, ended: Ended) -> bool:
+        """Write the output to its file; False where it must go to stdout instead."""
+        if ended.result is None or ended.status != "completed":
+            return False
+        value = ended.result.value
+        return self._guarded(lambda folder: folder.write(ended.name, value))
+
+    def _guarded(self, write: Callable[[OutputFolder], object]) -> bool:
+        if self._folder is None:
+            return False
+        try:
+            write(self._folder)
+        except (OSError, ValueError) as error:
+            self.troubled = True
+            with self._progress.paused():
+                say(f"--out {str(self._folder.path)!r} could not take a result", str(error), "It is on stdout instead")
+            return False
+        return True
+
+    def _print_json(self, ended: Ended, stored: bool) -> None:
+        facts = item_facts(ended, output=not stored)
+        try:
+            line = json_of(facts)
+        except ValueError as error:
+            self._complain(ended, error)
+            line = json_of({**facts, "output": repr(facts["output"])})
+        self._print(line)
+
+    def _text(self, ended: Ended) -> str:
+        value = None if ended.result is None else ended.result.value
+        try:
+            return as_text(value)
+        except ValueError as error:
+            self._complain(ended, error)
+            return repr(value)
+
+    def _complain(self, ended: Ended, error: ValueError) -> None:
+        self.troubled = True
+        with self._progress.paused():
+            say(f"output of {ended.name!r} is no JSON", str(error), "Let the last step return plain data or a model")
+
+    def _print(self, text: str) -> None:
+        if self.reader_gone:
+            return
+        try:
+            with self._progress.paused():
+                self._stream.write(text if text.endswith("\n") else text + "\n")
+                self._stream.flush()
+        except BrokenPipeError:
+            self.reader_gone = True
+            # Python flushes stdout once more when it ends, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self.on_reader_gone()
+
+    def _say(self, ended: Ended) -> None:
+        assert ended.error is not None
+        label = f"flujo: {ended.name}" if self._many else "flujo"
+        say(ended.error.what, ended.error.why, ended.error.do, label=label)
+        if self._debug:
+            traceback.print_exception(ended.error, file=sys.stderr)
+
+
+def _nothing() -> None: ...

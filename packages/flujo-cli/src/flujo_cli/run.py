@@ -1,0 +1,195 @@
+"""`flujo run`: the main job."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Unpack
+
+import anyio
+import click
+from rich.console import Console
+
+from flujo.core import Budget, Event, Flujo, RunOptions, UsageLimits
+
+from .batch import Batch, Ended
+from .inputs import read_items
+from .interrupts import Interrupts, leave
+from .live import LiveProgress
+from .options import debug_option, json_option, policy_options
+from .outputs import OutputFolder
+from .prepare import PolicyOptions, limits_of, prepare
+from .problems import Problem, State, note, say
+from .progress import PlainProgress, Progress
+from .results import Results
+from .summary import Summary
+
+__all__ = ["run"]
+
+_EPILOG = """\b
+Examples:
+  flujo run pipeline.py --text "Three facts about audit logs"
+  flujo run pipeline.py --input report.txt --max-usd 0.50
+  flujo run flows.py:summary --input notes/ --out summaries/ --concurrency 4
+  flujo run flows.py --input cases.jsonl --json > results.jsonl
+  cat note.txt | flujo run flows.py --input - --plugin flujo-audit
+
+\b
+Exit codes, the worst of all items:
+  0 completed   2 nothing ran   3 failed   4 stopped by a limit
+  5 paused      6 denied or aborted        130 interrupted
+"""
+
+
+class RunFlags(PolicyOptions):
+    """The options of `flujo run`, as click gives them."""
+
+    value: str | None
+    text: str | None
+    max_usd: str | None
+    max_tokens: int | None
+    max_requests: int | None
+    max_input_mb: float
+    concurrency: int
+    out: Path | None
+    as_json: bool
+    quiet: bool
+    actor: str | None
+    tenant: str | None
+    deadline: float | None
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("target", metavar="FILE[:NAME]")
+@click.option("--input", "value", metavar="V", help="A file, a folder, a .jsonl file, '-' for stdin, or else text.")
+@click.option("--text", metavar="TEXT", help="The input itself, whatever it looks like.")
+@click.option("--max-usd", metavar="USD", help="Most money for all items together, e.g. 0.50.")
+@click.option("--max-tokens", type=int, metavar="N", help="Most tokens for all items together.")
+@click.option("--max-requests", type=int, metavar="N", help="Most calls to models for all items together.")
+@policy_options
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
+@click.option("--actor", metavar="NAME", help="Who runs it, for audit and traces.")
+@click.option("--tenant", metavar="NAME", help="For whom it is run, for audit and traces.")
+@click.option("--deadline", type=float, metavar="S", help="Seconds after which an item's run is ended.")
+@click.option(
+    "--max-input-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Most MB of a file.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress and no summary.")
+@json_option
+@debug_option
+@click.pass_context
+def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
+    """Run the pipeline NAME of FILE, a .py path or a module.
+
+    NAME may be left out where FILE holds one pipeline, or one called `pipeline`. A folder is one run per file, a .jsonl
+    file one run per line; all share the limits, and one that fails does not stop the rest. Everything is read and
+    checked before anything runs. Results go to stdout (or --out), progress and the summary to stderr.
+    """
+    if flags["value"] is not None and flags["text"] is not None:
+        raise click.UsageError("--input and --text exclude each other.")
+    with Interrupts() as interrupts:
+        code = _run(target, flags, interrupts, debug=ctx.ensure_object(State).debug)
+    leave(code)
+    ctx.exit(code)
+
+
+def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
+    limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
+    relay = _Relay()
+    _, flujo = prepare(target, flags, [relay.observe])
+    items = read_items(flags["value"], flags["text"], flags["max_input_mb"], flujo.plan)
+    folder = None
+    if flags["out"] is not None:
+        folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
+    budget, per_run = _shared(flujo, limits, len(items))
+    relay.progress = _progress(len(items), budget, quiet=flags["quiet"])
+    results = Results(sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug)
+    options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
+    batch = Batch(flujo, items, per_run, options, progress=relay.progress, emit=results.emit)
+    results.on_reader_gone = batch.cancel
+    try:
+        with redirect_stdout(sys.stderr):  # what steps print must not mix with results
+            ended = anyio.run(_supervised, batch, interrupts, flags["concurrency"])
+    finally:
+        relay.progress.close()
+    return _conclude(ended, batch, results, budget, interrupted=interrupts.seen, flags=flags)
+
+
+def _shared(flujo: Flujo, limits: UsageLimits, items: int) -> tuple[Budget, Budget | UsageLimits]:
+    """The ledger of the whole command, and what each run is given for it. A Flujo's own limits go on to hold."""
+    if not isinstance(flujo.limits, Budget):
+        budget = Budget(limits)
+        return budget, budget
+    if items > 1 and not limits.unlimited:
+        why = "the Flujo in the file has a Budget of its own, and several items would not share the command's limits"
+        raise Problem("--max-usd, --max-tokens and --max-requests cannot be used here", why, "Lower the Budget there")
+    return flujo.limits, limits
+
+
+class _Relay:
+    """Hands moments on to the progress, which is made when it is known how many items there are."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+
+    def observe(self, event: Event) -> None:
+        if self.progress is not None:
+            self.progress.observe(event)
+
+
+def _progress(total: int, budget: Budget, *, quiet: bool) -> Progress:
+    if quiet:
+        return Progress(total, budget)
+    console = Console(stderr=True)
+    # Rich calls a pipe a terminal where FORCE_COLOR is set; a display that redraws itself needs a real one.
+    if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
+        return LiveProgress(total, budget, console)
+    return PlainProgress(total, budget)
+
+
+async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) -> list[Ended]:
+    """Run the batch; a signal, which comes between any two lines of the main thread, ends it from inside the loop."""
+    loop = asyncio.get_running_loop()
+    interrupts.tell = lambda: loop.call_soon_threadsafe(batch.cancel)
+    try:
+        return await batch.run(concurrency)
+    finally:
+        interrupts.tell = _nothing  # the summary is still to come
+
+
+def _nothing() -> None: ...
+
+
+def _conclude(
+    ended: Sequence[Ended], batch: Batch, results: Results, budget: Budget, *, interrupted: bool, flags: RunFlags
+) -> int:
+    """Print what became of it all.
+
+    Returns:
+        The exit code.
+    """
+    if batch.trouble is not None:
+        say(batch.trouble.what, batch.trouble.why, batch.trouble.do)
+    interrupted = interrupted or results.reader_gone
+    summary = Summary(ended, budget, interrupted=interrupted, troubled=results.troubled or batch.trouble is not None)
+    results.conclude(summary)
+    if not flags["quiet"] and not flags["as_json"]:
+        # A file or a CI log has no width of its own.
+        summary.show(Console(stderr=True, width=None if sys.stderr.isatty() else 100))
+    if interrupted:
+        _say_what_is_left(ended)
+    return summary.exit_code
+
+
+def _say_what_is_left(ended: Sequence[Ended]) -> None:
+    left = sum(item.status != "completed" for item in ended)
+    if left:
+        note(f"interrupted: {left} of {len(ended)} not completed; what is done is kept. Run the rest again")

@@ -1,0 +1,70 @@
+"""`flujo validate`: everything that can be known before a token is spent."""
+
+from __future__ import annotations
+
+import json
+from typing import Unpack
+
+import click
+
+from flujo.core import Flujo, PipelineError, type_name
+
+from .exits import NOTHING_RAN
+from .options import debug_option, json_option, policy_options
+from .prepare import PolicyOptions, prepare
+from .target import Target
+
+__all__ = ["validate"]
+
+_EPILOG = """\b
+Examples:
+  flujo validate pipeline.py
+  flujo validate my.package.flows:summary --require flujo-audit
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("target", metavar="FILE[:NAME]")
+@policy_options
+@json_option
+@debug_option
+@click.pass_context
+def validate(ctx: click.Context, target: str, as_json: bool, **options: Unpack[PolicyOptions]) -> None:
+    """Check a pipeline and the plugins it is to run with, without running it.
+
+    Names, cycles, types of all data edges, resources, limits, the policy and the plugins it requires. All problems of
+    the pipeline are listed, not the first one alone. Exit code: 0 it can run, 2 it cannot.
+    """
+    try:
+        found, flujo = prepare(target, options)
+    except PipelineError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "what": error.what, "problems": list(error.problems)}))
+        else:
+            click.echo(f"{error.what}: {len(error.problems)} problem{'s'[: len(error.problems) != 1]}")
+            click.echo("\n".join(f"  - {problem}" for problem in error.problems))
+        ctx.exit(NOTHING_RAN)
+    _say_good(found, flujo, as_json)
+
+
+def _say_good(found: Target, flujo: Flujo, as_json: bool) -> None:
+    plan = flujo.plan
+    acting = [name for name, _ in flujo.plugins.acting]
+    if as_json:
+        facts = {
+            "ok": True,
+            "pipeline": plan.name,
+            "name": found.name,
+            "steps": [node.path for node in plan.nodes],
+            "input": type_name(plan.input_type),
+            "fingerprint": plan.fingerprint,
+            "plugins": acting,
+            "required": sorted(flujo.policy.require),
+        }
+        click.echo(json.dumps(facts))
+        return
+    click.echo(f"{found.where}:{found.name} can run")
+    click.echo(f"  steps    {len(plan.nodes)}: {', '.join(node.path for node in plan.nodes)}")
+    click.echo(f"  input    {type_name(plan.input_type)}")
+    click.echo(f"  plugins  {', '.join(acting) or 'none'}")
+    click.echo(f"  plan     {plan.fingerprint[:16]}")
