@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import threading
-import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from .exits import INTERRUPTED
 
-__all__ = ["Interrupts", "leave"]
+__all__ = ["Interrupts"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
-_GRACE_S = 1.0
 
 
 class Interrupts:
@@ -58,19 +54,3 @@ def _stop_at_once() -> None:
     cursor = _SHOW_CURSOR if os.isatty(2) else b""
     os.write(2, cursor + b"\nflujo: stopped at once\n")
     os._exit(INTERRUPTED)
-
-
-def leave(code: int) -> None:
-    """End the process where a sync step that timed out or was cancelled still blocks its thread.
-
-    Python would wait for such a thread to return, which may be never. Without one this does nothing.
-    """
-    main = threading.main_thread()
-    others = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
-    deadline = time.monotonic() + _GRACE_S
-    for thread in others:  # idle workers need a moment to notice that their event loop is gone
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import sys
+import threading
+import time
 from difflib import get_close_matches
 
 import click
@@ -18,6 +21,8 @@ from .options import debug_option
 from .problems import State, report
 
 __all__ = ["main", "root", "run"]
+
+_GRACE_S = 1.0
 
 _BUILT_IN = {
     "run": ("flujo_cli.run:run", "Run a pipeline on text, a file, a folder or JSONL."),
@@ -122,4 +127,22 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process, and exit."""
-    raise SystemExit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    _leave(code)
+    raise SystemExit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process where a sync step that timed out or was cancelled still blocks its thread.
+
+    Python would wait for such a thread to return, which may be never. Without one this does nothing.
+    """
+    main = threading.main_thread()
+    others = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
+    deadline = time.monotonic() + _GRACE_S
+    for thread in others:  # idle workers need a moment to notice that their event loop is gone
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -64,7 +64,7 @@ def report(error: Exception, state: State) -> int:
         The exit code.
     """
     if state.debug:
-        traceback.print_exception(error)
+        click.echo(_clean("".join(traceback.format_exception(error))), err=True)
     if isinstance(error, click.ClickException):
         error.show()
         return NOTHING_RAN
@@ -73,7 +73,7 @@ def report(error: Exception, state: State) -> int:
         say(*known)
         return NOTHING_RAN
     do = "" if state.debug else "See where it happened: flujo --debug ..."
-    say(f"unexpected {type(error).__name__}", _text_of(error), do)
+    say(f"unexpected {type(error).__name__}", _clean(str(error)), do)
     return FAILED
 
 
@@ -87,9 +87,7 @@ def _flujo_error(error: Exception) -> tuple[str, str, str] | None:
     return known.what, known.why, known.do
 
 
-def _text_of(error: Exception) -> str:
-    """Its text without secrets; nothing of a foreign text where the scrubber itself could not be loaded."""
+def _clean(text: str) -> str:
+    """A foreign text without secrets. Where the scrubber is not loaded, no code of others has run yet."""
     scrub = getattr(sys.modules.get("flujo.core"), "scrub", None)
-    if scrub is None:
-        return str(error) if isinstance(error, ImportError) else ""
-    return str(scrub(str(error)))
+    return text if scrub is None else str(scrub(text))

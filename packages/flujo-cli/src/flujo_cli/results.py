@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from typing import TextIO
+
+import click
+
+from flujo.core import StepFailed, scrub
 
 from .batch import Ended
 from .outputs import OutputFolder, as_text, json_of
@@ -32,6 +35,7 @@ class Results:
         troubled: A result could not be written where it should be.
         reader_gone: Whoever read our stdout left; there is no point in paying for more.
         on_reader_gone: Called then, once.
+        files: How many results were written to the folder.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Results:
     ) -> None:
         self.troubled = False
         self.reader_gone = False
+        self.files = 0
         self.on_reader_gone: Callable[[], object] = _nothing
         self._stream = stream
         self._folder = folder
@@ -53,7 +58,6 @@ class Results:
         self._json = as_json
         self._many = many
         self._debug = debug
-        self._written: list[dict[str, object]] = []
 
     def emit(self, ended: Ended) -> None:
         """Hand out what one item gave, or say why it gave nothing."""
@@ -80,7 +84,9 @@ class Results:
         if ended.result is None or ended.status != "completed":
             return False
         value = ended.result.value
-        return self._guarded(lambda folder: folder.write(ended.name, value))
+        stored = self._guarded(lambda folder: folder.write(ended.name, value))
+        self.files += stored
+        return stored
 
     def _guarded(self, write: Callable[[OutputFolder], object]) -> bool:
         if self._folder is None:
@@ -132,9 +138,12 @@ class Results:
     def _say(self, ended: Ended) -> None:
         assert ended.error is not None
         label = f"flujo: {ended.name}" if self._many else "flujo"
-        say(ended.error.what, ended.error.why, ended.error.do, label=label)
         if self._debug:
-            traceback.print_exception(ended.error, file=sys.stderr)
+            click.echo(scrub("".join(traceback.format_exception(ended.error))), err=True)
+        do = ended.error.do
+        if not do and not self._debug and isinstance(ended.error, StepFailed):
+            do = "Correct the step or its input; --debug shows where it was raised"
+        say(ended.error.what, ended.error.why, do, label=label)
 
 
 def _nothing() -> None: ...

@@ -17,7 +17,7 @@ from flujo.core import Budget, Event, Flujo, RunOptions, UsageLimits
 
 from .batch import Batch, Ended
 from .inputs import read_items
-from .interrupts import Interrupts, leave
+from .interrupts import Interrupts
 from .live import LiveProgress
 from .options import debug_option, json_option, policy_options
 from .outputs import OutputFolder
@@ -97,7 +97,6 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
         raise click.UsageError("--input and --text exclude each other.")
     with Interrupts() as interrupts:
         code = _run(target, flags, interrupts, debug=ctx.ensure_object(State).debug)
-    leave(code)
     ctx.exit(code)
 
 
@@ -184,6 +183,8 @@ def _conclude(
     if not flags["quiet"] and not flags["as_json"]:
         # A file or a CI log has no width of its own.
         summary.show(Console(stderr=True, width=None if sys.stderr.isatty() else 100))
+        if flags["out"] is not None:
+            click.echo(f"written: {results.files} to {flags['out']}", err=True)
     if interrupted:
         _say_what_is_left(ended)
     return summary.exit_code

@@ -1,0 +1,132 @@
+"""What plugins are there, what they implement, and what is wrong with them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from types import ModuleType
+
+from flujo.core import Command, Flujo, FlujoError, Installed, PluginError, Plugins, Policy, Step, scrub, tier_of
+
+from .prepare import policy_of
+from .settings import Settings, canonical
+
+__all__ = ["Survey", "survey"]
+
+_TIERS = ("guard", "transform", "record", "observe", "register")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginFacts:
+    """One installed plugin.
+
+    Attributes:
+        name: Its distribution.
+        version: The distribution's version.
+        state: `loaded`, `blocked` by the allow-list, or `failed`.
+        acts: Whether it acts in every run here.
+        tiers: What it may do: guard, transform, record, observe, register.
+        hooks: What it implements.
+        source: The entry point, `name = module`.
+        error: Why it failed.
+    """
+
+    name: str
+    version: str
+    state: str
+    acts: bool
+    tiers: tuple[str, ...]
+    hooks: tuple[str, ...]
+    source: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All plugins, the policy in force, and every problem with them in a sentence."""
+
+    plugins: tuple[PluginFacts, ...]
+    policy: Policy
+    problems: tuple[str, ...]
+
+    def facts(self) -> list[dict[str, object]]:
+        """The plugins as plain data."""
+        return [asdict(plugin) for plugin in self.plugins]
+
+
+def survey(settings: Settings, *, build: bool) -> Survey:
+    """Import every allowed plugin and look at it.
+
+    Args:
+        settings: What holds here.
+        build: Whether the plugins that act are built with their settings, too, as for a run.
+
+    Raises:
+        FlujoError: The policy cannot be read.
+    """
+    policy = policy_of(settings, None, ())
+    acting = list(dict.fromkeys([*settings.use, *map(canonical, sorted(policy.require))]))
+    plugins = Plugins(allowed=settings.allowed)
+    problems = []
+    try:
+        plugins.registered("register_commands", Command)  # imports every allowed one
+    except PluginError as error:
+        problems.append(_sentence(error))
+    found = tuple(_facts(plugin, plugin.distribution in acting) for plugin in plugins.installed)
+    problems += [
+        f"plugin {plugin.name!r} failed to load: {plugin.error}" for plugin in found if plugin.state == "failed"
+    ]
+    problems += _missing(acting, found, settings)
+    if build and not problems:
+        problems += _trial(settings, policy)
+    return Survey(found, policy, tuple(problems))
+
+
+def _facts(plugin: Installed, acts: bool) -> PluginFacts:
+    hooks = sorted(_hooks(plugin.module)) if plugin.module is not None else []
+    tiers = {tier_of(hook) for hook in hooks}
+    return PluginFacts(
+        name=plugin.distribution,
+        version=plugin.version,
+        state=plugin.state,
+        acts=acts,
+        tiers=tuple(tier for tier in _TIERS if tier in tiers),
+        hooks=tuple(hooks),
+        source=f"{plugin.name} = {plugin.target}",
+        error=" ".join(scrub(plugin.error).split()),
+    )
+
+
+def _hooks(module: ModuleType) -> Iterable[str]:
+    """Names of the hooks a plugin's module and its class `Plugin` implement, by the mark of `@hookimpl`."""
+    for holder in (module, getattr(module, "Plugin", None)):
+        for name in dir(holder):
+            options = getattr(inspect.getattr_static(holder, name), "flujo_impl", None)
+            if isinstance(options, dict):
+                yield options.get("specname") or name
+
+
+def _missing(acting: Iterable[str], found: Iterable[PluginFacts], settings: Settings) -> Iterable[str]:
+    states = {plugin.name: plugin.state for plugin in found}
+    for name in acting:
+        if name not in states:
+            yield f"plugin {name!r} is to act and not installed: pip install {name}"
+        elif states[name] == "blocked":
+            yield f"plugin {name!r} is to act and not in the allow-list of {settings.allowed_from}"
+
+
+def _trial(settings: Settings, policy: Policy) -> Iterable[str]:
+    """Build what a run would build, and run nothing."""
+    try:
+        plugins = Plugins(settings.use, policy.require, allowed=settings.allowed, settings=settings.plugins)
+        Flujo(Step(_nothing, name="nothing"), plugins=plugins, policy=policy)
+    except FlujoError as error:
+        yield _sentence(error)
+
+
+def _nothing() -> None: ...
+
+
+def _sentence(error: FlujoError) -> str:
+    return " ".join(scrub(str(error)).split())
