@@ -55,9 +55,20 @@ class FlujoError(Exception):
         self.do = do
         super().__init__(what, why, do)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # the leaves take facts, not `args`: pickle (a process pool, a remote worker) must not call them with these
+        return _revived, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what
         return f"{text}. {self.do}" if self.do else text
+
+
+def _revived(cls: type[FlujoError], args: tuple[object, ...], facts: dict[str, object]) -> FlujoError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class PipelineError(FlujoError, ValueError):
