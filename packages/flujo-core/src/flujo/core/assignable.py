@@ -2,104 +2,203 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 import types
-from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
+from collections import abc
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["assignable", "classes_of", "type_name"]
+__all__ = ["assignable", "classes_of", "common", "is_typed_dict", "members", "plain", "type_name", "type_names"]
+
+# What iterating gives is the first argument of each of these.
+_ELEMENTS = frozenset(
+    {
+        list, set, frozenset, dict, collections.deque, collections.defaultdict, collections.OrderedDict,
+        abc.Iterable, abc.Iterator, abc.Collection, abc.Container, abc.Sequence, abc.MutableSequence, abc.Set,
+        abc.MutableSet, abc.Mapping, abc.MutableMapping, abc.Reversible, abc.Generator, abc.AsyncIterable,
+        abc.AsyncIterator, abc.AsyncGenerator,
+    }
+)  # fmt: skip
 
 
-def _plain(hint: object) -> object:
-    """Strip what does not matter here: Annotated, NewType, type aliases; a TypeVar is its bound."""
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def plain(hint: object) -> object:
+    """Strip what does not matter here: Annotated, NewType, type aliases; a TypeVar is its bound or constraints."""
     while True:
         if get_origin(hint) is Annotated:
             hint = get_args(hint)[0]
         elif isinstance(hint, NewType):
             hint = hint.__supertype__
         elif isinstance(hint, TypeVar):
-            hint = hint.__bound__ or Any
-        elif hasattr(hint, "__value__"):  # `type X = ...` of Python 3.12
+            hint = hint.__bound__ or (Union[hint.__constraints__] if hint.__constraints__ else Any)  # noqa: UP007
+        elif hasattr(hint, "__value__") and not inspect.isclass(hint):  # `type X = ...`
             hint = hint.__value__
         else:
             return type(None) if hint is None else hint
 
 
-def _members(hint: object) -> tuple[object, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+def members(hint: object) -> tuple[object, ...]:
+    """The alternatives of a type: those of a union, each value of a Literal, else the type itself."""
+    hint = plain(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(part for member in get_args(hint) for part in members(member))
+    if get_origin(hint) is Literal:
+        return tuple(Literal[value] for value in get_args(hint))
+    return (hint,)
 
 
 def assignable(given: object, wanted: object) -> bool:
     """Whether every value of type `given` fits `wanted`.
 
     `Any` and `object` match, an `int` may go where a `float` is wanted, `X | None` may not go where `X` is wanted.
-    What cannot be decided by looking at the types (protocols, callables) is let through.
+    What cannot be decided by looking at the types (most protocols, callables) is let through.
     """
-    given, wanted = _plain(given), _plain(wanted)
-    if given is Any or wanted is Any or wanted is object:
-        return True
-    if len(_members(given)) > 1:
-        return all(assignable(part, wanted) for part in _members(given))
-    if len(_members(wanted)) > 1:
-        return any(assignable(given, part) for part in _members(wanted))
-    if get_origin(given) is Literal or get_origin(wanted) is Literal:
-        return _literal(given, wanted)
-    return _classes(given, wanted)
+    return _fits(given, wanted, ())
 
 
-def _literal(given: object, wanted: object) -> bool:
-    if get_origin(given) is not Literal:
-        return False
-    if get_origin(wanted) is Literal:
-        return set(get_args(given)) <= set(get_args(wanted))
-    return all(assignable(type(value), wanted) for value in get_args(given))
+def common(one: object, other: object) -> object | None:
+    """The type of the values that fit both; None when there are none."""
+    if assignable(one, other):
+        # equal but for their constraints: the one that has some says more
+        return other if get_origin(other) is Annotated and assignable(other, one) else one
+    if assignable(other, one):
+        return other
+    both = [part for part in members(one) if assignable(part, other)]
+    both += [part for part in members(other) if assignable(part, one)]
+    return Union[tuple(both)] if both else None  # noqa: UP007 - built at run time
 
 
-def _classes(given: object, wanted: object) -> bool:
+def _fits(given: object, wanted: object, seen: tuple[tuple[object, object], ...]) -> bool:
+    given, wanted = plain(given), plain(wanted)
+    if given is Any or wanted is Any or wanted is object or given == wanted or (given, wanted) in seen:
+        return True  # what is seen again is a recursive type: the answer hangs on its other parts
+    seen = (*seen, (given, wanted))
+    givens, wanteds = members(given), members(wanted)
+    if len(givens) > 1:
+        return all(_fits(part, wanted, seen) for part in givens)
+    if len(wanteds) > 1:
+        return any(_fits(givens[0], part, seen) for part in wanteds)
+    one, other = givens[0], wanteds[0]
+    if get_origin(one) is Literal:
+        value = get_args(one)[0]
+        return one == other if get_origin(other) is Literal else _classes(type(value), other, seen)
+    return get_origin(other) is not Literal and _classes(one, other, seen)
+
+
+def _classes(given: object, wanted: object, seen: tuple[tuple[object, object], ...]) -> bool:
     given_class, wanted_class = get_origin(given) or given, get_origin(wanted) or wanted
     if not (inspect.isclass(given_class) and inspect.isclass(wanted_class)):
         return True
-    if wanted_class is float and given_class is int:
+    if wanted_class is float and issubclass(given_class, int):
         return True
+    if is_typed_dict(wanted_class):
+        return issubclass(given_class, Mapping) and _typed_dicts(given_class, wanted_class, seen)
     if not _subclass(given_class, wanted_class):
         return False
     given_args, wanted_args = get_args(given), get_args(wanted)
-    if not given_args or not wanted_args or given_class is not wanted_class:
+    if not given_args or not wanted_args:
         return True
-    return _arguments(given_args, wanted_args)
+    if given_class is tuple:
+        return _tuple(given_args, wanted_class, wanted_args, seen)
+    return _arguments(given_class, given_args, wanted_class, wanted_args, seen)
 
 
-def _arguments(given: tuple[object, ...], wanted: tuple[object, ...]) -> bool:
-    if Ellipsis in wanted:
-        return all(assignable(part, wanted[0]) for part in given if part is not Ellipsis)
-    if Ellipsis in given or len(given) != len(wanted):
-        return False
-    return all(assignable(one, other) for one, other in zip(given, wanted, strict=True))
+def is_typed_dict(hint: object) -> bool:
+    """Whether it is a TypedDict, of `typing` or of typing_extensions: neither answers to isinstance or issubclass."""
+    return inspect.isclass(hint) and issubclass(hint, dict) and hasattr(hint, "__total__")
+
+
+def _typed_dicts(given: type, wanted: type, seen: tuple[tuple[object, object], ...]) -> bool:
+    if not is_typed_dict(given):
+        return True
+    try:
+        has, needs = get_type_hints(given), get_type_hints(wanted)
+    except NameError:  # annotated with what is local elsewhere: not to be decided from here
+        return True
+    required: frozenset[str] = getattr(wanted, "__required_keys__", frozenset(needs))
+    return all(_fits(has[key], needs[key], seen) if key in has else key not in required for key in needs)
 
 
 def _subclass(given: type, wanted: type) -> bool:
     try:
         return issubclass(given, wanted)
-    except TypeError:  # a protocol with data members answers only for instances
+    except TypeError:  # a protocol that answers only for instances, or not at all
         return True
+
+
+def _tuple(
+    given: tuple[object, ...], wanted_class: type, wanted: tuple[object, ...], seen: tuple[tuple[object, object], ...]
+) -> bool:
+    if wanted_class is not tuple or Ellipsis in wanted:
+        return all(_fits(part, wanted[0], seen) for part in given if part is not Ellipsis)
+    if Ellipsis in given or len(given) != len(wanted):
+        return False
+    return all(_fits(one, other, seen) for one, other in zip(given, wanted, strict=True))
+
+
+def _arguments(
+    given_class: type,
+    given: tuple[object, ...],
+    wanted_class: type,
+    wanted: tuple[object, ...],
+    seen: tuple[tuple[object, object], ...],
+) -> bool:
+    if given_class in _ELEMENTS and wanted_class in _ELEMENTS:
+        if len(wanted) == 1 or len(given) == 1:
+            return _fits(given[0], wanted[0], seen)
+        return all(_fits(one, other, seen) for one, other in zip(given, wanted, strict=False))
+    if given_class is not wanted_class or len(given) != len(wanted):
+        return True
+    # a user's generic: which way its parameters vary is not known, so either way will do
+    pairs = list(zip(given, wanted, strict=True))
+    return all(_fits(one, other, seen) or _fits(other, one, seen) for one, other in pairs)
 
 
 def classes_of(hint: object) -> tuple[type, ...] | None:
     """The classes an instance of `hint` has, for a shallow check; None when any value will do."""
     found: list[type] = []
-    for member in _members(_plain(hint)):
-        part = _plain(member)
-        if get_origin(part) is Literal:
-            found.extend(type(value) for value in get_args(part))
+    for member in members(hint):
+        if get_origin(member) is Literal:
+            found.append(type(get_args(member)[0]))
             continue
-        cls = get_origin(part) or part
-        if not inspect.isclass(cls) or cls is object or part is Any or getattr(cls, "_is_protocol", False):
+        cls = get_origin(member) or member
+        if not inspect.isclass(cls) or cls in (object, Any) or getattr(cls, "_is_protocol", False):
             return None
-        found.extend((float, int) if cls is float else (cls,))
+        found.extend((float, int) if cls is float else (dict,) if is_typed_dict(cls) else (cls,))
     return tuple(dict.fromkeys(found))
 
 
-def type_name(hint: object) -> str:
-    """A type as people write it."""
-    if inspect.isclass(hint) and not get_args(hint):
-        return hint.__name__
-    return str(hint).replace("typing.", "").replace("NoneType", "None")
+# --- naming -----------------------------------------------------------------------------------------------------------
+
+
+def type_name(hint: object, *, full: bool = False) -> str:
+    """A type as people write it, `full` with the module of each class."""
+    name = partial(type_name, full=full)
+    if hint is None or hint is type(None):
+        return "None"
+    if hint is Ellipsis:
+        return "..."
+    if isinstance(hint, list):  # the parameters of a Callable
+        return f"[{', '.join(map(name, hint))}]"
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return name(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(name, arguments))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if origin is not None and arguments:
+        return f"{name(origin)}[{', '.join(map(name, arguments))}]"
+    if inspect.isclass(hint):
+        return f"{hint.__module__}.{hint.__qualname__}" if full and hint.__module__ != "builtins" else hint.__name__
+    return str(getattr(hint, "__name__", None) or hint).removeprefix("typing.")
+
+
+def type_names(one: object, other: object) -> tuple[str, str]:
+    """Names of two types that differ; with their modules where the short names do not tell them apart."""
+    names = type_name(one), type_name(other)
+    return names if names[0] != names[1] else (type_name(one, full=True), type_name(other, full=True))

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import SchemaError
 
 from .assignable import classes_of, type_name
+from .foreign import attempt
 
 __all__ = ["adapter_of", "misfit", "reason"]
 
@@ -30,9 +32,11 @@ def _kept(hint: object) -> TypeAdapter[Any] | None:
 def _build(hint: object) -> TypeAdapter[Any] | None:
     for options in ({"config": ConfigDict(arbitrary_types_allowed=True)}, {}):
         try:
-            return TypeAdapter(hint, **options)  # type: ignore[arg-type]
-        except (PydanticUserError, PydanticSchemaGenerationError):
-            continue  # a model brings its own config and refuses ours
+            adapter: TypeAdapter[Any] = TypeAdapter(hint, **options)  # type: ignore[arg-type]
+        except (PydanticUserError, PydanticSchemaGenerationError, SchemaError, NameError):
+            continue  # a model brings its own config and refuses ours; a protocol can be checked with neither
+        # A model that names a class of later lines is complete once that class is there.
+        return adapter if adapter.pydantic_complete or adapter.rebuild(raise_errors=False) else None
     return None
 
 
@@ -41,15 +45,14 @@ def misfit(hint: object) -> Callable[[object], str | None]:
     adapter = adapter_of(hint)
 
     def check(value: object) -> str | None:
-        if adapter is not None:
-            try:
-                adapter.validate_python(value, strict=True)
-            except ValidationError as error:
-                return reason(error)
-            return None
-        classes = classes_of(hint)
-        fits = classes is None or isinstance(value, classes)
-        return None if fits else f"{type(value).__name__} is no {type_name(hint)}"
+        if adapter is None:
+            classes = classes_of(hint)
+            fits = classes is None or isinstance(value, classes)
+            return None if fits else f"{type(value).__name__} is no {type_name(hint)}"
+        _, error = attempt(adapter.validate_python, value, strict=True)
+        if error is None or isinstance(error, ValidationError):
+            return None if error is None else reason(error)
+        return f"the check of {type_name(hint)} failed with {type(error).__name__}"  # a validator of the user's
 
     return check
 

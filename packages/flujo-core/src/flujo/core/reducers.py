@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from .errors import ConfigurationError
+from .foreign import attempt
 
 __all__ = ["apply_changes", "check_context_model", "invalid_changes", "reducers_of"]
 
@@ -26,25 +27,30 @@ def check_context_model(model: type[BaseModel] | None) -> None:
         raise ConfigurationError(f"context model {model.__name__!r} cannot be used", "it is not frozen", do)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def reducers_of(model: type[BaseModel] | None) -> Mapping[str, Reducer]:
     """Fields of `model` with a reducer: `Annotated[list[str], operator.add]`."""
     found: dict[str, Reducer] = {}
     for name, field in ({} if model is None else model.model_fields).items():
         for note in field.metadata:
-            if callable(note) and not isinstance(note, type):
+            if _is_reducer(note):
                 found[name] = cast("Reducer", note)
     return found
 
 
-@cache
+def _is_reducer(note: object) -> bool:
+    return callable(note) and not isinstance(note, type)
+
+
+@lru_cache(maxsize=1024)
 def _adapter(model: type[BaseModel], field: str) -> TypeAdapter[Any]:
+    """A validator for a tuple of one such field: a bare model would refuse our config."""
     info = model.model_fields[field]
     hint: Any = info.annotation
     for note in info.metadata:
-        if not (callable(note) and not isinstance(note, type)):
+        if not _is_reducer(note):
             hint = Annotated[hint, note]
-    return TypeAdapter(hint)
+    return TypeAdapter(tuple[hint], config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def invalid_changes(
@@ -57,11 +63,16 @@ def invalid_changes(
         if name not in writes:
             declared = ", ".join(map(repr, writes)) or "none"
             return f"it wrote context field {name!r} without declaring it; writes= names {declared}"
-        try:
-            _adapter(model, name).validate_python(value, strict=True)
-        except ValidationError as error:
-            return f"context field {name!r} does not fit: {error.errors()[0]['msg']}"
+        _, error = attempt(_adapter(model, name).validate_python, (value,), strict=True)
+        if error is not None:
+            return f"context field {name!r} does not fit: {_reason(error)}"
     return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return error.errors(include_input=False)[0]["msg"]
+    return f"its check failed with {type(error).__name__}"  # a validator of the user's, in its own way
 
 
 def apply_changes(context: BaseModel, changes: Mapping[str, object]) -> BaseModel:
