@@ -50,5 +50,6 @@ def as_pipeline(source: PipelineLike) -> Pipeline:
     if isinstance(source, Step):
         return Pipeline(source, name=source.name)
     if isinstance(source, Chain):
-        return Pipeline(source, name=source.steps[0].name if len(source.steps) == 1 else "pipeline")
-    raise PipelineError(f"{source!r} is no pipeline", ["give a Pipeline, a Step, or steps joined by >>"])
+        return Pipeline(source)
+    what = f"{getattr(source, '__name__', None) or type(source).__name__!r} is no pipeline"
+    raise PipelineError(what, ["give a Pipeline, a Step, or steps joined by >>; wrap a function: Step(function)"])

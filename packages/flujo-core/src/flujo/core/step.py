@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, overload
 
+from .callables import bound_names, by_keyword, function_of, hints_of, local_hints, name_of
 from .context import Update
-from .errors import PipelineError
+from .errors import NotSent, PipelineError
+from .protocols import Agent
 from .retry import RetryPolicy
 from .usage import UsageLimits
 
@@ -82,7 +84,11 @@ class Ref:
             raise AttributeError(name)
         return Ref(self._source, (*self._path, name))
 
+    __iter__ = None  # else Python would count up through `[0]`, `[1]`, ... without an end
+
     def __getitem__(self, key: str | int) -> Ref:
+        if not isinstance(key, (str, int)):
+            raise PipelineError(f"{self!r}[{key!r}] cannot be used", ["a part is named by a text or a whole number"])
         return Ref(self._source, (*self._path, key))
 
     def __repr__(self) -> str:
@@ -112,29 +118,23 @@ class Step:
     """
 
     def __init__(self, target: object, *, name: str | None = None, **options: Any) -> None:
-        _check_options(target, options)
+        _check_names(options)
         if isinstance(target, Step):
-            name = name or target.name
+            name = target.name if name is None else name
             options = {**{key: getattr(target.options, key) for key in _OPTION_NAMES}, **options}
             target = target.target
         for key in ("reads", "writes"):
-            if isinstance(options.get(key), str):
-                options[key] = (options[key],)
+            options[key] = _names(options.get(key, ()))
         self.target: object = target
-        self.function = _function_of(target)
-        self.name: str = name or _name_of(target)
+        self._callable = function_of(target)
+        self.name: str = name_of(target) if name is None else name
         self.options: StepOptions = StepOptions(**options)
-        self.is_async = inspect.iscoroutinefunction(self.function)
-        self._check()
-
-    def _check(self) -> None:
-        if inspect.isasyncgenfunction(self.function) or inspect.isgeneratorfunction(self.function):
-            raise PipelineError(f"step {self.name!r} cannot be used", ["it is a generator; a step returns one value"])
-        if "/" in self.name or not self.name.strip():
-            raise PipelineError(f"step name {self.name!r} cannot be used", ["a name is not empty and has no '/'"])
-        timeout = self.options.timeout_s
-        if timeout is not None and not timeout > 0:
-            raise PipelineError(f"step {self.name!r} cannot be used", [f"timeout_s={timeout!r} must be above 0"])
+        self.is_async = inspect.iscoroutinefunction(self._callable)
+        problems = _problems(self.name, self.options, self._callable)
+        if problems:
+            raise PipelineError(f"step {self.name!r} cannot be used", problems)
+        self.function = by_keyword(self._callable)
+        self._hints = local_hints(self._callable)
 
     @property
     def output(self) -> Ref:
@@ -148,12 +148,17 @@ class Step:
             PipelineError: An annotation names something that does not exist.
         """
         try:
-            hints = get_type_hints(self.function)
-            parameters = inspect.signature(self.function).parameters
-        except (NameError, TypeError, ValueError) as error:
-            raise PipelineError(f"step {self.name!r} cannot be read", [f"{type(error).__name__}: {error}"]) from error
-        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        named = {name: p for name, p in parameters.items() if p.kind not in variadic}
+            hints = hints_of(self._callable) if self._hints is None else self._hints
+            parameters = inspect.signature(self._callable).parameters
+        except NameError as error:
+            why = f"its annotations name {error.name or str(error)!r}, which is not there when the pipeline is compiled"
+            do = "import it at run time (not only under TYPE_CHECKING), or define it before the step"
+            raise PipelineError(f"step {self.name!r} cannot be read", [f"{why}; {do}"]) from error
+        except (TypeError, ValueError) as error:
+            why = f"{error}; wrap it in a function with annotations"
+            raise PipelineError(f"step {self.name!r} cannot be read", [why]) from error
+        bound = bound_names(self._callable)
+        named = {name: p for name, p in parameters.items() if p.kind not in _VARIADIC and name not in bound}
         return Signature(
             {name: hints.get(name, Any) for name in named},
             frozenset(name for name, p in named.items() if p.default is not inspect.Parameter.empty),
@@ -162,27 +167,70 @@ class Step:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, outside any run: handy in unit tests."""
-        return self.function(*args, **kwargs)
+        return self._callable(*args, **kwargs)
 
-    def __rshift__(self, other: Step | Chain) -> Chain:
-        return Chain((self,)) >> other
+    def __rshift__(self, other: Step | Chain | Agent) -> Chain:
+        return _joined(self, other)
+
+    def __rrshift__(self, other: Agent) -> Chain:
+        return _joined(other, self)
 
     def __repr__(self) -> str:
         return f"Step({self.name!r})"
 
 
-@dataclass(frozen=True, slots=True)
 class Chain:
-    """Steps in a row: each gets what the one before returned. Written `a >> b >> c`."""
+    """Steps in a row: each gets what the one before returned. Written `a >> b >> c`.
 
-    steps: tuple[Step, ...] = field(default=())
+    It remembers what was joined, so that a long row is not copied by each `>>`.
+    """
 
-    def __rshift__(self, other: Step | Chain) -> Chain:
-        if isinstance(other, Chain):
-            return Chain(self.steps + other.steps)
-        if isinstance(other, Step):
-            return Chain((*self.steps, other))
-        return NotImplemented
+    __slots__ = ("_left", "_right")
+
+    def __init__(self, left: Step | Chain, right: Step | Chain) -> None:
+        self._left = left
+        self._right = right
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps, first to last."""
+        found: list[Step] = []
+        left: list[Step | Chain] = [self]
+        while left:
+            part = left.pop()
+            if isinstance(part, Chain):
+                left += (part._right, part._left)
+            else:
+                found.append(part)
+        return tuple(found)
+
+    def __rshift__(self, other: Step | Chain | Agent) -> Chain:
+        return _joined(self, other)
+
+    def __rrshift__(self, other: Agent) -> Chain:
+        return _joined(other, self)
+
+    def __repr__(self) -> str:
+        return f"Chain({' >> '.join(repr(step.name) for step in self.steps)})"
+
+
+def _joined(left: object, right: object) -> Chain:
+    sides = [_joinable(side) for side in (left, right)]
+    if None in sides:
+        return cast("Chain", NotImplemented)
+    return Chain(*cast("list[Step | Chain]", sides))
+
+
+def _joinable(side: object) -> Step | Chain | None:
+    """A step or chain as it is, an agent as a step; None for what has a `>>` of its own."""
+    if isinstance(side, (Step, Chain)):
+        return side
+    if not inspect.isclass(side) and inspect.iscoroutinefunction(getattr(side, "run", None)):
+        return Step(side)
+    if hasattr(type(side), "__rrshift__"):
+        return None
+    what = f"{getattr(side, '__name__', type(side).__name__)!r} cannot be joined with >>"
+    raise PipelineError(what, ["it is no step; wrap a function: Step(function), or mark it with @step"])
 
 
 @overload
@@ -213,7 +261,10 @@ def step(
     return make if function is None else make(function)
 
 
-def _check_options(target: object, options: Mapping[str, object]) -> None:
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _check_names(options: Mapping[str, object]) -> None:
     for key in options:
         if key not in _OPTION_NAMES:
             close = get_close_matches(key, _OPTION_NAMES, n=1)
@@ -221,31 +272,58 @@ def _check_options(target: object, options: Mapping[str, object]) -> None:
             raise PipelineError(f"step option {key!r} is unknown", [hint])
 
 
-def _function_of(target: object) -> Callable[..., object]:
-    if inspect.isroutine(target):
-        return target
-    run = getattr(target, "run", None)
-    if not inspect.isclass(target) and inspect.iscoroutinefunction(run):
-        return run
-    if callable(target) and not inspect.isclass(target):
-        call = cast("Callable[..., object]", type(target).__call__)
-        return cast("Callable[..., object]", types.MethodType(call, target))
-    what = f"{target!r} cannot be a step"
-    raise PipelineError(what, ["a step is a function or an object with an `async def run`"])
+def _names(given: object) -> object:
+    """Context fields as a tuple; one alone may be given as a text."""
+    if isinstance(given, str):
+        return (given,)
+    return tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else given
 
 
-def _name_of(target: object) -> str:
-    given = getattr(target, "__name__", None) or getattr(target, "name", None) or type(target).__name__
-    name = str(given)
-    if name == "<lambda>":
-        raise PipelineError("a lambda cannot name itself", ["give it a name: Step(..., name='...')"])
-    return name
+def _problems(name: object, options: StepOptions, function: Callable[..., object]) -> list[str]:
+    """Everything that is wrong with the name and the options of a step."""
+    retry, timeout, inputs = options.retry, options.timeout_s, options.inputs
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    is_async = inspect.iscoroutinefunction(function)
+    generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    unsafe = options.effect == "at_most_once" and isinstance(retry, RetryPolicy) and _repeats(retry)
+    rules = (
+        (generator, "it is a generator; a step returns one value"),
+        (not _is_name(name), "a name is printable text, not empty, and has no '/'; give another: name='...'"),
+        (inputs is not None and not isinstance(inputs, Mapping), "inputs= is a dict: {'parameter': source}"),
+        (retry is not None and not isinstance(retry, RetryPolicy), "retry= is a RetryPolicy(max_attempts=...)"),
+        (timeout is not None and not (number and timeout > 0), f"timeout_s={timeout!r} must be seconds above 0"),
+        (not _is_names(options.reads), f"reads={options.reads!r} must be names of context fields"),
+        (not _is_names(options.writes), f"writes={options.writes!r} must be names of context fields"),
+        (not isinstance(options.limits, (UsageLimits, type(None))), "limits= is a UsageLimits(...)"),
+        (options.effect not in get_args(Effect), f"effect={options.effect!r} must be one of {get_args(Effect)}"),
+        (not isinstance(options.version, int), f"version={options.version!r} must be a whole number"),
+        (unsafe, "it is at_most_once and would be tried again; limit the retry: retry_on=(NotSent,)"),
+        (
+            options.inline and not is_async and timeout is not None,
+            "inline=True blocks the event loop, so timeout_s cannot end it; leave one of them out",
+        ),
+    )
+    return [problem for wrong, problem in rules if wrong]
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isprintable() and bool(name.strip()) and "/" not in name
+
+
+def _is_names(names: object) -> bool:
+    return isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+
+
+def _repeats(retry: RetryPolicy) -> bool:
+    return retry.max_attempts > 1 and not all(issubclass(error, NotSent) for error in retry.retry_on)
 
 
 def _unwrap_update(hint: object) -> object:
     """The output type of a step that may return `Update[T]`, alone or in a union."""
     if hint is Update:
         return Any
+    if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) is Update:
+        hint = get_args(hint)[0]
     if get_origin(hint) is Update:
         return get_args(hint)[0]
     if get_origin(hint) in (Union, types.UnionType):
