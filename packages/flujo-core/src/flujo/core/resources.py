@@ -4,23 +4,28 @@
         db: AsyncEngine = Resource(open_pool, scope="app")
         secrets: SecretManager = Resource(VaultSecrets, scope="run")
 
-A factory is an async or sync context manager, a class, or an async or plain function; its parameters may name other
-resources of equal or wider scope by type. Scopes open what is needed in one go and close it in reverse order, whatever
-happened in between.
+A factory is an async or sync context manager, a generator that yields once, a class, or an async or plain function; its
+parameters may name other resources of equal or wider scope by type. What has an exit (`async with`, `with`) is entered
+and its exit always called; what a function returns without one is only given, so a connection that has nothing but
+`close()` wants `contextlib.closing` or a generator. Scopes open what is needed in one go and close it in reverse order,
+whatever happened in between.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, cast, get_args, get_origin
 
 import anyio
 
+from .callables import hints_of, local_names
 from .errors import ConfigurationError, ResourceError
+from .foreign import attempt_async
 from .scrub import scrub
 
 __all__ = ["Resource", "ResourceScope", "ResourceSpec", "Resources", "Scope", "specs_of"]
@@ -29,7 +34,7 @@ Scope = Literal["app", "run", "step"]
 _WIDTH: dict[str, int] = {"app": 0, "run": 1, "step": 2}
 
 CLOSE_TIMEOUT_S = 30.0
-"""Seconds a scope may take to close; closing is shielded from cancels, so it needs an end of its own."""
+"""Seconds a resource may take to close; closing is shielded from cancels, so it needs an end of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,13 @@ def Resource(factory: Callable[..., object], *, scope: Scope = "run") -> Any:
     """
     if scope not in _WIDTH:
         raise ConfigurationError(f"scope={scope!r} cannot be used", "a resource lives for an app, a run or a step")
+    if not callable(factory):
+        why = f"{type(factory).__name__} cannot be called"
+        raise ConfigurationError("Resource(...) cannot be used", why, "Give what opens it; a value needs no Resource")
+    if inspect.isasyncgenfunction(factory):
+        factory = asynccontextmanager(factory)
+    elif inspect.isgeneratorfunction(factory):
+        factory = contextmanager(factory)
     return _Recipe(factory, scope)
 
 
@@ -74,6 +86,17 @@ class ResourceSpec:
 class Resources:
     """Base of the user's resources. Keyword arguments replace a recipe by a value, e.g. a fake in a test."""
 
+    _hints: ClassVar[Mapping[str, object] | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._hints = None
+        if "<locals>" in cls.__qualname__:  # what it names may be within reach only now
+            try:
+                cls._hints = hints_of(cls, local_names(cls.__qualname__))
+            except NameError:
+                cls._hints = None  # perhaps it is there when it is used; if not, that says so
+
     def __init__(self, **given: object) -> None:
         declared = _declared(type(self))
         for name, value in given.items():
@@ -84,33 +107,45 @@ class Resources:
 
 
 def _declared(cls: type[Resources]) -> dict[str, object]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {name: hint for name, hint in hints.items() if not name.startswith("_")}
+    """Annotated fields, those of base classes first."""
+    try:
+        hints = hints_of(cls) if cls._hints is None else cls._hints
+    except NameError as error:
+        why = f"its annotations name {error.name!r}, which is not there"
+        do = "Import it at run time (not only under TYPE_CHECKING), or define it before the class"
+        raise ConfigurationError(f"{cls.__name__} cannot be read", why, do) from error
+    fields = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base).get("__annotations__", ()))
+    return {
+        name: hints[name]
+        for name in fields
+        if not name.startswith("_") and ClassVar not in (hints[name], get_origin(hints[name]))
+    }
 
 
 def specs_of(resources: Resources | None) -> dict[str, ResourceSpec]:
     """Read what `resources` declares, in declared order.
 
     Raises:
-        ConfigurationError: A field has neither recipe nor value, a factory takes what is not there or lives shorter.
+        ConfigurationError: A field has neither recipe nor value, or a factory takes what is not there, what lives
+            shorter, or what needs the factory's own resource.
     """
     if resources is None:
         return {}
     owner = type(resources).__name__
     specs: dict[str, ResourceSpec] = {}
+    missing = object()
     for name, hint in _declared(type(resources)).items():
-        value = getattr(resources, name, None)
-        if value is None:
-            raise ConfigurationError(
-                f"resource {name!r} of {owner} is missing", "it has neither a Resource(...) nor a value",
-                f"Give it: {owner}({name}=...)",
-            )  # fmt: skip
-        recipe = value if isinstance(value, _Recipe) else None
-        specs[name] = ResourceSpec(
-            name, hint, recipe.scope if recipe else "app", recipe.factory if recipe else None,
-            None if recipe else value, {},
-        )  # fmt: skip
-    return {name: _with_needs(spec, specs, owner) for name, spec in specs.items()}
+        value = getattr(resources, name, missing)
+        if value is missing:
+            why = "it has neither a Resource(...) nor a value"
+            raise ConfigurationError(f"resource {name!r} of {owner} is missing", why, f"Give it: {owner}({name}=...)")
+        if isinstance(value, _Recipe):
+            specs[name] = ResourceSpec(name, hint, value.scope, value.factory, None, {})
+        else:
+            specs[name] = ResourceSpec(name, hint, "app", None, value, {})
+    specs = {name: _with_needs(spec, specs, owner) for name, spec in specs.items()}
+    _refuse_circles(specs, owner)
+    return specs
 
 
 def _with_needs(spec: ResourceSpec, specs: Mapping[str, ResourceSpec], owner: str) -> ResourceSpec:
@@ -118,35 +153,57 @@ def _with_needs(spec: ResourceSpec, specs: Mapping[str, ResourceSpec], owner: st
         return spec
     needs: dict[str, str] = {}
     for parameter, hint in _parameters(spec.factory).items():
-        found = find_by_type(hint, parameter, specs)
+        found = find_by_type(hint, parameter, {name: other for name, other in specs.items() if name != spec.name})
         where = f"factory of resource {spec.name!r} of {owner}"
-        if found is None or found.name == spec.name:
-            raise ConfigurationError(f"{where} cannot be called", f"no resource fits its parameter {parameter!r}")
+        if found is None:
+            do = "Declare one, give the parameter a default, or wrap the factory: Resource(lambda: ...)"
+            raise ConfigurationError(f"{where} cannot be called", f"no resource fits its parameter {parameter!r}", do)
         if _WIDTH[found.scope] > _WIDTH[spec.scope]:
             why = f"{found.name!r} lives for a {found.scope}, {spec.name!r} for a {spec.scope}"
             raise ConfigurationError(f"{where} cannot be called", why, "Give both the same scope")
         needs[parameter] = found.name
-    return ResourceSpec(spec.name, spec.type, spec.scope, spec.factory, spec.value, needs)
+    return replace(spec, needs=needs)
+
+
+def _refuse_circles(specs: Mapping[str, ResourceSpec], owner: str) -> None:
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circle = " -> ".join((*path[path.index(name) :], name))
+            what = f"resource {name!r} of {owner} cannot be opened"
+            raise ConfigurationError(what, f"factories need each other: {circle}", "Let one of them do without")
+        if name not in done:
+            for needed in specs[name].needs.values():
+                visit(needed, (*path, name))
+            done.add(name)
+
+    for name in specs:
+        visit(name, ())
 
 
 def _parameters(factory: Callable[..., object]) -> dict[str, object]:
-    """Required parameters of a factory and their annotations."""
-    target = factory.__init__ if inspect.isclass(factory) else factory
+    """Required parameters of a factory and their annotations; `Any` where they cannot be read."""
     try:
-        signature = inspect.signature(factory)
-        hints = get_type_hints(target)
-    except (TypeError, ValueError, NameError):
-        return {}  # a builtin or a callable without readable annotations takes nothing from us
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {}  # a builtin that does not tell takes nothing from us
+    try:
+        hints = hints_of(factory)
+    except NameError:
+        hints = {}  # its parameters are known by name
     required = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
-        name: hints.get(name, object)
-        for name, parameter in signature.parameters.items()
+        name: hints.get(name, Any)
+        for name, parameter in parameters.items()
         if parameter.default is inspect.Parameter.empty and parameter.kind in required
     }
 
 
 def find_by_type(hint: object, name: str, specs: Mapping[str, ResourceSpec]) -> ResourceSpec | None:
-    """The resource of type `hint`; of several, the one called `name`."""
+    """The resource of type `hint`; of several, and where there is no type to go by, the one called `name`."""
+    if hint is Any or hint is object:
+        return specs.get(name)
     fitting = [spec for spec in specs.values() if spec.type == hint or _is_subclass(spec.type, hint)]
     named = [spec for spec in fitting if spec.name == name]
     if named:
@@ -171,26 +228,64 @@ def widened(names: Iterable[str], specs: Mapping[str, ResourceSpec]) -> frozense
     return frozenset(found)
 
 
+Exit = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], object]
+
+
+@dataclass(slots=True)
+class _Open:
+    """An open resource that has an exit.
+
+    Attributes:
+        name: Name of the resource.
+        exit: Its exit.
+        shield: The cancel scope that was entered before it; None where another task may close it.
+        around: Leaves that cancel scope.
+    """
+
+    name: str
+    exit: Exit
+    shield: anyio.CancelScope | None
+    around: ExitStack
+
+
 class ResourceScope:
-    """The open resources of one scope: entered in one task, closed in the same one.
+    """The open resources of one scope.
+
+    A resource may hold a task group or a cancel scope of its own between its entry and its exit (clients that read in
+    the background do). Such scopes must nest, so the one that shields its exit is entered before it; it does nothing
+    until then. This holds where the task that opens is the task that closes.
 
     Args:
         specs: All resources by name.
         scope: Which of them this scope opens.
         wanted: Names that are needed, wider ones included; those of narrower scopes are left to their own.
         around: What the scopes around this one have open, by name.
+        movable: Whether another task may close it, as for the step of an abandoned thread; then resources with cancel
+            scopes of their own cannot be shielded.
+        close_timeout_s: Seconds each resource may take to close.
     """
 
     def __init__(
-        self, specs: Mapping[str, ResourceSpec], scope: Scope, wanted: Iterable[str], around: Mapping[str, object]
+        self,
+        specs: Mapping[str, ResourceSpec],
+        scope: Scope,
+        wanted: Iterable[str],
+        around: Mapping[str, object],
+        *,
+        movable: bool | None = None,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self._specs = specs
         self._scope = scope
         self._wanted = frozenset(wanted)
-        self._stack = AsyncExitStack()
+        self._movable = scope == "step" if movable is None else movable
+        self._close_timeout_s = close_timeout_s
+        self._task = 0
+        self._opened: list[_Open] = []
         self.values: dict[str, object] = dict(around)
 
     async def __aenter__(self) -> ResourceScope:
+        self._task = anyio.get_current_task().id
         try:
             for name in self._order():
                 await self._open(self._specs[name])
@@ -206,42 +301,47 @@ class ResourceScope:
 
     def _order(self) -> list[str]:
         """Needed names of this scope, each after what its factory takes."""
-        order: list[str] = []
+        order: dict[str, None] = {}
 
-        def visit(name: str, path: tuple[str, ...]) -> None:
-            if name in path:
-                circle = " -> ".join((*path, name))
-                raise ResourceError(f"resource {name!r} cannot be opened", f"factories need each other: {circle}")
+        def visit(name: str) -> None:
             for needed in self._specs[name].needs.values():
-                visit(needed, (*path, name))
-            spec = self._specs[name]
-            if name not in order and name not in self.values and _WIDTH[spec.scope] <= _WIDTH[self._scope]:
-                order.append(name)
+                visit(needed)
+            if name not in self.values and _WIDTH[self._specs[name].scope] <= _WIDTH[self._scope]:
+                order[name] = None
 
         for name in self._specs:
             if name in self._wanted:
-                visit(name, ())
-        return order
+                visit(name)
+        return list(order)
 
     async def _open(self, spec: ResourceSpec) -> None:
         if spec.factory is None:
             self.values[spec.name] = spec.value
             return
-        arguments = {parameter: self.values[needed] for parameter, needed in spec.needs.items()}
-        try:
-            self.values[spec.name] = await self._enter(spec.factory(**arguments))
-        except Exception as error:
+        value, error = await attempt_async(self._entered(spec))
+        if error is not None:
             why = f"{type(error).__name__}: {scrub(str(error))}"
             raise ResourceError(f"resource {spec.name!r} failed to open", why) from error
+        self.values[spec.name] = value
 
-    async def _enter(self, made: object) -> object:
-        if hasattr(made, "__aenter__"):
-            return await self._stack.enter_async_context(cast("Any", made))
-        if hasattr(made, "__enter__"):
-            return self._stack.enter_context(cast("Any", made))
-        if inspect.isawaitable(made):
-            return await made
-        return made
+    async def _entered(self, spec: ResourceSpec) -> object:
+        made = cast("Callable[..., object]", spec.factory)(**{p: self.values[name] for p, name in spec.needs.items()})
+        if inspect.isawaitable(made) and not hasattr(made, "__aenter__"):
+            made = await made
+        kind: Any = type(made)
+        is_async = hasattr(kind, "__aenter__")
+        if not is_async and not hasattr(kind, "__enter__"):
+            return made
+        with ExitStack() as around:
+            shield = None if self._movable else around.enter_context(anyio.CancelScope())
+            if is_async:
+                exit_, value = partial(kind.__aexit__, made), await kind.__aenter__(made)
+            else:
+                exit_, value = partial(kind.__exit__, made), kind.__enter__(made)
+            self._opened.append(_Open(spec.name, exit_, shield, around.pop_all()))
+        return value
+
+    # --- closing ----------------------------------------------------------------------------------------------------
 
     async def close(self, error: BaseException | None) -> None:
         """Close in reverse order, shielded from cancels; `error` is what the work inside ended with, if it did.
@@ -249,15 +349,47 @@ class ResourceScope:
         Raises:
             ResourceError: One failed to close, or took too long. The others are closed all the same.
         """
-        trace = None if error is None else error.__traceback__
-        with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True) as limit:
+        same_task = anyio.get_current_task().id == self._task
+        faults: list[tuple[str, Exception | None]] = []
+        stopped: BaseException | None = None
+        while self._opened:
+            item = self._opened.pop()
             try:
-                await self._stack.__aexit__(None if error is None else type(error), error, trace)
-            except Exception as fault:
-                if fault is error:
-                    return  # a resource let the work's own error through: that is told already
-                why = f"{type(fault).__name__}: {scrub(str(fault))}"
-                raise ResourceError(f"a resource of scope {self._scope!r} failed to close", why) from fault
-        if limit.cancelled_caught:
-            why = f"closing took longer than {CLOSE_TIMEOUT_S:g} s"
-            raise ResourceError(f"the resources of scope {self._scope!r} were not closed", why)
+                fault, late = await self._close_one(item, error, own=same_task)
+            except BaseException as stop:  # a cancel that no shield holds off: the others are closed all the same
+                stopped = stop
+                continue
+            if late or (fault is not None and fault is not error):  # the work's own error is told already
+                faults.append((item.name, None if late else fault))
+        if stopped is not None:
+            raise stopped
+        if faults:
+            self._raise(faults)
+
+    async def _close_one(self, item: _Open, error: BaseException | None, *, own: bool) -> tuple[Exception | None, bool]:
+        """Call an exit; returns what it raised, and whether its time was up."""
+        shield, around = item.shield, item.around
+        if shield is None or not own:
+            around = ExitStack()
+            shield = around.enter_context(anyio.CancelScope())
+        shield.shield = True
+        shield.deadline = anyio.current_time() + self._close_timeout_s
+        fault: Exception | None = None
+        with around:
+            _, fault = await attempt_async(_exited(item.exit, error))
+        return fault, shield.cancelled_caught
+
+    def _raise(self, faults: list[tuple[str, Exception | None]]) -> None:
+        name, fault = faults[0]
+        late = f"closing took longer than {self._close_timeout_s:g} s"
+        why = late if fault is None else f"{type(fault).__name__}: {scrub(str(fault))}"
+        others = f"; so did {', '.join(repr(other) for other, _ in faults[1:])}" if faults[1:] else ""
+        what = f"resource {name!r} of scope {self._scope!r} failed to close"
+        raise ResourceError(what, f"{why}{others}") from fault
+
+
+async def _exited(exit_: Exit, error: BaseException | None) -> None:
+    kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+    done = exit_(kind, error, trace)
+    if inspect.isawaitable(done):
+        await cast("Awaitable[object]", done)
