@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import typing
+from collections import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
-from .assignable import type_name
+from .assignable import assignable, is_typed_dict, members, plain, type_name
+from .callables import hints_of
 from .context import RunContext
+from .errors import PipelineError
 from .resources import Resources, ResourceSpec
 from .step import Step
 
@@ -48,21 +50,24 @@ def bind(
     resources_type: type[Resources] | None,
     context_model: type[BaseModel] | None,
 ) -> Binding:
-    """Read a step's signature against the resources and the context model of its engine."""
+    """Read a step's signature against the resources and the context model of its engine.
+
+    Raises:
+        PipelineError: Its annotations cannot be read, or two parameters ask for the same thing.
+    """
     signature = step.signature()
     special: dict[str, str] = {}
     inputs: dict[str, object] = {}
     resources: list[tuple[str, str]] = []
     for name, hint in signature.parameters.items():
-        spec = specs.get(name)
-        if hint is RunContext:
-            special["ctx"] = name
-        elif context_model is not None and hint is context_model:
-            special["context"] = name
-        elif resources_type is not None and _is_resources(hint) and issubclass(resources_type, hint):
-            special["resources"] = name
-        elif spec is not None and (spec.type == hint or hint is Any):
-            resources.append((name, spec.name))
+        kind = _kind(hint, resources_type, context_model)
+        if kind in special:
+            why = f"parameters {special[kind]!r} and {name!r} both take {type_name(hint)}; leave one out"
+            raise PipelineError(f"step {step.name!r} cannot be used", [why])
+        if kind:
+            special[kind] = name
+        elif name in specs and _is_resource(hint, specs[name]):
+            resources.append((name, name))
         else:
             inputs[name] = hint
     return Binding(
@@ -71,35 +76,102 @@ def bind(
     )  # fmt: skip
 
 
-def _is_resources(hint: object) -> TypeGuard[type[Resources]]:
-    return inspect.isclass(hint) and issubclass(hint, Resources)
+def _kind(hint: object, resources_type: type[Resources] | None, context_model: type[BaseModel] | None) -> str:
+    """What a parameter receives beside inputs and single resources; `RunContext | None` is a RunContext too."""
+    alternatives = [member for member in members(hint) if member is not type(None)]
+    only = alternatives[0] if len(alternatives) == 1 else None
+    if only is RunContext:
+        return "ctx"
+    if context_model is not None and only is context_model:
+        return "context"
+    if resources_type is not None and inspect.isclass(only) and issubclass(only, Resources):
+        return "resources" if issubclass(resources_type, only) else ""
+    return ""
+
+
+def _is_resource(hint: object, spec: ResourceSpec) -> bool:
+    """Whether a parameter with the name of a resource means it: its type, or a wider one, stands beside it."""
+    return plain(hint) is not object and assignable(spec.type, hint)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
 
 
 def part_type(hint: object, path: tuple[str | int, ...]) -> tuple[object, str]:
     """The type of a part of a value of type `hint`, and what is wrong with the path (empty when nothing is)."""
     for part in path:
-        if hint is Any or hint is object:
-            return Any, ""
-        known = _fields(hint)
-        if known is None:
-            return Any, ""
-        if part not in known:
-            names = ", ".join(map(str, known)) or "no fields"
+        found: list[object] = []
+        lacking: list[object] = []
+        for member in members(hint):
+            known = _part(member, part)
+            (lacking if known is None else found).append(member if known is None else known)
+        if not found:
+            names = ", ".join(map(str, _fields(lacking[0]) or ())) or "no parts"
             return Any, f"{type_name(hint)} has no {part!r}; it has {names}"
-        hint = known[part]
+        # an alternative without the part (`X | None`) is not known to be given: what it would lack, the run says
+        hint = Any if Any in found else Union[tuple(found)]  # noqa: UP007 - built at run time
     return hint, ""
 
 
+def _part(hint: object, part: str | int) -> object | None:
+    """Type of a part of one alternative; `Any` where it cannot be known, None where there is no such part."""
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if not inspect.isclass(origin) or origin in (object, Any):
+        return Any
+    if origin is type(None):
+        return None
+    if issubclass(origin, tuple) and isinstance(part, int):
+        return _item(hint, origin, arguments, part)
+    known = _fields(hint)
+    if known is not None:
+        return known.get(part) or (Any if isinstance(part, str) and _is_attribute(origin, part) else None)
+    if issubclass(origin, abc.Mapping) and len(arguments) == 2:
+        return cast("object", arguments[1])
+    is_item = isinstance(part, int) and issubclass(origin, abc.Sequence) and len(arguments) == 1
+    return cast("object", arguments[0] if is_item else Any)
+
+
+def _item(hint: object, origin: type, arguments: tuple[object, ...], place: int) -> object | None:
+    """Type of one place of a tuple."""
+    if not arguments:
+        arguments = tuple((_fields(hint) or {}).values())  # a named tuple
+    if not arguments:
+        return Any if origin is tuple else None
+    if Ellipsis in arguments:
+        return arguments[0]
+    return arguments[place] if -len(arguments) <= place < len(arguments) else None
+
+
 def _fields(hint: object) -> Mapping[str | int, object] | None:
-    """Fields of a model, dataclass, named tuple or typed dict; None where parts cannot be known."""
+    """Fields of a model, dataclass, named tuple, typed dict or tuple; None where parts cannot be known."""
     if get_origin(hint) is tuple and Ellipsis not in get_args(hint):
         return dict(enumerate(get_args(hint)))
     if not inspect.isclass(hint) or get_origin(hint) is not None:
         return None
     if issubclass(hint, BaseModel):
+        if hint.model_config.get("extra") == "allow":
+            return None
         fields: dict[str | int, object] = dict.fromkeys(hint.model_computed_fields, Any)
         fields.update((name, field.annotation) for name, field in hint.model_fields.items())
         return fields
-    if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields") or typing.is_typeddict(hint):
-        return {name: part for name, part in get_type_hints(hint).items()}
+    if dataclasses.is_dataclass(hint) or is_typed_dict(hint) or (issubclass(hint, tuple) and hasattr(hint, "_fields")):
+        names = [f.name for f in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else _own_names(hint)
+        hints = _readable(hint)
+        return {name: hints.get(name, Any) for name in names}
     return None
+
+
+def _own_names(hint: type) -> list[str]:
+    return list(getattr(hint, "_fields", None) or hint.__annotations__)
+
+
+def _readable(hint: type) -> Mapping[str, object]:
+    try:
+        return hints_of(hint)
+    except NameError:  # annotated with what is local elsewhere: its fields are known by name only
+        return {}
+
+
+def _is_attribute(cls: type, name: str) -> bool:
+    """Whether it is a property or another attribute of the class; a typed dict has keys only."""
+    return not issubclass(cls, dict) and hasattr(cls, name)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import operator
+import heapq
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import reduce
 from typing import Any
 
 from pydantic import BaseModel
 
-from .assignable import assignable, classes_of, type_name
+from .assignable import assignable, classes_of, common, type_name, type_names
 from .bind import Binding, bind, part_type
 from .errors import PipelineError
 from .pipeline import Pipeline, PipelineLike, as_pipeline
-from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .plan import RUN_INPUT, Plan, PlanNode, Source, Views
 from .reducers import check_context_model, reducers_of
 from .resources import Resources, specs_of
 from .step import Chain, Ref, Step, ref_parts
@@ -64,27 +64,30 @@ class _Compiler:
         self.specs = specs_of(resources)
         self.resources_type = None if resources is None else type(resources)
         self.drafts: dict[int, _Draft] = {}
+        self.broken: set[int] = set()
         self.by_name: dict[str, Step] = {}
         self.index: dict[int, int] = {}
 
     def plan(self) -> Plan:
         self._collect()
-        self._stop_on_problems()
         for draft in self.drafts.values():
             self._resolve(draft)
-        self._stop_on_problems()
+            self._check_fields(draft.step)
+        output = self._given_output()
+        input_type = self._input_type()
         order = self._order()
-        self._stop_on_problems()
-        nodes = self._nodes(order)
-        output = self._output(nodes)
-        input_type = self._input_type(nodes)
-        self._check_writes(nodes)
-        self._stop_on_problems()
-        return Plan(self.pipeline.name, nodes, output, input_type, self.context_model, self.pipeline.limits)
-
-    def _stop_on_problems(self) -> None:
+        if len(order) == len(self.drafts):
+            before = [sorted({self.index[s.node] for s in draft.sources} - {RUN_INPUT}) for draft in order]
+            views = Views(before, [bool(draft.step.options.writes) for draft in order])
+            self._check_writes(order, views)
         if self.problems:
             raise PipelineError(f"pipeline {self.pipeline.name!r} cannot work", self.problems)
+        nodes = self._nodes(order, before, views)
+        limits = self.pipeline.limits
+        made = tuple(views.made)
+        return Plan(
+            self.pipeline.name, nodes, self._output(output, nodes), input_type, self.context_model, limits, made
+        )
 
     # --- steps and names --------------------------------------------------------------------------------------------
 
@@ -99,16 +102,15 @@ class _Compiler:
             self.problems.append("it has no steps; give at least one")
 
     def _add(self, step: Step) -> None:
-        if id(step) in self.drafts:
+        if id(step) in self.drafts or id(step) in self.broken:
             return
-        if step.name in self.by_name:
+        if self.by_name.setdefault(step.name, step) is not step:
             self.problems.append(f"two steps are called {step.name!r}; give one another name: Step(..., name='...')")
-            return
-        self.by_name[step.name] = step
         try:
             binding = bind(step, self.specs, self.resources_type, self.context_model)
         except PipelineError as error:
             self.problems.append(str(error))
+            self.broken.add(id(step))
             return
         self.drafts[id(step)] = _Draft(step, binding, [], [])
 
@@ -142,21 +144,41 @@ class _Compiler:
         if len(free) == 1:
             self._connect(draft, free[0], Ref(before))
             return
-        takes = f"{len(free)} free inputs ({', '.join(map(repr, free))})" if free else "no free input"
-        self.problems.append(
-            f"step {draft.step.name!r} follows {before.name!r} but has {takes}; `>>` needs exactly one, "
-            f"name the others with inputs="
-        )
+        name = draft.step.name
+        if free:
+            takes = f"{len(free)} free inputs ({self._listed(draft, free)})"
+            hint = self._resource_hint(draft, free)
+            do = f"name the others with inputs=, or pass resources= if one is a resource{hint}"
+        else:
+            takes = "no free input"
+            do = "give it one parameter (*args and **kwargs are none), or take it out of the chain"
+        self.problems.append(f"step {name!r} follows {before.name!r} but has {takes}; `>>` needs exactly one; {do}")
 
     def _unfilled(self, draft: _Draft, missing: list[str]) -> None:
-        wanted = ", ".join(f"{p!r} ({type_name(draft.binding.inputs[p])})" for p in missing)
+        first = next(iter(draft.binding.inputs))
+        method = "; if it is a method, use Step(object.method)" if first in ("self", "cls") else ""
         self.problems.append(
-            f"step {draft.step.name!r} gets nothing for {wanted}; name a source with inputs=, "
-            f"or pass resources= if it is a resource"
+            f"step {draft.step.name!r} gets nothing for {self._listed(draft, missing)}; name a source with inputs=, "
+            f"or pass resources= if it is a resource{self._resource_hint(draft, missing)}{method}"
         )
 
-    def _connect(self, draft: _Draft, parameter: str, source: Step | Ref | str) -> None:
-        found = self._source(source, f"input {parameter!r} of step {draft.step.name!r}")
+    def _listed(self, draft: _Draft, parameters: list[str]) -> str:
+        return ", ".join(f"{p!r} ({type_name(draft.binding.inputs[p])})" for p in parameters)
+
+    def _resource_hint(self, draft: _Draft, parameters: list[str]) -> str:
+        """What a parameter that is perhaps meant as a resource would need to be one."""
+        for parameter in parameters:
+            hint = draft.binding.inputs[parameter]
+            if parameter in self.specs:
+                return f"; resource {parameter!r} is {type_name(self.specs[parameter].type)}"
+            for spec in self.specs.values():
+                if spec.type == hint:
+                    return f"; a resource is given by name and type: call {parameter!r} {spec.name!r}"
+        return ""
+
+    def _connect(self, draft: _Draft, parameter: str, source: object) -> None:
+        where = f"input {parameter!r} of step {draft.step.name!r}"
+        found = self._source(source, where)
         if found is None:
             return
         step, path = found
@@ -165,13 +187,15 @@ class _Compiler:
         if step is None:
             return
         given, problem = part_type(self.drafts[id(step)].binding.output, path)
-        here = f"step {step.name!r}" + "".join(f".{part}" for part in path)
         if problem:
-            self.problems.append(f"input {parameter!r} of step {draft.step.name!r} cannot be read: {problem}")
+            self.problems.append(f"{where} cannot be read from step {step.name!r}: {problem}")
         elif not assignable(given, wanted):
+            part = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+            gives, takes = type_names(given, wanted)
+            hint = self._resource_hint(draft, [parameter])
             self.problems.append(
-                f"{here} gives {type_name(given)}, but input {parameter!r} of step {draft.step.name!r} "
-                f"takes {type_name(wanted)}"
+                f"step {step.name!r} gives {gives}{' as ' + part if part else ''}, but {where} takes {takes}; "
+                f"change one of the two, or put a step between{hint}"
             )
 
     def _source(self, source: object, where: str) -> tuple[Step | None, tuple[str | int, ...]] | None:
@@ -182,55 +206,73 @@ class _Compiler:
             if source is None:
                 return None, path
         if isinstance(source, str):
-            if source in self.by_name:
-                return self.by_name[source], path
-            self.problems.append(f"{where} names an unknown step {source!r}{_hint(source, self.by_name)}")
-        elif isinstance(source, Step):
-            if id(source) in self.drafts:
-                return source, path
+            if source not in self.by_name:
+                known = _hint(source, self.by_name) or f"; there are: {', '.join(map(repr, [*self.by_name][:20]))}"
+                self.problems.append(f"{where} names an unknown step {source!r}{known}")
+                return None
+            source = self.by_name[source]
+        if not isinstance(source, Step):
+            kind = f"a {type(source).__name__}"
+            self.problems.append(f"{where} is {kind}; it must be a step, a part of one, a step's name, or run_input()")
+        elif id(source) in self.drafts:
+            return source, path
+        elif id(source) not in self.broken:
             self.problems.append(f"{where} names step {source.name!r}, which is not in the pipeline; add it")
-        else:
-            self.problems.append(f"{where} is {source!r}; it must be a step, a part of one, or run_input()")
         return None
 
     # --- order ------------------------------------------------------------------------------------------------------
 
     def _order(self) -> list[_Draft]:
-        """Drafts in declared order, each after what it depends on."""
-        open_drafts = dict(self.drafts)
+        """Drafts in declared order, each after what it depends on; fewer where they depend on each other."""
+        place = {key: number for number, key in enumerate(self.drafts)}
+        keys = list(self.drafts)
+        waiting = {key: {s.node for s in draft.sources} - {RUN_INPUT} for key, draft in self.drafts.items()}
+        after: defaultdict[int, list[int]] = defaultdict(list)
+        for key, sources in waiting.items():
+            for source in sources:
+                after[source].append(key)
+        ready = [place[key] for key, sources in waiting.items() if not sources]
         order: list[_Draft] = []
-        while open_drafts:
-            ready = [key for key, draft in open_drafts.items() if not any(s.node in open_drafts for s in draft.sources)]
-            if not ready:
-                self.problems.append(f"steps depend on each other in a circle: {self._circle(open_drafts)}")
-                return order
-            order.extend(open_drafts.pop(key) for key in ready)
+        while ready:
+            key = keys[heapq.heappop(ready)]
+            self.index[key] = len(order)
+            order.append(self.drafts[key])
+            for following in after[key]:
+                waiting[following].discard(key)
+                if not waiting[following]:
+                    heapq.heappush(ready, place[following])
+        left = {key: draft for key, draft in self.drafts.items() if waiting[key]}
+        if left:
+            self.problems.append(
+                f"steps depend on each other in a circle: {self._circle(left)}; take one of these edges away"
+            )
+        self.index[RUN_INPUT] = RUN_INPUT
         return order
 
     def _circle(self, left: Mapping[int, _Draft]) -> str:
-        key, path = next(iter(left)), []
+        key, path = next(iter(left)), dict[int, None]()
         while key not in path:
-            path.append(key)
+            path[key] = None
             key = next(s.node for s in left[key].sources if s.node in left)
-        circle = [left[k].step.name for k in (*path[path.index(key) :], key)]
+        walked = list(path)
+        circle = [left[k].step.name for k in (*walked[walked.index(key) :], key)]
         return " -> ".join(repr(name) for name in reversed(circle))
 
     # --- the plan ---------------------------------------------------------------------------------------------------
 
-    def _nodes(self, order: list[_Draft]) -> tuple[PlanNode, ...]:
-        self.index = {id(draft.step): place for place, draft in enumerate(order)} | {RUN_INPUT: RUN_INPUT}
-        before = [sorted({self.index[s.node] for s in draft.sources} - {RUN_INPUT}) for draft in order]
-        ancestors: list[set[int]] = []
-        for direct in before:
-            ancestors.append(reduce(operator.or_, (ancestors[i] | {i} for i in direct), set()))
+    def _nodes(self, order: list[_Draft], before: list[list[int]], views: Views) -> tuple[PlanNode, ...]:
+        after: list[list[int]] = [[] for _ in order]
+        for place, direct in enumerate(before):
+            for one in direct:
+                after[one].append(place)
         return tuple(
             PlanNode(
                 index=place,
                 step=draft.step,
                 sources=tuple(Source(s.parameter, self.index[s.node], s.path, s.type) for s in draft.sources),
                 predecessors=tuple(before[place]),
-                successors=tuple(i for i, direct in enumerate(before) if place in direct),
-                writers=tuple(i for i in sorted(ancestors[place]) if order[i].step.options.writes),
+                successors=tuple(after[place]),
+                view=views.of[place],
                 ctx_parameter=draft.binding.ctx_parameter,
                 context_parameter=draft.binding.context_parameter,
                 all_resources_parameter=draft.binding.all_resources_parameter,
@@ -241,49 +283,71 @@ class _Compiler:
             for place, draft in enumerate(order)
         )
 
-    def _output(self, nodes: tuple[PlanNode, ...]) -> Source | dict[str, Source]:
-        if self.pipeline.output is not None:
-            found = self._source(self.pipeline.output, "the pipeline's output")
-            step, path = found or (None, ())
-            return Source("", self.index.get(id(step), RUN_INPUT), path, Any)
+    def _given_output(self) -> tuple[Step | None, tuple[str | int, ...]] | None:
+        """What the pipeline says it gives; None when it says nothing."""
+        if self.pipeline.output is None:
+            return None
+        found = self._source(self.pipeline.output, "the pipeline's output")
+        if found is not None and found[0] is not None:
+            _, problem = part_type(self.drafts[id(found[0])].binding.output, found[1])
+            if problem:
+                self.problems.append(f"the pipeline's output cannot be read from step {found[0].name!r}: {problem}")
+        return found
+
+    def _output(
+        self, given: tuple[Step | None, tuple[str | int, ...]] | None, nodes: tuple[PlanNode, ...]
+    ) -> Source | dict[str, Source]:
+        if given is not None:
+            step, path = given
+            return Source("", RUN_INPUT if step is None else self.index[id(step)], path, Any)
         sinks = {n.step.name: Source("", n.index, (), n.output_type) for n in nodes if not n.successors}
         return next(iter(sinks.values())) if len(sinks) == 1 else sinks
 
-    def _input_type(self, nodes: tuple[PlanNode, ...]) -> object:
-        """The narrowest type that the steps want the run input to be."""
-        narrowest: object = Any
+    def _input_type(self) -> object:
+        """The type of the values that fit as run input for every step that takes it."""
+        wanted: object = Any
         taken_by = ""
-        for node in nodes:
-            for source in node.sources:
+        for draft in self.drafts.values():
+            for source in draft.sources:
                 if source.node != RUN_INPUT or source.path or source.type is Any:
                     continue
-                if narrowest is Any or assignable(source.type, narrowest):
-                    narrowest, taken_by = source.type, node.step.name
-                elif not assignable(narrowest, source.type):
+                both = source.type if wanted is Any else common(wanted, source.type)
+                if both is None:
+                    one, other = type_names(wanted, source.type)
                     self.problems.append(
-                        f"steps {taken_by!r} and {node.step.name!r} take the run input as "
-                        f"{type_name(narrowest)} and as {type_name(source.type)}; no value is both"
+                        f"steps {taken_by!r} and {draft.step.name!r} take the run input as {one} and as {other}; "
+                        f"no value is both; let one take a part of it: run_input().name"
                     )
-        return narrowest
+                elif both is not wanted:
+                    wanted, taken_by = both, draft.step.name
+        return wanted
 
-    def _check_writes(self, nodes: tuple[PlanNode, ...]) -> None:
+    # --- context ----------------------------------------------------------------------------------------------------
+
+    def _check_fields(self, step: Step) -> None:
         fields = {} if self.context_model is None else self.context_model.model_fields
-        reducers = reducers_of(self.context_model)
-        writers = [node for node in nodes if node.step.options.writes]
-        for node in nodes:
-            for field in (*node.step.options.writes, *node.step.options.reads):
-                if field not in fields:
-                    have = "there is no context model" if not fields else f"it has {', '.join(fields)}"
-                    self.problems.append(f"step {node.step.name!r} declares context field {field!r}; {have}")
-        for place, one in enumerate(writers):
-            for other in writers[place + 1 :]:
-                shared = set(one.step.options.writes) & set(other.step.options.writes) - set(reducers)
-                if shared and one.index not in other.writers:
+        for field in dict.fromkeys((*step.options.writes, *step.options.reads)):
+            if field not in fields:
+                model = self.context_model
+                have = "there is no context model; pass context_model="
+                if model is not None:
+                    have = f"{model.__name__} has {', '.join(fields) or 'no fields'}{_hint(field, fields)}"
+                self.problems.append(f"step {step.name!r} declares context field {field!r}; {have}")
+
+    def _check_writes(self, order: list[_Draft], views: Views) -> None:
+        """Refuse two steps that may write one field at the same time, unless the field has a reducer."""
+        reduced = reducers_of(self.context_model)
+        last: dict[str, int] = {}
+        for place, draft in enumerate(order):
+            for field in draft.step.options.writes:
+                # in this order each writer of a field must come after the one before, and so after all of them
+                if field in last and field not in reduced and not views.sees(place, last[field]):
                     self.problems.append(
-                        f"steps {one.step.name!r} and {other.step.name!r} may run at the same time and both write "
-                        f"{', '.join(map(repr, sorted(shared)))}; let one follow the other, or give the field a "
-                        f"reducer: Annotated[..., operator.add]"
+                        f"steps {order[last[field]].step.name!r} and {draft.step.name!r} may run at the same time and "
+                        f"both write {field!r}; let one follow the other, or give the field a reducer: "
+                        f"Annotated[..., operator.add]"
                     )
+                last[field] = place
 
 
 def _hint(name: str, known: Mapping[str, object]) -> str:

@@ -26,5 +26,9 @@ def mermaid(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+_ENTITIES = {ord(char): f"#{ord(char)};" for char in "#\"<>&`|"}
+"""What Mermaid would read as markup, as its numeric entities; a step's name may hold any printable text."""
+
+
 def _quoted(text: str) -> str:
-    return text.replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+    return text.translate(_ENTITIES)

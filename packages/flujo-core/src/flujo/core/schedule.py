@@ -7,13 +7,13 @@ journal enough to go on from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
 from .journal import Entry
 from .outcome import Success
-from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .plan import FIRST_VIEW, RUN_INPUT, Plan, PlanNode, Source, View
 from .reducers import apply_changes
 
 __all__ = ["RunState", "advance", "context_at", "final_context", "fold", "inputs_of", "read", "result_of", "start"]
@@ -30,6 +30,8 @@ class RunState:
         outputs: Output of each node that did.
         changes: Context changes of each node that made some.
         succeeded: How many nodes ended well.
+        views: The plan's views of the context.
+        seen: Contexts that were asked for, by view: to be found again, not part of what a run is.
     """
 
     run_input: object
@@ -38,6 +40,8 @@ class RunState:
     outputs: list[object]
     changes: dict[int, Mapping[str, object]]
     succeeded: int = 0
+    views: tuple[View, ...] = ()
+    seen: dict[int, BaseModel] = field(default_factory=dict, compare=False)
 
     def finished(self, plan: Plan) -> bool:
         """Whether every step ended well."""
@@ -47,7 +51,7 @@ class RunState:
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> tuple[RunState, list[int]]:
     """The state before the first step, and the nodes that are due."""
     waiting = [len(node.predecessors) for node in plan.nodes]
-    state = RunState(run_input, context, waiting, [None] * len(waiting), {})
+    state = RunState(run_input, context, waiting, [None] * len(waiting), {}, views=plan.views)
     return state, [index for index, count in enumerate(waiting) if count == 0]
 
 
@@ -92,14 +96,26 @@ def inputs_of(state: RunState, node: PlanNode) -> dict[str, object]:
     return {source.parameter: read(state, source) for source in node.sources}
 
 
+_REMEMBERED = 1024
+"""How many contexts are kept to build others on; a context that grows would else be held once per step."""
+
+
 def context_at(state: RunState, node: PlanNode) -> BaseModel | None:
     """The context as all steps before `node` left it, changes applied in plan order."""
     context = state.context
-    if context is None or not node.writers:
+    if context is None or node.view == FIRST_VIEW:
         return context
-    for writer in node.writers:
-        if writer in state.changes:
-            context = apply_changes(context, state.changes[writer])
+    view, ahead = node.view, []
+    while view != FIRST_VIEW and view not in state.seen:
+        ahead.append(view)
+        view = state.views[view].base
+    context = state.seen.get(view, context)
+    for view in reversed(ahead):
+        changes = state.changes.get(state.views[view].writer)
+        context = apply_changes(context, changes) if changes else context
+        state.seen[view] = context
+        if len(state.seen) > _REMEMBERED:
+            del state.seen[next(iter(state.seen))]
     return context
 
 
