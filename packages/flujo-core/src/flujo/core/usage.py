@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
-from decimal import Context, Decimal, InvalidOperation
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import Literal, NamedTuple
 
 from .errors import ConfigurationError
 
-__all__ = ["Charge", "Money", "Price", "Usage", "UsageLimits", "money"]
+__all__ = ["Charge", "Fit", "Money", "Price", "Room", "Standing", "Usage", "UsageLimits", "money"]
 
 Money = Decimal | int | str | float
 """What is accepted as an amount of USD; a float counts by its repr, so `0.1` means one tenth exactly."""
 
 ZERO = Decimal(0)
 
-# An own context: sums of money must not depend on what the user's program set for its own decimals.
-EXACT = Context(prec=34)
+# An own context: sums of money must not depend on what the user's program set for its own decimals. With the amounts
+# that `money` lets in, 160 digits are never used up, so nothing is ever rounded.
+EXACT = Context(prec=160)
+
+_HUGE = Decimal("1e40")
+_FITS = Context(prec=80, traps=[Inexact, InvalidOperation])
+_HOW = "Give 0 or more as Decimal, int, str ('0.50') or float; a limit may be None, which means unlimited"
 
 
 def money(value: Money, name: str = "amount") -> Decimal:
@@ -28,27 +33,36 @@ def money(value: Money, name: str = "amount") -> Decimal:
         name: How the amount is called in an error.
 
     Raises:
-        ConfigurationError: It is no number, negative, NaN or infinite.
+        ConfigurationError: It is no number, negative, NaN, infinite, or has more than 39 decimals.
     """
+    what = "it is no amount of money"
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
             raise InvalidOperation
-        amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    except (InvalidOperation, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{name}={value!r} cannot be used", "it is no amount of money", "Write it as '0.50' or Decimal"
-        ) from error
-    if not amount.is_finite() or amount < 0:
-        why = "an amount must be finite and not negative"
-        raise ConfigurationError(f"{name}={value!r} cannot be used", why, "Give 0 or more; None means unlimited")
+        amount = value if type(value) is Decimal else Decimal(_digits(value))
+        what = "an amount must be finite and not negative"
+        if not amount.is_finite() or amount < 0:
+            raise InvalidOperation
+        what = "an amount is below 1e40 USD and has at most 39 decimals, so that sums stay exact"
+        if amount >= _HUGE:
+            raise InvalidOperation
+        _FITS.add(amount, _HUGE)
+    except (InvalidOperation, Inexact, ValueError) as error:
+        raise ConfigurationError(f"{name}={value!r} cannot be used", what, _HOW) from error
     return amount
+
+
+def _digits(value: Money) -> Decimal | int | str:
+    # float's own repr: subclasses, as numpy's, have one that is no number
+    return float.__repr__(value) if isinstance(value, float) else value
 
 
 def count(value: int, name: str) -> int:
     """Read a number of tokens or requests; raises ConfigurationError unless it is a whole number of 0 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         why = "it must be a whole number of 0 or more"
-        raise ConfigurationError(f"{name}={value!r} cannot be used", why, "None means unlimited")
+        do = "Give an int; a limit may be None, which means unlimited"
+        raise ConfigurationError(f"{name}={value!r} cannot be used", why, do)
     return value
 
 
@@ -60,33 +74,82 @@ class Price:
         input_usd: USD per input token.
         output_usd: USD per output token.
         request_usd: USD per request, on top.
+        max_output_tokens: Most tokens the model can answer with, where that is known. Under a limit, a request without
+            `max_tokens` reserves that much instead of all that is left, and so does not hold up those beside it.
     """
 
     input_usd: Decimal = ZERO
     output_usd: Decimal = ZERO
     request_usd: Decimal = ZERO
+    max_output_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            object.__setattr__(self, item.name, money(getattr(self, item.name), item.name))
+        for name in ("input_usd", "output_usd", "request_usd"):
+            object.__setattr__(self, name, money(getattr(self, name), name))
+        if self.max_output_tokens is not None and count(self.max_output_tokens, "max_output_tokens") < 1:
+            what = f"max_output_tokens={self.max_output_tokens!r} cannot be used"
+            raise ConfigurationError(what, "a model answers with 1 token or more", "None means unknown")
 
     def cost(self, input_tokens: int, output_tokens: int) -> Decimal:
         """USD for one request of so many tokens."""
-        return self.request_usd + self.input_usd * input_tokens + self.output_usd * output_tokens
+        sent = EXACT.multiply(self.input_usd, input_tokens)
+        received = EXACT.multiply(self.output_usd, output_tokens)
+        return EXACT.add(self.request_usd, EXACT.add(sent, received))
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """An amount of use: USD, tokens and requests together."""
 
     cost_usd: Decimal = ZERO
     tokens: int = 0
     requests: int = 0
 
-    @property
-    def free(self) -> bool:
-        """Whether it costs nothing at all."""
-        return not (self.cost_usd or self.tokens or self.requests)
+
+class Room(NamedTuple):
+    """What may still be reserved: None is unlimited."""
+
+    cost_usd: Decimal | None = None
+    tokens: int | None = None
+    requests: int | None = None
+
+    def holds(self, charge: Charge) -> bool:
+        """Whether `charge` fits; a part of it that is zero always fits."""
+        return (
+            (self.cost_usd is None or not charge.cost_usd or charge.cost_usd <= self.cost_usd)
+            and (self.tokens is None or not charge.tokens or charge.tokens <= self.tokens)
+            and (self.requests is None or not charge.requests or charge.requests <= self.requests)
+        )
+
+    def within(self, other: Room) -> Room:
+        """The smaller of both in every part."""
+        cost = self.cost_usd if other.cost_usd is None else other.cost_usd
+        if self.cost_usd is not None and cost is not None:
+            cost = min(cost, self.cost_usd)
+        return Room(cost, _least(self.tokens, other.tokens), _least(self.requests, other.requests))
+
+    def spares(self, charge: Charge) -> bool:
+        """Whether `charge` takes nothing of what is limited here."""
+        return Room(*(None if part is None else type(part)(0) for part in self)).holds(charge)  # type: ignore[arg-type]
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+Fit = Callable[[Room], Charge | None]
+"""Says what of a demand is taken where this much room is left; None when not even the least of it fits."""
+
+
+class Standing(NamedTuple):
+    """How one limit stands."""
+
+    name: str
+    unit: str
+    limit: Decimal | int | None
+    spent: Decimal | int
+    held: Decimal | int
 
 
 @dataclass(slots=True)
@@ -119,14 +182,16 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def add(self, other: Usage) -> None:
-        """Count `other` in."""
+        """Count `other` in, but for what it has reserved at this moment."""
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
         self.requests += other.requests
-        self.cost_usd = EXACT.add(self.cost_usd, other.cost_usd)
         self.unmeasured += other.unmeasured
         self.unpriced += other.unpriced
-        self.overshoot_usd = EXACT.add(self.overshoot_usd, other.overshoot_usd)
+        if other.cost_usd:
+            self.cost_usd = EXACT.add(self.cost_usd, other.cost_usd)
+        if other.overshoot_usd:
+            self.overshoot_usd = EXACT.add(self.overshoot_usd, other.overshoot_usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +223,13 @@ class UsageLimits:
             value = getattr(self, name)
             if value is not None:
                 count(value, name)
-        if not (isinstance(self.warn_at, (int, float)) and math.isfinite(self.warn_at) and 0 <= self.warn_at <= 1):
-            raise ConfigurationError(f"warn_at={self.warn_at!r} cannot be used", "it is a share between 0 and 1")
+        share = self.warn_at
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:  # NaN is not between
+            do = "Give for instance 0.8; 1 warns when a limit is used up"
+            raise ConfigurationError(f"warn_at={share!r} cannot be used", "it is a share between 0 and 1", do)
         if self.on_unknown_price not in ("refuse", "warn"):
             what = f"on_unknown_price={self.on_unknown_price!r} cannot be used"
-            raise ConfigurationError(what, "it is neither 'refuse' nor 'warn'")
+            raise ConfigurationError(what, "it is neither 'refuse' nor 'warn'", "Write 'refuse' or 'warn'")
 
     @property
     def unlimited(self) -> bool:
