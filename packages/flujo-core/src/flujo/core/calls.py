@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import ROUND_FLOOR
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
 import anyio
+from pydantic import ValidationError
 
 from . import telemetry
 from .context import RunContext, SendModel, SendTool
 from .errors import GuardDenied, NotSent, StepFailed, UsageLimitExceeded
-from .ledger import Fit, Room
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .payloads import (
@@ -37,7 +36,7 @@ from .payloads import (
 )
 from .retry import RetryPolicy
 from .running import Running
-from .usage import EXACT, ZERO, Charge, Price, Usage
+from .usage import EXACT, Charge, Fit, Price, Room, Usage
 
 __all__ = ["Calls"]
 
@@ -67,7 +66,8 @@ class Calls:
                 response = await self._attempt(ctx, request, send, price, attempt)
                 break
             except Exception as error:
-                if retry is None or not retry.applies(error, attempt):
+                # A failed step is no fault of the provider: a transform's fault would only be paid for again.
+                if retry is None or isinstance(error, StepFailed) or not retry.applies(error, attempt):
                     raise
                 delay = retry.delay_s(attempt, random.random())
                 name = type(error).__name__
@@ -98,27 +98,26 @@ class Calls:
         )
         record = _Record(self.run, ctx, "model_call", attempt, self._record_id())
         await record.intend(request)
-        price_or_free, inputs = price or Price(), input_bound(request)
-        reservation = ctx.usage.reserve_fitting(fit_of(request, price_or_free, inputs))
+        call = _ModelCall(self.run, ctx, request, send, price)
         started = perf_counter()
         try:
-            with telemetry.model_span(self.run.tracer, request, ctx.step_path) as span:
-                if price is None and ctx.usage.refuses_unknown_price:
-                    raise _unpriced(request.model)
-                response = await _send(reservation, request, send, price, inputs)
-                telemetry.mark_usage(span, reservation.used)
-                telemetry.mark_response(span, response)
-            response = await self._transformed_response(ctx, request, response)
+            response = await self._transformed_response(ctx, request, await call.make())
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 self.run.stop(error, ctx)
-            await record.end(error, None, reservation.used, perf_counter() - started)
+            await record.end(error, None, call.used, perf_counter() - started)
+            if call.sent and isinstance(error, Exception):
+                await self._observe_model_call(call, None, perf_counter() - started)
             raise
         duration = perf_counter() - started
-        await record.end(None, response, reservation.used, duration)
-        payload = partial(OnModelCall, self.run.info, ctx.step_path, request, response, reservation.used, duration)
-        await self.run.observe("on_model_call", payload, ctx)
+        await record.end(None, response, call.used, duration)
+        await self._observe_model_call(call, response, duration)
         return response
+
+    async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, duration_s: float) -> None:
+        ctx = call.ctx
+        payload = partial(OnModelCall, self.run.info, ctx.step_path, call.request, response, call.used, duration_s)
+        await self.run.observe("on_model_call", payload, ctx)
 
     async def _transformed_response(
         self, ctx: RunContext, request: ModelRequest, response: ModelResponse
@@ -146,19 +145,27 @@ class Calls:
         await record.intend(call)
         started = perf_counter()
         try:
-            name = {telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name}
-            with telemetry.span(self.run.tracer, f"execute_tool {call.name}", name):
-                answer = await send(call)
-            result = answer if isinstance(answer, ToolResult) else ToolResult.model_validate(
-                {"content": answer, "call_id": call.id}
-            )  # fmt: skip
+            attributes = {
+                telemetry.OPERATION: "execute_tool",
+                telemetry.TOOL_NAME: call.name,
+                telemetry.STEP_PATH: ctx.step_path,
+            }
+            with telemetry.span(self.run.tracer, f"execute_tool {call.name}", attributes):
+                result = _tool_result(ctx, call, await send(call))
         except BaseException as error:  # a cancel too: each intent gets its result
             await record.end(error, None, Usage(), perf_counter() - started)
+            if isinstance(error, Exception):
+                await self._observe_tool_call(ctx, call, None, perf_counter() - started)
             raise
         await record.end(None, result, Usage(), perf_counter() - started)
-        payload = partial(OnToolCall, self.run.info, ctx.step_path, call, result, perf_counter() - started)
-        await self.run.observe("on_tool_call", payload, ctx)
+        await self._observe_tool_call(ctx, call, result, perf_counter() - started)
         return result
+
+    async def _observe_tool_call(
+        self, ctx: RunContext, call: ToolCall, result: ToolResult | None, duration_s: float
+    ) -> None:
+        payload = partial(OnToolCall, self.run.info, ctx.step_path, call, result, duration_s)
+        await self.run.observe("on_tool_call", payload, ctx)
 
     # --- both -------------------------------------------------------------------------------------------------------
 
@@ -208,7 +215,8 @@ class _Record:
             run.info, self.kind, self.record_id, self.ctx.step_path, self.attempt, _status(error), value,
             "" if error is None else type(error).__name__, used, duration_s,
         )  # fmt: skip
-        with anyio.CancelScope(shield=error is not None):
+        # It happened, so it must be written down, whether or not the run is being cancelled meanwhile.
+        with anyio.CancelScope(shield=True):
             failed = await run.hooks.record(result, "record_result", run.values)
         if failed is not None:
             denial = GuardDenied(failed, "record_result", "the result could not be recorded")
@@ -223,45 +231,109 @@ def _status(error: BaseException | None) -> str:
     return "failed" if isinstance(error, Exception) else "cancelled"
 
 
-async def _send(
-    reservation: Reservation, request: ModelRequest, send: SendModel, price: Price | None, inputs: int
-) -> ModelResponse:
-    """Make the call as small as what could be reserved for it, and settle by what was used."""
-    async with reservation as lease:
-        try:
-            response = await send(_clamped(request, lease.charge.tokens - inputs))
-        except NotSent:
-            lease.release()
-            raise
-        _settle(lease, response, price)
-    return response
+@dataclass(slots=True)
+class _ModelCall:
+    """One attempt of a call to a model: made as small as what could be reserved for it, settled by what it used."""
+
+    run: Running
+    ctx: RunContext
+    request: ModelRequest
+    send: SendModel
+    price: Price | None
+    inputs: int = field(init=False)
+    reservation: Reservation = field(init=False)
+    sent: bool = False
+
+    def __post_init__(self) -> None:
+        self.inputs = input_bound(self.request)
+        self.reservation = self.ctx.usage.reserve_fitting(fit_of(self.request, self.price or Price(), self.inputs))
+
+    @property
+    def used(self) -> Usage:
+        """What was booked for it."""
+        return self.reservation.used
+
+    async def make(self) -> ModelResponse:
+        """Reserve, send and settle in a span of its own."""
+        with telemetry.model_span(self.run.tracer, self.request, self.ctx.step_path) as span:
+            limit = self.ctx.usage.limit_that_needs_prices
+            if self.price is None and limit is not None:
+                raise _unpriced(self.request.model, limit)
+            try:
+                response = await self._send()
+            finally:
+                telemetry.mark_usage(span, self.used)
+            telemetry.mark_response(span, response)
+            return response
+
+    async def _send(self) -> ModelResponse:
+        async with self.reservation as lease:
+            if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
+                lease.release()
+                raise self.run.verdict
+            self.sent = True
+            try:
+                most = (self.price or Price()).max_output_tokens
+                response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
+            except NotSent:
+                self.sent = False
+                lease.release()
+                raise
+            except BaseException:  # a cancel too: nobody knows what was used
+                lease.close(self._in_full(lease))
+                raise
+            if not isinstance(response, ModelResponse):
+                lease.close(self._in_full(lease))
+                why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
+                raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
+            lease.close(self._really_used(lease, response))
+        return response
+
+    def _in_full(self, lease: Lease) -> Usage:
+        charge = lease.charge
+        used = Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1)
+        used.unpriced = int(self.price is None)
+        return used
+
+    def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:
+        usage = response.usage
+        if usage is None:
+            return self._in_full(lease)
+        cost = usage.cost_usd
+        if cost is None:
+            cost = (self.price or Price()).cost(usage.input_tokens, usage.output_tokens)
+        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost)
+        used.unpriced = int(self.price is None and usage.cost_usd is None)
+        # Without a money limit the output need not be bounded, so what was reserved is no bound either.
+        if cost > lease.charge.cost_usd and self.ctx.usage.money_limited:
+            used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
+        return used
 
 
-def _unpriced(model: str) -> UsageLimitExceeded:
+def _unpriced(model: str, limit: object) -> UsageLimitExceeded:
     return UsageLimitExceeded(
         "total_cost_usd_limit",
-        "USD",
+        f"{limit} USD",
         f"the price of model {model!r} is unknown",
         "Install a price book, pass price= to call_model, or set on_unknown_price='warn'",
     )
 
 
-def _settle(lease: Lease, response: ModelResponse, price: Price | None) -> None:
-    usage, charge = response.usage, lease.charge
-    if usage is None:
-        used = Usage(output_tokens=charge.tokens, requests=1, cost_usd=charge.cost_usd, unmeasured=1)
-    else:
-        known = (price or Price()).cost(usage.input_tokens, usage.output_tokens)
-        cost = known if usage.cost_usd is None else usage.cost_usd
-        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost)
-        used.overshoot_usd = max(ZERO, EXACT.subtract(cost, charge.cost_usd))
-    used.unpriced = int(price is None and (usage is None or usage.cost_usd is None))
-    lease.close(used)
+def _tool_result(ctx: RunContext, call: ToolCall, answer: object) -> ToolResult:
+    if isinstance(answer, ToolResult):
+        return answer
+    try:
+        return ToolResult.model_validate({"content": answer, "call_id": call.id})
+    except ValidationError:
+        # not as the cause: pydantic's message shows the answer, which may be private
+        why = f"tool {call.name!r} returned {type(answer).__name__} with something in it that is no JSON"
+        raise StepFailed(ctx.step_path, "ToolResultMismatch", why) from None
 
 
-def _clamped(request: ModelRequest, room: int) -> ModelRequest:
+def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:
     """The request with `max_tokens` no larger than what was reserved for output; 0 means nothing was bounded."""
-    if room <= 0 or (request.max_tokens is not None and request.max_tokens <= room):
+    bound = most if request.max_tokens is None else request.max_tokens
+    if room <= 0 or (bound is not None and bound <= room):
         return request
     return request.model_copy(update={"max_tokens": room})
 
@@ -270,39 +342,47 @@ def input_bound(request: ModelRequest) -> int:
     """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message."""
     size = 0
     for message in request.messages:
-        calls = [[call.name, call.arguments] for call in message.tool_calls]
-        size += len(message.content.encode()) + TOKENS_PER_MESSAGE + (len(json.dumps(calls)) if calls else 0)
-    if request.tools:
-        size += sum(len(tool.model_dump_json()) + TOKENS_PER_MESSAGE for tool in request.tools)
+        calls = [[call.name, call.arguments, call.id] for call in message.tool_calls]
+        size += len(message.content.encode()) + len(message.tool_call_id.encode()) + TOKENS_PER_MESSAGE
+        size += _json_size(calls) if calls else 0
+    for tool in request.tools:
+        size += _json_size(tool.model_dump(mode="json")) + TOKENS_PER_MESSAGE
     if request.output_schema is not None:
-        size += len(json.dumps(request.output_schema))
+        size += _json_size(request.output_schema)
     return size
+
+
+def _json_size(value: object) -> int:
+    return len(json.dumps(value))  # ASCII: what is outside of it is escaped, which is longer than its UTF-8
 
 
 def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
     """How much of a call fits into the room that is left: its output is shortened down to `min_tokens`."""
+    wanted = price.max_output_tokens if request.max_tokens is None else request.max_tokens
+    least = request.min_tokens if wanted is None else min(request.min_tokens, wanted)
+    input_cost = price.cost(inputs, 0)
 
     def fit(room: Room) -> Charge | None:
-        outputs = request.max_tokens
+        outputs = wanted
         if room.requests is not None and room.requests < 1:
             return None
         if room.tokens is not None:
-            outputs = room.tokens - inputs if outputs is None else min(outputs, room.tokens - inputs)
-        cost = price.cost(inputs, 0)
-        if room.cost_usd is not None and (cost or price.output_usd):
-            left = EXACT.subtract(room.cost_usd, cost)
+            outputs = _least(outputs, room.tokens - inputs)
+        if room.cost_usd is not None and (input_cost or price.output_usd):
+            left = EXACT.subtract(room.cost_usd, input_cost)
             if left < 0:
                 return None
             if price.output_usd:
-                affordable = int((left / price.output_usd).to_integral_value(rounding=ROUND_FLOOR))
-                outputs = affordable if outputs is None else min(outputs, affordable)
+                outputs = _least(outputs, int(EXACT.divide_int(left, price.output_usd)))
         if outputs is None:
-            return Charge(cost, inputs, 1)
-        if outputs < min(request.min_tokens, request.max_tokens or request.min_tokens):
-            return None
-        return Charge(price.cost(inputs, outputs), inputs + outputs, 1)
+            return Charge(input_cost, inputs, 1)
+        return None if outputs < least else Charge(price.cost(inputs, outputs), inputs + outputs, 1)
 
     return fit
+
+
+def _least(wanted: int | None, room: int) -> int:
+    return room if wanted is None else min(wanted, room)
 
 
 def _must_be(cls: type) -> Callable[[object], str | None]:

@@ -2,103 +2,123 @@
 
 A ledger has a parent: a step's limits stand under the run's, the run's under a shared `Budget`. An amount is reserved
 in the whole line at once. What does not fit waits, first come first served, for open leases to settle; it is refused at
-once only when it could not fit even if every open lease were given back, or when nobody but waiters could give back.
+once only when it could not fit even if every open lease were given back, or when only waiters could give back.
+
+Work inside a lease (`async with ctx.usage.reserve(...)` around another) is nested: the lease around it cannot settle
+before it. Nested demands may overtake the queue, and only they can make waiting vain: see `Ledger._deadlocked`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextvars import ContextVar
 from decimal import Decimal
+from threading import Event as ThreadEvent
 from threading import Lock
 
-import anyio
-from anyio.lowlevel import current_token
+from .errors import FlujoError, UsageLimitExceeded
+from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits
+from .wakeup import LoopEvent
 
-from .errors import UsageLimitExceeded
-from .usage import EXACT, Charge, Usage, UsageLimits
-
-__all__ = ["Budget", "Fit", "Grant", "Ledger", "Room"]
+__all__ = ["ENCLOSING", "Budget", "Fit", "Grant", "Ledger", "Room"]
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What may still be reserved: None is unlimited."""
-
-    cost_usd: Decimal | None = None
-    tokens: int | None = None
-    requests: int | None = None
-
-    def holds(self, charge: Charge) -> bool:
-        """Whether `charge` fits; a part of it that is zero always fits."""
-        return (
-            (self.cost_usd is None or not charge.cost_usd or charge.cost_usd <= self.cost_usd)
-            and (self.tokens is None or not charge.tokens or charge.tokens <= self.tokens)
-            and (self.requests is None or not charge.requests or charge.requests <= self.requests)
-        )
-
-    def within(self, other: Room) -> Room:
-        """The smaller of both in every part."""
-        cost = self.cost_usd if other.cost_usd is None else other.cost_usd
-        if self.cost_usd is not None and cost is not None:
-            cost = min(cost, self.cost_usd)
-        return Room(cost, _least(self.tokens, other.tokens), _least(self.requests, other.requests))
+_UNLIMITED = Room()
 
 
-def _least(one: int | None, other: int | None) -> int | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
-
-
-_NOTHING = Charge()
-
-Fit = Callable[[Room], Charge | None]
-"""Says what of a demand is taken where this much room is left; None when not even the least of it fits."""
-
-
-@dataclass(slots=True, eq=False)
 class Grant:
-    """An open reservation: the charge it holds in every ledger of the line, and who holds it."""
+    """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is."""
 
-    charge: Charge
-    owner: object
+    __slots__ = ("charge", "ledger", "owner")
+
+    def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
+        self.charge = charge
+        self.ledger = ledger
+        self.owner = owner
+
+
+ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())
+"""Leases around the running code, closed ones too. Tasks and worker threads started inside inherit them.
+
+So a task that is started inside a lease but not awaited there counts as nested too: where nothing else is open, it is
+refused rather than left to wait. The other way round, a hang, would be worse.
+"""
 
 
 class _Waiter:
-    """A demand that did not fit yet. Woken from whatever thread frees room."""
+    """A demand that did not fit yet."""
 
-    __slots__ = ("event", "fit", "grant", "ledger", "loop", "owner", "refusal")
+    __slots__ = ("enclosing", "event", "fit", "grant", "ledger", "owner", "refusal")
 
-    def __init__(self, ledger: Ledger, fit: Fit, owner: object) -> None:
+    def __init__(self, ledger: Ledger, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> None:
         self.ledger = ledger
         self.fit = fit
         self.owner = owner
-        self.event = anyio.Event()
-        self.loop = current_token().native_token
+        self.event = event
+        self.enclosing = ENCLOSING.get()
         self.grant: Grant | None = None
-        self.refusal: UsageLimitExceeded | None = None
+        self.refusal: FlujoError | None = None
 
-    def wake(self) -> None:
-        if isinstance(self.loop, asyncio.AbstractEventLoop):
-            self.loop.call_soon_threadsafe(self.event.set)
-        else:  # trio's token; anyio gives both behind one object but offers no call that does not block
-            self.loop.run_sync_soon(self.event.set)  # type: ignore[attr-defined]
+    def answer(self) -> Grant:
+        if self.refusal is not None:
+            raise self.refusal
+        assert self.grant is not None
+        return self.grant
 
 
 class _Queue:
-    """What a whole line of ledgers shares: the lock and the waiters."""
+    """What a whole tree of ledgers shares; everything here is touched under the lock only."""
 
-    __slots__ = ("lock", "waiters")
+    __slots__ = ("blocked", "lock", "open", "waiters")
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.waiters: list[_Waiter] = []
+        self.open: set[Grant] = set()
+        self.waiters: dict[_Waiter, None] = {}
+        self.blocked: set[Ledger] = set()
+
+    def nested(self, enclosing: tuple[Grant, ...]) -> bool:
+        """Whether a lease around the demand is still open."""
+        return not self.open.isdisjoint(enclosing)
+
+    def pump(self) -> list[_Waiter]:
+        """Serve waiters and refuse those who wait in vain; returns whom to wake."""
+        done: list[_Waiter] = []
+        while True:
+            stuck = next((w for w in self._serve(done) if w.ledger._deadlocked(w.fit, w.enclosing)), None)
+            if stuck is None:
+                return done
+            stuck.refusal = stuck.ledger._tightest(stuck.fit, _STUCK)
+            del self.waiters[stuck]
+            done.append(stuck)
+
+    def _serve(self, done: list[_Waiter]) -> list[_Waiter]:
+        """Serve in order, nested demands first; returns those who must wait and so hold back all in their line."""
+        self.blocked = set()
+        fronts: list[_Waiter] = []
+        for waiter in sorted(self.waiters, key=lambda w: not self.nested(w.enclosing)):
+            ledger = waiter.ledger
+            if not self.blocked.isdisjoint(ledger._line) and not self.nested(waiter.enclosing):
+                continue
+            charge = waiter.fit(ledger._room())
+            if charge is not None:
+                waiter.grant = ledger._hold(charge, waiter.owner)
+            elif waiter.fit(ledger._room(leases=False)) is None:
+                waiter.refusal = ledger._tightest(waiter.fit, _FULL)
+            else:
+                self.blocked |= {ledger, *ledger._blocking(waiter.fit)}
+                fronts.append(waiter)
+                continue
+            del self.waiters[waiter]
+            done.append(waiter)
+        return fronts
+
+
+_FULL = "what is asked for does not fit into what is left"
+_STUCK = "all that is reserved is held by work that waits for more itself"
 
 
 class Ledger:
-    """Reservations and spending under one set of limits.
+    """Reservations and spending under one set of limits. Any thread may use it.
 
     Args:
         limits: The limits; None is unlimited.
@@ -109,50 +129,47 @@ class Ledger:
         self.limits = limits or UsageLimits()
         self.parent = parent
         self.spent = Usage()
-        self.warned: set[str] = set()
-        self._open: set[Grant] = set()
+        self._warned: set[str] = set()
+        self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
+        self._held_requests = 0
+        self._line: tuple[Ledger, ...] = (self,) if parent is None else (self, *parent._line)
+        self._limited = tuple(ledger for ledger in self._line if not ledger.limits.unlimited)
         self._queue: _Queue = parent._queue if parent is not None else _Queue()
-        self._held = Charge()
-
-    def line(self) -> Iterator[Ledger]:
-        """This ledger and all above it."""
-        ledger: Ledger | None = self
-        while ledger is not None:
-            yield ledger
-            ledger = ledger.parent
 
     @property
     def reserved(self) -> Charge:
         """What open reservations hold at this moment."""
-        return self._held
+        return Charge(self.spent.reserved_usd, self._held_tokens, self._held_requests)
 
     @property
-    def money_limited(self) -> bool:
-        """Whether a money limit holds anywhere in the line."""
-        return any(ledger.limits.cost is not None for ledger in self.line())
+    def line_limits(self) -> list[UsageLimits]:
+        """The limits that hold here: its own and those above it."""
+        return [ledger.limits for ledger in self._limited]
 
     def room(self) -> Room:
         """What may be reserved now, under every limit of the line."""
-        room = self._own_room(reserved=True)
-        if self.parent is not None:
-            room = room.within(self.parent.room())
-        return room
+        with self._queue.lock:
+            return self._room()
 
     def take(self, fit: Fit, owner: object) -> Grant | None:
-        """Reserve what `fit` takes if that is possible now and nobody waits; None when it has to wait.
+        """Reserve what `fit` takes if that is possible now and nobody's turn is before; None when it has to wait.
 
         Raises:
             UsageLimitExceeded: It cannot fit, whatever open leases give back.
         """
-        with self._queue.lock:
-            if not self._queue.waiters:
-                charge = fit(self.room())
-                if charge is not None:
-                    return self._open_grant(charge, owner)
-            refusal = self._hopeless(fit, owner)
-        if refusal is not None:
-            raise refusal
-        return None
+        queue = self._queue
+        with queue.lock:
+            room = self._room()
+            charge = fit(room)
+            if charge is not None:
+                if queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.nested(ENCLOSING.get()):
+                    return self._hold(charge, owner)
+                return None
+            if fit(self._room(leases=False)) is None:
+                raise self._tightest(fit, _FULL)
+            if self._deadlocked(fit, ENCLOSING.get()):
+                raise self._tightest(fit, _STUCK)
+            return None
 
     async def wait(self, fit: Fit, owner: object) -> Grant:
         """Reserve what `fit` takes, in turn, once open leases left room for it.
@@ -160,173 +177,194 @@ class Ledger:
         Raises:
             UsageLimitExceeded: It turned out that it cannot fit.
         """
-        waiter = _Waiter(self, fit, owner)
-        with self._queue.lock:
-            self._queue.waiters.append(waiter)
-            woken = self._pump()
-        _wake(woken)
+        event = LoopEvent()
+        waiter = self._enqueue(fit, owner, event)
         try:
-            await waiter.event.wait()
+            await event.wait()
         except BaseException:  # a cancel: what was granted meanwhile must not stay reserved
             self._leave(waiter)
             raise
-        if waiter.refusal is not None:
-            raise waiter.refusal
-        assert waiter.grant is not None
-        return waiter.grant
+        return waiter.answer()
 
-    def close(self, grant: Grant, used: Usage) -> None:
-        """Give a reservation back and book what was really used; wakes those who wait. A second close does nothing."""
+    def wait_in_thread(self, fit: Fit, owner: object) -> Grant:
+        """As `wait`, for a thread without an event loop: it blocks until it is served, refused or evicted."""
+        event = ThreadEvent()
+        waiter = self._enqueue(fit, owner, event)
+        try:
+            event.wait()
+        except BaseException:  # Ctrl-C: as above
+            self._leave(waiter)
+            raise
+        return waiter.answer()
+
+    def evict(self, owner: object, error: FlujoError) -> None:
+        """Refuse all that `owner` still waits for."""
         with self._queue.lock:
-            if grant not in self._open:
-                return
-            for ledger in self.line():
-                ledger._release(grant)
-                ledger.spent.add(used)
-            woken = self._pump() if self._queue.waiters else []
+            gone = [waiter for waiter in self._queue.waiters if waiter.owner is owner]
+            for waiter in gone:
+                waiter.refusal = error
+                del self._queue.waiters[waiter]
+            woken = gone + self._queue.pump() if gone else []
         _wake(woken)
 
-    def book(self, used: Usage) -> None:
-        """Count use that could not be reserved."""
+    def close(self, grant: Grant, used: Usage, tally: Usage | None = None) -> bool:
+        """Give a reservation back and book what was really used, also into `tally`; wakes those who wait.
+
+        Returns:
+            Whether it was still open; a second close does nothing.
+        """
+        queue = self._queue
+        with queue.lock:
+            if grant not in queue.open:
+                return False
+            queue.open.remove(grant)
+            cost, tokens, requests = grant.charge
+            for ledger in self._line:
+                if cost:
+                    ledger.spent.reserved_usd = EXACT.subtract(ledger.spent.reserved_usd, cost)
+                ledger._held_tokens -= tokens
+                ledger._held_requests -= requests
+            woken = self._book(used, tally)
+        _wake(woken)
+        return True
+
+    def book(self, used: Usage, tally: Usage | None = None) -> None:
+        """Count use that could not be reserved, also into `tally`."""
         with self._queue.lock:
-            for ledger in self.line():
-                ledger.spent.add(used)
-            woken = self._pump() if self._queue.waiters else []
+            woken = self._book(used, tally)
         _wake(woken)
 
     def exceeded(self) -> UsageLimitExceeded | None:
         """The error for a limit of the line that more was spent than it allows, if there is one."""
-        for ledger in self.line():
-            room = ledger._own_room(reserved=False)
-            for name, left in (
-                ("total_cost_usd_limit", room.cost_usd),
-                ("total_tokens_limit", room.tokens),
-                ("requests_limit", room.requests),
-            ):
-                if left is not None and left < 0:
-                    return ledger._refusal(name, "more was used than the limit allows")
+        with self._queue.lock:
+            for ledger in self._limited:
+                for line in ledger._standing():
+                    if line.limit is not None and line.spent > line.limit:
+                        return ledger._refusal(line, "more was used than the limit allows")
         return None
 
     def warnings(self) -> list[tuple[str, float]]:
         """The limits of which the share `warn_at` is used, each reported once per ledger."""
         found = []
-        for ledger in self.line():
-            for name, used, limit in (
-                ("total_cost_usd_limit", ledger.spent.cost_usd, ledger.limits.cost),
-                ("total_tokens_limit", ledger.spent.total_tokens, ledger.limits.total_tokens_limit),
-                ("requests_limit", ledger.spent.requests, ledger.limits.requests_limit),
-            ):
-                if limit and name not in ledger.warned and float(used / limit) >= ledger.limits.warn_at:
-                    ledger.warned.add(name)
-                    found.append((name, float(used / limit)))
+        with self._queue.lock:
+            for ledger in self._limited:
+                for line in ledger._standing():
+                    if not line.limit or line.name in ledger._warned:
+                        continue
+                    share = float(EXACT.divide(line.spent, line.limit))
+                    if share >= ledger.limits.warn_at:
+                        ledger._warned.add(line.name)
+                        found.append((line.name, share))
         return found
 
     # --- under the lock ---------------------------------------------------------------------------------------------
 
-    def _own_room(self, *, reserved: bool) -> Room:
+    def _standing(self) -> tuple[Standing, Standing, Standing]:
+        """How each limit stands, in the order of Room's parts."""
         limits, spent = self.limits, self.spent
-        held = self._held if reserved else _NOTHING
-        cost = tokens = requests = None
-        if limits.cost is not None:
-            cost = EXACT.subtract(limits.cost, EXACT.add(spent.cost_usd, held.cost_usd))
-        if limits.total_tokens_limit is not None:
-            tokens = limits.total_tokens_limit - spent.total_tokens - held.tokens
-        if limits.requests_limit is not None:
-            requests = limits.requests_limit - spent.requests - held.requests
+        return (
+            Standing("total_cost_usd_limit", "USD", limits.cost, spent.cost_usd, spent.reserved_usd),
+            Standing("total_tokens_limit", "tokens", limits.total_tokens_limit, spent.total_tokens, self._held_tokens),
+            Standing("requests_limit", "requests", limits.requests_limit, spent.requests, self._held_requests),
+        )
+
+    def _room(self, *, leases: bool = True) -> Room:
+        """What is left under every limit of the line; without `leases`, if all of them were given back."""
+        room = _UNLIMITED
+        for ledger in self._limited:
+            own = ledger._own_room(leases=leases)
+            room = own if room is _UNLIMITED else room.within(own)
+        return room
+
+    def _own_room(self, *, leases: bool) -> Room:
+        limits, spent = self.limits, self.spent
+        cost, tokens, requests = limits.cost, limits.total_tokens_limit, limits.requests_limit
+        if cost is not None:
+            cost = EXACT.subtract(cost, spent.cost_usd)
+            if leases and spent.reserved_usd:
+                cost = EXACT.subtract(cost, spent.reserved_usd)
+        if tokens is not None:
+            tokens -= spent.input_tokens + spent.output_tokens + (self._held_tokens if leases else 0)
+        if requests is not None:
+            requests -= spent.requests + (self._held_requests if leases else 0)
         return Room(cost, tokens, requests)
 
-    def _room_without_leases(self) -> Room:
-        room = self._own_room(reserved=False)
-        return room if self.parent is None else room.within(self.parent._room_without_leases())
-
-    def _open_grant(self, charge: Charge, owner: object) -> Grant:
-        grant = Grant(charge, owner)
-        for ledger in self.line():
-            ledger._hold(charge, +1)
-            ledger._open.add(grant)
+    def _hold(self, charge: Charge, owner: object) -> Grant:
+        cost, tokens, requests = charge
+        for ledger in self._line:
+            if cost:
+                ledger.spent.reserved_usd = EXACT.add(ledger.spent.reserved_usd, cost)
+            ledger._held_tokens += tokens
+            ledger._held_requests += requests
+        grant = Grant(charge, self, owner)
+        self._queue.open.add(grant)
         return grant
 
-    def _release(self, grant: Grant) -> None:
-        self._hold(grant.charge, -1)
-        self._open.discard(grant)
+    def _book(self, used: Usage, tally: Usage | None) -> list[_Waiter]:
+        for ledger in self._line:
+            ledger.spent.add(used)
+        if tally is not None:
+            tally.add(used)
+        return self._queue.pump() if self._queue.waiters else []
 
-    def _hold(self, charge: Charge, sign: int) -> None:
-        held = self._held
-        cost = EXACT.add(held.cost_usd, charge.cost_usd if sign > 0 else -charge.cost_usd)
-        self._held = Charge(cost, held.tokens + sign * charge.tokens, held.requests + sign * charge.requests)
-        self.spent.reserved_usd = cost
-
-    def _hopeless(self, fit: Fit, owner: object) -> UsageLimitExceeded | None:
-        """The refusal, when waiting cannot help."""
-        if fit(self._room_without_leases()) is None:
-            return self._tightest(fit, "what is asked for does not fit into what is left")
-        holders = {id(grant.owner) for ledger in self.line() for grant in ledger._open}
-        stuck = {id(waiter.owner) for waiter in self._queue.waiters} | {id(owner)}
-        if holders and holders <= stuck:
-            return self._tightest(fit, "all that is reserved is held by steps that wait for more themselves")
-        return None
-
-    def _tightest(self, fit: Fit, why: str) -> UsageLimitExceeded:
-        """The refusal, naming the first limit without which the demand would fit."""
-        for ledger in self.line():
-            limits, room = ledger.limits, ledger._own_room(reserved=True)
-            for name, alone in (
-                ("total_cost_usd_limit", Room(cost_usd=room.cost_usd)),
-                ("total_tokens_limit", Room(tokens=room.tokens)),
-                ("requests_limit", Room(requests=room.requests)),
-            ):
-                limited = limits.cost if name == "total_cost_usd_limit" else getattr(limits, name)
-                if limited is not None and fit(alone) is None:
-                    return ledger._refusal(name, why)
-        return self._refusal("usage limits", why)
-
-    def _refusal(self, name: str, why: str) -> UsageLimitExceeded:
-        spent, held = self.spent, self.reserved
-        value, used, reserved = {
-            "total_cost_usd_limit": (f"{self.limits.cost} USD", f"{spent.cost_usd} USD", f"{held.cost_usd} USD"),
-            "total_tokens_limit": (
-                f"{self.limits.total_tokens_limit} tokens",
-                str(spent.total_tokens),
-                str(held.tokens),
-            ),
-            "requests_limit": (f"{self.limits.requests_limit} requests", str(spent.requests), str(held.requests)),
-        }.get(name, ("0", "-", "-"))
-        return UsageLimitExceeded(name, value, f"{why} (spent {used}, reserved {reserved})")
-
-    def _pump(self) -> list[_Waiter]:
-        """Serve waiters in order; returns those to wake. One that must go on waiting holds back all in its line."""
-        done: list[_Waiter] = []
-        blocked: set[int] = set()
-        for waiter in list(self._queue.waiters):
-            line = [id(ledger) for ledger in waiter.ledger.line()]
-            if not blocked.isdisjoint(line):
-                continue
-            charge = waiter.fit(waiter.ledger.room())
-            if charge is not None:
-                waiter.grant = waiter.ledger._open_grant(charge, waiter.owner)
-            else:
-                waiter.refusal = waiter.ledger._hopeless(waiter.fit, waiter.owner)
-            if waiter.grant is None and waiter.refusal is None:
-                blocked.add(line[0])
-                blocked.update(id(x) for x in waiter.ledger.line() if waiter.fit(x._own_room(reserved=True)) is None)
-                continue
-            self._queue.waiters.remove(waiter)
-            done.append(waiter)
-        return done
+    def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> _Waiter:
+        waiter = _Waiter(self, fit, owner, event)
+        with self._queue.lock:
+            self._queue.waiters[waiter] = None
+            woken = self._queue.pump()
+        _wake(woken)
+        return waiter
 
     def _leave(self, waiter: _Waiter) -> None:
         with self._queue.lock:
-            if waiter in self._queue.waiters:
-                self._queue.waiters.remove(waiter)
-            woken = self._pump()
+            waiting = self._queue.waiters.pop(waiter, waiter) is None
+            woken = self._queue.pump() if waiting else []
         _wake(woken)
         if waiter.grant is not None:
-            waiter.ledger.close(waiter.grant, Usage())
+            self.close(waiter.grant, Usage())
+
+    def _blocking(self, fit: Fit) -> list[Ledger]:
+        """The ledgers of the line in which the demand does not fit now."""
+        return [ledger for ledger in self._limited if fit(ledger._own_room(leases=True)) is None]
+
+    def _deadlocked(self, fit: Fit, enclosing: tuple[Grant, ...]) -> bool:
+        """Whether nothing can free room for the demand: what is open is held around demands that wait themselves.
+
+        That is so where everything open in one ledger is held by those who wait for that ledger, or everything open
+        anywhere by those who wait at all. A lease around other work, as a slow tool, is not stuck: it ends some time.
+        """
+        queue = self._queue
+        demands = [(waiter.ledger, waiter.fit, waiter.enclosing) for waiter in queue.waiters if waiter.enclosing]
+        if enclosing:
+            demands.append((self, fit, enclosing))
+        if not demands:
+            return False
+        if queue.open <= {grant for _, _, held in demands for grant in held}:
+            return True
+        for ledger in self._blocking(fit):
+            stuck = {g for line, wish, held in demands if ledger in line._blocking(wish) for g in held}
+            if {grant for grant in queue.open if ledger in grant.ledger._line} <= stuck:
+                return True
+        return False
+
+    def _tightest(self, fit: Fit, why: str) -> UsageLimitExceeded:
+        """The refusal, naming the first limit without which the demand would fit."""
+        for ledger in self._limited:
+            cost, tokens, requests = ledger._own_room(leases=True)
+            alone = (Room(cost), Room(tokens=tokens), Room(requests=requests))
+            for line, room in zip(ledger._standing(), alone, strict=True):
+                if line.limit is not None and fit(room) is None:
+                    return ledger._refusal(line, why)
+        raise AssertionError("a demand that fits into every limit was refused")
+
+    def _refusal(self, line: Standing, why: str) -> UsageLimitExceeded:
+        why = f"{why} (spent {Decimal(line.spent):f}, reserved {Decimal(line.held):f})"
+        return UsageLimitExceeded(line.name, f"{line.limit} {line.unit}", why)
 
 
 def _wake(waiters: list[_Waiter]) -> None:
     for waiter in waiters:
-        waiter.wake()
+        waiter.event.set()
 
 
 class Budget(Ledger):
@@ -335,5 +373,5 @@ class Budget(Ledger):
     Runs in several threads and event loops may share it.
     """
 
-    def __init__(self, limits: UsageLimits, parent: Budget | None = None) -> None:
-        super().__init__(limits, parent)
+    def __init__(self, limits: UsageLimits) -> None:
+        super().__init__(limits)

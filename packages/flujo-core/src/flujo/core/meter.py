@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from anyio import from_thread
+from anyio.lowlevel import current_token
 
-from .errors import UsageLimitExceeded
-from .ledger import Fit, Grant, Ledger, Room
-from .usage import EXACT, ZERO, Charge, Money, Usage, count, money
+from .errors import ConfigurationError, FlujoError, LoopRunning, RunAborted, UsageLimitExceeded
+from .ledger import ENCLOSING, Grant, Ledger
+from .usage import EXACT, ZERO, Charge, Fit, Money, Room, Usage, count, money
 
 __all__ = ["Lease", "Meter", "Reservation"]
 
@@ -34,25 +34,21 @@ class Lease:
         """Whether it is still to be settled."""
         return self._grant is not None
 
-    def settle(
-        self, *, cost_usd: Money = ZERO, tokens: int = 0, input_tokens: int = 0, output_tokens: int | None = None
-    ) -> None:
+    def settle(self, *, cost_usd: Money = ZERO, tokens: int = 0, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Book what was really used and give the rest back. A second settle does nothing.
 
         Args:
             cost_usd: USD really spent.
-            tokens: Tokens used, where their direction is not known.
+            tokens: Tokens used, where their direction is not known; instead of the next two.
             input_tokens: Tokens sent.
-            output_tokens: Tokens received; None means all of `tokens`.
+            output_tokens: Tokens received.
+
+        Raises:
+            ConfigurationError: An amount cannot be used; the lease stays open.
         """
-        received = count(tokens, "tokens") if output_tokens is None else count(output_tokens, "output_tokens")
-        used = Usage(
-            input_tokens=count(input_tokens, "input_tokens"),
-            output_tokens=received,
-            requests=self.charge.requests,
-            cost_usd=money(cost_usd, "cost_usd"),
-        )
-        used.overshoot_usd = max(ZERO, EXACT.subtract(used.cost_usd, self.charge.cost_usd))
+        used = _used(cost_usd, tokens, input_tokens, output_tokens, self.charge.requests)
+        if used.cost_usd > self.charge.cost_usd:
+            used.overshoot_usd = EXACT.subtract(used.cost_usd, self.charge.cost_usd)
         self.close(used)
 
     def settle_in_full(self) -> None:
@@ -66,21 +62,23 @@ class Lease:
 
     def close(self, used: Usage) -> None:
         """Book `used` and end the lease. A second close does nothing."""
-        grant, self._grant = self._grant, None
+        grant = self._grant
         if grant is not None:
-            self.used = used
-            self._meter.close(self, grant, used)
+            if self._meter.close(self, grant, used):
+                self.used = used
+            self._grant = None
 
 
 class Reservation:
     """`async with ctx.usage.reserve(...) as lease` (in a sync step: `with`). An unsettled lease counts in full."""
 
-    __slots__ = ("_fit", "_lease", "_meter")
+    __slots__ = ("_around", "_fit", "_lease", "_meter")
 
     def __init__(self, meter: Meter, fit: Fit) -> None:
         self._meter = meter
         self._fit = fit
         self._lease: Lease | None = None
+        self._around: tuple[Grant, ...] = ()
 
     @property
     def used(self) -> Usage:
@@ -88,8 +86,7 @@ class Reservation:
         return Usage() if self._lease is None else self._lease.used
 
     async def __aenter__(self) -> Lease:
-        self._lease = await self._meter.acquire(self._fit)
-        return self._lease
+        return self._begin(await self._meter.acquire(self._fit))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,14 +94,25 @@ class Reservation:
         self._end()
 
     def __enter__(self) -> Lease:
-        return from_thread.run(self.__aenter__)
+        return self._begin(self._meter.acquire_in_thread(self._fit))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from_thread.run_sync(self._end)
+        self._end()
+
+    def _begin(self, grant: Grant) -> Lease:
+        if self._lease is not None and self._lease.open:  # its first lease would be lost
+            self._meter.give_back(grant)
+            what, why = "a reservation cannot be entered", "it is open already"
+            raise ConfigurationError(what, why, "Call ctx.usage.reserve(...) for each piece of work")
+        self._lease = self._meter.open(grant)
+        self._around = ENCLOSING.get()
+        ENCLOSING.set((*self._around, grant))
+        return self._lease
 
     def _end(self) -> None:
+        ENCLOSING.set(self._around)
         if self._lease is not None and self._lease.open:
             self._lease.settle_in_full()
 
@@ -117,13 +125,14 @@ class Meter:
         breach: The refusal, once a limit refused something; it stops the run even where the step swallows it.
     """
 
-    __slots__ = ("_ledger", "_open", "breach", "spent")
+    __slots__ = ("_ledger", "_open", "_over", "breach", "spent")
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._open: set[Lease] = set()
         self.spent = Usage()
         self.breach: UsageLimitExceeded | None = None
+        self._over: FlujoError | None = None
 
     @property
     def holds_lease(self) -> bool:
@@ -138,15 +147,13 @@ class Meter:
     @property
     def money_limited(self) -> bool:
         """Whether a money limit holds, so that a price must be known."""
-        return self._ledger.money_limited
+        return any(limits.cost is not None for limits in self._ledger.line_limits)
 
     @property
-    def refuses_unknown_price(self) -> bool:
-        """Whether a limit of the line refuses a call of unknown price."""
-        return any(
-            ledger.limits.cost is not None and ledger.limits.on_unknown_price == "refuse"
-            for ledger in self._ledger.line()
-        )
+    def limit_that_needs_prices(self) -> Money | None:
+        """The money limit of the line, in USD, under which a call of unknown price is refused; None without one."""
+        strict = (limits.cost for limits in self._ledger.line_limits if limits.on_unknown_price == "refuse")
+        return next((cost for cost in strict if cost is not None), None)
 
     def reserve(
         self,
@@ -173,29 +180,31 @@ class Meter:
             UsageLimitExceeded: On entering, when it can never fit.
         """
         worst = Charge(money(cost_usd, "cost_usd"), count(tokens, "tokens"), count(requests, "requests"))
+        if least_cost_usd is None and least_tokens is None:
+            return Reservation(self, lambda room: worst if room.holds(worst) else None)
         least = Charge(
             worst.cost_usd if least_cost_usd is None else money(least_cost_usd, "least_cost_usd"),
             worst.tokens if least_tokens is None else count(least_tokens, "least_tokens"),
             worst.requests,
         )
-        return self.reserve_fitting(lambda room: _shrink(worst, least, room))
+        return Reservation(self, lambda room: _shrink(worst, least, room))
 
     def reserve_fitting(self, fit: Fit) -> Reservation:
-        """Hold what `fit` takes of the room that is left."""
+        """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait."""
         return Reservation(self, fit)
 
     def record(
-        self, *, cost_usd: Money = ZERO, input_tokens: int = 0, output_tokens: int = 0, requests: int = 1
+        self,
+        *,
+        cost_usd: Money = ZERO,
+        tokens: int = 0,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        requests: int = 1,
     ) -> None:
         """Book use that could not be reserved; a limit it breaks stops the run after this step."""
-        used = Usage(
-            input_tokens=count(input_tokens, "input_tokens"),
-            output_tokens=count(output_tokens, "output_tokens"),
-            requests=count(requests, "requests"),
-            cost_usd=money(cost_usd, "cost_usd"),
-        )
-        self.spent.add(used)
-        self._ledger.book(used)
+        used = _used(cost_usd, tokens, input_tokens, output_tokens, count(requests, "requests"))
+        self._ledger.book(used, self.spent)
 
     def exceeded(self) -> UsageLimitExceeded | None:
         """The error for a limit that more was used of than it allows, if there is one."""
@@ -205,29 +214,77 @@ class Meter:
         """Limits of which the share `warn_at` is used by now, each once."""
         return self._ledger.warnings()
 
-    async def acquire(self, fit: Fit) -> Lease:
-        """Open a lease, waiting for room where that can help."""
+    # --- leases -----------------------------------------------------------------------------------------------------
+
+    async def acquire(self, fit: Fit) -> Grant:
+        """Reserve what `fit` takes, waiting for room where that can help."""
         try:
-            grant = self._ledger.take(fit, self)
-            if grant is None:
-                grant = await self._ledger.wait(fit, self)
+            grant = self._take(fit)
+            return grant if grant is not None else await self._ledger.wait(fit, self)
         except UsageLimitExceeded as error:
-            self.breach = error
+            self.breach = self.breach or error
             raise
+
+    def acquire_in_thread(self, fit: Fit) -> Grant:
+        """As `acquire`, for a thread without an event loop.
+
+        Raises:
+            LoopRunning: An event loop runs in this thread; to wait would block it.
+        """
+        try:
+            current_token()
+        except RuntimeError:  # as it should be: no loop runs here
+            pass
+        else:
+            raise LoopRunning("`with ctx.usage.reserve(...)`", "async with ctx.usage.reserve(...)")
+        try:
+            grant = self._take(fit)
+            return grant if grant is not None else self._ledger.wait_in_thread(fit, self)
+        except UsageLimitExceeded as error:
+            self.breach = self.breach or error
+            raise
+
+    def open(self, grant: Grant) -> Lease:
+        """Make a lease of what was reserved, unless the attempt ended meanwhile."""
         lease = Lease(self, grant)
         self._open.add(lease)
+        if self._over is not None:
+            lease.release()
+            raise self._over
         return lease
 
+    def close(self, lease: Lease, grant: Grant, used: Usage) -> bool:
+        """End a lease of this meter with what was used; says whether it was still open."""
+        self._open.discard(lease)
+        return self._ledger.close(grant, used, self.spent)
+
+    def give_back(self, grant: Grant) -> None:
+        """Close a reservation of which nothing was used."""
+        self._ledger.close(grant, Usage())
+
+    def refuse(self, error: FlujoError) -> None:
+        """From now on reserve nothing: what waits and what comes is refused with `error`. Open leases stay."""
+        self._over = self._over or error
+        self._ledger.evict(self, self._over)
+
     def settle_open(self) -> None:
-        """Book in full what is still open when the attempt is over, as after an abandoned thread."""
+        """End the attempt: book in full what is still open, and let an abandoned thread reserve nothing any more."""
+        self.refuse(RunAborted("this attempt of the step is over, nothing can be reserved for it", "the governor"))
         for lease in list(self._open):
             lease.settle_in_full()
 
-    def close(self, lease: Lease, grant: Grant, used: Usage) -> None:
-        """End a lease of this meter with what was used."""
-        self._open.discard(lease)
-        self.spent.add(used)
-        self._ledger.close(grant, used)
+    def _take(self, fit: Fit) -> Grant | None:
+        if self._over is not None:
+            raise self._over
+        return self._ledger.take(fit, self)
+
+
+def _used(cost_usd: Money, tokens: int, input_tokens: int, output_tokens: int, requests: int) -> Usage:
+    if tokens and (input_tokens or output_tokens):
+        why = "tokens are those whose direction is not known, so they would count twice"
+        raise ConfigurationError(f"tokens={tokens!r} cannot be used", why, "Give input_tokens and output_tokens only")
+    received = count(output_tokens, "output_tokens") + count(tokens, "tokens")
+    return Usage(count(input_tokens, "input_tokens"), received, requests, money(cost_usd, "cost_usd"))
 
 
 def _shrink(worst: Charge, least: Charge, room: Room) -> Charge | None:

@@ -72,8 +72,8 @@ def span(
 
 @contextmanager
 def model_span(tracer: Tracer | None, request: ModelRequest, step_path: str) -> Iterator[Span | None]:
-    """A `chat {model}` span."""
-    provider, _, model = request.model.rpartition(":")
+    """A `chat {model}` span; what stands before the first colon of the model's name is its provider."""
+    provider, _, model = request.model.partition(":") if ":" in request.model else ("", "", request.model)
     attributes: dict[str, AttributeValue] = {OPERATION: "chat", REQUEST_MODEL: model, STEP_PATH: step_path}
     if provider:
         attributes[PROVIDER] = provider

@@ -1,0 +1,34 @@
+"""An event that crosses threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+from anyio.lowlevel import current_token
+
+__all__ = ["LoopEvent"]
+
+
+class LoopEvent:
+    """An event of the running loop that any thread may set."""
+
+    __slots__ = ("_event", "_loop")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._loop = current_token().native_token
+
+    def set(self) -> None:
+        """Wake the waiter, from whatever thread."""
+        try:
+            if isinstance(self._loop, asyncio.AbstractEventLoop):
+                self._loop.call_soon_threadsafe(self._event.set)
+            else:  # trio's token; anyio gives both behind one object but offers no call that does not block
+                self._loop.run_sync_soon(self._event.set)  # type: ignore[attr-defined]
+        except RuntimeError:  # that loop is closed, and cancelled its waiter before; the caller has others to wake
+            return
+
+    async def wait(self) -> None:
+        """Wait in the loop that made it."""
+        await self._event.wait()
