@@ -37,13 +37,17 @@ class Report(BaseModel, frozen=True):
     complete: bool
 
 
-_DOSE = re.compile(r"\b[A-Za-z][A-Za-z-]{3,}\s+(?:\d+(?:[.,]\d+)?)\s?(?:mg|mcg|µg|g|mL|ml|units?|IU|puffs?|%)\b")
+_DOSE = re.compile(
+    r"\b[A-Za-z][A-Za-z-]{3,}\s+(?:\d+(?:[.,]\d+)?)\s?(?:mg|mcg|[\u00b5\u03bc]g|g|mL|ml|units?|IU|puffs?|%)\b"
+)
 _MEASURED = re.compile(
     r"(?i)\b(?:BP|HR|RR|SpO2|temp|weight|height|BMI|Na|K|Hb|creatinine|eGFR|INR|HbA1c|LVEF|EF|GCS|glucose|troponin|CRP|"
     r"WBC|PSA|TSH)\b[^\n;,.]{0,24}?\d[\d./]*\s?(?:%|/min|mmHg|mg/dL|mmol/L|kg|cm|ng/L|mL/min)?"
 )
-_DIAGNOSIS = re.compile(r"(?i)^\W*(?:principal |secondary |admission |discharge |final |pre-?op\w* |post-?op\w* )?"
-                        r"(?:diagnos[ie]s|impression|assessment|dx|problems?|indications?|imp|past medical history|pmh)\b\s*[:.-]?\s*(.*)$")  # fmt: skip
+_DIAGNOSIS = re.compile(
+    r"(?i)^\W*(?:principal |secondary |admission |discharge |final |pre-?op\w* |post-?op\w* )?"
+    r"(?:diagnos[ie]s|impression|assessment|dx|problems?|indications?|imp|past medical history|pmh)\b\s*[:.-]?\s*(.*)$"
+)
 _FOLLOW_UP = re.compile(r"(?i)\b(?:follow[- ]?up|f/u|return(?: to)?|review in|recheck|next visit|plan)\b")
 _HEADING = re.compile(r"^[A-Z][A-Z /&()-]{3,}:?$")
 

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from flujo.deidentifier import Deidentifier
 
 HERE = Path(__file__).parent
