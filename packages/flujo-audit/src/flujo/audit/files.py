@@ -48,6 +48,8 @@ def share_lock(fd: int, patience_s: float) -> bool:
             if time.monotonic() > end:
                 return False
             time.sleep(0.005)
+        except OSError:
+            return False  # a file system without locks, such as some network mounts: nobody can hold one there
         else:
             return True
 
