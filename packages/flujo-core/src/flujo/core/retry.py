@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .errors import ConfigurationError, GuardDenied, RunAborted, UsageLimitExceeded
@@ -30,18 +31,17 @@ class RetryPolicy:
     retry_on: tuple[type[Exception], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{name}={value!r} must be {rule}"
-            for name, value, rule, ok in (
-                ("max_attempts", self.max_attempts, "at least 1", self.max_attempts >= 1),
-                ("backoff_s", self.backoff_s, "0 or more seconds", self.backoff_s >= 0),
-                ("factor", self.factor, "at least 1", self.factor >= 1),
-                ("max_backoff_s", self.max_backoff_s, "0 or more seconds", self.max_backoff_s >= 0),
-                ("jitter", self.jitter, "between 0 and 1", 0 <= self.jitter <= 1),
-                ("retry_on", self.retry_on, "a tuple of exception classes", isinstance(self.retry_on, tuple)),
-            )
-            if not ok
-        ]
+        attempts = self.max_attempts
+        whole = isinstance(attempts, int) and not isinstance(attempts, bool)
+        rules = (
+            ("max_attempts", whole and attempts >= 1, "a whole number of 1 or more; 1 means no second attempt"),
+            ("backoff_s", _between(self.backoff_s, 0), "0 or more seconds"),
+            ("factor", _between(self.factor, 1), "1 or more; 1 keeps all waits the same"),
+            ("max_backoff_s", _between(self.max_backoff_s, 0), "0 or more seconds"),
+            ("jitter", _between(self.jitter, 0, 1), "between 0 and 1; 0 means none"),
+            ("retry_on", _exceptions(self.retry_on), "a tuple of exception classes, as (TimeoutError,)"),
+        )
+        wrong = [f"{name}={getattr(self, name)!r} must be {rule}" for name, ok, rule in rules if not ok]
         if wrong:
             raise ConfigurationError("RetryPolicy cannot be used", "; ".join(wrong))
 
@@ -56,5 +56,18 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, chance: float) -> float:
         """Seconds to wait after attempt number `attempt`; `chance` is a random number from 0 to 1."""
-        wait = min(self.backoff_s * self.factor ** (attempt - 1), self.max_backoff_s)
+        try:
+            wait = min(self.backoff_s * self.factor ** (attempt - 1), self.max_backoff_s)
+        except OverflowError:  # the thousandth attempt: the power no longer fits a float
+            wait = self.max_backoff_s if self.backoff_s else 0.0
         return wait * (1 - self.jitter * chance)
+
+
+def _between(value: object, least: float, most: float = math.inf) -> bool:
+    """Whether it is a finite number in these bounds; NaN is in none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and least <= value <= most  # type: ignore[arg-type,operator]
+
+
+def _exceptions(classes: object) -> bool:
+    return isinstance(classes, tuple) and all(isinstance(c, type) and issubclass(c, Exception) for c in classes)
