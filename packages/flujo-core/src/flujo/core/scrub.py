@@ -12,23 +12,32 @@ __all__ = ["scrub"]
 
 _MASK = "[SECRET]"
 
-# Forms as the vendors document them. Each pattern is linear: no nested quantifiers.
+# A name that says what follows is secret, up to the sign before the value: `client_secret = `, `"x-api-key": `.
+_NAMED = (
+    r"(?i)((?:password|passwd|passphrase|pwd|secret|credential|(?:api|access|account|private)[_-]?key"
+    r"|(?:access|auth|refresh|session|bearer|api|id)[_-]?token)"
+    r"(?:s|key|[_-][\w-]{0,20})?[\"']?\s{0,9}[:=]\s{0,9})"
+)
+
+# Forms as the vendors document them. Each pattern is linear in the text's length: what repeats is bounded, possessive
+# (`+` after the quantifier: it never gives back), or can only begin where nothing of the same kind stands before it.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), _MASK),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), _MASK),
+    (re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]*+"), _MASK),
     (re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\b(?:sk|pk|rk)_(?:live|test)_\w{16,}"), _MASK),
     (re.compile(r"\bgh[pousr]_\w{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{10,}"), _MASK),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bhf_\w{30,}"), _MASK),
-    (re.compile(r"(?i)(\bauthorization\s*[:=]\s*[\"']?)(?:\w+\s+)?[^\s\"',;]+"), rf"\1{_MASK}"),
-    (re.compile(r"(?i)(\b(?:bearer|splunk)\s+)[\w.~+/=-]{12,}"), rf"\1{_MASK}"),
-    (re.compile(r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)[^\s@/]{1,256}(?=@)"), rf"\1{_MASK}"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\b(?:hf|gsk|npm)_\w{30,}"), _MASK),
+    (re.compile(r"\b(?:xai|nvapi|pypi)-[\w-]{30,}|\bSG\.[\w-]{16,64}\.[\w-]{16,}|\bdop_v1_\w{30,}"), _MASK),
+    # A quoted secret ends at its quote, and may hold spaces; the others end at a space or a separator.
+    (re.compile(rf"{_NAMED}(b?)\"[^\"\n]+\""), rf'\1\2"{_MASK}"'),
+    (re.compile(rf"{_NAMED}(b?)'[^'\n]+'"), rf"\1\2'{_MASK}'"),
+    (re.compile(rf"{_NAMED}[^\s\"',;&]{{3,}}"), rf"\1{_MASK}"),
     (
-        re.compile(
-            r"(?i)(\b[\w-]{0,40}(?:password|passwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token)[\"']?\s*[:=]\s*[\"']?)"
-            r"[^\s\"',;&]{3,}"
-        ),
+        re.compile(r"(?i)(\bauthorization[\"']?\s{0,9}[:=,]\s{0,9}(?:b?[\"'])?)(?:[\w-]{1,40}\s{1,9})?[^\s\"',;]+"),
         rf"\1{_MASK}",
     ),
+    (re.compile(r"(?i)(\b(?:bearer|splunk)\s{1,9})[\w.~+/=-]{12,}"), rf"\1{_MASK}"),
+    (re.compile(r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)[^\s@/]{1,256}(?=@)"), rf"\1{_MASK}"),
 )
 
 
