@@ -167,6 +167,10 @@ class Calls:
         payload = partial(OnToolCall, self.run.info, ctx.step_path, call, result, duration_s)
         await self.run.observe("on_tool_call", payload, ctx)
 
+    def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
+        """See CallGate.breached."""
+        self.run.stop(error, ctx)
+
     # --- both -------------------------------------------------------------------------------------------------------
 
     def _record_id(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from .errors import UsageLimitExceeded
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
@@ -76,6 +77,9 @@ class CallGate(Protocol):
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
         """See RunContext.call_tool."""
 
+    def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
+        """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
+
 
 class RunContext:
     """What a step learns about its run, and its only way to models and tools.
@@ -87,7 +91,7 @@ class RunContext:
         deadline: When this attempt must end, on the event loop's clock (`anyio.current_time()`); None is never.
     """
 
-    __slots__ = ("_gate", "_ledger", "_meter", "attempt", "deadline", "run", "step_path")
+    __slots__ = ("_ended", "_gate", "_ledger", "_meter", "attempt", "deadline", "run", "step_path")
 
     def __init__(
         self, run: RunInfo, step_path: str, attempt: int, deadline: float | None, ledger: Ledger, gate: CallGate
@@ -99,6 +103,7 @@ class RunContext:
         self._ledger = ledger
         self._gate = gate
         self._meter: Meter | None = None
+        self._ended = False
 
     @property
     def run_id(self) -> str:
@@ -114,8 +119,19 @@ class RunContext:
     def usage(self) -> Meter:
         """The budget: `reserve`, `record`, and what is `left`."""
         if self._meter is None:
-            self._meter = Meter(self._ledger)
+            self._meter = Meter(self._ledger, self._breached)
+            if self._ended:
+                self._meter.settle_open()
         return self._meter
+
+    def _breached(self, error: UsageLimitExceeded) -> None:
+        self._gate.breached(self, error)
+
+    def end(self) -> None:
+        """Settle what is open; a thread that outlives the attempt can reserve nothing more."""
+        self._ended = True
+        if self._meter is not None:
+            self._meter.settle_open()
 
     @property
     def metered(self) -> Meter | None:

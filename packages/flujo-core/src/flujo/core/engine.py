@@ -244,10 +244,10 @@ class Flujo:
     def _ledger(self, limits: Limits) -> Ledger:
         """A fresh ledger for one run, under every limit that holds for it."""
         limits = _checked(limits)
-        shared = [item for item in (self.limits, limits) if isinstance(item, Budget)]
-        if len(shared) > 1 and shared[0] is not shared[1]:
-            why = "the Flujo has a Budget and the run was given another"
-            raise ConfigurationError("limits cannot be used", why, "Give UsageLimits to one of both")
+        shared = [item for item in (limits, self.limits) if isinstance(item, Budget)]
+        if shared and not shared[0].stands_under(shared[-1]):
+            why = "the Flujo has a Budget, and the run was given another that does not stand under it"
+            raise ConfigurationError("limits cannot be used", why, "Give it that one as parent: Budget(limits, parent)")
         own = [item for item in (self.limits, limits, self.plan.limits) if isinstance(item, UsageLimits)]
         ledger: Ledger | None = shared[0] if shared else None
         for item in own[:-1]:

@@ -373,5 +373,12 @@ class Budget(Ledger):
     Runs in several threads and event loops may share it.
     """
 
-    def __init__(self, limits: UsageLimits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: UsageLimits, parent: Budget | None = None) -> None:
+        super().__init__(limits, parent)
+
+    def stands_under(self, other: Budget) -> bool:
+        """Whether it is `other`, or one of its parents is."""
+        ledger: Ledger | None = self
+        while ledger is not None and ledger is not other:
+            ledger = ledger.parent
+        return ledger is other

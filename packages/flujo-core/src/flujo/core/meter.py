@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 from anyio.lowlevel import current_token
@@ -125,10 +126,11 @@ class Meter:
         breach: The refusal, once a limit refused something; it stops the run even where the step swallows it.
     """
 
-    __slots__ = ("_ledger", "_open", "_over", "breach", "spent")
+    __slots__ = ("_ledger", "_on_breach", "_open", "_over", "breach", "spent")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, on_breach: Callable[[UsageLimitExceeded], None] | None = None) -> None:
         self._ledger = ledger
+        self._on_breach = on_breach
         self._open: set[Lease] = set()
         self.spent = Usage()
         self.breach: UsageLimitExceeded | None = None
@@ -223,6 +225,8 @@ class Meter:
             return grant if grant is not None else await self._ledger.wait(fit, self)
         except UsageLimitExceeded as error:
             self.breach = self.breach or error
+            if self._on_breach is not None:
+                self._on_breach(error)
             raise
 
     def acquire_in_thread(self, fit: Fit) -> Grant:

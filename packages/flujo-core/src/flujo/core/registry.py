@@ -46,7 +46,7 @@ class Plugins:
         names = [item for item in use if isinstance(item, str)]
         objects = [item for item in use if not isinstance(item, str)]
         required = [canonical(name) for name in require]
-        self.acting: list[tuple[str, object]] = [(self._name_of(plugin, required), plugin) for plugin in objects]
+        self.acting: list[tuple[str, object]] = [(self._name_of(plugin), plugin) for plugin in objects]
         given = {name for name, _ in self.acting}
         for name in required:
             self._must_be_installed(name)
@@ -72,14 +72,18 @@ class Plugins:
             why = "the policy requires it, and no installed distribution of that name offers a plugin"
             raise PluginError(f"plugin {name!r} is missing", why, f"Install it: pip install {name}")
 
-    def _name_of(self, plugin: object, required: list[str]) -> str:
-        """The distribution a plugin object comes from, as far as that matters; its class's name otherwise."""
+    def _name_of(self, plugin: object) -> str:
+        """The distribution that a plugin object comes from; its class's name where none brings it."""
         cls = plugin if inspect.isclass(plugin) or inspect.ismodule(plugin) else type(plugin)
         module = cls.__name__ if inspect.ismodule(cls) else cast("type", cls).__module__
-        for found in self.installed if required else ():
+        for found in self.installed:
             if found.target == module or found.target.rpartition(".")[0] == module.rpartition(".")[0]:
                 return found.distribution
         return str(getattr(plugin, "distribution", None) or cls.__name__)
+
+    def load(self) -> list[Installed]:
+        """Import every allowed plugin and return all that are installed; one that fails says why in `error`."""
+        return [load(plugin) for plugin in self.installed]
 
     def registered(self, hook: str, kind: type[T]) -> list[tuple[str, T]]:
         """What all allowed plugins return from a `register_*` hook, with the plugin's name.
@@ -88,7 +92,7 @@ class Plugins:
             PluginError: One failed to load, or registered something else.
         """
         found: list[tuple[str, T]] = []
-        sources = [(plugin.distribution, load(plugin).module) for plugin in self.installed]
+        sources = [(plugin.distribution, plugin.module) for plugin in self.load()]
         for name, source in [*sources, *self.acting]:
             function = getattr(source, hook, None) if source is not None else None
             if function is None or not hasattr(function, "flujo_impl"):

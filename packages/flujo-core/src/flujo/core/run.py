@@ -274,6 +274,7 @@ class Run(Running):
             try:
                 outcome, changes = await trial.execute()
             finally:
+                trial.ctx.end()
                 if trial.ctx.metered is not None:
                     self._book(trial.ctx, record.usage)
             if trial.ctx.metered is not None:
@@ -284,7 +285,6 @@ class Run(Running):
     def _book(self, ctx: RunContext, usage: Usage) -> None:
         """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
         meter = ctx.usage
-        meter.settle_open()
         usage.add(meter.spent)
         breach = meter.breach or meter.exceeded()
         if breach is not None:

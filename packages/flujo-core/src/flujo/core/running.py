@@ -108,6 +108,8 @@ class Running:
             self.verdict = error
         spare = isinstance(error, UsageLimitExceeded)
         for scope, ctx in self.strands.items():
+            if ctx is not None and ctx.metered is not None:
+                ctx.metered.refuse(self.verdict)
             if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
                 scope.cancel()
 
