@@ -25,7 +25,8 @@ def as_text(value: object) -> str:
 
 
 def json_of(value: object, indent: int | None = None) -> str:
-    """Any value as JSON. What JSON does not know becomes its repr, without secrets; NaN and infinity become texts.
+    """Any value as JSON. What JSON does not know becomes its repr, without secrets; NaN and infinity become texts
+    (in a pydantic model: what its config says, null by default).
 
     Raises:
         ValueError: It holds itself, or text that is no Unicode.

@@ -73,12 +73,14 @@ def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy
 
 
 def _acting(flujo: Flujo) -> set[str]:
-    """Distributions whose plugins act in a Flujo; of plugin objects, the one whose package they come from."""
+    """Distributions whose plugins act in a Flujo; of plugin objects, the one whose module or package they come from."""
     names = {name for name, _ in flujo.plugins.acting}
-    packages = {type(plugin).__module__.rpartition(".")[0] for _, plugin in flujo.plugins.acting}
-    return names | {
-        found.distribution for found in flujo.plugins.installed if found.target.rpartition(".")[0] in packages
-    }
+    modules = {type(plugin).__module__ for _, plugin in flujo.plugins.acting}
+    for found in flujo.plugins.installed:
+        package = found.target.rpartition(".")[0]
+        if any(module == found.target or (package and module.startswith(f"{package}.")) for module in modules):
+            names.add(found.distribution)
+    return names
 
 
 def limits_of(max_usd: str | None, max_tokens: int | None, max_requests: int | None) -> UsageLimits:

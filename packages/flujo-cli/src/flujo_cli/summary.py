@@ -93,7 +93,7 @@ class Summary:
         run_id = "" if many or not self.ended[0].run_id else f"   run {self.ended[0].run_id}"
         yield f"{what}   {used}{run_id}"
         for kind, labels in self.counts.items():
-            listed = ", ".join(f"{escape(label)} {number:,}" for label, number in labels.most_common())
+            listed = ", ".join(f"{escape(label)} {number}" for label, number in labels.most_common())
             yield f"{escape(_TITLES.get(kind, kind.replace('_', ' ')))}: {listed}"
         yield from self._budget_lines()
 

@@ -80,9 +80,12 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _candidates(module: ModuleType) -> dict[str, Found]:
-    """Pipelines of a module by name, each object once, under its first name."""
-    found = {name: value for name, value in vars(module).items() if isinstance(value, _KINDS)}
-    return {name: found[name] for name in {id(value): name for name, value in reversed(found.items())}.values()}
+    """Pipelines of a module by name, each object once: as `pipeline` if that is one of its names, else by its first."""
+    found: dict[str, Found] = {name: value for name, value in vars(module).items() if isinstance(value, _KINDS)}
+    names = {id(value): name for name, value in reversed(found.items())}
+    if DEFAULT_NAME in found:
+        names[id(found[DEFAULT_NAME])] = DEFAULT_NAME
+    return {name: value for name, value in found.items() if names[id(value)] == name}
 
 
 def _chosen(found: dict[str, Found]) -> str | None:
@@ -118,7 +121,8 @@ def _named(module: ModuleType, where: str, name: str, found: dict[str, Found]) -
 
 def _import(where: str) -> ModuleType:
     path = Path(where)
-    if where.endswith(".py") or os.sep in where or path.is_file():
+    is_package = (path / "__init__.py").is_file() and where.isidentifier()
+    if where.endswith(".py") or os.sep in where or (path.exists() and not is_package):
         _must_be_python(path)
         root, dotted = _dotted(path.resolve())
     else:

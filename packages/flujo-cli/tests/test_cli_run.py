@@ -1,0 +1,347 @@
+"""`flujo run`: results, exit codes, limits, plugins, summaries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+GUARD = """
+from flujo.core import Allow, Deny, hookimpl
+
+flujo_api = "1.0"
+
+class Plugin:
+    def __init__(self, word="forbidden"):
+        self.word = word
+
+    @hookimpl
+    def guard_run(self, payload) -> Allow | Deny:
+        payload.run.count("redactions", "PERSON", 2)
+        payload.run.count("odd_things", str(payload.run.actor))
+        return Deny(f"it says {self.word}") if self.word in str(payload.input) else Allow()
+"""
+
+
+def lines(out: str) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_one_text_gives_its_result_on_stdout_and_the_rest_on_stderr(cli) -> None:
+    said = cli("run", "flows.py", "--text", "good", "--max-usd", "0.5", "--max-tokens", "1000", "--max-requests", "7")
+    assert (said.code, said.out) == (0, "GOOD\n")
+    assert "step ask: completed" in said.err
+    assert "a print of the step" in said.err
+    for cell in ("step", "status", "time", "tokens", "cost", "check", "ask", "completed", "$0.01"):
+        assert cell in said.err
+    assert "budget: $0.01 of $0.5, 10 of 1,000 tokens, 1 of 7 calls" in said.err
+
+
+def test_a_folder_goes_on_after_a_failed_item_and_returns_the_worst_code(cli) -> None:
+    for name, text in {"a.txt": "one", "b.txt": "bad", "c.txt": "three"}.items():
+        cli.write(f"notes/{name}", text)
+    said = cli("run", "flows.py", "--input", "notes")
+    assert said.code == 3
+    assert said.out == "--- a.txt\nONE\n--- c.txt\nTHREE\n"
+    assert "[2/3] b.txt: failed" in said.err
+    assert "flujo: b.txt: step 'check' failed\nWhy: ValueError: cannot work on this, password=[SECRET]" in said.err
+    assert "3 items: 2 completed, 1 failed" in said.err
+    assert "2 completed, 1 failed" in said.err.partition("check")[2]
+
+
+def test_json_gives_an_object_per_item_and_a_summary(cli) -> None:
+    cli.write("cases.jsonl", '"one"\n"bad"\n')
+    said = cli("run", "flows.py", "--input", "cases.jsonl", "--json", "-q")
+    first, second, summary = lines(said.out)
+    assert (first["item"], first["status"], first["output"]) == ("cases-0001", "completed", "ONE")
+    assert first["usage"]["cost_usd"] == "0.010"
+    assert [step["path"] for step in first["steps"]] == ["check", "ask"]
+    assert (second["status"], second["output"], second["error"]["type"]) == ("failed", None, "StepFailed")
+    assert summary["type"] == "summary"
+    assert summary["statuses"] == {"completed": 1, "failed": 1}
+    assert summary["exit_code"] == said.code == 3
+    assert summary["usage"]["total_tokens"] == 10
+
+
+def test_all_items_share_one_budget(cli) -> None:
+    cli.write("cases.jsonl", '"one"\n"two"\n"three"\n"four"\n')
+    said = cli("run", "flows.py", "--input", "cases.jsonl", "--json", "-q", "--max-usd", "0.02", "--concurrency", "4")
+    *items, summary = lines(said.out)
+    assert said.code == 4
+    assert sorted(item["status"] for item in items) == ["completed", "completed", "stopped", "stopped"]
+    assert summary["usage"]["cost_usd"] == "0.020"
+    assert summary["limits"]["cost_usd"] == "0.02"
+
+
+def test_a_stopped_single_run_says_which_limit_and_what_to_do(cli) -> None:
+    said = cli("run", "flows.py", "--text", "good", "--max-tokens", "5")
+    assert (said.code, said.out) == (4, "")
+    assert "flujo: total_tokens_limit of 5 tokens reached" in said.err
+    assert "Do: Raise the limit" in said.err
+
+
+def test_the_concurrency_is_what_was_asked_for(cli) -> None:
+    cli.write(
+        "crowd.py",
+        """
+        import asyncio
+        from flujo.core import step
+        running = most = 0
+        @step
+        async def crowd(text: str) -> int:
+            global running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.02)
+            running -= 1
+            return most
+        """,
+    )
+    cli.write("cases.jsonl", '"x"\n' * 9)
+    outputs = [
+        item["output"]
+        for item in lines(cli("run", "crowd.py", "--input", "cases.jsonl", "--json", "--concurrency", 3).out)[:-1]
+    ]
+    assert (len(outputs), max(outputs)) == (9, 3)
+    assert cli("run", "crowd.py", "--text", "x", "--concurrency", "0").code == 2
+
+
+def test_a_deadline_aborts(cli) -> None:
+    said = cli("run", "flows.py:wait", "--text", "x", "--deadline", "0.05")
+    assert said.code == 6
+    assert "deadline" in said.err
+
+
+@pytest.mark.parametrize(
+    "option", ["--max-usd=-1", "--max-usd=NaN", "--max-usd=inf", "--max-usd=x", "--max-tokens=-1", "--max-requests=-5"]
+)
+def test_a_limit_that_is_no_amount_is_called_by_its_option(cli, option: str) -> None:
+    said = cli("run", "flows.py", "--text", "x", option)
+    assert said.code == 2
+    assert option.partition("=")[0] in said.err
+    assert "a print of the step" not in said.err
+
+
+def test_wrong_usage_runs_nothing(cli) -> None:
+    assert cli("run", "flows.py", "--text", "x", "--input", "y").code == 2
+    assert cli("run", "flows.py").code == 2
+    assert cli("run").code == 2
+    assert cli("run", "flows.py", "--text", "x", "--max-tokens", "many").code == 2
+    said = cli("run", "flows.py", "--text", "x", "--deadline=nan")
+    assert said.code == 2
+    assert "deadline_s=nan" in said.err
+
+
+def test_all_problems_of_a_pipeline_are_listed_and_nothing_runs(cli) -> None:
+    cli.write("wrong.py", "from flujo.core import *\n@step(inputs={'x': 'nobody'})\nasync def a(x: int) -> str: ...\n")
+    said = cli("run", "wrong.py", "--text", "x")
+    assert said.code == 2
+    assert "'nobody'" in said.err
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_out_gets_one_whole_file_per_item_and_a_summary(cli) -> None:
+    cli.write("notes/a.txt", "one")
+    cli.write("notes/b.md", "bad")
+    said = cli("run", "flows.py", "--input", "notes", "--out", "results")
+    assert (said.code, said.out) == (3, "")
+    assert "written: 1 to results" in said.err
+    assert sorted(path.name for path in (cli.folder / "results").iterdir()) == ["_summary.json", "a.txt"]
+    assert (cli.folder / "results/a.txt").read_text() == "ONE\n"
+    summary = json.loads((cli.folder / "results/_summary.json").read_text())
+    assert [run["status"] for run in summary["runs"]] == ["completed", "failed"]
+    assert "output" not in summary["runs"][0]
+
+
+def test_a_result_that_no_file_takes_is_not_lost(cli) -> None:
+    cli.write("notes/a.txt", "one")
+    cli.write("notes/b.txt", "two")
+    (cli.folder / "results/a.txt").mkdir(parents=True)
+    said = cli("run", "flows.py", "--input", "notes", "--out", "results")
+    assert said.code == 3
+    assert said.out == "--- a.txt\nONE\n"
+    assert (cli.folder / "results/b.txt").read_text() == "TWO\n"
+    assert not [path for path in (cli.folder / "results").iterdir() if path.name.startswith(".")]
+
+
+def test_out_must_be_a_folder_that_can_be_written_and_is_not_the_input(cli) -> None:
+    cli.write("notes/a.txt", "one")
+    assert "input folder" in cli("run", "flows.py", "--input", "notes", "--out", "notes").err
+    said = cli("run", "flows.py", "--input", "notes", "--out", "notes/a.txt")
+    assert said.code == 2
+    assert "a print of the step" not in said.err
+
+
+# --- Flujo objects --------------------------------------------------------------------------------------------------
+
+
+def test_options_only_narrow_the_limits_of_a_flujo(cli) -> None:
+    cli.write("app_flow.py", "from flows import *\napp = Flujo(pipeline, limits=UsageLimits(total_tokens_limit=30))\n")
+    cli.write("cases.jsonl", '"one"\n"two"\n')
+    assert cli("run", "app_flow.py:app", "--input", "cases.jsonl").code == 0
+    assert cli("run", "app_flow.py:app", "--input", "cases.jsonl", "--max-tokens", "100000").code == 0
+    said = cli("run", "app_flow.py:app", "--input", "cases.jsonl", "--max-tokens", "35", "--json", "-q")
+    assert said.code == 4
+    assert [item.get("status") for item in lines(said.out)[:2]] == ["completed", "stopped"]
+
+
+def test_a_flujo_with_a_budget_keeps_it(cli) -> None:
+    source = (
+        "from flows import *\nfrom flujo.core import Budget\napp = Flujo(pipeline, limits=Budget(UsageLimits(0.01)))\n"
+    )
+    cli.write("app_flow.py", source)
+    cli.write("cases.jsonl", '"one"\n"two"\n')
+    said = cli("run", "app_flow.py:app", "--input", "cases.jsonl", "--json", "-q")
+    assert [item.get("status") for item in lines(said.out)[:2]] == ["completed", "stopped"]
+    assert lines(said.out)[-1]["limits"]["cost_usd"] == "0.01"
+
+
+def test_resources_of_a_flujo_are_opened_once_for_all_items(cli) -> None:
+    cli.write(
+        "app_flow.py",
+        """
+        from contextlib import asynccontextmanager
+        from flujo.core import Flujo, Resource, Resources, step
+        class Db(str): ...
+        @asynccontextmanager
+        async def open_db():
+            print("open")
+            yield Db("db")
+            print("closed")
+        class Things(Resources):
+            db: Db = Resource(open_db, scope="app")
+        @step
+        async def use(text: str, db: Db) -> str:
+            return text + db
+        app = Flujo(use, resources=Things())
+        """,
+    )
+    cli.write("cases.jsonl", '"one "\n"two "\n')
+    said = cli("run", "app_flow.py:app", "--input", "cases.jsonl")
+    assert said.code == 0
+    assert (said.err.count("open"), said.err.count("closed")) == (1, 1)
+    said = cli("run", "app_flow.py:use", "--text", "x")
+    assert said.code == 2
+    assert "'db'" in said.err
+
+
+def test_a_resource_that_does_not_open_means_that_nothing_ran(cli) -> None:
+    cli.write(
+        "app_flow.py",
+        """
+        from contextlib import asynccontextmanager
+        from flujo.core import Flujo, Resource, Resources, step
+        class Db(str): ...
+        @asynccontextmanager
+        async def open_db():
+            raise OSError("no database")
+            yield Db("db")
+        class Things(Resources):
+            db: Db = Resource(open_db, scope="app")
+        @step
+        async def use(text: str, db: Db) -> str:
+            return text + db
+        app = Flujo(use, resources=Things())
+        """,
+    )
+    said = cli("run", "app_flow.py:app", "--text", "x")
+    assert said.code == 2
+    assert "db" in said.err
+
+
+# --- plugins --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_acts_when_it_is_named_and_not_before(cli) -> None:
+    cli.plugin("acme-guard", GUARD)
+    assert cli("run", "flows.py", "--text", "forbidden").code == 0
+    said = cli("run", "flows.py", "--text", "forbidden", "--plugin", "Acme_Guard")
+    assert (said.code, said.out) == (6, "")
+    assert "acme-guard" in said.err
+    assert "it says forbidden" in said.err
+
+
+def test_what_plugins_counted_stands_in_the_summary(cli) -> None:
+    cli.plugin("acme-guard", GUARD)
+    cli.write("cases.jsonl", '"one"\n"two"\n')
+    said = cli("run", "flows.py", "--input", "cases.jsonl", "--plugin", "acme-guard", "--actor", "ana", "--tenant", "t")
+    assert said.code == 0
+    assert "redacted: PERSON 4\n" in said.err
+    assert "odd things: ana 2\n" in said.err
+
+
+def test_settings_name_plugins_and_give_them_their_settings(cli) -> None:
+    cli.plugin("acme-guard", GUARD)
+    cli.write("pyproject.toml", '[tool.flujo]\nuse = ["acme-guard"]\n[tool.flujo.plugins.acme-guard]\nword = "other"\n')
+    assert cli("run", "flows.py", "--text", "forbidden").code == 0
+    assert cli("run", "flows.py", "--text", "other").code == 6
+    cli.write("pyproject.toml", '[tool.flujo]\nuse = ["acme-guard"]\n[tool.flujo.plugins.acme-guard]\nnoword = 1\n')
+    said = cli("run", "flows.py", "--text", "x")
+    assert said.code == 2
+    assert "[tool.flujo.plugins.acme-guard]" in said.err
+
+
+@pytest.mark.parametrize("how", ["option", "policy", "settings"])
+def test_without_a_required_plugin_nothing_runs(cli, how: str) -> None:
+    options: list[str | Path] = []
+    if how == "option":
+        options = ["--require", "acme-missing"]
+    elif how == "policy":
+        options = ["--policy", cli.write("policy.toml", 'require = ["acme-missing"]\n')]
+    else:
+        cli.write("pyproject.toml", '[tool.flujo.policy]\nrequire = ["acme-missing"]\n')
+    said = cli("run", "flows.py", "--text", "x", *options)
+    assert (said.code, said.out) == (2, "")
+    assert "pip install acme-missing" in said.err
+    assert "a print of the step" not in said.err
+
+
+def test_a_policy_file_adds_to_the_settings_and_a_broken_one_stops(cli) -> None:
+    cli.plugin("acme-guard", GUARD)
+    cli.write("pyproject.toml", '[tool.flujo.policy]\nrequire = ["acme-guard"]\n')
+    policy = cli.write("policy.toml", "guard_timeout_s = 2\n")
+    assert cli("run", "flows.py", "--text", "forbidden", "--policy", policy).code == 6
+    cli.write("policy.toml", "guard_timeout = 2\n")
+    said = cli("run", "flows.py", "--text", "x", "--policy", policy)
+    assert said.code == 2
+    assert "guard_timeout" in said.err
+    assert cli("run", "flows.py", "--text", "x", "--policy", "nowhere.toml").code == 2
+
+
+def test_a_plugin_on_top_of_a_flujo_acts_beside_its_own(cli) -> None:
+    cli.plugin("acme-guard", GUARD)
+    cli.plugin("acme-second", GUARD)
+    cli.write(
+        "app_flow.py",
+        "from flows import pipeline\nfrom flujo.core import Flujo\nfrom acme_guard import Plugin\n"
+        "app = Flujo(pipeline, plugins=[Plugin('own')])\n",
+    )
+    assert cli("run", "app_flow.py:app", "--text", "own").code == 6
+    assert (
+        cli("run", "app_flow.py:app", "--text", "forbidden", "--plugin", "acme-guard").code == 0
+    )  # it has one already
+    assert cli("run", "app_flow.py:app", "--text", "forbidden", "--plugin", "acme-second").code == 6
+    assert cli("run", "app_flow.py:app", "--text", "own", "--plugin", "acme-second").code == 6
+
+
+def test_an_allow_list_of_the_settings_holds_for_the_users_own_code(cli) -> None:
+    cli.plugin("acme-guard", GUARD)
+    cli.write("pyproject.toml", '[tool.flujo]\nplugins = ["flujo-audit"]\n')
+    cli.write(
+        "app_flow.py",
+        "from flows import pipeline\nfrom flujo.core import Flujo\napp = Flujo(pipeline, plugins=['acme-guard'])\n",
+    )
+    for spec in (["app_flow.py:app"], ["flows.py", "--plugin", "acme-guard"]):
+        said = cli("run", *spec, "--text", "x")
+        assert said.code == 2
+        assert "allow-list" in said.err
+
+
+def test_debug_shows_what_a_step_raised(cli) -> None:
+    said = cli("run", "flows.py", "--text", "bad", "--debug")
+    assert said.code == 3
+    assert "Traceback" in said.err
+    assert 'raise ValueError("cannot work' in said.err

@@ -1,0 +1,63 @@
+"""`[tool.flujo]` and FLUJO_PLUGINS."""
+
+from __future__ import annotations
+
+import pytest
+
+from flujo_cli.problems import Problem
+from flujo_cli.settings import Settings, read_settings
+
+
+def test_without_a_file_nothing_is_settled(cli) -> None:
+    assert read_settings() == Settings()
+    cli.write("pyproject.toml", "[tool.other]\nname = 'flujo'\n")
+    assert read_settings() == Settings()
+
+
+def test_the_nearest_file_with_a_table_counts_and_git_is_the_border(cli) -> None:
+    cli.write("pyproject.toml", "[tool.flujo]\nuse = ['Flujo_Audit']\n")
+    cli.write("inner/pyproject.toml", "[tool.other]\n")
+    inner = cli.folder / "inner"
+    assert read_settings(inner).use == ("flujo-audit",)
+    assert read_settings(inner).source == cli.folder / "pyproject.toml"
+    cli.write("inner/.git/HEAD", "")
+    assert read_settings(inner) == Settings()
+
+
+def test_the_allow_list_may_stand_beside_settings_of_plugins(cli) -> None:
+    cli.write("pyproject.toml", "[tool.flujo]\nplugins = ['a', 'B_c']\n")
+    assert read_settings().allowed == {"a", "b-c"}
+    cli.write("pyproject.toml", "[tool.flujo.plugins]\nallow = ['a']\n[tool.flujo.plugins.flujo_audit]\npath = 'x'\n")
+    settings = read_settings()
+    assert settings.allowed == {"a"}
+    assert settings.plugins == {"flujo-audit": {"path": "x"}}
+    cli.write("pyproject.toml", "[tool.flujo.plugins.a]\nallow = ['x']\n")
+    assert read_settings().allowed is None
+
+
+@pytest.mark.parametrize(("value", "allowed"), [("", frozenset()), ("a, B_c,", {"a", "b-c"})])
+def test_the_environment_wins_over_the_file(cli, monkeypatch, value: str, allowed: set[str]) -> None:
+    cli.write("pyproject.toml", "[tool.flujo]\nplugins = ['z']\n")
+    monkeypatch.setenv("FLUJO_PLUGINS", value)
+    settings = read_settings()
+    assert (settings.allowed, settings.allowed_from) == (allowed, "FLUJO_PLUGINS")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[tool.flujo]\npolcy = {}", "'policy'"),
+        ("[tool.flujo]\nuse = 'flujo-audit'", "no list of names"),
+        ("[tool.flujo]\npolicy = 3", "not a table"),
+        ("[tool]\nflujo = 3", "not a table"),
+        ("[tool.flujo]\nuse = [", "no valid TOML"),
+        ("[tool.flujo.plugins]\nallow = 'a'", "no list of names"),
+        ("[tool.flujo.plugins]\nflujo-audit = 'a'", "not a table"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(cli, text: str, words: str) -> None:
+    cli.write("pyproject.toml", text)
+    with pytest.raises(Problem) as caught:
+        read_settings()
+    assert words in f"{caught.value.what} {caught.value.why} {caught.value.do}"
+    assert "pyproject.toml" in caught.value.what
