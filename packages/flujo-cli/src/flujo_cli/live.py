@@ -27,7 +27,8 @@ class LiveProgress(Progress):
     def __init__(self, total: int, budget: Budget, console: Console) -> None:
         super().__init__(total, budget)
         self._last = ""
-        self._live = Live(self, console=console, refresh_per_second=10, transient=True)
+        # Not stdout: results go there themselves, through `paused`; what steps print is sent to stderr by the command.
+        self._live = Live(self, console=console, refresh_per_second=10, transient=True, redirect_stdout=False)
         self._live.start()
 
     def observe(self, event: Event) -> None:

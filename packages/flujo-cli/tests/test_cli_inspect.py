@@ -1,0 +1,168 @@
+"""`flujo validate`, `graph`, `plugins` and `doctor`: they look, and run nothing."""
+
+from __future__ import annotations
+
+import json
+
+DAG = """
+from flujo.core import Pipeline, RetryPolicy, Step, run_input
+
+async def page(url: str) -> str: ...
+async def facts(page: str) -> dict[str, int]: ...
+async def tone(page: str) -> str: ...
+async def report(facts: dict[str, int], label: str, url: str) -> str: ...
+
+p = Step(page, retry=RetryPolicy(max_attempts=3), timeout_s=5)
+f, t = Step(facts, inputs={"page": p}), Step(tone, inputs={"page": p}, effect="pure")
+pipeline = Pipeline(p, f, t, Step(report, inputs={"facts": f, "label": t, "url": run_input()}))
+"""
+PLUGIN = """
+from flujo.core import Allow, hookimpl
+
+flujo_api = "1.0"
+
+@hookimpl
+def register_commands():
+    return []
+
+class Plugin:
+    def __init__(self, needed): ...
+
+    @hookimpl
+    def guard_step(self, payload) -> Allow:
+        return Allow()
+
+    @hookimpl
+    def on_run_end(self, payload) -> None: ...
+"""
+
+
+def test_validate_names_what_can_run(cli) -> None:
+    cli.write("dag.py", DAG)
+    said = cli("validate", "dag.py")
+    assert said.code == 0
+    assert "4: page, facts, tone, report" in said.out
+    facts = json.loads(cli("validate", "dag.py", "--json").out)
+    assert (facts["ok"], facts["input"], facts["plugins"]) == (True, "str", [])
+    assert len(facts["fingerprint"]) == 64
+
+
+def test_validate_lists_every_problem(cli) -> None:
+    cli.write(
+        "dag.py", DAG.replace('"page": p}), Step(tone', '"pge": p}), Step(tone').replace('"label": t', '"label": f')
+    )
+    said = cli("validate", "dag.py")
+    assert said.code == 2
+    listed = [line for line in said.out.splitlines() if line.startswith("  - ")]
+    assert len(listed) > 1
+    assert any("'pge'" in line for line in listed)
+    assert json.loads(cli("validate", "dag.py", "--json").out)["problems"] == [line[4:] for line in listed]
+
+
+def test_validate_misses_a_required_plugin(cli) -> None:
+    said = cli("validate", "flows.py", "--require", "acme-missing")
+    assert said.code == 2
+    assert "pip install acme-missing" in said.err
+
+
+def test_graph_is_mermaid_in_a_pipe_and_boxes_when_asked_for(cli) -> None:
+    cli.write("dag.py", DAG)
+    assert cli("graph", "dag.py").out.startswith("flowchart TD\n")
+    boxes = cli("graph", "dag.py", "--format", "terminal").out
+    row = next(line for line in boxes.splitlines() if "facts" in line)
+    assert "tone" in row, "what runs at the same time stands side by side"
+    for words in ("run input: str", "up to 3 attempts", "timeout 5 s", "pure", "url <- run input", "output <- report"):
+        assert words in boxes
+
+
+def test_graph_of_a_pipeline_that_cannot_work_says_why(cli) -> None:
+    cli.write("dag.py", DAG.replace('"label": t', '"label": f'))
+    said = cli("graph", "dag.py")
+    assert (said.code, said.out) == (2, "")
+    assert "'label'" in said.err
+
+
+def test_plugins_lists_state_tiers_hooks_and_source(cli, monkeypatch) -> None:
+    cli.plugin("acme-guard", PLUGIN)
+    cli.plugin("acme-broken", "raise RuntimeError('password=hunter22')")
+    cli.plugin("acme-blocked", "raise AssertionError('imported')")
+    monkeypatch.setenv("FLUJO_PLUGINS", "acme-guard,acme-broken")
+    said = cli("plugins", "--json")
+    assert said.code == 0
+    found = {plugin["name"]: plugin for plugin in json.loads(said.out)["plugins"]}
+    assert found["acme-guard"] == {
+        "name": "acme-guard",
+        "version": "1.0",
+        "state": "loaded",
+        "acts": False,
+        "tiers": ["guard", "observe", "register"],
+        "hooks": ["guard_step", "on_run_end", "register_commands"],
+        "source": "acme_guard = acme_guard",
+        "error": "",
+    }
+    assert found["acme-broken"]["state"] == "failed"
+    assert "[SECRET]" in found["acme-broken"]["error"]
+    assert found["acme-blocked"]["state"] == "blocked"
+    table = cli("plugins").out
+    assert all(words in table for words in ("acme-guard", "guard observe register", "guard_step", "blocked"))
+
+
+def test_plugins_check_finds_what_would_stop_a_run(cli) -> None:
+    assert cli("plugins", "check").code == 0
+    cli.plugin("acme-guard", PLUGIN)
+    assert cli("plugins", "check").code == 0, "a plugin that does not act needs no settings"
+    cli.write("pyproject.toml", "[tool.flujo]\nuse = ['acme-guard']\n")
+    said = cli("plugins", "check")
+    assert said.code == 1
+    assert "needed" in said.out
+    cli.write("pyproject.toml", "[tool.flujo]\nuse = ['acme-guard']\n[tool.flujo.plugins.acme-guard]\nneeded = 1\n")
+    assert cli("plugins", "check").code == 0
+    cli.write(
+        "pyproject.toml", "[tool.flujo]\nplugins = []\n[tool.flujo.policy]\nrequire = ['acme-guard', 'acme-gone']\n"
+    )
+    said = cli("plugins", "check", "--json")
+    assert said.code == 1
+    problems = json.loads(said.out)["problems"]
+    assert any("'acme-gone'" in text and "pip install" in text for text in problems)
+    assert any("'acme-guard'" in text and "allow-list" in text for text in problems)
+    cli.write("pyproject.toml", "[tool.flujo]\nplugins = 3\n")
+    assert cli("plugins", "check").code == 2
+
+
+def test_plugins_check_finds_a_broken_plugin(cli) -> None:
+    cli.plugin("acme-broken", "raise RuntimeError('broken')")
+    said = cli("plugins", "check")
+    assert said.code == 1
+    assert "acme-broken" in said.out
+
+
+def test_doctor_says_what_is_in_force_and_where_it_stands(cli, monkeypatch) -> None:
+    cli.plugin("acme-guard", PLUGIN)
+    monkeypatch.setenv("FLUJO_PLUGINS", "acme-guard, flujo-audit")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "key=hunter22")
+    cli.write("pyproject.toml", "[tool.flujo.policy]\nrequire = ['flujo-audit']\nguard_timeout_s = 2\n")
+    said = cli("doctor")
+    assert said.code == 0, said.out
+    for words in (
+        "flujo-core ",
+        "acme-guard, flujo-audit (from FLUJO_PLUGINS)",
+        "requires flujo-audit; guards have 2 s",
+        str(cli.folder / "pyproject.toml"),
+        "acme-guard 1.0: loaded (guard, observe, register)",
+        "acts in every run here",
+        "no tracer provider is configured",
+        "nothing is wrong",
+    ):
+        assert words in said.out
+    assert "hunter22" not in said.out
+
+
+def test_doctor_finds_a_broken_plugin_and_the_leftover_of_the_old_package(cli) -> None:
+    cli.plugin("acme-broken", "raise RuntimeError('broken')")
+    cli.write("flujo-0.4.35.dist-info/METADATA", "Metadata-Version: 2.1\nName: flujo\nVersion: 0.4.35\n")
+    cli.write("flujo-0.4.35.dist-info/RECORD", "flujo/__init__.py,,\n")
+    said = cli("doctor", "--json")
+    assert said.code == 1
+    facts = json.loads(said.out)
+    assert any("acme-broken" in problem for problem in facts["problems"])
+    assert any("0.4.35" in problem and "pip install -U" in problem for problem in facts["problems"])

@@ -1,0 +1,104 @@
+"""The first signal ends the work well, the second at once. Real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+def wait_for(process: subprocess.Popen[bytes], word: bytes) -> bytes:
+    """Read the error stream up to `word`."""
+    assert process.stderr is not None
+    seen = b""
+    while word not in seen:
+        line = process.stderr.readline()
+        assert line, f"the process ended before it said {word!r}: {seen.decode()}"
+        seen += line
+    return seen
+
+
+def end(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=20)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_keeps_what_is_done_and_prints_the_summary(cli, number: signal.Signals) -> None:
+    cli.write("cases.jsonl", '"one"\n"slow"\n"three"\n')
+    process = cli.start("run", "flows.py:half_wait", "--input", "cases.jsonl", "--json", "--out", "results")
+    wait_for(process, b"waiting")
+    process.send_signal(number)
+    code, out, err = end(process)
+    assert code == 130
+    *items, summary = [json.loads(line) for line in out.splitlines()]
+    assert [item["status"] for item in items] == ["completed", "aborted"]
+    assert summary["statuses"] == {"completed": 1, "aborted": 1, "not started": 1}
+    assert (cli.folder / "results/cases-0001.txt").read_text() == "one\n"
+    assert json.loads((cli.folder / "results/_summary.json").read_text())["exit_code"] == 130
+    assert "2 of 3 not completed" in err
+    assert "Traceback" not in err
+
+
+def test_the_second_signal_ends_the_process_at_once(cli) -> None:
+    cli.write(
+        "stubborn.py",
+        """
+        import anyio
+        from flujo.core import step
+        @step
+        async def stubborn(text: str) -> str:
+            print("waiting", flush=True)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(60)
+            return text
+        """,
+    )
+    process = cli.start("run", "stubborn.py", "--text", "x")
+    wait_for(process, b"waiting")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, b"interrupted; ending")
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, _, err = end(process)
+    assert code == 130
+    assert "stopped at once" in err
+    assert time.monotonic() - began < 5
+
+
+def test_a_thread_that_cannot_be_stopped_does_not_keep_the_process(cli) -> None:
+    process = cli.start("run", "flows.py:block", "--text", "x")
+    wait_for(process, b"waiting")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = end(process)
+    assert code == 130
+    assert "block" in err
+    assert cli.process("run", "flows.py:block_briefly", "--text", "x").code == 3
+
+
+def test_a_signal_while_the_file_is_imported_runs_nothing(cli) -> None:
+    cli.write("slow_import.py", "import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    process = cli.start("run", "slow_import.py", "--text", "x")
+    wait_for(process, b"importing")
+    process.send_signal(signal.SIGINT)
+    code, out, err = end(process)
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_ends_the_work(cli) -> None:
+    cli.write("cases.jsonl", '"one"\n"slow"\n')
+    process = cli.start("run", "flows.py:half_wait", "--input", "cases.jsonl")
+    assert process.stdout is not None
+    with process:
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    code = process.returncode
+    assert code == 130
+    assert "BrokenPipe" not in err
+    assert "1 aborted" in err or "1 not started" in err
