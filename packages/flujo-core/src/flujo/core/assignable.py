@@ -47,7 +47,7 @@ def members(hint: object) -> tuple[object, ...]:
     if get_origin(hint) in (Union, types.UnionType):
         return tuple(part for member in get_args(hint) for part in members(member))
     if get_origin(hint) is Literal:
-        return tuple(Literal[value] for value in get_args(hint))
+        return tuple(type(None) if value is None else Literal[value] for value in get_args(hint))
     return (hint,)
 
 
