@@ -124,7 +124,9 @@ class Plan:
             for node in self.nodes
         ]
         context = None if self.context_model is None else _context_schema(self.context_model)
-        text = json.dumps([nodes, context], sort_keys=True, separators=(",", ":"))
+        outputs = {"": self.output} if isinstance(self.output, Source) else self.output
+        given = {name: [source.node, list(source.path)] for name, source in outputs.items()}
+        text = json.dumps([nodes, context, given], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

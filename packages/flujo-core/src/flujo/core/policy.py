@@ -18,7 +18,7 @@ class Policy(BaseModel):
         observer_timeout_s: Seconds an async observer may take; after that it is cancelled and counted as failed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     require: frozenset[str] = frozenset()
     guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
@@ -48,6 +48,8 @@ class Policy(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "policy"
-            raise ConfigurationError(f"policy in {source} cannot be used", f"{where}: {first['msg']}") from error
+            wrong = [
+                f"{'.'.join(map(str, one['loc'])) or 'policy'}: {one['msg']}"
+                for one in error.errors(include_input=False, include_url=False)
+            ]
+            raise ConfigurationError(f"policy in {source} cannot be used", "; ".join(wrong)) from error
