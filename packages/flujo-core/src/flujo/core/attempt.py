@@ -15,14 +15,7 @@ from .context import CallGate, RunContext
 from .errors import FlujoError, GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .outcome import Aborted, Failure, Outcome, Success
-from .payloads import (
-    GuardStep,
-    PreStepExecution,
-    RecordIntent,
-    RecordResult,
-    TransformStepInput,
-    TransformStepOutput,
-)
+from .payloads import GuardStep, PreStepExecution, RecordIntent, RecordResult, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, PlanNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .reducers import invalid_changes

@@ -37,31 +37,8 @@ from collections.abc import Sequence
 
 import pluggy
 
-from .payloads import (
-    Allow,
-    Deny,
-    GuardModelCall,
-    GuardRun,
-    GuardStep,
-    GuardToolCall,
-    OnGovernorBreach,
-    OnGuardDenied,
-    OnModelCall,
-    OnRetry,
-    OnRunEnd,
-    OnRunStart,
-    OnStepFailure,
-    OnToolCall,
-    OnUsageWarning,
-    PostStepExecution,
-    PreStepExecution,
-    RecordIntent,
-    RecordResult,
-    TransformModelRequest,
-    TransformModelResponse,
-    TransformStepInput,
-    TransformStepOutput,
-)
+from . import payloads
+from .payloads import Allow, Deny
 from .protocols import Command, PriceBook
 
 hookspec = pluggy.HookspecMarker("flujo")
@@ -70,22 +47,22 @@ hookspec = pluggy.HookspecMarker("flujo")
 
 
 @hookspec
-def guard_run(payload: GuardRun) -> Allow | Deny:
+def guard_run(payload: payloads.GuardRun) -> Allow | Deny:
     """Let a run start, or not. First hook of a run."""
 
 
 @hookspec
-def guard_step(payload: GuardStep) -> Allow | Deny:
+def guard_step(payload: payloads.GuardStep) -> Allow | Deny:
     """Let an attempt of a step start, or not. Sees the inputs as the transforms left them."""
 
 
 @hookspec
-def guard_model_call(payload: GuardModelCall) -> Allow | Deny:
+def guard_model_call(payload: payloads.GuardModelCall) -> Allow | Deny:
     """Let a model call happen, or not. Sees the request as the transforms left it; called before each retry too."""
 
 
 @hookspec
-def guard_tool_call(payload: GuardToolCall) -> Allow | Deny:
+def guard_tool_call(payload: payloads.GuardToolCall) -> Allow | Deny:
     """Let a tool call happen, or not. `Deny(reason, to_model=True)` answers the model instead of ending the run."""
 
 
@@ -93,22 +70,22 @@ def guard_tool_call(payload: GuardToolCall) -> Allow | Deny:
 
 
 @hookspec
-def transform_step_input(payload: TransformStepInput) -> object:
+def transform_step_input(payload: payloads.TransformStepInput) -> object:
     """Return a new value for one input of a step, or UNCHANGED. The result is checked against the parameter's type."""
 
 
 @hookspec
-def transform_step_output(payload: TransformStepOutput) -> object:
+def transform_step_output(payload: payloads.TransformStepOutput) -> object:
     """Return a new output of a step, or UNCHANGED. The result is checked against the step's output type."""
 
 
 @hookspec
-def transform_model_request(payload: TransformModelRequest) -> object:
+def transform_model_request(payload: payloads.TransformModelRequest) -> object:
     """Return a new ModelRequest, or UNCHANGED. Sees what is left of the budget, so it may choose a cheaper model."""
 
 
 @hookspec
-def transform_model_response(payload: TransformModelResponse) -> object:
+def transform_model_response(payload: payloads.TransformModelResponse) -> object:
     """Return a new ModelResponse, or UNCHANGED."""
 
 
@@ -116,12 +93,12 @@ def transform_model_response(payload: TransformModelResponse) -> object:
 
 
 @hookspec
-def record_intent(payload: RecordIntent) -> None:
+def record_intent(payload: payloads.RecordIntent) -> None:
     """Write down that a run, step, model call or tool call is about to happen; return when that is durable."""
 
 
 @hookspec
-def record_result(payload: RecordResult) -> None:
+def record_result(payload: payloads.RecordResult) -> None:
     """Write down how it ended; called exactly once for each intent, also on failure and cancel."""
 
 
@@ -129,57 +106,57 @@ def record_result(payload: RecordResult) -> None:
 
 
 @hookspec
-def on_run_start(payload: OnRunStart) -> None:
+def on_run_start(payload: payloads.OnRunStart) -> None:
     """A run was let through and starts."""
 
 
 @hookspec
-def pre_step_execution(payload: PreStepExecution) -> None:
+def pre_step_execution(payload: payloads.PreStepExecution) -> None:
     """An attempt of a step starts. AbortPipeline here means it does not run."""
 
 
 @hookspec
-def post_step_execution(payload: PostStepExecution) -> None:
+def post_step_execution(payload: payloads.PostStepExecution) -> None:
     """A step completed."""
 
 
 @hookspec
-def on_step_failure(payload: OnStepFailure) -> None:
+def on_step_failure(payload: payloads.OnStepFailure) -> None:
     """A step failed after its last attempt."""
 
 
 @hookspec
-def on_retry(payload: OnRetry) -> None:
+def on_retry(payload: payloads.OnRetry) -> None:
     """An attempt failed and will be made again."""
 
 
 @hookspec
-def on_model_call(payload: OnModelCall) -> None:
+def on_model_call(payload: payloads.OnModelCall) -> None:
     """A model was called."""
 
 
 @hookspec
-def on_tool_call(payload: OnToolCall) -> None:
+def on_tool_call(payload: payloads.OnToolCall) -> None:
     """A tool was called."""
 
 
 @hookspec
-def on_guard_denied(payload: OnGuardDenied) -> None:
+def on_guard_denied(payload: payloads.OnGuardDenied) -> None:
     """A guard or a required recorder denied."""
 
 
 @hookspec
-def on_usage_warning(payload: OnUsageWarning) -> None:
+def on_usage_warning(payload: payloads.OnUsageWarning) -> None:
     """The share `warn_at` of a limit is used."""
 
 
 @hookspec
-def on_governor_breach(payload: OnGovernorBreach) -> None:
+def on_governor_breach(payload: payloads.OnGovernorBreach) -> None:
     """A limit refused work; the run stops."""
 
 
 @hookspec
-def on_run_end(payload: OnRunEnd) -> None:
+def on_run_end(payload: payloads.OnRunEnd) -> None:
     """A run ended, in whatever way. Last hook of a run."""
 
 

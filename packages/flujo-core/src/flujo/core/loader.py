@@ -104,9 +104,7 @@ def _check_api(module: ModuleType) -> None:
 
 
 def activate(
-    names: Iterable[str],
-    installed: Iterable[Installed],
-    settings: Mapping[str, Mapping[str, object]] | None = None,
+    names: Iterable[str], installed: Iterable[Installed], settings: Mapping[str, Mapping[str, object]] | None = None
 ) -> list[tuple[str, object]]:
     """Make the named distributions act: import them and build their `Plugin` with its settings.
 

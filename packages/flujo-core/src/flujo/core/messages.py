@@ -11,7 +11,7 @@ __all__ = ["Message", "ModelRequest", "ModelResponse", "ModelUsage", "ToolCall",
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class ToolCall(_Frozen):

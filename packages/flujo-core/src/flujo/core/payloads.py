@@ -84,14 +84,18 @@ UNCHANGED: Final = _Unchanged()
 # --- guards ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class Event:
     """What every payload knows: its run. As the annotation of a `hooks=[fn]` callable it means all observed moments."""
 
     run: RunInfo
 
+    def __repr__(self) -> str:
+        """Shows no value: inputs, requests and outputs may be private."""
+        return f"{type(self).__name__}(run_id={self.run.run_id!r})"
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, repr=False, eq=False)
 class GuardRun(Event):
     """A run is about to start with this input."""
 
@@ -99,7 +103,7 @@ class GuardRun(Event):
     limits: UsageLimits | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class GuardStep(Event):
     """An attempt of a step is about to start with these inputs, after all input transforms."""
 
@@ -109,7 +113,7 @@ class GuardStep(Event):
     inputs: Mapping[str, object]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class GuardModelCall(Event):
     """A model is about to be called with this request, after all request transforms."""
 
@@ -118,7 +122,7 @@ class GuardModelCall(Event):
     request: ModelRequest
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class GuardToolCall(Event):
     """A tool is about to be called."""
 
@@ -130,7 +134,7 @@ class GuardToolCall(Event):
 # --- transforms -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class TransformStepInput(Event):
     """One input of a step. `from_run_input` says that the value is (part of) what the user gave the run."""
 
@@ -140,7 +144,7 @@ class TransformStepInput(Event):
     from_run_input: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class TransformStepOutput(Event):
     """What a step returned."""
 
@@ -148,7 +152,7 @@ class TransformStepOutput(Event):
     value: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class TransformModelRequest(Event):
     """A request on its way to a model. `cost_left_usd` and `tokens_left` are None where there is no limit."""
 
@@ -158,7 +162,7 @@ class TransformModelRequest(Event):
     tokens_left: int | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class TransformModelResponse(Event):
     """A model's answer on its way to the step."""
 
@@ -172,7 +176,7 @@ class TransformModelResponse(Event):
 RecordKind = Literal["run", "step", "model_call", "tool_call"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class RecordIntent(Event):
     """Something is about to happen. `record_id` is the same in the intent and its result, and unique in the run.
 
@@ -186,7 +190,7 @@ class RecordIntent(Event):
     subject: object
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class RecordResult(Event):
     """It happened. `value` is the output, ModelResponse or ToolResult; None where there is none.
 
@@ -207,7 +211,7 @@ class RecordResult(Event):
 # --- observed moments -----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnRunStart(Event):
     """A run was let through and starts; `steps` is how many the plan has."""
 
@@ -215,7 +219,7 @@ class OnRunStart(Event):
     steps: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class PreStepExecution(Event):
     """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
 
@@ -225,7 +229,7 @@ class PreStepExecution(Event):
     inputs: Mapping[str, object]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class PostStepExecution(Event):
     """A step completed."""
 
@@ -233,7 +237,7 @@ class PostStepExecution(Event):
     record: StepRecord
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnStepFailure(Event):
     """A step failed after its last attempt."""
 
@@ -242,7 +246,7 @@ class OnStepFailure(Event):
     error: FlujoError
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnRetry(Event):
     """An attempt failed and is made again after `delay_s` seconds."""
 
@@ -252,7 +256,7 @@ class OnRetry(Event):
     delay_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnModelCall(Event):
     """A model was called; `usage` is what was booked for it, `response` is None when the call failed."""
 
@@ -263,7 +267,7 @@ class OnModelCall(Event):
     duration_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnToolCall(Event):
     """A tool was called; `result` is None when the call failed."""
 
@@ -273,7 +277,7 @@ class OnToolCall(Event):
     duration_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnGuardDenied(Event):
     """A guard, or a required recorder, denied."""
 
@@ -281,7 +285,7 @@ class OnGuardDenied(Event):
     denial: GuardDenied
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnUsageWarning(Event):
     """The share `warn_at` of a limit is used, once per limit and run."""
 
@@ -289,7 +293,7 @@ class OnUsageWarning(Event):
     share: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnGovernorBreach(Event):
     """A limit refused work; the run stops."""
 
@@ -297,7 +301,7 @@ class OnGovernorBreach(Event):
     error: UsageLimitExceeded
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class OnRunEnd(Event):
     """A run ended, in whatever way."""
 

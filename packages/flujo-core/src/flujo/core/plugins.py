@@ -250,11 +250,7 @@ def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], M
 
 
 def _implementation(
-    plugin: str,
-    hook: str,
-    function: Callable[..., object],
-    specs: Mapping[str, ResourceSpec],
-    required: frozenset[str],
+    plugin: str, hook: str, function: Callable[..., object], specs: Mapping[str, ResourceSpec], required: frozenset[str]
 ) -> Implementation:
     resources = []
     wanted = _required(function)[1:]
