@@ -507,7 +507,7 @@ def strands(budget: Budget, witness: Witness, seed: int, meters: list[Meter]) ->
     return main
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(n, marks=pytest.mark.soak) for n in range(5, 100))])
 def test_threads_and_loops_that_share_a_budget_never_pass_its_limit(seed: int) -> None:
     limit = Decimal("1.5")
     budget, witness, meters = Budget(UsageLimits(limit)), Witness(limit), list[Meter]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from decimal import Decimal
@@ -15,8 +14,6 @@ from hypothesis import strategies as st
 
 from flujo.core import ConfigurationError, Price, Usage, UsageLimits
 from flujo.core.usage import Charge, Room, money
-
-SETTLES = 10**6 if os.environ.get("FLUJO_SOAK") else 10**5
 
 
 class NumpyLike(float):
@@ -111,14 +108,15 @@ def test_a_model_answers_with_one_token_or_more(wrong: Any) -> None:
         Price(max_output_tokens=wrong)
 
 
-def test_a_tally_has_no_drift_over_very_many_settles() -> None:
+@pytest.mark.parametrize("settles", [10**5, pytest.param(10**6, marks=pytest.mark.soak)])
+def test_a_tally_has_no_drift_over_very_many_settles(settles: int) -> None:
     total, one = Usage(), Usage(1, 2, 1, money(0.1), overshoot_usd=money("1e-39"))
     with rounding_program():
-        for _ in range(SETTLES):
+        for _ in range(settles):
             total.add(one)
-    assert total.cost_usd == Decimal(SETTLES // 10)
-    assert total.overshoot_usd == SETTLES * Decimal("1e-39")
-    assert (total.input_tokens, total.total_tokens, total.requests) == (SETTLES, 3 * SETTLES, SETTLES)
+    assert total.cost_usd == Decimal(settles // 10)
+    assert total.overshoot_usd == settles * Decimal("1e-39")
+    assert (total.input_tokens, total.total_tokens, total.requests) == (settles, 3 * settles, settles)
 
 
 @given(st.lists(st.decimals(min_value=0, max_value="1e30", allow_nan=False, places=39), max_size=8))

@@ -1,0 +1,239 @@
+"""Spans, exported by the real SDK: names, attributes, nesting, and that they hold no private text.
+
+The tracer provider of a process can be set once, so whole runs are traced in a process of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode, Tracer
+
+from flujo.core import Ledger, Message, ModelRequest, ModelResponse, Usage, UsageLimits, telemetry
+
+PROGRAM = """
+import json, sys
+import anyio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from flujo.core import *
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+PRICE = Price("0.001", "0.002")
+REQUEST = ModelRequest(model="acme:large", messages=(Message(role="user", content="PRIVATE"),), max_tokens=10)
+
+async def send(request):
+    usage = ModelUsage(input_tokens=3, output_tokens=5)
+    return ModelResponse(content="PRIVATE", usage=usage, model="large-2", finish_reason="stop")
+
+async def broken(request):
+    raise OSError("PRIVATE")
+
+async def tool(call):
+    return "PRIVATE"
+
+@step
+async def talk(ctx: RunContext, text: str) -> str:
+    await ctx.call_model(REQUEST, send, price=PRICE)
+    return str((await ctx.call_tool(ToolCall(name="search", arguments={"q": "PRIVATE"}), tool)).content)
+
+@step
+async def fail(ctx: RunContext, text: str) -> str:
+    await ctx.call_model(REQUEST, broken, price=PRICE)
+    return text
+
+@step
+async def slow(ctx: RunContext, text: str) -> str:
+    with anyio.move_on_after(0.01):
+        await ctx.call_model(REQUEST, lambda request: anyio.sleep_forever(), price=PRICE)
+    return text
+
+@step
+async def greedy(ctx: RunContext, text: str) -> str:
+    while True:
+        await ctx.call_model(REQUEST, send, price=PRICE)
+
+async def main():
+    found = {}
+    for name, flow in (("good", talk), ("failed", fail), ("cancelled", slow), ("stopped", greedy)):
+        exporter.clear()
+        limits = UsageLimits("0.08") if name == "stopped" else UsageLimits("1")
+        await Flujo(Pipeline(flow, name=name), limits=limits).run_async("PRIVATE", run_id=name)
+        spans = exporter.get_finished_spans()
+        ids = {span.context.span_id: span.name for span in spans}
+        found[name] = [
+            {"name": s.name, "parent": ids.get(s.parent.span_id) if s.parent else None, "kind": s.kind.name,
+             "status": s.status.status_code.name, "attributes": dict(s.attributes), "events": len(s.events),
+             "text": s.to_json()} for s in spans]
+    json.dump(found, sys.stdout)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def traced(request: pytest.FixtureRequest) -> dict[str, list[dict[str, Any]]]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, request.param], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+    return found
+
+
+def by_name(spans: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {span["name"]: span for span in spans}
+
+
+def test_a_run_is_a_tree_of_spans_with_the_standard_names(traced: dict[str, list[dict[str, Any]]]) -> None:
+    spans = by_name(traced["good"])
+    assert {name: span["parent"] for name, span in spans.items()} == {
+        "invoke_workflow good": None,
+        "step talk": "invoke_workflow good",
+        "chat large": "step talk",
+        "execute_tool search": "step talk",
+    }
+    chat = spans["chat large"]
+    assert chat["kind"] == "CLIENT"
+    assert chat["attributes"] == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "acme",
+        "gen_ai.request.model": "large",
+        "gen_ai.request.max_tokens": 10,
+        "gen_ai.response.model": "large-2",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 5,
+        "operation.cost": 0.013,
+        "flujo.cost.usd": "0.013",
+        "flujo.step.path": "talk",
+    }
+    assert spans["execute_tool search"]["attributes"] == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "search",
+        "flujo.step.path": "talk",
+    }
+    run = spans["invoke_workflow good"]["attributes"]
+    assert run["gen_ai.operation.name"] == "invoke_workflow"
+    assert run["gen_ai.workflow.name"] == "good"
+    assert (run["flujo.run_id"], run["flujo.status"], run["governor_breached"]) == ("good", "completed", False)
+    budget = {key: value for key, value in run.items() if key.startswith("flujo.budget")}
+    assert {key: Decimal(value) for key, value in budget.items()} == {
+        "flujo.budget.limit": 1,
+        "flujo.budget.spent": Decimal("0.013"),
+        "flujo.budget.reserved": 0,
+        "flujo.budget.remaining": Decimal("0.987"),
+    }
+
+
+def test_a_failure_is_marked_by_its_type_with_what_it_cost(traced: dict[str, list[dict[str, Any]]]) -> None:
+    spans = by_name(traced["failed"])
+    assert [(span["status"], span["attributes"]["error.type"]) for span in spans.values()] == [
+        ("ERROR", "OSError"),
+        ("ERROR", "StepFailed"),
+        ("ERROR", "StepFailed"),
+    ]
+    worst = (7 + 16) * Decimal("0.001") + 10 * Decimal("0.002")
+    for span in spans.values():
+        assert Decimal(span["attributes"]["flujo.cost.usd"]) == worst
+
+
+def test_a_cancelled_call_is_marked_with_what_was_booked(traced: dict[str, list[dict[str, Any]]]) -> None:
+    chat = by_name(traced["cancelled"])["chat large"]
+    assert chat["status"] == "ERROR"
+    assert chat["attributes"]["error.type"] in ("CancelledError", "Cancelled")
+    assert Decimal(chat["attributes"]["flujo.cost.usd"]) > 0
+
+
+def test_a_breach_of_a_limit_shows_on_the_runs_span(traced: dict[str, list[dict[str, Any]]]) -> None:
+    run = by_name(traced["stopped"])["invoke_workflow stopped"]
+    assert run["status"] == "ERROR"
+    assert run["attributes"]["governor_breached"] is True
+    assert run["attributes"]["flujo.status"] == "stopped"
+    assert run["attributes"]["error.type"] == "UsageLimitExceeded"
+    assert Decimal(run["attributes"]["flujo.budget.spent"]) <= Decimal("0.08")
+    refused = [span for span in traced["stopped"] if span["attributes"].get("error.type") == "UsageLimitExceeded"]
+    assert "chat large" in {span["name"] for span in refused}
+
+
+def test_no_content_and_no_text_of_an_exception_is_on_any_span(traced: dict[str, list[dict[str, Any]]]) -> None:
+    for spans in traced.values():
+        for span in spans:
+            assert "PRIVATE" not in span["text"]
+            assert span["events"] == 0
+
+
+# --- single functions, with a tracer of their own -------------------------------------------------------------------
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(exporter: InMemorySpanExporter) -> Tracer:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider.get_tracer("test")
+
+
+def test_without_a_provider_there_is_no_tracer_and_no_span() -> None:
+    assert telemetry.current_tracer() is None
+    with telemetry.span(None, "nothing", {}) as span:
+        assert span is None
+        telemetry.mark_error(span, "ValueError")
+        telemetry.mark_usage(span, Usage())
+        telemetry.mark_response(span, ModelResponse())
+        telemetry.mark_budget(span, Ledger(), "completed", breached=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "name"),
+    [
+        ("openai:gpt-4o", "openai", "gpt-4o"),
+        ("bedrock:anthropic.claude-v2:1", "bedrock", "anthropic.claude-v2:1"),
+        ("embedded", None, "embedded"),
+    ],
+)
+def test_the_provider_stands_before_the_first_colon(
+    tracer: Tracer, exporter: InMemorySpanExporter, model: str, provider: str | None, name: str
+) -> None:
+    request = ModelRequest(model=model, messages=(Message(role="user", content="x"),))
+    with telemetry.model_span(tracer, request, "s"):
+        pass
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"chat {name}"
+    assert span.attributes is not None
+    assert span.attributes.get(telemetry.PROVIDER) == provider
+    assert telemetry.REQUEST_MAX_TOKENS not in span.attributes
+
+
+def test_an_error_goes_on_up_and_leaves_its_type_only(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+    with pytest.raises(KeyError), telemetry.span(tracer, "work", {}):
+        raise KeyError("private")
+    (span,) = exporter.get_finished_spans()
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "KeyError")
+    assert span.events == ()
+
+
+def test_an_unlimited_budget_has_no_limit_on_the_span(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+    for limits in (None, UsageLimits(2)):
+        with telemetry.span(tracer, "run", {}) as span:
+            telemetry.mark_budget(span, Ledger(limits), "completed", breached=False)
+    free, limited = (dict(span.attributes or {}) for span in exporter.get_finished_spans())
+    assert telemetry.BUDGET_LIMIT not in free
+    assert limited[telemetry.BUDGET_LIMIT] == limited[telemetry.BUDGET_REMAINING] == "2"
