@@ -106,7 +106,6 @@ CHANGES: dict[str, Callable[[], Plan]] = {
     "given output": lambda: forked("again", output="again"),
     "part of the output": lambda: forked("again", output=run_input()["x"]),
     "part": lambda: compile_plan(Pipeline(Step(make), Step(use, inputs={"tone": run_input()["tone"]}))),
-    "order": lambda: compile_plan(Pipeline(Step(use), Step(make))),
     "context": lambda: compile_plan(Step(make) >> Step(use), context_model=Notes),
     "context type": lambda: compile_plan(Step(make) >> Step(use), context_model=OtherNotes),
 }
