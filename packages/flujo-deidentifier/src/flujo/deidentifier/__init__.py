@@ -5,13 +5,7 @@ this package loads neither Presidio nor the word lists: the first detection does
 """
 
 from flujo.deidentifier.deidentifier import PROFILES, Deidentifier, Redaction
-from flujo.deidentifier.errors import (
-    DeidentifierError,
-    DetectorFailed,
-    DetectorTimeout,
-    TextTooLong,
-    ValueNotCovered,
-)
+from flujo.deidentifier.errors import DeidentifierError, DetectorFailed, DetectorTimeout, TextTooLong, ValueNotCovered
 from flujo.deidentifier.findings import ENTITIES, Finding
 
 __all__ = [

@@ -26,9 +26,7 @@ class DetectorFailed(DeidentifierError):
         self.detector = detector
         self.error_type = type(error).__name__
         super().__init__(
-            f"detector {detector!r} failed",
-            self.error_type,
-            "Nothing was redacted; report it, or leave the text out",
+            f"detector {detector!r} failed", self.error_type, "Nothing was redacted; report it, or leave the text out"
         )
 
 

@@ -58,6 +58,17 @@ def bare(word: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c))
 
 
+_BRITISH = (("ae", "e"), ("oe", "e"), ("our", "or"), ("yse", "yze"), ("tre", "ter"), ("ll", "l"))
+_ISE = re.compile(r"is(e[sdr]?|ing|ations?)$")
+
+
+def _american(low: str) -> str:
+    """A word in American spelling, which is what the word list has ("orthopaedic", "tumour", "hospitalised")."""
+    for british, american in _BRITISH:
+        low = low.replace(british, american)
+    return _ISE.sub(r"iz\1", low)
+
+
 class Lexicon(NamedTuple):
     """The lists, in small letters without accents."""
 
@@ -73,6 +84,8 @@ class Lexicon(NamedTuple):
     def is_word(self, low: str) -> bool:
         """Whether this is an ordinary English word, also as a plural or with a usual prefix."""
         if low in self.words or (low.endswith("s") and low[:-1] in self.words):
+            return True
+        if len(low) > 5 and _american(low) in self.words:
             return True
         prefix = _PREFIX.match(low)
         return bool(prefix and len(low) - prefix.end() >= 4 and low[prefix.end() :] in self.words)

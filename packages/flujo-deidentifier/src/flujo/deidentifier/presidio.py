@@ -10,6 +10,7 @@ Three of its habits are changed here, each measured on presidio-analyzer 2.2.366
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -41,6 +42,7 @@ _OURS = {
     "US_SSN": "SSN",
     "UK_NHS": "MRN",
 }
+_DIGIT = re.compile(r"\d")
 _lock = threading.Lock()
 
 
@@ -66,7 +68,10 @@ def find(view: str, extra: Sequence[EntityRecognizer] = ()) -> Iterator[Finding]
         DetectorFailed: Presidio or a recognizer raised.
     """
     engine = _engine()
+    _guard_all(extra)
     for start, end in _segments(view):
+        if not extra and not _DIGIT.search(view, start, end):
+            continue  # every stock recognizer chosen below needs a digit
         try:
             results = engine.analyze(
                 view[start:end], language="en", score_threshold=_THRESHOLD, ad_hoc_recognizers=list(extra) or None
@@ -113,14 +118,13 @@ def _build() -> AnalyzerEngine:
 
 
 def _recognizers() -> list[EntityRecognizer]:
-    from presidio_analyzer import PatternRecognizer
     from presidio_analyzer import predefined_recognizers as stock
 
     chosen: list[EntityRecognizer] = [
         stock.CreditCardRecognizer(),
         stock.IbanRecognizer(),
         stock.CryptoRecognizer(),
-        stock.PhoneRecognizer(supported_regions=("US", "GB"), leniency=1),
+        stock.PhoneRecognizer(supported_regions=("US",), leniency=1),
         stock.MedicalLicenseRecognizer(),
         stock.UsNpiRecognizer(),
         stock.UsMbiRecognizer(),
@@ -128,10 +132,16 @@ def _recognizers() -> list[EntityRecognizer]:
         stock.UsSsnRecognizer(),
         stock.NhsRecognizer(),
     ]
-    for recognizer in chosen:
+    _guard_all(chosen)
+    return chosen
+
+
+def _guard_all(recognizers: Sequence[EntityRecognizer]) -> None:
+    from presidio_analyzer import PatternRecognizer
+
+    for recognizer in recognizers:
         if isinstance(recognizer, PatternRecognizer):
             _guard(recognizer)
-    return chosen
 
 
 def _guard(recognizer: PatternRecognizer) -> None:
@@ -140,6 +150,8 @@ def _guard(recognizer: PatternRecognizer) -> None:
 
     state = vars(recognizer)  # Presidio's own annotations are incomplete
     for pattern in state["patterns"]:
+        if isinstance(pattern.compiled_regex, _FailClosed):
+            continue
         flags = state["global_regex_flags"]
         guarded = _FailClosed(regex.compile(pattern.regex, flags=flags), type(recognizer).__name__)
         vars(pattern).update(compiled_with_flags=flags, compiled_regex=guarded)

@@ -51,7 +51,8 @@ def _walk(value: object, redact: Callable[[str], str], path: str) -> object:
     if isinstance(value, Mapping):
         return _mapping(value, redact, path)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)._make(_walk(v, redact, f"{path}[{i}]") for i, v in enumerate(value))
+        rebuild: Callable[..., object] = type(value)  # a named tuple takes its fields one by one
+        return rebuild(*(_walk(v, redact, f"{path}[{i}]") for i, v in enumerate(value)))
     if isinstance(value, (list, tuple, set, frozenset)):
         return type(value)(_walk(v, redact, f"{path}[{i}]") for i, v in enumerate(value))
     if isinstance(value, BaseModel):

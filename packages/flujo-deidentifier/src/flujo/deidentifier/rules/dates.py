@@ -170,6 +170,11 @@ _NAMED = (
     compile_rule(
         "DATE",
         0.85,
+        rf"\b(?:early|mid|late|end of|beginning of|middle of)[ -]{{1,2}}(?:(?:{_LONG})\b|(?:{_SHORT})\b\.?)",
+    ),
+    compile_rule(
+        "DATE",
+        0.85,
         r"(?<![\w.-])(?:January|February|April|June|July|August|September|October|November|December"
         r"|JANUARY|FEBRUARY|APRIL|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER)(?![\w])",
         case=True,

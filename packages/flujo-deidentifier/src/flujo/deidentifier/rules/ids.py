@@ -47,8 +47,9 @@ _CUES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "LICENSE",
-        r"dea|npi|passport|driver'?s? licen[cs]e|dl ?#|gmc|nmc|upin|state licen[cs]e|medical licen[cs]e|visa ?#",
-        r"licen[cs]e|lic|certificate|certification|cert|permit|credential|dl|board|visa|green card"
+        r"dea|npi|passport|(?:driver'?s? )?licen[cs]es?|i-94|a-number|alien (?:registration|number)|dl ?#"
+        r"|gmc|nmc|upin|state licen[cs]e|medical licen[cs]e|visa ?#",
+        r"lic|certificate|certification|cert|permit|credential|dl|board|visa|green card"
         r"|alien registration|birth certificate",
     ),
     (
@@ -172,7 +173,7 @@ _SHAPED = (
     compile_rule("DEVICE_ID", 0.9, r"\(21\)(?P<value>[\w-]{4,20})"),
     compile_rule("ID", 0.6, r"(?<![\w.-])[A-Z]{1,6}[-/]?\d[A-Z\d/-]{3,28}(?<![-/])(?![\w-])", _mixed, case=True),
     compile_rule(
-        "ID", 0.6, r"(?<![\w.-])\d{1,12}[-/]?[A-Z]{1,4}[-/]?\d[A-Z\d/-]{2,24}(?<![-/])(?![\w-])", _mixed, case=True
+        "ID", 0.6, r"(?<![\w.-])\d{1,12}[-/]?[A-Z]{1,4}[-/]?\d[A-Z\d/-]{0,24}(?<![-/])(?![\w-])", _mixed, case=True
     ),
     compile_rule("ID", 0.6, r"(?<![\w.,/+-])\d{6}(?![\w/]|[.,-]\d)" + _UNIT, _not_round),
     compile_rule("ID", 0.7, r"(?<![\w.,/+-])\d{7,}(?![\d/]|[.,-]\d)" + _UNIT),
@@ -180,7 +181,7 @@ _SHAPED = (
     compile_rule("ID", 0.6, r"(?<![\w.,/-])\d{2,4}(?: \d{2,4}){2,5}(?![\w/-]|[.,]\d)", lambda m: digits(m[0]) >= 8),
     compile_rule(
         "ID",
-        0.8,
+        0.99,
         r"(?<![\w.-])[\w.-]{1,100}\.(?:jpe?g|png|gif|tiff?|bmp|heic|dcm|dicom|pdf|docx?|xlsx?|rtf|mp[34]"
         r"|mov|wav|m4a|avi|zip|hl7)(?!\w)",
     ),

@@ -47,6 +47,7 @@ _INITIALS = re.compile(
     r"|of)\b[.:]? {0,2}(?P<a>(?:[A-Z]\. ?){1,2}[A-Z]\.)|(?:^"
     r"|\n)(?P<b>[A-Z]\.[A-Z]\.(?:[A-Z]\.)?)(?=,? (?:is|was|\d|presents|reports|denies))"
     r"|\b[Ii]nitials?[: ]{1,3}(?P<c>[A-Z]{2,3})\b|(?:^|\n|[ \t]{2})(?P<d>[A-Z]{2,3}[:/][A-Za-z]{2,3})(?=\s*(?:\n|$))"
+    r"|\b(?:MD|DO|RN|NP|PA|M\.D\.) ?[/:] ?(?P<e>[a-z]{2,3})(?=\s*(?:\n|$))"
 )
 _CHILDREN = re.compile(
     r"\b(?:children|kids|siblings|sons|daughters|brothers|sisters|twins|triplets|grandchildren|pets"
@@ -253,5 +254,5 @@ def _last_first(page: Page) -> Iterator[int]:
 def initials(view: str) -> Iterator[tuple[int, int]]:
     """Spans of a person's initials that stand for the name ("pt J.D.", the transcriptionist's "JK/mm")."""
     for match in _INITIALS.finditer(view):
-        group = next(name for name in "abcd" if match[name])
+        group = next(name for name in "abcde" if match[name])
         yield match.span(group)

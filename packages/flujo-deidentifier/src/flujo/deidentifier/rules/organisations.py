@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
@@ -27,7 +28,8 @@ _KIND = (
     r"|Solutions|Logistics|Foods|Motors|Steel|Airlines|Airways|Bank|Insurance|Foundation"
     r"|Retirement (?:Home|Community|Village)|Manor|Lodge|Ranch|Farms?|Bakery|Brewery|Restaurant|Diner"
     r"|Cafe|Hotel|Inn|Construction|Plumbing|Electric|Transit|Library|Museum|Fire Department"
-    r"|Police Department|Sheriff|Prison|Correctional (?:Facility|Institution)|Jail|Shelter|Klinikum"
+    r"|Police Department|Sheriff|Prison|Correctional (?:Facility|Institution)|Jail|Shelter|Hosp"
+    r"|Med Ctr|Medical Ctr|Ctr|Practice|Surgery|Klinikum"
     r"|Krankenhaus|Day ?[Cc]are|Child ?[Cc]are|Preschool|Theat(?:er|re)|Gym|Club|Market|Store"
     r"|Supermarket|Garage|Salon|Studios?|Mill|Mining|Supply"
     r"|Couriers?|Freight|Shipping|Trucking|Railroad|Rail|Landscaping|Roofing|Services|Group|Agency"
@@ -37,12 +39,14 @@ _KIND = (
     r"|Urology|Women's Health|Wellness|Therapy|Counseling|Recovery|Treatment Center|Vineyards?"
     r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering)"
 )
+_LINE_WORD = r"[A-Z][\w'&.-]{0,30}"
+_NEXT_WORD = re.compile(r" [A-Z][a-z]{2,20}(?= ?[,.;)\n]| [a-z])")
 _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.85,
         r"(?<![\w'])(?:(?:St\.?|Saint|Mt\.?|Mount|Our Lady of|The|[A-Z][\w'&-]{0,25},?|of|the|and"
-        rf"|&) ){{1,5}}{_KIND}\b\.?(?: (?:of|at|in) (?:the )?{CAPITALISED_WORDS})?",
+        rf"|&) ){{1,5}}{_KIND}(?: {_KIND}){{0,3}}\b\.?(?: (?:of|at|in) (?:the )?{CAPITALISED_WORDS})?",
         lambda m: not is_generic(m[0]),
         case=True,
     ),
@@ -60,9 +64,12 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.8,
-        r"(?m)^[ \t]{0,40}(?P<value>[A-Z][\w'&.,-]{0,30}(?: [\w'&.,-]{1,30}){0,6}?)[ \t]{0,20}\n(?=[ "
-        r"\t]{0,40}(?:\d{1,6} [A-Z]|P\.? ?O\.? Box|Tel|Phone|Ph[.:]|T:))",
-        lambda m: not _closed_word(m["value"]) and not any(c.isdigit() for c in m["value"]),
+        rf"(?m)^[ \t]{{0,40}}(?P<value>{_LINE_WORD}(?: (?:{_LINE_WORD}|of|the|and|for|&|de|la)){{0,6}})[ \t]{{0,20}}"
+        r"(?:, (?=\d{1,6} [A-Z])|\n(?=[ \t]{0,40}(?:\d{1,6} [A-Z]|P\.? ?O\.? Box|(?i:tel|phone|ph|t|e)\b ?[.:]"
+        r"|[A-Z][^\n\d]{5,70}, ?(?:[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}|[A-Z]{2} \d{5})"
+        r"|[A-Z][^\n\d]{5,70} (?:[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2})\b)))",
+        lambda m: not _closed_word(m["value"]),
+        case=True,
     ),
     compile_rule(
         "ORGANIZATION",
@@ -111,4 +118,6 @@ def _closed_word(value: str) -> bool:
 
 def find(view: str) -> Iterator[Finding]:
     """Institutions in `view`."""
-    yield from scan(_ORGANISATION, view)
+    for found in scan(_ORGANISATION, view):
+        more = _NEXT_WORD.match(view, found.end)
+        yield found._replace(end=more.end()) if more and not _closed_word(more[0]) else found

@@ -196,6 +196,16 @@ _TOWN = (
         lambda m: not is_generic(m[0]),
         case=True,
     ),
+    compile_rule(
+        "LOCATION",
+        0.8,
+        r"\b(?:North|South|East|West|New|Upper|Lower|Great|Little) (?P<town>[A-Z][a-z]{3,20})\b",
+        lambda m: _unknown_town(m["town"]) and m["town"] not in ("Hampshire", "Jersey", "Mexico", "Zealand"),
+        case=True,
+    ),
+    compile_rule(
+        "ZIP", 0.8, r"\bzip(?:[ _]?code)?\b[^\n]{0,60}\n[^\n]{0,120}?(?<![\w:.-])(?P<value>\d{5})(?![\w:-]|\.\d)"
+    ),
     compile_rule("ZIP", 0.95, r"(?<![\w.-])\d{5}-\d{4}(?![\w-])"),
     compile_rule("ZIP", 0.9, rf"\b(?:(?:{_CODES})|{STATES})\.?,?\s{{1,3}}(?P<value>\d{{5}})(?![\d-])", case=True),
     compile_rule(

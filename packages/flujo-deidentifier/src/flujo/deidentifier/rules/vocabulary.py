@@ -93,6 +93,7 @@ NOT_NAMES = _set(
     " north south east west street avenue road drive lane suite apt box"
     " fr maj sgt lt capt cpl col hon rev pastor rabbi imam judge officer detective deputy coach "
     "attorney reverend sergeant captain lieutenant corporal"
+    " birthdate examiner submitting collected copies spc pfc lic ing abogado consultant"
     " caller callers spoke roommate feeding sleeping mood affect message routed sender recipient "
     "arrival triage dispo informant historian stay"
     " ok okay oh please whether perhaps maybe let lets one two three four five six seven eight nine ten"
@@ -107,7 +108,7 @@ CREDENTIALS = _set(
     "ccc-slp dnp cnp acnp agnp pmhnp ccrn cde ms ba bs od dc nd vmd dvm aud lpc lac cnor rnfa"
 )
 PARTICLES = _set(
-    "de del de-la della di da do dos das du des la le el al van von vom zu zum der den ten ter te af "
+    "de del los las lo de-la della di da do dos das du des la le el al van von vom zu zum der den ten ter te af "
     "av bin ibn bint abu ben y e st san santa mac mc o d l"
 )
 # A word after which a name before it is that of a thing: "Crohn disease", "Foley catheter".
