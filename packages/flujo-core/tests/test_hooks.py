@@ -358,10 +358,10 @@ class RecordsForAudit(Recorder):
 @pytest.mark.parametrize(
     ("fails", "ran", "reason"),
     [
-        ("intent run", [], "the run could not be recorded"),
-        ("intent step", [], "the intent could not be recorded"),
-        ("result step", [1], "the result could not be recorded"),
-        ("result run", [1], "the end of the run could not be recorded"),
+        ("intent run", [], "the start of this run cannot be recorded"),
+        ("intent step", [], "the start of this step cannot be recorded"),
+        ("result step", [1], "the end of this step cannot be recorded"),
+        ("result run", [1], "the end of this run cannot be recorded"),
     ],
 )
 async def test_a_fault_of_a_required_recorder_denies_the_work_or_aborts_the_run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from time import perf_counter
 
 import anyio
 
@@ -12,18 +11,17 @@ from . import telemetry
 from .assignable import type_name
 from .check import misfit
 from .context import CallGate, RunContext
-from .errors import FlujoError, GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
 from .foreign import attempt
 from .outcome import Aborted, Failure, Outcome, Success
-from .payloads import GuardStep, PreStepExecution, RecordIntent, RecordResult, TransformStepInput, TransformStepOutput
+from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, PlanNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .reducers import invalid_changes
 from .resources import ResourceScope
-from .running import Running
+from .running import Act, Running
 from .schedule import context_at, inputs_of
 from .scrub import scrub
-from .usage import Usage
 
 __all__ = ["Attempt"]
 
@@ -53,52 +51,39 @@ class Attempt:
         attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.node.path}
         with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
             outcome, changes = await self._hooked()
-            if not isinstance(outcome, Success):
+            if outcome.error is not None:
                 telemetry.mark_error(span, type(outcome.error).__name__)
             if self.ctx.metered is not None:
-                telemetry.mark_usage(span, self.ctx.metered.spent)
+                telemetry.mark_usage(span, self.ctx.spent)
             return outcome, changes
 
     async def _hooked(self) -> tuple[Outcome, Changes]:
-        """Guard, record and announce the attempt around its work."""
+        """Transform, guard, record and announce the attempt around its work."""
+        run, node = self.run, self.node
+        act = Act("step", f"{node.path}@{self.number}", self.ctx, self.number)
+        outcome: Outcome
+        changes: Changes = None
         try:
             inputs = await self._transformed(self._inputs())
-            await self._guard(inputs)
+            facts = (run.info, node.path, node.step.name, self.number, inputs)
+            await run.guard("guard_step", partial(GuardStep, *facts), self.ctx)
+            await run.intend(act, inputs)
+            await run.observe("pre_step_execution", partial(PreStepExecution, *facts), self.ctx)
+            if isinstance(run.verdict, RunAborted):
+                raise run.verdict
+            outcome, changes = await self._invoke(inputs)
+            if isinstance(outcome, Success):
+                make = partial(TransformStepOutput, run.info, node.path)
+                hint = node.output_type
+                outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, node.path)
         except (GuardDenied, RunAborted) as error:
-            return Aborted(error), None
+            outcome = Aborted(error)
         except StepFailed as error:
-            return Failure(error), None
-        recorded = bool(self.run.hooks.of("record_intent"))
-        if recorded:
-            try:
-                await self._intend(inputs)
-            except GuardDenied as error:
-                return Aborted(error), None
-        started = perf_counter()
-        outcome: Outcome | None = None
-        try:
-            outcome, changes = await self._announced(inputs)
-        finally:
-            if recorded:
-                with anyio.CancelScope(shield=outcome is None):
-                    await self._record(outcome, perf_counter() - started)
-        return outcome, changes
-
-    async def _announced(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
-        run, node = self.run, self.node
-        if run.hooks.of("pre_step_execution"):
-            payload = PreStepExecution(run.info, node.path, node.step.name, self.number, inputs)
-            abort = await run.hooks.observe(payload, "pre_step_execution", run.values)
-            if abort is not None:
-                return Aborted(abort), None
-        outcome, changes = await self._invoke(inputs)
-        if isinstance(outcome, Success) and run.hooks.of("transform_step_output"):
-            output = TransformStepOutput(run.info, node.path, outcome.output)
-            check = misfit(node.output_type)
-            problem = await run.hooks.transform(output, "transform_step_output", run.values, check)
-            if problem is not None:
-                return self._failure("TransformFault", problem), None
-            outcome = Success(output.value)
+            outcome = Failure(error)
+        except BaseException as stop:  # a cancel: each intent gets its result
+            await run.conclude(act, stop, None, self.ctx.spent)
+            raise
+        await run.conclude(act, outcome.error, outcome.output, self.ctx.spent)
         return outcome, changes
 
     # --- inputs and hooks -------------------------------------------------------------------------------------------
@@ -111,52 +96,12 @@ class Attempt:
             raise StepFailed(self.node.path, "InputMissing", why) from error
 
     async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
-        hooks = self.run.hooks
-        if not hooks.of("transform_step_input"):
-            return inputs
-        for source in self.node.sources:
-            from_run_input = source.node == RUN_INPUT
-            payload = TransformStepInput(
-                self.run.info, self.node.path, source.parameter, inputs[source.parameter], from_run_input
-            )
-            problem = await hooks.transform(payload, "transform_step_input", self.run.values, misfit(source.type))
-            if problem is not None:
-                raise StepFailed(self.node.path, "TransformFault", problem)
-            inputs[source.parameter] = payload.value
-        return inputs
-
-    async def _guard(self, inputs: Mapping[str, object]) -> None:
-        run, node = self.run, self.node
-        if run.hooks.of("guard_step"):
-            payload = GuardStep(run.info, node.path, node.step.name, self.number, inputs)
-            denial = await run.hooks.guard(payload, "guard_step", run.values)
-            if isinstance(denial, GuardDenied):
-                await run.deny(node.path, denial, self.ctx)
-
-    @property
-    def _record_id(self) -> str:
-        return f"{self.node.path}@{self.number}"
-
-    async def _intend(self, inputs: Mapping[str, object]) -> None:
         run, path = self.run, self.node.path
-        intent = RecordIntent(run.info, "step", self._record_id, path, self.number, inputs)
-        failed = await run.hooks.record(intent, "record_intent", run.values)
-        if failed is not None:
-            await run.deny(path, GuardDenied(failed, "record_intent", "the intent could not be recorded"), self.ctx)
-
-    async def _record(self, outcome: Outcome | None, duration_s: float) -> None:
-        run = self.run
-        error = None if outcome is None or isinstance(outcome, Success) else outcome.error
-        status = "cancelled" if outcome is None else _status(error)
-        value = outcome.output if isinstance(outcome, Success) else None
-        meter = self.ctx.metered
-        result = RecordResult(
-            run.info, "step", self._record_id, self.node.path, self.number, status, value,
-            "" if error is None else _error_type(error), meter.spent if meter is not None else Usage(), duration_s,
-        )  # fmt: skip
-        failed = await run.hooks.record(result, "record_result", run.values)
-        if failed is not None:
-            run.stop(GuardDenied(failed, "record_result", "the result could not be recorded"), self.ctx)
+        for source in self.node.sources:
+            name, from_run_input = source.parameter, source.node == RUN_INPUT
+            make = partial(TransformStepInput, run.info, path, name, from_run_input=from_run_input)
+            inputs[name] = await run.transform("transform_step_input", make, inputs[name], source.type, path)
+        return inputs
 
     # --- the work ---------------------------------------------------------------------------------------------------
 
@@ -239,15 +184,3 @@ class Attempt:
 
     def _failure(self, kind: str, why: str) -> Failure:
         return Failure(StepFailed(self.node.path, kind, why))
-
-
-def _status(error: FlujoError | None) -> str:
-    if error is None:
-        return "completed"
-    if isinstance(error, UsageLimitExceeded):
-        return "stopped"
-    return "aborted" if isinstance(error, (GuardDenied, RunAborted)) else "failed"
-
-
-def _error_type(error: FlujoError) -> str:
-    return error.error_type if isinstance(error, StepFailed) else type(error).__name__

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from time import perf_counter
 
 import anyio
@@ -17,25 +17,20 @@ from pydantic import ValidationError
 
 from . import telemetry
 from .context import RunContext, SendModel, SendTool
-from .errors import GuardDenied, NotSent, StepFailed, UsageLimitExceeded
+from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .payloads import (
-    Deny,
-    Event,
     GuardModelCall,
     GuardToolCall,
     OnModelCall,
     OnRetry,
     OnToolCall,
-    RecordIntent,
-    RecordKind,
-    RecordResult,
     TransformModelRequest,
     TransformModelResponse,
 )
 from .retry import RetryPolicy
-from .running import Running
+from .running import Act, Running
 from .usage import EXACT, Charge, Fit, Price, Room, Usage
 
 __all__ = ["Calls"]
@@ -57,182 +52,96 @@ class Calls:
         self, ctx: RunContext, request: ModelRequest, send: SendModel, retry: RetryPolicy | None, price: Price | None
     ) -> ModelResponse:
         """See RunContext.call_model."""
-        request = await self._transformed_request(ctx, request)
-        if price is None:
-            price = self.run.setup.price_of(request.model)
-        attempt = 1
-        while True:
+        run, path = self.run, ctx.step_path
+        left = ctx.usage.left
+        make = partial(TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens)
+        request = await run.transform("transform_model_request", make, request, ModelRequest, path)
+        price = run.setup.price_of(request.model) if price is None else price
+        for attempt in count(1):
             try:
-                response = await self._attempt(ctx, request, send, price, attempt)
-                break
+                return await self._attempt(ctx, request, send, price, attempt)
             except Exception as error:
                 # A failed step is no fault of the provider: a transform's fault would only be paid for again.
                 if retry is None or isinstance(error, StepFailed) or not retry.applies(error, attempt):
                     raise
                 delay = retry.delay_s(attempt, random.random())
-                name = type(error).__name__
-                await self.run.observe(
-                    "on_retry", partial(OnRetry, self.run.info, ctx.step_path, attempt, name, delay), ctx
-                )
+                payload = partial(OnRetry, run.info, path, attempt, type(error).__name__, delay)
+                await run.observe("on_retry", payload, ctx)
                 await anyio.sleep(delay)
-                attempt += 1
-        return response
-
-    async def _transformed_request(self, ctx: RunContext, request: ModelRequest) -> ModelRequest:
-        if not self.run.hooks.of("transform_model_request"):
-            return request
-        left = ctx.usage.left
-        payload = TransformModelRequest(self.run.info, ctx.step_path, request, left.cost_usd, left.tokens)
-        problem = await self.run.hooks.transform(
-            payload, "transform_model_request", self.run.values, _must_be(ModelRequest)
-        )
-        if problem is not None:
-            raise StepFailed(ctx.step_path, "TransformFault", problem)
-        return payload.value
+        raise AssertionError("a retry policy ends")
 
     async def _attempt(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, price: Price | None, attempt: int
     ) -> ModelResponse:
-        await self._guard(
-            ctx, "guard_model_call", lambda: GuardModelCall(self.run.info, ctx.step_path, attempt, request)
-        )
-        record = _Record(self.run, ctx, "model_call", attempt, self._record_id())
-        await record.intend(request)
-        call = _ModelCall(self.run, ctx, request, send, price)
-        started = perf_counter()
+        run, path = self.run, ctx.step_path
+        self._check_open()
+        await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
+        act = Act("model_call", self._record_id(), ctx, attempt)
+        call = _ModelCall(run, ctx, request, send, price)
         try:
-            response = await self._transformed_response(ctx, request, await call.make())
+            await run.intend(act, request)
+            response = await call.make()
+            make = partial(TransformModelResponse, run.info, path, request)
+            response = await run.transform("transform_model_response", make, response, ModelResponse, path)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
-                self.run.stop(error, ctx)
-            await record.end(error, None, call.used, perf_counter() - started)
+                run.stop(error, ctx)
+            await run.conclude(act, error, None, call.used)
             if call.sent and isinstance(error, Exception):
-                await self._observe_model_call(call, None, perf_counter() - started)
+                await self._observe_model_call(call, None, act)
             raise
-        duration = perf_counter() - started
-        await record.end(None, response, call.used, duration)
-        await self._observe_model_call(call, response, duration)
+        await run.conclude(act, None, response, call.used)
+        await self._observe_model_call(call, response, act)
         return response
 
-    async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, duration_s: float) -> None:
-        ctx = call.ctx
-        payload = partial(OnModelCall, self.run.info, ctx.step_path, call.request, response, call.used, duration_s)
-        await self.run.observe("on_model_call", payload, ctx)
-
-    async def _transformed_response(
-        self, ctx: RunContext, request: ModelRequest, response: ModelResponse
-    ) -> ModelResponse:
-        if not self.run.hooks.of("transform_model_response"):
-            return response
-        payload = TransformModelResponse(self.run.info, ctx.step_path, request, response)
-        problem = await self.run.hooks.transform(
-            payload, "transform_model_response", self.run.values, _must_be(ModelResponse)
-        )
-        if problem is not None:
-            raise StepFailed(ctx.step_path, "TransformFault", problem)
-        return payload.value
+    async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
+        facts = (call.ctx.step_path, call.request, response, call.used, perf_counter() - act.started)
+        await self.run.observe("on_model_call", partial(OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
         """See RunContext.call_tool."""
-        refusal = await self._guard(
-            ctx, "guard_tool_call", partial(GuardToolCall, self.run.info, ctx.step_path, ctx.attempt, call)
-        )
+        run, path = self.run, ctx.step_path
+        self._check_open()
+        refusal = await run.guard("guard_tool_call", partial(GuardToolCall, run.info, path, ctx.attempt, call), ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
-        record = _Record(self.run, ctx, "tool_call", ctx.attempt, self._record_id())
-        await record.intend(call)
-        started = perf_counter()
+        act = Act("tool_call", self._record_id(), ctx, ctx.attempt)
+        names = {
+            telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
+        }  # fmt: skip
+        sent = False
         try:
-            attributes = {
-                telemetry.OPERATION: "execute_tool",
-                telemetry.TOOL_NAME: call.name,
-                telemetry.STEP_PATH: ctx.step_path,
-            }
-            with telemetry.span(self.run.tracer, f"execute_tool {call.name}", attributes):
+            await run.intend(act, call)
+            sent = True
+            with telemetry.span(run.tracer, f"execute_tool {call.name}", names):
                 result = _tool_result(ctx, call, await send(call))
         except BaseException as error:  # a cancel too: each intent gets its result
-            await record.end(error, None, Usage(), perf_counter() - started)
-            if isinstance(error, Exception):
-                await self._observe_tool_call(ctx, call, None, perf_counter() - started)
+            await run.conclude(act, error, None, Usage())
+            if sent and isinstance(error, Exception):
+                await self._observe_tool_call(call, None, act)
             raise
-        await record.end(None, result, Usage(), perf_counter() - started)
-        await self._observe_tool_call(ctx, call, result, perf_counter() - started)
+        await run.conclude(act, None, result, Usage())
+        await self._observe_tool_call(call, result, act)
         return result
 
-    async def _observe_tool_call(
-        self, ctx: RunContext, call: ToolCall, result: ToolResult | None, duration_s: float
-    ) -> None:
-        payload = partial(OnToolCall, self.run.info, ctx.step_path, call, result, duration_s)
-        await self.run.observe("on_tool_call", payload, ctx)
+    async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
+        assert act.ctx is not None
+        facts = (act.ctx.step_path, call, result, perf_counter() - act.started)
+        await self.run.observe("on_tool_call", partial(OnToolCall, self.run.info, *facts), act.ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
         self.run.stop(error, ctx)
 
-    # --- both -------------------------------------------------------------------------------------------------------
-
     def _record_id(self) -> str:
         self._number += 1
         return f"call-{self._number}"
 
-    async def _guard(self, ctx: RunContext, hook: str, payload: Callable[[], Event]) -> Deny | None:
-        """Raise on a denial; returns a refusal that is meant for the model."""
-        run = self.run
-        if run.verdict is not None:
-            raise run.verdict
-        if not run.hooks.of(hook):
-            return None
-        denial = await run.hooks.guard(payload(), hook, run.values)
-        if isinstance(denial, GuardDenied):
-            await run.deny(ctx.step_path, denial, ctx)
-            return None
-        return denial
-
-
-@dataclass(slots=True)
-class _Record:
-    """The intent and the result of one call, which belong together."""
-
-    run: Running
-    ctx: RunContext
-    kind: RecordKind
-    attempt: int
-    record_id: str
-
-    async def intend(self, subject: object) -> None:
-        run, path = self.run, self.ctx.step_path
-        if not run.hooks.of("record_intent"):
-            return
-        intent = RecordIntent(run.info, self.kind, self.record_id, path, self.attempt, subject)
-        failed = await run.hooks.record(intent, "record_intent", run.values)
-        if failed is not None:
-            denial = GuardDenied(failed, "record_intent", "the intent could not be recorded")
-            await run.deny(path, denial, self.ctx)
-
-    async def end(self, error: BaseException | None, value: object, used: Usage, duration_s: float) -> None:
-        run = self.run
-        if not run.hooks.of("record_result"):
-            return
-        result = RecordResult(
-            run.info, self.kind, self.record_id, self.ctx.step_path, self.attempt, _status(error), value,
-            "" if error is None else type(error).__name__, used, duration_s,
-        )  # fmt: skip
-        # It happened, so it must be written down, whether or not the run is being cancelled meanwhile.
-        with anyio.CancelScope(shield=True):
-            failed = await run.hooks.record(result, "record_result", run.values)
-        if failed is not None:
-            denial = GuardDenied(failed, "record_result", "the result could not be recorded")
-            run.stop(denial, self.ctx)
-
-
-def _status(error: BaseException | None) -> str:
-    if error is None:
-        return "completed"
-    if isinstance(error, UsageLimitExceeded):
-        return "stopped"
-    return "failed" if isinstance(error, Exception) else "cancelled"
+    def _check_open(self) -> None:
+        if self.run.verdict is not None:
+            raise self.run.verdict
 
 
 @dataclass(slots=True)
@@ -387,7 +296,3 @@ def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
 
 def _least(wanted: int | None, room: int) -> int:
     return room if wanted is None else min(wanted, room)
-
-
-def _must_be(cls: type) -> Callable[[object], str | None]:
-    return lambda value: None if isinstance(value, cls) else f"{type(value).__name__} is no {cls.__name__}"

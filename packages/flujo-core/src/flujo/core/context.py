@@ -12,7 +12,7 @@ from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
 from .retry import RetryPolicy
-from .usage import Price
+from .usage import Price, Usage
 
 __all__ = ["CallGate", "RunContext", "RunInfo", "SendModel", "SendTool", "Update"]
 
@@ -137,6 +137,11 @@ class RunContext:
     def metered(self) -> Meter | None:
         """The meter, if this attempt has touched the budget at all."""
         return self._meter
+
+    @property
+    def spent(self) -> Usage:
+        """What this attempt used so far."""
+        return Usage() if self._meter is None else self._meter.spent
 
     @property
     def holds_lease(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .errors import FlujoError
 
@@ -15,6 +15,7 @@ class Success:
     """The step gave an output."""
 
     output: object
+    error: ClassVar[None] = None
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Failure:
     """The step failed after its last attempt, or a limit refused its work."""
 
     error: FlujoError
+    output: ClassVar[None] = None
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class Aborted:
     """The step was not let through, or was ended with the run: a denial, an abort or a cancel."""
 
     error: FlujoError
+    output: ClassVar[None] = None
 
 
 Outcome = Success | Failure | Aborted

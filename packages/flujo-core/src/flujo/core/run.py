@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import cast
 
 import anyio
 from pydantic import BaseModel
@@ -28,13 +29,11 @@ from .payloads import (
     OnStepFailure,
     OnUsageWarning,
     PostStepExecution,
-    RecordIntent,
-    RecordResult,
 )
 from .plan import PlanNode
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
-from .running import Running, Setup
+from .running import Act, Running, Setup, status_of
 from .schedule import advance, final_context, result_of
 from .scrub import scrub
 from .usage import Usage
@@ -62,7 +61,6 @@ class Run(Running):
         self._output: object = None
         self._context = context
         self.calls = Calls(self)
-        self._intended = False
         self._breach_told = False
         self._clock = time.perf_counter()
 
@@ -101,40 +99,26 @@ class Run(Running):
             return self._result()
 
     async def _whole(self) -> PipelineResult:
-        """Admit the run, run its steps, record its end."""
+        """Guard, record and announce the run, run its steps, record its end."""
+        info, run_input = self.info, self.state.run_input
+        act = Act("run", info.run_id)
         try:
-            await self._admit()
+            await self.guard("guard_run", partial(GuardRun, info, run_input, self.ledger.limits))
+            await self.intend(act, run_input)
+            await self.observe("on_run_start", partial(OnRunStart, info, run_input, len(self.setup.plan.nodes)))
             await self._with_resources()
         except GuardDenied:
             pass  # it is the verdict already
         except ResourceError as error:
             self.stop(error)
-        except BaseException:  # a cancellation from outside: the record gets its end, then it goes on up
+        except BaseException as stop:  # a cancel from outside: the record gets its end, then it goes on up
             self.stop(RunAborted("cancelled from outside"))
-            with anyio.CancelScope(shield=True):
-                await self._record_end("cancelled")
+            await self.conclude(act, stop, None, self.ledger.spent)
             raise
-        await self._record_end(self._status())
+        await self.conclude(act, self.verdict, self._output, self.ledger.spent)
         result = self._result()
-        await self.observe("on_run_end", lambda: OnRunEnd(self.info, result))
+        await self.observe("on_run_end", partial(OnRunEnd, info, result))
         return result
-
-    async def _admit(self) -> None:
-        """Guard, record and announce the run. Raises GuardDenied."""
-        hooks, run_input = self.hooks, self.state.run_input
-        if hooks.of("guard_run"):
-            payload = GuardRun(self.info, run_input, self.ledger.limits)
-            denial = await hooks.guard(payload, "guard_run", self.values)
-            if isinstance(denial, GuardDenied):
-                await self.deny("", denial)
-        if hooks.of("record_intent"):
-            self._intended = True
-            intent = RecordIntent(self.info, "run", self.info.run_id, "", 1, run_input)
-            failed = await hooks.record(intent, "record_intent", self.values)
-            if failed is not None:
-                await self.deny("", GuardDenied(failed, "record_intent", "the run could not be recorded"))
-        steps = len(self.setup.plan.nodes)
-        await self.observe("on_run_start", lambda: OnRunStart(self.info, run_input, steps))
 
     async def _with_resources(self) -> None:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
@@ -163,29 +147,10 @@ class Run(Running):
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
 
-    async def _record_end(self, status: str) -> None:
-        if not self._intended:
-            return
-        verdict = self.verdict
-        result = RecordResult(
-            self.info, "run", self.info.run_id, "", 1, status, self._output,
-            "" if verdict is None else type(verdict).__name__, self.ledger.spent, time.perf_counter() - self._clock,
-        )  # fmt: skip
-        failed = await self.hooks.record(result, "record_result", self.values)
-        if failed is not None:
-            self.stop(GuardDenied(failed, "record_result", "the end of the run could not be recorded"))
-
-    def _status(self) -> RunStatus:
-        if self.verdict is None:
-            return "completed"
-        if isinstance(self.verdict, UsageLimitExceeded):
-            return "stopped"
-        return "aborted" if isinstance(self.verdict, (GuardDenied, RunAborted)) else "failed"
-
     def _result(self) -> PipelineResult:
         return PipelineResult(
             run_id=self.info.run_id,
-            status=self._status(),
+            status=cast("RunStatus", status_of(self.verdict)),
             value=self._output if self.verdict is None else None,
             context=self._context,
             step_history=[entry.record for entry in self.journal],

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Literal, TypeVar
 
 import anyio
 from pydantic import BaseModel
 
 from . import telemetry
+from .check import misfit
 from .context import RunContext, RunInfo
-from .errors import FlujoError, GuardDenied, RunAborted, UsageLimitExceeded
+from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .journal import Journal
 from .ledger import Ledger
-from .payloads import Event, OnGuardDenied
+from .payloads import Deny, Event, OnGuardDenied, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, PlanNode
 from .plugins import Hooks
 from .protocols import ExecutionBackend
 from .resources import Resources, ResourceSpec
 from .schedule import start
-from .usage import Price
+from .usage import Price, Usage
+
+T = TypeVar("T")
 
 __all__ = ["Running", "Setup"]
 
@@ -113,11 +119,7 @@ class Running:
             if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
                 scope.cancel()
 
-    async def deny(self, step_path: str, denial: GuardDenied, keep: RunContext | None = None) -> None:
-        """End the run with a denial and raise it; a step that catches it cannot undo it."""
-        self.stop(denial, keep)
-        await self.observe("on_guard_denied", lambda: OnGuardDenied(self.info, step_path, denial), keep)
-        raise denial
+    # --- hooks ------------------------------------------------------------------------------------------------------
 
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
@@ -125,3 +127,110 @@ class Running:
             abort = await self.hooks.observe(payload(), hook, self.values)
             if abort is not None:
                 self.stop(abort, keep)
+
+    async def guard(self, hook: str, payload: Callable[[], Event], ctx: RunContext | None = None) -> Deny | None:
+        """Ask the guards of `hook`; returns a refusal that is meant for the model.
+
+        Raises:
+            GuardDenied: One denied, and the run ends; a step that catches it cannot undo it.
+        """
+        if not self.hooks.of(hook):
+            return None
+        denial = await self.hooks.guard(payload(), hook, self.values)
+        if isinstance(denial, GuardDenied):
+            await self._deny(denial, ctx)
+            return None
+        return denial
+
+    async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+        self.stop(denial, ctx)
+        await self.observe("on_guard_denied", partial(OnGuardDenied, self.info, _path(ctx), denial), ctx)
+        raise denial
+
+    async def transform(self, hook: str, make: Callable[..., Event], value: T, hint: object, path: str) -> T:
+        """Pass `value` through the transforms of `hook`; each result is checked against `hint`.
+
+        Raises:
+            StepFailed: One raised, or gave what does not fit.
+        """
+        if not self.hooks.of(hook):
+            return value
+        payload = make(value=value)
+        problem = await self.hooks.transform(payload, hook, self.values, misfit(hint))
+        if problem is not None:
+            raise StepFailed(path, "TransformFault", problem)
+        changed: T = payload.value  # type: ignore[attr-defined]
+        return changed
+
+    async def intend(self, act: Act, subject: object) -> None:
+        """Have it written down that `act` is about to happen.
+
+        Raises:
+            GuardDenied: A required recorder could not.
+        """
+        act.intended = True
+        if self.hooks.of("record_intent"):
+            payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
+            failed = await self.hooks.record(payload, "record_intent", self.values)
+            if failed is not None:
+                await self._deny(
+                    GuardDenied(failed, "record_intent", f"the start of {act} cannot be recorded"), act.ctx
+                )
+
+    async def conclude(self, act: Act, error: BaseException | None, value: object, usage: Usage) -> None:
+        """Have it written down how `act` ended; does nothing when it never came to that.
+
+        It happened, so it is recorded even while the run is being cancelled.
+        """
+        if act.intended and self.hooks.of("record_result"):
+            name = error.error_type if isinstance(error, StepFailed) else type(error).__name__ if error else ""
+            payload = RecordResult(
+                self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, status_of(error), value, name, usage,
+                perf_counter() - act.started,
+            )  # fmt: skip
+            with anyio.CancelScope(shield=True):
+                failed = await self.hooks.record(payload, "record_result", self.values)
+            if failed is not None:
+                self.stop(GuardDenied(failed, "record_result", f"the end of {act} cannot be recorded"), act.ctx)
+
+
+@dataclass(slots=True)
+class Act:
+    """What is recorded before and after it happens: a run, an attempt of a step, a call.
+
+    Attributes:
+        kind: Which of them.
+        record_id: The same in its intent and its result.
+        ctx: The attempt it belongs to; None for a run.
+        attempt: Its number.
+        intended: Whether it came so far that its start was recorded, if anybody records.
+        started: When it started, on `perf_counter`.
+    """
+
+    kind: RecordKind
+    record_id: str
+    ctx: RunContext | None = None
+    attempt: int = 1
+    intended: bool = False
+    started: float = field(default_factory=perf_counter)
+
+    def __str__(self) -> str:
+        return f"this {self.kind.replace('_', ' ')}"
+
+
+def _path(ctx: RunContext | None) -> str:
+    return "" if ctx is None else ctx.step_path
+
+
+def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
+    """The word for an end with `error`."""
+    match error:
+        case None:
+            return "completed"
+        case UsageLimitExceeded():
+            return "stopped"
+        case GuardDenied() | RunAborted():
+            return "aborted"
+        case Exception():
+            return "failed"
+    return "cancelled"
