@@ -48,7 +48,7 @@ async def settled(condition: Callable[[], bool]) -> None:
 
 
 def waiting(ledger: Ledger) -> int:
-    return len(ledger._queue.waiters)
+    return len(ledger._queue.waiters) + len(ledger._queue.inside)
 
 
 # --- what fits ------------------------------------------------------------------------------------------------------
@@ -434,6 +434,32 @@ async def test_a_nested_waiter_is_served_before_anyone_is_called_deadlocked() ->
                     inside.release()
                 around.release()
     assert served == ["nested", "large"]
+
+
+async def test_work_after_the_settle_of_the_lease_around_it_takes_its_turn() -> None:
+    ledger = Ledger(UsageLimits("10"))
+    meter, held = Meter(ledger), await hold(ledger, 6)
+    served: list[str] = []
+
+    async def large() -> None:
+        grant = await hold(ledger, 9)
+        served.append("large")
+        ledger.close(grant, FREE)
+
+    async def give_back() -> None:
+        await settled(lambda: waiting(ledger) == 2)
+        ledger.close(held, FREE)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(large)
+            group.start_soon(give_back)
+            async with meter.reserve(cost_usd=1) as around:
+                await settled(lambda: waiting(ledger) == 1)
+                around.release()
+                async with meter.reserve(cost_usd=2):
+                    served.append("late")
+    assert served == ["large", "late"]
 
 
 async def test_many_calls_of_one_step_wait_for_each_other_without_being_called_a_deadlock() -> None:

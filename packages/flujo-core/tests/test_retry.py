@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flujo.core import ConfigurationError, GuardDenied, RetryPolicy, RunAborted, UsageLimitExceeded
@@ -36,6 +36,7 @@ def test_waits_grow_up_to_the_longest_and_jitter_only_shortens_them() -> None:
     assert RetryPolicy(jitter=0, backoff_s=0).delay_s(1, 1) == 0
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 10**6),
     st.floats(0, 1),

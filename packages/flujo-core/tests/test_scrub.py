@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import process_time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flujo.core import scrub
@@ -91,11 +91,13 @@ def test_ordinary_text_is_left_as_it_is(text: str) -> None:
     assert scrub(text) is text or scrub(text) == text
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.text(max_size=200), st.sampled_from(sorted(SECRETS.values())))
 def test_no_text_around_a_secret_lets_it_through(before: str, after: str, secret: str) -> None:
     assert secret not in scrub(f"{before} {secret} {after}")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     assert scrub(scrub(text)) == scrub(text)

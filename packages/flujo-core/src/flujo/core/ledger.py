@@ -11,7 +11,6 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 from __future__ import annotations
 
 from contextvars import ContextVar
-from decimal import Decimal
 from threading import Event as ThreadEvent
 from threading import Lock
 
@@ -54,7 +53,7 @@ class _Waiter:
         self.fit = fit
         self.owner = owner
         self.event = event
-        self.enclosing = ENCLOSING.get()
+        self.enclosing: tuple[Grant, ...] = ()
         self.grant: Grant | None = None
         self.refusal: FlujoError | None = None
 
@@ -68,17 +67,29 @@ class _Waiter:
 class _Queue:
     """What a whole tree of ledgers shares; everything here is touched under the lock only."""
 
-    __slots__ = ("blocked", "lock", "open", "waiters")
+    __slots__ = ("blocked", "inside", "lock", "open", "root", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, root: Ledger) -> None:
+        self.root = root
         self.lock = Lock()
         self.open: set[Grant] = set()
-        self.waiters: dict[_Waiter, None] = {}
+        self.inside: dict[_Waiter, None] = {}  # those that were inside a lease when they came; they are served first
+        self.waiters: dict[_Waiter, None] = {}  # all others
         self.blocked: set[Ledger] = set()
 
-    def nested(self, enclosing: tuple[Grant, ...]) -> bool:
-        """Whether a lease around the demand is still open."""
-        return not self.open.isdisjoint(enclosing)
+    def around(self) -> tuple[Grant, ...]:
+        """The open leases around the running code."""
+        return tuple(grant for grant in ENCLOSING.get() if grant in self.open)
+
+    def add(self, waiter: _Waiter) -> None:
+        """Put it in its row, at the end."""
+        waiter.enclosing = self.around()
+        (self.inside if waiter.enclosing else self.waiters)[waiter] = None
+
+    def remove(self, waiter: _Waiter) -> bool:
+        """Take it out; says whether it was there."""
+        row = self.inside if waiter.enclosing else self.waiters
+        return row.pop(waiter, waiter) is None
 
     def pump(self) -> list[_Waiter]:
         """Serve waiters and refuse those who wait in vain; returns whom to wake."""
@@ -88,29 +99,37 @@ class _Queue:
             if stuck is None:
                 return done
             stuck.refusal = stuck.ledger._tightest(stuck.fit, _STUCK)
-            del self.waiters[stuck]
+            self.remove(stuck)
             done.append(stuck)
 
     def _serve(self, done: list[_Waiter]) -> list[_Waiter]:
-        """Serve in order, nested demands first; returns those who must wait and so hold back all in their line."""
+        """Serve in order; returns those who must wait on, and so hold back all who came later in their line."""
         self.blocked = set()
         fronts: list[_Waiter] = []
-        for waiter in sorted(self.waiters, key=lambda w: not self.nested(w.enclosing)):
-            ledger = waiter.ledger
-            if not self.blocked.isdisjoint(ledger._line) and not self.nested(waiter.enclosing):
-                continue
-            charge = waiter.fit(ledger._room())
-            if charge is not None:
-                waiter.grant = ledger._hold(charge, waiter.owner)
-            elif waiter.fit(ledger._room(leases=False)) is None:
-                waiter.refusal = ledger._tightest(waiter.fit, _FULL)
-            else:
-                self.blocked |= {ledger, *ledger._blocking(waiter.fit)}
-                fronts.append(waiter)
-                continue
-            del self.waiters[waiter]
-            done.append(waiter)
+        served = [waiter for waiter in self.inside if self._settles(waiter, fronts)]
+        for waiter in self.waiters:
+            if self.root in self.blocked:
+                break  # so that a settle costs the same however many wait
+            if self.blocked.isdisjoint(waiter.ledger._line) and self._settles(waiter, fronts):
+                served.append(waiter)
+        for waiter in served:
+            self.remove(waiter)
+        done += served
         return fronts
+
+    def _settles(self, waiter: _Waiter, fronts: list[_Waiter]) -> bool:
+        """Serve or refuse it, or note that it must wait on."""
+        ledger = waiter.ledger
+        charge = waiter.fit(ledger._room())
+        if charge is not None:
+            waiter.grant = ledger._hold(charge, waiter.owner)
+        elif waiter.fit(ledger._room(leases=False)) is None:
+            waiter.refusal = ledger._tightest(waiter.fit, _FULL)
+        else:
+            self.blocked |= {ledger, *ledger._blocking(waiter.fit)}
+            fronts.append(waiter)
+            return False
+        return True
 
 
 _FULL = "what is asked for does not fit into what is left"
@@ -134,7 +153,7 @@ class Ledger:
         self._held_requests = 0
         self._line: tuple[Ledger, ...] = (self,) if parent is None else (self, *parent._line)
         self._limited = tuple(ledger for ledger in self._line if not ledger.limits.unlimited)
-        self._queue: _Queue = parent._queue if parent is not None else _Queue()
+        self._queue: _Queue = parent._queue if parent is not None else _Queue(self)
 
     @property
     def reserved(self) -> Charge:
@@ -162,12 +181,12 @@ class Ledger:
             room = self._room()
             charge = fit(room)
             if charge is not None:
-                if queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.nested(ENCLOSING.get()):
+                if queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.around():
                     return self._hold(charge, owner)
                 return None
             if fit(self._room(leases=False)) is None:
                 raise self._tightest(fit, _FULL)
-            if self._deadlocked(fit, ENCLOSING.get()):
+            if self._deadlocked(fit, queue.around()):
                 raise self._tightest(fit, _STUCK)
             return None
 
@@ -200,11 +219,12 @@ class Ledger:
     def evict(self, owner: object, error: FlujoError) -> None:
         """Refuse all that `owner` still waits for."""
         with self._queue.lock:
-            gone = [waiter for waiter in self._queue.waiters if waiter.owner is owner]
+            queue = self._queue
+            gone = [waiter for waiter in (*queue.inside, *queue.waiters) if waiter.owner is owner]
             for waiter in gone:
                 waiter.refusal = error
-                del self._queue.waiters[waiter]
-            woken = gone + self._queue.pump() if gone else []
+                queue.remove(waiter)
+            woken = gone + queue.pump() if gone else []
         _wake(woken)
 
     def close(self, grant: Grant, used: Usage, tally: Usage | None = None) -> bool:
@@ -240,7 +260,7 @@ class Ledger:
             for ledger in self._limited:
                 for line in ledger._standing():
                     if line.limit is not None and line.spent > line.limit:
-                        return ledger._refusal(line, "more was used than the limit allows")
+                        return line.refusal("more was used than the limit allows")
         return None
 
     def warnings(self) -> list[tuple[str, float]]:
@@ -305,20 +325,19 @@ class Ledger:
             ledger.spent.add(used)
         if tally is not None:
             tally.add(used)
-        return self._queue.pump() if self._queue.waiters else []
+        return self._queue.pump() if self._queue.waiters or self._queue.inside else []
 
     def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> _Waiter:
         waiter = _Waiter(self, fit, owner, event)
         with self._queue.lock:
-            self._queue.waiters[waiter] = None
+            self._queue.add(waiter)
             woken = self._queue.pump()
         _wake(woken)
         return waiter
 
     def _leave(self, waiter: _Waiter) -> None:
         with self._queue.lock:
-            waiting = self._queue.waiters.pop(waiter, waiter) is None
-            woken = self._queue.pump() if waiting else []
+            woken = self._queue.pump() if self._queue.remove(waiter) else []
         _wake(woken)
         if waiter.grant is not None:
             self.close(waiter.grant, Usage())
@@ -334,7 +353,7 @@ class Ledger:
         anywhere by those who wait at all. A lease around other work, as a slow tool, is not stuck: it ends some time.
         """
         queue = self._queue
-        demands = [(waiter.ledger, waiter.fit, waiter.enclosing) for waiter in queue.waiters if waiter.enclosing]
+        demands = [(waiter.ledger, waiter.fit, waiter.enclosing) for waiter in queue.inside]
         if enclosing:
             demands.append((self, fit, enclosing))
         if not demands:
@@ -354,12 +373,8 @@ class Ledger:
             alone = (Room(cost), Room(tokens=tokens), Room(requests=requests))
             for line, room in zip(ledger._standing(), alone, strict=True):
                 if line.limit is not None and fit(room) is None:
-                    return ledger._refusal(line, why)
+                    return line.refusal(why)
         raise AssertionError("a demand that fits into every limit was refused")
-
-    def _refusal(self, line: Standing, why: str) -> UsageLimitExceeded:
-        why = f"{why} (spent {Decimal(line.spent):f}, reserved {Decimal(line.held):f})"
-        return UsageLimitExceeded(line.name, f"{line.limit} {line.unit}", why)
 
 
 def _wake(waiters: list[_Waiter]) -> None:
@@ -378,7 +393,4 @@ class Budget(Ledger):
 
     def stands_under(self, other: Budget) -> bool:
         """Whether it is `other`, or one of its parents is."""
-        ledger: Ledger | None = self
-        while ledger is not None and ledger is not other:
-            ledger = ledger.parent
-        return ledger is other
+        return other in self._line

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Literal, NamedTuple
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, UsageLimitExceeded
 
 __all__ = ["Charge", "Fit", "Money", "Price", "Room", "Standing", "Usage", "UsageLimits", "money"]
 
@@ -20,8 +20,8 @@ ZERO = Decimal(0)
 # that `money` lets in, 160 digits are never used up, so nothing is ever rounded.
 EXACT = Context(prec=160)
 
-_HUGE = Decimal("1e40")
-_FITS = Context(prec=80, traps=[Inexact, InvalidOperation])
+# Up to 40 digits, of them up to 39 decimals; anything else is inexact or overflows, and so raises.
+_AMOUNT = Context(prec=40, Emin=0, Emax=39, traps=[Inexact, Overflow, InvalidOperation])
 _HOW = "Give 0 or more as Decimal, int, str ('0.50') or float; a limit may be None, which means unlimited"
 
 
@@ -33,7 +33,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
         name: How the amount is called in an error.
 
     Raises:
-        ConfigurationError: It is no number, negative, NaN, infinite, or has more than 39 decimals.
+        ConfigurationError: It is no number, negative, NaN, infinite, or has more digits than sums can hold.
     """
     what = "it is no amount of money"
     try:
@@ -43,13 +43,10 @@ def money(value: Money, name: str = "amount") -> Decimal:
         what = "an amount must be finite and not negative"
         if not amount.is_finite() or amount < 0:
             raise InvalidOperation
-        what = "an amount is below 1e40 USD and has at most 39 decimals, so that sums stay exact"
-        if amount >= _HUGE:
-            raise InvalidOperation
-        _FITS.add(amount, _HUGE)
+        what = "an amount has at most 40 digits, and of them at most 39 decimals, so that sums stay exact"
+        return _AMOUNT.plus(amount)
     except (InvalidOperation, Inexact, ValueError) as error:
         raise ConfigurationError(f"{name}={value!r} cannot be used", what, _HOW) from error
-    return amount
 
 
 def _digits(value: Money) -> Decimal | int | str:
@@ -150,6 +147,11 @@ class Standing(NamedTuple):
     limit: Decimal | int | None
     spent: Decimal | int
     held: Decimal | int
+
+    def refusal(self, why: str) -> UsageLimitExceeded:
+        """The error for work that this limit does not let through."""
+        why = f"{why} (spent {Decimal(self.spent):f}, reserved {Decimal(self.held):f})"
+        return UsageLimitExceeded(self.name, f"{self.limit} {self.unit}", why)
 
 
 @dataclass(slots=True)
