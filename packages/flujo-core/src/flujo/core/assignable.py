@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import inspect
 import types
 from collections import abc
@@ -12,18 +11,8 @@ from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, g
 
 __all__ = ["assignable", "classes_of", "common", "is_typed_dict", "members", "plain", "type_name", "type_names"]
 
-# What iterating gives is the first argument of each of these.
-_ELEMENTS = frozenset(
-    {
-        list, set, frozenset, dict, collections.deque, collections.defaultdict, collections.OrderedDict,
-        abc.Iterable, abc.Iterator, abc.Collection, abc.Container, abc.Sequence, abc.MutableSequence, abc.Set,
-        abc.MutableSet, abc.Mapping, abc.MutableMapping, abc.Reversible, abc.Generator, abc.AsyncIterable,
-        abc.AsyncIterator, abc.AsyncGenerator,
-    }
-)  # fmt: skip
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
+Seen = tuple[tuple[object, object], ...]
+"""Pairs of types that are being compared already."""
 
 
 def plain(hint: object) -> object:
@@ -72,7 +61,7 @@ def common(one: object, other: object) -> object | None:
     return Union[tuple(both)] if both else None  # noqa: UP007 - built at run time
 
 
-def _fits(given: object, wanted: object, seen: tuple[tuple[object, object], ...]) -> bool:
+def _fits(given: object, wanted: object, seen: Seen) -> bool:
     given, wanted = plain(given), plain(wanted)
     if given is Any or wanted is Any or wanted is object or given == wanted or (given, wanted) in seen:
         return True  # what is seen again is a recursive type: the answer hangs on its other parts
@@ -89,7 +78,7 @@ def _fits(given: object, wanted: object, seen: tuple[tuple[object, object], ...]
     return get_origin(other) is not Literal and _classes(one, other, seen)
 
 
-def _classes(given: object, wanted: object, seen: tuple[tuple[object, object], ...]) -> bool:
+def _classes(given: object, wanted: object, seen: Seen) -> bool:
     given_class, wanted_class = get_origin(given) or given, get_origin(wanted) or wanted
     if not (inspect.isclass(given_class) and inspect.isclass(wanted_class)):
         return True
@@ -112,7 +101,7 @@ def is_typed_dict(hint: object) -> bool:
     return inspect.isclass(hint) and issubclass(hint, dict) and hasattr(hint, "__total__")
 
 
-def _typed_dicts(given: type, wanted: type, seen: tuple[tuple[object, object], ...]) -> bool:
+def _typed_dicts(given: type, wanted: type, seen: Seen) -> bool:
     if not is_typed_dict(given):
         return True
     try:
@@ -130,9 +119,7 @@ def _subclass(given: type, wanted: type) -> bool:
         return True
 
 
-def _tuple(
-    given: tuple[object, ...], wanted_class: type, wanted: tuple[object, ...], seen: tuple[tuple[object, object], ...]
-) -> bool:
+def _tuple(given: tuple[object, ...], wanted_class: type, wanted: tuple[object, ...], seen: Seen) -> bool:
     if wanted_class is not tuple or Ellipsis in wanted:
         return all(_fits(part, wanted[0], seen) for part in given if part is not Ellipsis)
     if Ellipsis in given or len(given) != len(wanted):
@@ -140,14 +127,16 @@ def _tuple(
     return all(_fits(one, other, seen) for one, other in zip(given, wanted, strict=True))
 
 
+def _is_container(cls: type) -> bool:
+    """Whether it is one of Python's own, whose first argument is what iterating gives."""
+    own = cls.__module__ in ("builtins", "collections", "collections.abc") and cls is not abc.ItemsView
+    return own and issubclass(cls, (abc.Iterable, abc.AsyncIterable, abc.Container))
+
+
 def _arguments(
-    given_class: type,
-    given: tuple[object, ...],
-    wanted_class: type,
-    wanted: tuple[object, ...],
-    seen: tuple[tuple[object, object], ...],
+    given_class: type, given: tuple[object, ...], wanted_class: type, wanted: tuple[object, ...], seen: Seen
 ) -> bool:
-    if given_class in _ELEMENTS and wanted_class in _ELEMENTS:
+    if _is_container(given_class) and _is_container(wanted_class):
         if len(wanted) == 1 or len(given) == 1:
             return _fits(given[0], wanted[0], seen)
         return all(_fits(one, other, seen) for one, other in zip(given, wanted, strict=False))

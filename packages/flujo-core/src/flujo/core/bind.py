@@ -155,14 +155,10 @@ def _fields(hint: object) -> Mapping[str | int, object] | None:
         fields.update((name, field.annotation) for name, field in hint.model_fields.items())
         return fields
     if dataclasses.is_dataclass(hint) or is_typed_dict(hint) or (issubclass(hint, tuple) and hasattr(hint, "_fields")):
-        names = [f.name for f in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else _own_names(hint)
+        names = getattr(hint, "__dataclass_fields__", None) or getattr(hint, "_fields", None) or hint.__annotations__
         hints = _readable(hint)
         return {name: hints.get(name, Any) for name in names}
     return None
-
-
-def _own_names(hint: type) -> list[str]:
-    return list(getattr(hint, "_fields", None) or hint.__annotations__)
 
 
 def _readable(hint: type) -> Mapping[str, object]:
