@@ -18,7 +18,7 @@ from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .plan import RUN_INPUT, Plan, PlanNode, Source, Views
 from .reducers import check_context_model, reducers_of
 from .resources import Resources, specs_of
-from .step import Chain, Ref, Step, ref_parts
+from .steps import Chain, Ref, Step, ref_parts
 
 __all__ = ["compile_plan"]
 
@@ -76,10 +76,9 @@ class _Compiler:
         output = self._given_output()
         input_type = self._input_type()
         order = self._order()
-        if len(order) == len(self.drafts):
-            before = [sorted({self.index[s.node] for s in draft.sources} - {RUN_INPUT}) for draft in order]
-            views = Views(before, [bool(draft.step.options.writes) for draft in order])
-            self._check_writes(order, views)
+        before = [sorted({self.index[s.node] for s in draft.sources} - {RUN_INPUT}) for draft in order]
+        views = Views(before, [bool(draft.step.options.writes) for draft in order])
+        self._check_writes(order, views)
         if self.problems:
             raise PipelineError(f"pipeline {self.pipeline.name!r} cannot work", self.problems)
         nodes = self._nodes(order, before, views)
@@ -223,7 +222,7 @@ class _Compiler:
     # --- order ------------------------------------------------------------------------------------------------------
 
     def _order(self) -> list[_Draft]:
-        """Drafts in declared order, each after what it depends on; fewer where they depend on each other."""
+        """Drafts in declared order, each after what it depends on; none where some depend on each other."""
         place = {key: number for number, key in enumerate(self.drafts)}
         keys = list(self.drafts)
         waiting = {key: {s.node for s in draft.sources} - {RUN_INPUT} for key, draft in self.drafts.items()}
@@ -246,6 +245,7 @@ class _Compiler:
             self.problems.append(
                 f"steps depend on each other in a circle: {self._circle(left)}; take one of these edges away"
             )
+            return []
         self.index[RUN_INPUT] = RUN_INPUT
         return order
 
