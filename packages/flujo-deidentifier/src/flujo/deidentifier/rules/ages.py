@@ -67,6 +67,13 @@ _RULES = (
         rf"|now )?(?P<value>{_OLD_WORD})\b(?! (?:percent|days?|weeks?|months?|minutes?|hours?|degrees"
         r"|milligrams?|mg|ml|times|dollars|miles|pounds|feet|over|to))",
     ),
+    compile_rule(
+        "AGE_OVER_89",
+        0.85,
+        r"[A-Z][a-z'-]{1,25}\"?\)?, \(?(?P<value>9\d|1[01]\d)(?=[,;)]|\. [A-Z]| (?:with|who|has|is|was"
+        r"|presents|and))",
+        case=True,
+    ),
     compile_rule("AGE_OVER_89", 0.9, rf"(?P<value>(?<![\d.,/-]){_AGE}(?:st|nd|rd|th)?) birthday\b"),
     compile_rule(
         "AGE_OVER_89",

@@ -213,6 +213,7 @@ _NAMED = (
         r"|afternoon|evening))",
         case=True,
     ),
+    compile_rule("DATE", 0.8, r"(?<=[a-z] )(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri|Sat|Sun)(?![\w-]| \d)", case=True),
     compile_rule("DATE", 0.8, rf"\b{_HOLIDAY}(?!\w)(?: (?:19|20)\d\d)?"),
     compile_rule("DATE", 0.8, r"\b(?:spring|summer|fall|autumn|winter)(?: of|,)? (?:19|20)\d\d\b"),
 )

@@ -63,7 +63,8 @@ _PLACE = (
 _ORG = (
     r"employer(?:'s name| name)?|company|school|workplace|place of (?:work|employment)"
     r"|pharmacy(?: name)?|preferred pharmacy|facility|hospital|clinic|practice|organi[sz]ation"
-    r"|institution|nursing home|snf|agency|insurer|church|university|college|daycare"
+    r"|institution|nursing home|snf|agency|insurer|insurance(?: company| carrier| plan| name)?|payer"
+    r"|payor|carrier|bank|church|university|college|daycare"
     r"|home health(?: agency)?|referring (?:facility|hospital|clinic)|transferr(?:ed from"
     r"|ing (?:facility|hospital))|ordering facility|site|laboratory|performing lab"
 )

@@ -176,6 +176,7 @@ _SHAPED = (
         "ID", 0.6, r"(?<![\w.-])\d{1,12}[-/]?[A-Z]{1,4}[-/]?\d[A-Z\d/-]{0,24}(?<![-/])(?![\w-])", _mixed, case=True
     ),
     compile_rule("ID", 0.6, r"(?<![\w.,/+-])\d{6}(?![\w/]|[.,-]\d)" + _UNIT, _not_round),
+    compile_rule("ID", 0.7, r"(?<![\w.-])[A-Z]{1,4}\d{6,12} \d{2}(?![\w/.-])", case=True),
     compile_rule("ID", 0.7, r"(?<![\w.,/+-])\d{7,}(?![\d/]|[.,-]\d)" + _UNIT),
     compile_rule("ID", 0.6, r"(?<![\w./-])\d{1,10}(?:[-/]\d{1,10}){1,5}(?![\w/-])", lambda m: digits(m[0]) >= 9),
     compile_rule("ID", 0.6, r"(?<![\w.,/-])\d{2,4}(?: \d{2,4}){2,5}(?![\w/-]|[.,]\d)", lambda m: digits(m[0]) >= 8),

@@ -36,7 +36,7 @@ _KIND = (
     r"|Firm|Law|Center|Centre|Pediatric Group|Eye Care|Optical|Charit(?:y|ies)|Society|Ministr(?:y"
     r"|ies)|Salvation Army|Alliance|Coalition|Council|Trust|League|Mission|Monastery|Convent|Abbey"
     r"|Headquarters|Division|Plant|Factory|Warehouse|Dermpath|Pathology|Diagnostics|Oncology|Neurology"
-    r"|Urology|Women's Health|Wellness|Therapy|Counseling|Recovery|Treatment Center|Vineyards?"
+    r"|Urology|Women's Health|Wellness|Counseling|Recovery|Treatment Center|Vineyards?"
     r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering)"
 )
 _LINE_WORD = r"[A-Z][\w'&.-]{0,30}"
@@ -96,13 +96,13 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.8,
-        r"\b(?i:works? (?:full[ -]time |part[ -]time |nights? )?(?:at|for)|worked (?:at|for)|working (?:at"
+        r"\b(?i:works? (?:\w{2,12} ){0,4}?(?:at|for)|worked (?:at|for)|working (?:at"
         r"|for)|employed (?:by|at|with)|employer(?:'s name)?(?: is|:)|employee (?:of|at)|job (?:at|with)"
         r"|retired from|laid off (?:from|by)|fired from|student at|studies at|enrolled (?:at|in)"
         r"|attends|teaches at|teacher at|manager at|owns|volunteers at|(?:engineer|driver|clerk|nurse"
         r"|cashier|cook|technician|mechanic|officer|accountant|janitor|attorney|supervisor|waitress"
-        r"|welder) (?:at|for|with)) (?:(?:the|a) )?(?P<value>[A-Z][\w'&.-]{1,25}(?: (?:(?:of|the|and"
-        r"|&) )?[A-Z&][\w'&.-]{0,25}){0,4})(?<![.])",
+        r"|welder) (?:at|for|with)) (?:(?:the|a) )?(?P<value>[A-Z][\w'&-]{1,25}(?: (?:(?:of|the|and"
+        r"|&) )?[A-Z&][\w'&-]{0,25}){0,4})",
         lambda m: not is_generic(m["value"]),
         case=True,
     ),
@@ -119,5 +119,5 @@ def _closed_word(value: str) -> bool:
 def find(view: str) -> Iterator[Finding]:
     """Institutions in `view`."""
     for found in scan(_ORGANISATION, view):
-        more = _NEXT_WORD.match(view, found.end)
+        more = None if view[found.end - 1] == "." else _NEXT_WORD.match(view, found.end)
         yield found._replace(end=more.end()) if more and not _closed_word(more[0]) else found

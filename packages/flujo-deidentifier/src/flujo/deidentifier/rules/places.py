@@ -123,6 +123,11 @@ _ADDRESS = (
         r"|Neuer) (?:[A-ZÄÖÜ][\w-]{2,30} ){1,2}\d{1,4} ?[a-z]?\b(?! (?:mg|ml|mm|cm))",
         case=True,
     ),
+    compile_rule(
+        "LOCATION",
+        0.85,
+        r"\b(?:apt|unit|ste|suite|st|ave|rd|ct|dr|ln|blvd)\.? ?#?\w{0,5},? (?P<value>[a-z][a-z ]{2,20} \d{5})(?!\d)",
+    ),
     # Streets of the Continent: the number comes last, or the kind of street first.
     compile_rule(
         "LOCATION",
