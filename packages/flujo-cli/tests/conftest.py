@@ -83,6 +83,7 @@ class Cli:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self._capsys = capsys
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def __call__(self, *arguments: object) -> Said:
         """Run it in this process."""
@@ -103,7 +104,16 @@ class Cli:
         command = [sys.executable, "-m", "flujo_cli", *map(str, arguments)]
         pipe = subprocess.PIPE
         env = {**os.environ, **environment}
-        return subprocess.Popen(command, cwd=self.folder, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+        process = subprocess.Popen(command, cwd=self.folder, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a failed test left running, so that its own failure is the one that is seen."""
+        for process in self._started:
+            process.kill()
+            with process:
+                pass
 
     def write(self, name: str, text: str | bytes) -> Path:
         """Write a file below the folder."""
@@ -134,6 +144,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     cli.write(".git/HEAD", "")
     cli.write("flows.py", FLOWS)
     yield cli
+    cli.close()
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]

@@ -197,6 +197,10 @@ def test_a_flujo_with_a_budget_keeps_it(cli) -> None:
     said = cli("run", "app_flow.py:app", "--input", "cases.jsonl", "--json", "-q")
     assert [item.get("status") for item in lines(said.out)[:2]] == ["completed", "stopped"]
     assert lines(said.out)[-1]["limits"]["cost_usd"] == "0.01"
+    said = cli("run", "app_flow.py:app", "--input", "cases.jsonl", "--json", "-q", "--max-usd", "0.005")
+    assert [item.get("status") for item in lines(said.out)[:2]] == ["stopped", "stopped"]
+    said = cli("run", "app_flow.py:app", "--input", "cases.jsonl", "--json", "-q", "--max-usd", "5")
+    assert [item.get("status") for item in lines(said.out)[:2]] == ["completed", "stopped"]
 
 
 def test_resources_of_a_flujo_are_opened_once_for_all_items(cli) -> None:

@@ -9,17 +9,7 @@ from typing import Literal
 
 import anyio
 
-from flujo.core import (
-    Budget,
-    Flujo,
-    FlujoError,
-    PipelineResult,
-    ResourceError,
-    RunHandle,
-    RunOptions,
-    Usage,
-    UsageLimits,
-)
+from flujo.core import Budget, Flujo, FlujoError, PipelineResult, ResourceError, RunHandle, RunOptions, Usage
 
 from .inputs import Item
 from .progress import Progress
@@ -66,7 +56,7 @@ class Batch:
     Args:
         flujo: What runs them.
         items: What is run.
-        limits: What all of them share, or the limits of each.
+        budget: The ledger they share.
         options: What every run is given beside its input.
         progress: Is told what happens.
         emit: Takes each item as it ends, while it is still in memory.
@@ -76,7 +66,7 @@ class Batch:
         self,
         flujo: Flujo,
         items: Sequence[Item],
-        limits: Budget | UsageLimits,
+        budget: Budget,
         options: RunOptions,
         *,
         progress: Progress,
@@ -88,7 +78,7 @@ class Batch:
         self._refusal: FlujoError | None = None
         self._flujo = flujo
         self._items = items
-        self._limits = limits
+        self._budget = budget
         self._options = options
         self._progress = progress
         self._emit = emit
@@ -137,7 +127,7 @@ class Batch:
         self._progress.item_started(run_id, item.name)
         result: PipelineResult | None = None
         error: FlujoError | None = None
-        options: RunOptions = {**self._options, "run_id": run_id, "limits": self._limits}
+        options: RunOptions = {**self._options, "run_id": run_id, "limits": self._budget}
         try:
             handle = self._flujo.start(item.value, **options)
             self._handles[run_id] = handle

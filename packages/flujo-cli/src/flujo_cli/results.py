@@ -39,14 +39,7 @@ class Results:
     """
 
     def __init__(
-        self,
-        stream: TextIO,
-        folder: OutputFolder | None,
-        progress: Progress,
-        *,
-        as_json: bool,
-        many: bool,
-        debug: bool,
+        self, stream: TextIO, folder: OutputFolder | None, progress: Progress, *, as_json: bool, many: bool, debug: bool
     ) -> None:
         self.troubled = False
         self.reader_gone = False

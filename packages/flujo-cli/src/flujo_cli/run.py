@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -22,7 +21,7 @@ from .live import LiveProgress
 from .options import debug_option, json_option, policy_options
 from .outputs import OutputFolder
 from .prepare import PolicyOptions, limits_of, prepare
-from .problems import Problem, State, note, say
+from .problems import State, note, say
 from .progress import PlainProgress, Progress
 from .results import Results
 from .summary import Summary
@@ -108,11 +107,11 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     folder = None
     if flags["out"] is not None:
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
-    budget, per_run = _shared(flujo, limits, len(items))
+    budget = _shared(flujo, limits)
     relay.progress = _progress(len(items), budget, quiet=flags["quiet"])
     results = Results(sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug)
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
-    batch = Batch(flujo, items, per_run, options, progress=relay.progress, emit=results.emit)
+    batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit)
     results.on_reader_gone = batch.cancel
     try:
         with redirect_stdout(sys.stderr):  # what steps print must not mix with results
@@ -122,15 +121,11 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     return _conclude(ended, batch, results, budget, interrupted=interrupts.seen, flags=flags)
 
 
-def _shared(flujo: Flujo, limits: UsageLimits, items: int) -> tuple[Budget, Budget | UsageLimits]:
-    """The ledger of the whole command, and what each run is given for it. A Flujo's own limits go on to hold."""
+def _shared(flujo: Flujo, limits: UsageLimits) -> Budget:
+    """The ledger of the whole command: what a Flujo of the file limits itself goes on to hold."""
     if not isinstance(flujo.limits, Budget):
-        budget = Budget(limits)
-        return budget, budget
-    if items > 1 and not limits.unlimited:
-        why = "the Flujo in the file has a Budget of its own, and several items would not share the command's limits"
-        raise Problem("--max-usd, --max-tokens and --max-requests cannot be used here", why, "Lower the Budget there")
-    return flujo.limits, limits
+        return Budget(limits)
+    return flujo.limits if limits.unlimited else Budget(limits, flujo.limits)
 
 
 class _Relay:
@@ -155,16 +150,9 @@ def _progress(total: int, budget: Budget, *, quiet: bool) -> Progress:
 
 
 async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) -> list[Ended]:
-    """Run the batch; a signal, which comes between any two lines of the main thread, ends it from inside the loop."""
-    loop = asyncio.get_running_loop()
-    interrupts.tell = lambda: loop.call_soon_threadsafe(batch.cancel)
-    try:
+    """Run the batch; a signal ends it from inside the loop."""
+    with interrupts.telling(batch.cancel):
         return await batch.run(concurrency)
-    finally:
-        interrupts.tell = _nothing  # the summary is still to come
-
-
-def _nothing() -> None: ...
 
 
 def _conclude(
