@@ -27,7 +27,7 @@ from flujo.core import (
     run_input,
     step,
 )
-from flujo.core.step import Chain
+from flujo.core.steps import Chain
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flujo.core import PLUGIN_API_VERSION, Command, Flujo, Plugins, PluginError, Policy, Price, step
+from flujo.core import PLUGIN_API_VERSION, Command, Flujo, PluginError, Plugins, Policy, Price, step
 from flujo.core.loader import canonical, discover, load
 
 

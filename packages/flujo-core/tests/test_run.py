@@ -81,8 +81,8 @@ async def test_declared_inputs_make_a_graph_whose_free_branches_run_at_the_same_
     with anyio.fail_after(5):
         result = await Flujo(Pipeline(first, one, other, end)).run_async(1)
     assert result.output == (2, 20, 1)
-    assert [r.name for r in result.step_history][0] == "double"
-    assert [r.name for r in result.step_history][-1] == "join"
+    assert result.step_history[0].name == "double"
+    assert result.step_history[-1].name == "join"
 
 
 async def test_several_ends_give_a_dict_by_step_name() -> None:

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from pydantic import Field
 
-from flujo.core import (
-    Flujo,
-    NotSent,
-    Pipeline,
-    PipelineError,
-    RetryPolicy,
-    Step,
-    Update,
-    compile_plan,
-    run_input,
-    step,
-)
-from flujo.core.step import Chain, ref_parts
+from flujo.core import Flujo, NotSent, Pipeline, PipelineError, RetryPolicy, Step, Update, compile_plan, run_input, step
+from flujo.core.steps import Chain, ref_parts
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -21,7 +21,7 @@ from .reducers import invalid_changes
 from .resources import ResourceScope
 from .running import Act, Running
 from .schedule import context_at, inputs_of
-from .scrub import scrub
+from .scrubbing import scrub
 
 __all__ = ["Attempt"]
 

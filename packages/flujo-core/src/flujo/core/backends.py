@@ -17,7 +17,7 @@ from .context import Update
 from .errors import GuardDenied, RunAborted, StepFailed, StepTimeout, UsageLimitExceeded
 from .outcome import Failure, Success
 from .protocols import StepExecutionRequest, StepOutcome
-from .scrub import scrub
+from .scrubbing import scrub
 
 __all__ = ["LocalBackend"]
 

@@ -16,7 +16,7 @@ from .callables import hints_of
 from .context import RunContext
 from .errors import PipelineError
 from .resources import Resources, ResourceSpec
-from .step import Step
+from .steps import Step
 
 __all__ = ["Binding", "bind", "part_type"]
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from .errors import PluginError
 from .foreign import attempt
-from .scrub import scrub
+from .scrubbing import scrub
 
 __all__ = ["PLUGIN_API_VERSION", "Installed", "activate", "allowed_from_environment", "canonical", "discover", "load"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import PipelineError
-from .step import Chain, Ref, Step
+from .steps import Chain, Ref, Step
 from .usage import UsageLimits
 
 __all__ = ["Pipeline", "PipelineLike", "as_pipeline"]

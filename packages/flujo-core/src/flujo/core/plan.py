@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from .assignable import plain, type_name
 from .check import adapter_of
-from .step import Step
+from .steps import Step
 from .usage import UsageLimits
 
 __all__ = ["FIRST_VIEW", "RUN_INPUT", "Plan", "PlanNode", "Source", "View", "Views"]

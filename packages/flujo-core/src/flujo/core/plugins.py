@@ -17,7 +17,7 @@ import pluggy
 from . import hookspecs
 from .errors import GuardDenied, PluginError, RunAborted
 from .foreign import attempt_async
-from .hookimpl import hook_options
+from .marks import hook_options
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event
 from .resources import ResourceSpec, find_by_type
 

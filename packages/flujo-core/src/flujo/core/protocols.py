@@ -11,7 +11,7 @@ from .outcome import Outcome
 from .usage import Price
 
 if TYPE_CHECKING:
-    from .step import Step
+    from .steps import Step
 
 __all__ = ["Agent", "Command", "ExecutionBackend", "PriceBook", "RunningThread", "StepExecutionRequest", "StepOutcome"]
 

@@ -10,7 +10,7 @@ from .errors import PluginError
 from .foreign import attempt
 from .loader import Installed, activate, allowed_from_environment, canonical, discover, load
 from .protocols import Command, PriceBook
-from .scrub import scrub
+from .scrubbing import scrub
 from .usage import Price
 
 __all__ = ["Plugins"]

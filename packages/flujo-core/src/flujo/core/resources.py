@@ -26,7 +26,7 @@ import anyio
 from .callables import hints_of, local_names
 from .errors import ConfigurationError, ResourceError
 from .foreign import attempt_async
-from .scrub import scrub
+from .scrubbing import scrub
 
 __all__ = ["Resource", "ResourceScope", "ResourceSpec", "Resources", "Scope", "specs_of"]
 

@@ -35,7 +35,7 @@ from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .running import Act, Running, Setup, status_of
 from .schedule import advance, final_context, result_of
-from .scrub import scrub
+from .scrubbing import scrub
 from .usage import Usage
 
 __all__ = ["Run"]

@@ -1,0 +1,178 @@
+"""Public names for type checkers; see `__init__.py`."""
+
+from .assignable import type_name
+from .backends import LocalBackend
+from .compile import compile_plan
+from .context import RunContext, RunInfo, SendModel, SendTool, Update
+from .engine import Flujo, RunOptions
+from .errors import (
+    ConfigurationError,
+    FlujoError,
+    GuardDenied,
+    InputError,
+    LoopRunning,
+    NotSent,
+    PipelineError,
+    PluginError,
+    ResourceError,
+    RunAborted,
+    RunExists,
+    StepFailed,
+    StepTimeout,
+    UsageLimitExceeded,
+)
+from .graph import mermaid
+from .handle import RunHandle
+from .ledger import Budget, Ledger
+from .loader import PLUGIN_API_VERSION, Installed
+from .marks import hookimpl
+from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
+from .meter import Lease, Meter, Reservation
+from .outcome import Aborted, Failure, Outcome, Success
+from .payloads import (
+    UNCHANGED,
+    AbortPipeline,
+    Allow,
+    Deny,
+    Event,
+    GuardModelCall,
+    GuardRun,
+    GuardStep,
+    GuardToolCall,
+    OnGovernorBreach,
+    OnGuardDenied,
+    OnModelCall,
+    OnRetry,
+    OnRunEnd,
+    OnRunStart,
+    OnStepFailure,
+    OnToolCall,
+    OnUsageWarning,
+    PostStepExecution,
+    PreStepExecution,
+    RecordIntent,
+    RecordResult,
+    TransformModelRequest,
+    TransformModelResponse,
+    TransformStepInput,
+    TransformStepOutput,
+)
+from .pipeline import Pipeline, PipelineLike
+from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .plugins import Hooks, Implementation, tier_of
+from .policy import Policy
+from .protocols import Agent, Command, ExecutionBackend, PriceBook, StepExecutionRequest, StepOutcome
+from .registry import Plugins
+from .resources import Resource, Resources
+from .result import PipelineResult, StepRecord
+from .retry import RetryPolicy
+from .scrubbing import scrub
+from .steps import Chain, Ref, Step, run_input, step
+from .usage import Charge, Price, Room, Usage, UsageLimits
+
+__all__ = [
+    "PLUGIN_API_VERSION",
+    "RUN_INPUT",
+    "UNCHANGED",
+    "AbortPipeline",
+    "Aborted",
+    "Agent",
+    "Allow",
+    "Budget",
+    "Chain",
+    "Charge",
+    "Command",
+    "ConfigurationError",
+    "Deny",
+    "Event",
+    "ExecutionBackend",
+    "Failure",
+    "Flujo",
+    "FlujoError",
+    "GuardDenied",
+    "GuardModelCall",
+    "GuardRun",
+    "GuardStep",
+    "GuardToolCall",
+    "Hooks",
+    "Implementation",
+    "InputError",
+    "Installed",
+    "Lease",
+    "Ledger",
+    "LocalBackend",
+    "LoopRunning",
+    "Message",
+    "Meter",
+    "ModelRequest",
+    "ModelResponse",
+    "ModelUsage",
+    "NotSent",
+    "OnGovernorBreach",
+    "OnGuardDenied",
+    "OnModelCall",
+    "OnRetry",
+    "OnRunEnd",
+    "OnRunStart",
+    "OnStepFailure",
+    "OnToolCall",
+    "OnUsageWarning",
+    "Outcome",
+    "Pipeline",
+    "PipelineError",
+    "PipelineLike",
+    "PipelineResult",
+    "Plan",
+    "PlanNode",
+    "PluginError",
+    "Plugins",
+    "Policy",
+    "PostStepExecution",
+    "PreStepExecution",
+    "Price",
+    "PriceBook",
+    "RecordIntent",
+    "RecordResult",
+    "Ref",
+    "Reservation",
+    "Resource",
+    "ResourceError",
+    "Resources",
+    "RetryPolicy",
+    "Room",
+    "RunAborted",
+    "RunContext",
+    "RunExists",
+    "RunHandle",
+    "RunInfo",
+    "RunOptions",
+    "SendModel",
+    "SendTool",
+    "Source",
+    "Step",
+    "StepExecutionRequest",
+    "StepFailed",
+    "StepOutcome",
+    "StepRecord",
+    "StepTimeout",
+    "Success",
+    "ToolCall",
+    "ToolDefinition",
+    "ToolResult",
+    "TransformModelRequest",
+    "TransformModelResponse",
+    "TransformStepInput",
+    "TransformStepOutput",
+    "Update",
+    "Usage",
+    "UsageLimitExceeded",
+    "UsageLimits",
+    "compile_plan",
+    "hookimpl",
+    "mermaid",
+    "run_input",
+    "scrub",
+    "step",
+    "tier_of",
+    "type_name",
+]
