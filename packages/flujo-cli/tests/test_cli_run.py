@@ -349,3 +349,74 @@ def test_debug_shows_what_a_step_raised(cli) -> None:
     assert said.code == 3
     assert "Traceback" in said.err
     assert 'raise ValueError("cannot work' in said.err
+
+
+# --- the less common ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_out_of_the_ordinary_is_said_whatever_the_number_of_items(cli) -> None:
+    cli.write(
+        "odd_flow.py",
+        """
+        from flows import ask
+        from flujo.core import RetryPolicy, RunContext, step
+        @step(retry=RetryPolicy(max_attempts=2, backoff_s=0.01))
+        async def flaky(text: str, ctx: RunContext) -> str:
+            if ctx.attempt == 1:
+                raise OSError("not yet")
+            ctx.usage.record(tokens=9, cost_usd="0.009")
+            return text
+        """,
+    )
+    cli.write("cases.jsonl", '"one"\n"two"\n')
+    said = cli("run", "odd_flow.py:flaky", "--input", "cases.jsonl", "--max-usd", "0.01")
+    assert "cases-0001: step flaky: attempt 1 failed (OSError), again in" in said.err
+    assert "total_cost_usd_limit is used to 90%" in said.err
+
+
+def test_quiet_says_only_results_and_errors(cli) -> None:
+    cli.write("cases.jsonl", '"one"\n"bad"\n')
+    said = cli("run", "flows.py:check", "--input", "cases.jsonl", "-q")
+    assert said.out == "--- cases-0001\none\n"
+    assert said.err.startswith("flujo: cases-0002: step 'check' failed\nWhy: ")
+    assert said.err.count("\n") == 3
+
+
+def test_an_output_that_is_no_json_is_shown_and_makes_the_command_fail(cli) -> None:
+    cli.write(
+        "loop_flow.py",
+        """
+        from flujo.core import step
+        @step
+        async def loop(text: str) -> list:
+            found = []
+            found.append(found)
+            return found
+        """,
+    )
+    for options in ([], ["--json"], ["--out", "results"]):
+        said = cli("run", "loop_flow.py", "--text", "x", *options)
+        assert said.code == 3
+        assert "[[...]]" in said.out
+    assert [path.name for path in (cli.folder / "results").iterdir()] == ["_summary.json"]
+
+
+def test_calls_that_were_estimated_or_have_no_price_are_counted_in_the_summary(cli) -> None:
+    cli.write(
+        "blind_flow.py",
+        """
+        from flujo.core import Message, ModelRequest, ModelResponse, RunContext, step
+        async def send(request):
+            return ModelResponse(content="x")
+        @step
+        async def blind(text: str, ctx: RunContext) -> str:
+            request = ModelRequest(model="nobody:knows", messages=(Message(role="user", content=text),), max_tokens=5)
+            return (await ctx.call_model(request, send)).content
+        """,
+    )
+    said = cli("run", "blind_flow.py", "--text", "x", "--max-tokens", "100")
+    assert said.code == 0, said.err
+    assert "not in the cost: 1 calls to models of unknown price" in said.err
+    assert "estimated at their most: 1 calls" in said.err
+    said = cli("run", "blind_flow.py", "--text", "x", "--max-usd", "1")
+    assert said.code == 4
