@@ -399,6 +399,14 @@ async def test_an_answer_too_short_to_be_of_use_is_refused_instead(limits: Any, 
     assert provider.requests == []
 
 
+@pytest.mark.parametrize("price", [Price(Decimal("0.001")), Price(request_usd=Decimal("0.024"))])
+async def test_a_model_whose_answers_are_free_is_still_held_to_the_limit(price: Price) -> None:
+    provider = Provider(*[ModelUsage(input_tokens=24, output_tokens=999)] * 9)
+    result = await run(provider, ask(), limits=UsageLimits("0.05"), price=price, times=3)
+    assert (result.status, len(provider.requests)) == ("stopped", 2)
+    assert result.total_cost_usd == Decimal("0.048")
+
+
 async def test_a_wish_below_the_least_is_granted_as_it_is() -> None:
     provider = Provider(ModelUsage(input_tokens=1, output_tokens=2))
     assert (await run(provider, ask(max_tokens=2, min_tokens=9), limits=UsageLimits(None, 26))).status == "completed"
@@ -513,6 +521,34 @@ async def test_a_call_that_waits_for_room_when_the_run_is_stopped_is_not_sent() 
     result = await Flujo(Pipeline(*steps), limits=UsageLimits(cost(24, 10))).run_async(1)
     assert result.status == "stopped"
     assert len(provider.requests) == 1
+
+
+async def test_a_call_that_waits_beside_a_breach_in_its_own_step_is_not_sent() -> None:
+    provider = Provider(*[ModelUsage(input_tokens=1, output_tokens=1)] * 9, delay_s=0.03)
+
+    @step
+    async def both(ctx: RunContext, value: int) -> int:
+        async def call() -> None:
+            try:
+                await ctx.call_model(ask(max_tokens=10, min_tokens=10), provider.send, price=PRICE)
+            except UsageLimitExceeded:
+                return
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await anyio.sleep(0.01)
+            group.start_soon(call)
+            await anyio.sleep(0.01)
+            try:
+                await ctx.usage.reserve(cost_usd=99).__aenter__()
+            except UsageLimitExceeded:
+                return value
+        return value
+
+    result = await Flujo(both, limits=UsageLimits(cost(24, 10))).run_async(1)
+    assert result.status == "stopped"
+    assert len(provider.requests) == 1
+    assert result.total_cost_usd == cost(1, 1), "the call under way finishes and is kept"
 
 
 @pytest.mark.parametrize("swallow", [True, False])

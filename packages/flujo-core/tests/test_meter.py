@@ -30,7 +30,7 @@ from flujo.core import (
     run_input,
     step,
 )
-from flujo.core.ledger import Grant
+from flujo.core.ledger import ENCLOSING, Grant
 from flujo.core.meter import Lease, Meter
 from flujo.core.usage import Charge, Room
 
@@ -222,6 +222,51 @@ async def test_when_the_attempt_is_over_open_leases_count_and_nothing_new_is_hel
     assert outcomes == ["refused", "refused"]
     assert meter.breach is None, "the end of an attempt is no breach"
     assert ledger.reserved == Charge()
+
+
+async def test_after_a_breach_an_attempt_reserves_nothing_more_not_even_what_would_fit(ledger: Ledger) -> None:
+    meter = Meter(ledger)
+    others, mine = held(ledger, 5), meter.open(held(ledger, 1, meter))
+    caught: list[UsageLimitExceeded] = []
+
+    async def wait() -> None:
+        with pytest.raises(UsageLimitExceeded) as error:
+            async with meter.reserve(cost_usd=6):
+                raise AssertionError("the attempt has broken a limit")
+        caught.append(error.value)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await anyio.sleep(0.01)
+        with pytest.raises(UsageLimitExceeded) as breach:
+            await meter.reserve(cost_usd=11).__aenter__()
+    with pytest.raises(UsageLimitExceeded):
+        await anyio.to_thread.run_sync(meter.reserve(cost_usd="0.01").__enter__)
+    assert caught == [breach.value]
+    assert meter.breach is breach.value
+    mine.settle(cost_usd="0.5")
+    ledger.close(others, Usage())
+    assert ledger.spent.cost_usd == Decimal("0.5"), "what was open settles as ever"
+
+
+async def test_what_was_granted_just_before_the_end_of_the_attempt_is_given_back(ledger: Ledger) -> None:
+    meter = Meter(ledger)
+    grant = held(ledger, 5, meter)
+    meter.refuse(RunAborted("over"))
+    with pytest.raises(RunAborted):
+        meter.open(grant)
+    assert ledger.reserved == Charge()
+    assert ledger.spent.requests == 0
+
+
+async def test_leases_leave_no_trace_in_the_task_when_they_are_over(ledger: Ledger) -> None:
+    meter = Meter(ledger)
+    for _ in range(3):
+        async with meter.reserve(tokens=1):
+            assert len(ENCLOSING.get()) == 1
+            async with meter.reserve(tokens=1):
+                assert len(ENCLOSING.get()) == 2
+    assert ENCLOSING.get() == ()
 
 
 async def test_with_on_an_event_loop_says_what_to_write(ledger: Ledger) -> None:

@@ -224,7 +224,7 @@ class Meter:
             grant = self._take(fit)
             return grant if grant is not None else await self._ledger.wait(fit, self)
         except UsageLimitExceeded as error:
-            self.breach = self.breach or error
+            self._stop(error)
             if self._on_breach is not None:
                 self._on_breach(error)
             raise
@@ -245,7 +245,7 @@ class Meter:
             grant = self._take(fit)
             return grant if grant is not None else self._ledger.wait_in_thread(fit, self)
         except UsageLimitExceeded as error:
-            self.breach = self.breach or error
+            self._stop(error)  # the run is told when the attempt ends: a thread cannot stop it
             raise
 
     def open(self, grant: Grant) -> Lease:
@@ -276,6 +276,10 @@ class Meter:
         self.refuse(RunAborted("this attempt of the step is over, nothing can be reserved for it", "the governor"))
         for lease in list(self._open):
             lease.settle_in_full()
+
+    def _stop(self, error: UsageLimitExceeded) -> None:
+        self.breach = self.breach or error
+        self.refuse(error)
 
     def _take(self, fit: Fit) -> Grant | None:
         if self._over is not None:
