@@ -84,7 +84,7 @@ def _old_flujo() -> Iterable[str]:
     if hidden is not None:
         yield " ".join(hidden.split())
     for dist in importlib.metadata.distributions(name="flujo"):
-        if any(str(file) == "flujo/__init__.py" for file in dist.files or ()):
+        if dist.version.startswith("0."):  # ours begins at 1; its list of files leaves out what is gone already
             where = Path(str(dist.locate_file("")))
             yield f"the old package flujo {dist.version} is installed in {where}: pip install -U 'flujo>=1'"
 
