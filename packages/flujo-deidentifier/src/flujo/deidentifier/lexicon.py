@@ -22,7 +22,7 @@ _MEDICAL_END = re.compile(
     r"|otic|emi[ac]|uri[ac]|path(?:y|ic|ies)|algia"
     r"|megaly|penia|cyt(?:e|es|osis|ic)|philia|rrh?ea|rrhage|rrhagic|olog(?:y|ist|ists|ical|ic|ies)"
     r"|troph(?:y|ic)|plegi[ac]|paresis"
-    r"|esthesi[ac]|phasi[ac]|phagi[ac]|pne[ai]c?|cardi[ac]|tensi(?:on|ve)|genic|lytic|dynia|oma|omas"
+    r"|esthesi[ac]|phasi[ac]|phagi[ac]|pne[ai]c?|cardi[ac]|tensi(?:on|ve)|genic|lytic|odynia|oma|omas"
     r"|metry|ectasis|stenosis|edema|opsy"
     r"|pril|sartan|statin|olol|azole|oxacin|mycin|micin|cillin|cycline|azepam|azolam|zepine|triptyline"
     r"|oxetine|afil|gliptin"

@@ -48,7 +48,8 @@ _BEFORE = (
     r"|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of)"
 )
 _SCORE = re.compile(
-    r"pain|strength|motor|score|scale|grade|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati"
+    r"pain|relief|decreas|improv|reduc|down to|worse|ache|discomfort|strength|motor|score|scale|grade"
+    r"|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati"
     r"|bilaterally|power|muscle|intensity|gcs|coma|mmse|moca|phq|gad|nihss|vision|visual|acuity"
     r"|snellen|tabs?|tablets?|cups?|scored?|rating|rated|rates|points|times|pack|teaspoon|inch|of the"
     r"|mcburney|nyha|audit|cage|questions|correct|recall|delayed|items|pulses",
@@ -66,7 +67,9 @@ _HOLIDAY = (
 
 def _near_score(match: re.Match[str]) -> bool:
     text = match.string
-    return bool(_SCORE.search(text, max(0, match.start() - 40), min(len(text), match.end() + 25)))
+    before = re.split(r"[.;] |\n", text[max(0, match.start() - 40) : match.start()])[-1]
+    after = re.split(r"[.;] |\n", text[match.end() : match.end() + 25], maxsplit=1)[0]
+    return bool(_SCORE.search(before) or _SCORE.search(after))
 
 
 def _month_day(match: re.Match[str]) -> bool:
@@ -137,6 +140,7 @@ _NUMERIC = (
         r"\b(?:on|since|from|to|until|by|am|vom|bis|ab|seit|le|du|au) (?P<value>(?:0[1-9]|[12]\d"
         r"|3[01])\.(?:0[1-9]|1[0-2])\.)(?!\d)",
     ),
+    compile_rule("DATE", 0.8, rf"(?<![\w./-]){_MON}/{_DAY} ?(?:-|to) ?{_MON}/{_DAY}(?![\w/.-])", _no_score),
     compile_rule("DATE", 0.8, r"\bQ[1-4][ /-](?:19|20)\d\d\b"),
 )
 _NAMED = (

@@ -56,7 +56,7 @@ _CHILDREN = re.compile(
 _NEXT_IN_LIST = re.compile(
     r" ?\(?,? ?\(?(?:age[ds]? )?(?:\d{1,2}(?: ?(?:years?|yrs?|yo|y|months?|mo|m)\b)?)?\)?,? ?(?:and " r"|& )?"
 )
-_BETWEEN = re.compile(r" | ?-|\t| [\"(']|[\"')] ")
+_BETWEEN = re.compile(r" |\^| ?-|\t| [\"(']|[\"')] ")
 
 
 def take(page: Page, position: int, *, plain_words: bool, small: bool = False, limit: int = 4) -> list[int]:

@@ -81,6 +81,8 @@ def _seed(page: Page, index: int) -> bool:
     if token.kind == TITLE:
         if _unknown(page, index):
             return True
+        if token.low in lex.places and token.low not in NOT_NAMES:
+            return not page.opens(index) and not page.heading(index)
         return lex.is_name(token.low) and _names_a_person(page, index)
     if token.kind == UPPER:
         return _shouted(page, index)

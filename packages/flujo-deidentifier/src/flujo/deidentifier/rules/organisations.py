@@ -28,7 +28,9 @@ _KIND = (
     r"|Solutions|Logistics|Foods|Motors|Steel|Airlines|Airways|Bank|Insurance|Foundation"
     r"|Retirement (?:Home|Community|Village)|Manor|Lodge|Ranch|Farms?|Bakery|Brewery|Restaurant|Diner"
     r"|Cafe|Hotel|Inn|Construction|Plumbing|Electric|Transit|Library|Museum|Fire Department"
-    r"|Police Department|Sheriff|Prison|Correctional (?:Facility|Institution)|Jail|Shelter|Hosp"
+    r"|Police Department|Sheriff|Prison|Correctional (?:Facility|Institution)|Jail|Audiology|Optometry"
+    r"|Endocrinology|Gastroenterology|Psychiatry|Nephrology|Rheumatology|Pulmonology|Podiatry|ENT|Care"
+    r"|Seniors|Plaza|Mall|Towers?|Pavilion|Campus|Shelter|Hosp"
     r"|Med Ctr|Medical Ctr|Ctr|Practice|Surgery|Klinikum"
     r"|Krankenhaus|Day ?[Cc]are|Child ?[Cc]are|Preschool|Theat(?:er|re)|Gym|Club|Market|Store"
     r"|Supermarket|Garage|Salon|Studios?|Mill|Mining|Supply"
@@ -40,8 +42,17 @@ _KIND = (
     r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering)"
 )
 _LINE_WORD = r"[A-Z][\w'&.-]{0,30}"
+_LINE = re.compile(r"[^\s][^\n]*[^\s]")
+_LETTERHEAD = re.compile(r"[A-Z][\w'&.,-]{0,30}(?: (?:[A-Z&][\w'&.,-]{0,30}|of|the|and|for|de|la)){1,7}")
 _NEXT_WORD = re.compile(r" [A-Z][a-z]{2,20}(?= ?[,.;)\n]| [a-z])")
 _ORGANISATION = (
+    compile_rule(
+        "ORGANIZATION",
+        0.85,
+        rf"(?<![\w'-]){PLAIN_WORD}(?: (?:{PLAIN_WORD}|&|and|of)){{0,5}},? (?:P\.C\.|P\.A\.|PLLC"
+        r"|L\.?L\.?C\.?|LLP|Inc\.?|Ltd\.?|GmbH)(?!\w)",
+        case=True,
+    ),
     compile_rule(
         "ORGANIZATION",
         0.85,
@@ -116,8 +127,22 @@ def _closed_word(value: str) -> bool:
     return all(w in NOT_NAMES or w in GENERIC or lex.is_allowed(w) or lex.is_medical(w) for w in words)
 
 
+def _letterhead(view: str) -> Iterator[Finding]:
+    """One of the first two lines, when it is all capitalised words and one of them is in no word list."""
+    lex = lexicon()
+    for line in list(_LINE.finditer(view[:400]))[:2]:
+        match = _LETTERHEAD.fullmatch(line[0].strip())
+        words = [bare(w) for w in re.findall(r"[^\W\d_]{2,}", line[0])]
+        closed = [
+            w in NOT_NAMES or w in GENERIC or lex.is_allowed(w) or lex.is_medical(w) or lex.is_word(w) for w in words
+        ]
+        if match and words[0] != "dear" and 2 <= len(words) <= 8 and not all(closed):
+            yield Finding(line.start(), line.end(), "ORGANIZATION", 0.75)
+
+
 def find(view: str) -> Iterator[Finding]:
     """Institutions in `view`."""
+    yield from _letterhead(view)
     for found in scan(_ORGANISATION, view):
         more = None if view[found.end - 1] == "." else _NEXT_WORD.match(view, found.end)
         yield found._replace(end=more.end()) if more and not _closed_word(more[0]) else found

@@ -99,7 +99,7 @@ _ADDRESS = (
         "LOCATION",
         0.9,
         r"(?:\b\d{1,5} )?\b(?:County Road|County Rd|CR|State Route|State Road|Highway|Hwy|Route|Rte|US"
-        r"|Interstate|FM|Farm Road) \d{1,4}[A-Z]?\b(?: (?:North|South|East|West|[NSEW])\b)?",
+        r"|I-|Interstate|FM|Farm Road)(?: |(?<=I-))\d{1,4}[A-Z]?\b(?: (?:North|South|East|West|[NSEW])\b)?",
         case=True,
     ),
     compile_rule(
@@ -212,7 +212,7 @@ _TOWN = (
         "ZIP", 0.8, r"\bzip(?:[ _]?code)?\b[^\n]{0,60}\n[^\n]{0,120}?(?<![\w:.-])(?P<value>\d{5})(?![\w:-]|\.\d)"
     ),
     compile_rule("ZIP", 0.95, r"(?<![\w.-])\d{5}-\d{4}(?![\w-])"),
-    compile_rule("ZIP", 0.9, rf"\b(?:(?:{_CODES})|{STATES})\.?,?\s{{1,3}}(?P<value>\d{{5}})(?![\d-])", case=True),
+    compile_rule("ZIP", 0.9, rf"\b(?:(?:{_CODES})|{STATES})\.?,?[\s^]{{1,3}}(?P<value>\d{{5}})(?![\d-])", case=True),
     compile_rule(
         "ZIP",
         0.95,

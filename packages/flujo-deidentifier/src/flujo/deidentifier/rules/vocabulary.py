@@ -178,7 +178,10 @@ VIRTUES = _set(
 )
 # Words that make up the names of wards and services, which every hospital has.
 GENERIC = _set(
-    "the of and & at in a emergency department primary care clinic pain wound hospital medical "
+    "the of and & at in a critical comfort supportive standard intermediate transitional "
+    "postoperative perioperative level aftercare self respite managed daily foster preventive "
+    "preventative follow-up self-care emergency department primary care clinic pain wound hospital "
+    "medical "
     "center medicine internal family health healthcare"
     " home nursing surgery surgical cardiac intensive unit outpatient inpatient urgent general "
     "community local regional university school high"
