@@ -1,7 +1,7 @@
 """Recall and precision on our own notes; README.md quotes these figures.
 
-Each set (b, c, d, e) was written after the rules for the one before, and measured before any rule was changed for it: those
-first figures stand in the README. Here a floor keeps all of them where they are now.
+Each set (b, c, d, e) was written after the rules for the one before, and measured before any rule was changed for it:
+those first figures stand in the README. Here a floor keeps all of them where they are now.
 """
 
 import re

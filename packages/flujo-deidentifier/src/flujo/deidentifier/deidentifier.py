@@ -22,7 +22,7 @@ __all__ = ["PROFILES", "Deidentifier", "Redaction"]
 
 T = TypeVar("T")
 PROFILES = ("hipaa_safe_harbor", "patterns")
-_PASSES = 12  # two are usual, four the most seen; more means a text made to keep us busy
+_PASSES = 12  # two are usual; so many mean a text made to keep us busy
 
 
 class Redaction(NamedTuple):
