@@ -23,8 +23,6 @@ from .running import Act, Running
 from .schedule import context_at, inputs_of
 from .scrubbing import scrub
 
-__all__ = ["Attempt"]
-
 Changes = Mapping[str, object] | None
 
 

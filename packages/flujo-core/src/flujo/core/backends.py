@@ -19,8 +19,6 @@ from .outcome import Failure, Success
 from .protocols import StepExecutionRequest, StepOutcome
 from .scrubbing import scrub
 
-__all__ = ["LocalBackend"]
-
 _log = logging.getLogger("flujo.core")
 
 THREADS = 256

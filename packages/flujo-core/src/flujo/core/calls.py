@@ -33,8 +33,6 @@ from .retry import RetryPolicy
 from .running import Act, Running
 from .usage import EXACT, Charge, Fit, Price, Room, Usage
 
-__all__ = ["Calls"]
-
 TOKENS_PER_MESSAGE = 16
 """What providers add around a message, as an upper bound; content counts one token per UTF-8 byte at most."""
 

@@ -14,8 +14,6 @@ from .meter import Meter
 from .retry import RetryPolicy
 from .usage import Price, Usage
 
-__all__ = ["CallGate", "RunContext", "RunInfo", "SendModel", "SendTool", "Update"]
-
 T = TypeVar("T")
 
 SendModel = Callable[[ModelRequest], Awaitable[ModelResponse]]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -21,18 +20,16 @@ from .errors import ConfigurationError, InputError, LoopRunning, RunExists
 from .handle import RunHandle, loop_is_running
 from .ledger import Budget, Ledger
 from .pipeline import PipelineLike
-from .plan import Plan, PlanNode
+from .plan import Plan
 from .plugins import Hooks, resolve
 from .policy import Policy
 from .protocols import ExecutionBackend
 from .registry import Plugins
-from .resources import Resources, ResourceScope, ResourceSpec, specs_of, widened
+from .resources import Resources, ResourceScope, specs_of, widened
 from .result import PipelineResult
 from .run import Run
 from .running import Setup
 from .usage import UsageLimits
-
-__all__ = ["Flujo", "RunOptions"]
 
 Limits = UsageLimits | Budget | None
 
@@ -101,24 +98,24 @@ class Flujo:
         specs = specs_of(resources)
         required = frozenset(self.policy.require)
         table = resolve(self.plugins.acting, self._observers, required, specs)
+        needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.nodes}
+        by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         self._setup = Setup(
             plan=self.plan,
             hooks=Hooks(self.policy.guard_timeout_s, self.policy.observer_timeout_s, table),
             backend=backend or LocalBackend(),
             price_of=self.plugins.price_of,
             specs=specs,
-            hook_resources=widened({name for impls in table.values() for i in impls for _, name in i.resources}, specs),
-            run_resources=widened(_names(self.plan, specs), specs),
-            step_resources=_of_step_scope(self.plan, specs),
+            hook_resources=widened(by_hooks, specs),
+            run_resources=frozenset().union(*needed.values()),
+            step_resources={at: names for at, names in needed.items() if any(specs[n].scope == "step" for n in names)},
             resources=resources,
         )
-        opened = self._setup.hook_resources | self._setup.run_resources
-        self._has_app_resources = any(specs[name].scope == "app" for name in opened)
         self._input_check = misfit(self.plan.input_type)
         self._active: set[str] = set()
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
-        self._exits: list[AbstractContextManager[object]] = []
+        self._exits = ExitStack()
 
     def extended(
         self,
@@ -215,8 +212,6 @@ class Flujo:
         try:
             if self._app is not None:
                 return await run.execute(self._app.values)
-            if not self._has_app_resources:
-                return await run.execute({})
             async with self._app_scope() as scope:
                 return await run.execute(scope.values)
         finally:
@@ -264,9 +259,7 @@ class Flujo:
         self._app = scope
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         scope, self._app = self._app, None
         if scope is not None:
             await scope.close(error)
@@ -279,26 +272,15 @@ class Flujo:
         """Open an event loop in a thread of its own, and the resources of app scope in it, for several sync runs."""
         if loop_is_running():
             raise LoopRunning("with Flujo(...)", "async with Flujo(...)")
-        thread = start_blocking_portal()
-        self._portal = thread.__enter__()
-        self._exits.append(thread)
-        try:
-            app = self._portal.wrap_async_context_manager(self)
-            app.__enter__()
-            self._exits.append(app)
-        except BaseException:  # what is open already must be closed before the error goes on up
-            self.__exit__(None, None, None)
-            raise
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(self))
+            self._portal, self._exits = portal, stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            while self._exits:
-                self._exits.pop().__exit__(kind, error, trace)
-        finally:
-            self._portal = None
+    def __exit__(self, *error: Any) -> None:
+        self._portal = None
+        self._exits.__exit__(*error)
 
 
 def _checked(limits: Limits) -> Limits:
@@ -306,18 +288,3 @@ def _checked(limits: Limits) -> Limits:
         return limits
     why = "limits are UsageLimits, or a Budget that several runs share"
     raise ConfigurationError(f"limits={limits!r} cannot be used", why)
-
-
-def _needs(node: PlanNode, specs: Mapping[str, ResourceSpec]) -> set[str]:
-    """Names of the resources a step takes."""
-    return set(specs) if node.all_resources_parameter is not None else {name for _, name in node.resources}
-
-
-def _names(plan: Plan, specs: Mapping[str, ResourceSpec]) -> set[str]:
-    return {name for node in plan.nodes for name in _needs(node, specs)}
-
-
-def _of_step_scope(plan: Plan, specs: Mapping[str, ResourceSpec]) -> dict[int, frozenset[str]]:
-    """All that each step needs, for the steps that need something which lives for one attempt."""
-    needed = {node.index: widened(_needs(node, specs), specs) for node in plan.nodes}
-    return {index: names for index, names in needed.items() if any(specs[name].scope == "step" for name in names)}

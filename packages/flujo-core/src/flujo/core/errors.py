@@ -22,23 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = [
-    "ConfigurationError",
-    "FlujoError",
-    "GuardDenied",
-    "InputError",
-    "LoopRunning",
-    "NotSent",
-    "PipelineError",
-    "PluginError",
-    "ResourceError",
-    "RunAborted",
-    "RunExists",
-    "StepFailed",
-    "StepTimeout",
-    "UsageLimitExceeded",
-]
-
 
 class FlujoError(Exception):
     """The root of all errors of Flujo.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from .assignable import type_name
 from .plan import RUN_INPUT, Plan, Source
 
-__all__ = ["mermaid"]
-
 
 def mermaid(plan: Plan) -> str:
     """Draw a plan as a Mermaid flowchart: steps as boxes, data as arrows labelled with their type."""

@@ -11,8 +11,6 @@ from anyio.lowlevel import current_token
 from .result import PipelineResult
 from .run import Run
 
-__all__ = ["RunHandle", "loop_is_running"]
-
 
 def loop_is_running() -> bool:
     """Whether an event loop runs in this thread."""

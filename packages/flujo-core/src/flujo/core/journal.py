@@ -8,8 +8,6 @@ from typing import NamedTuple
 from .outcome import Outcome
 from .result import StepRecord
 
-__all__ = ["Entry", "Journal"]
-
 
 class Entry(NamedTuple):
     """The end of a step. One entry holds both instants, its start and its end.

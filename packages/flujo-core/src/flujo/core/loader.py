@@ -18,8 +18,6 @@ from .errors import PluginError
 from .foreign import attempt
 from .scrubbing import scrub
 
-__all__ = ["PLUGIN_API_VERSION", "Installed", "activate", "allowed_from_environment", "canonical", "discover", "load"]
-
 PLUGIN_API_VERSION = "1.0"
 """Version of the hooks and payloads, apart from the package's own; a plugin names the one it was made for."""
 

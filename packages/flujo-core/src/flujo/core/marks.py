@@ -7,8 +7,6 @@ from typing import TypedDict, TypeVar, overload
 
 import pluggy
 
-__all__ = ["HookOptions", "hook_options", "hookimpl"]
-
 F = TypeVar("F", bound=Callable[..., object])
 
 _marker = pluggy.HookimplMarker("flujo")

@@ -7,8 +7,6 @@ from typing import ClassVar, Literal
 
 from .errors import FlujoError
 
-__all__ = ["Aborted", "Failure", "Outcome", "StepStatus", "Success"]
-
 
 @dataclass(slots=True)
 class Success:

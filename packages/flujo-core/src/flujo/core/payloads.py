@@ -16,35 +16,6 @@ from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .result import PipelineResult, StepRecord
 from .usage import Usage, UsageLimits
 
-__all__ = [
-    "UNCHANGED",
-    "AbortPipeline",
-    "Allow",
-    "Deny",
-    "Event",
-    "GuardModelCall",
-    "GuardRun",
-    "GuardStep",
-    "GuardToolCall",
-    "OnGovernorBreach",
-    "OnGuardDenied",
-    "OnModelCall",
-    "OnRetry",
-    "OnRunEnd",
-    "OnRunStart",
-    "OnStepFailure",
-    "OnToolCall",
-    "OnUsageWarning",
-    "PostStepExecution",
-    "PreStepExecution",
-    "RecordIntent",
-    "RecordResult",
-    "TransformModelRequest",
-    "TransformModelResponse",
-    "TransformStepInput",
-    "TransformStepOutput",
-]
-
 
 class AbortPipeline(Exception):
     """Raised by an observer to end the run: the finished step and its cost stay, the result is `aborted`."""
@@ -81,9 +52,6 @@ UNCHANGED: Final = _Unchanged()
 """A transform's answer when it leaves the value as it is."""
 
 
-# --- guards ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(slots=True, repr=False, eq=False)
 class Event:
     """What every payload knows: its run. As the annotation of a `hooks=[fn]` callable it means all observed moments."""
@@ -96,6 +64,16 @@ class Event:
 
 
 @dataclass(slots=True, repr=False, eq=False)
+class StepEvent(Event):
+    """What a payload of a step's moment knows too: where the step stands; empty where it is the run's."""
+
+    step_path: str
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, repr=False, eq=False)
 class GuardRun(Event):
     """A run is about to start with this input."""
 
@@ -104,29 +82,26 @@ class GuardRun(Event):
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class GuardStep(Event):
+class GuardStep(StepEvent):
     """An attempt of a step is about to start with these inputs, after all input transforms."""
 
-    step_path: str
     name: str
     attempt: int
     inputs: Mapping[str, object]
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class GuardModelCall(Event):
+class GuardModelCall(StepEvent):
     """A model is about to be called with this request, after all request transforms."""
 
-    step_path: str
     attempt: int
     request: ModelRequest
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class GuardToolCall(Event):
+class GuardToolCall(StepEvent):
     """A tool is about to be called."""
 
-    step_path: str
     attempt: int
     call: ToolCall
 
@@ -135,38 +110,34 @@ class GuardToolCall(Event):
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class TransformStepInput(Event):
+class TransformStepInput(StepEvent):
     """One input of a step. `from_run_input` says that the value is (part of) what the user gave the run."""
 
-    step_path: str
     parameter: str
     value: object
     from_run_input: bool
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class TransformStepOutput(Event):
+class TransformStepOutput(StepEvent):
     """What a step returned."""
 
-    step_path: str
     value: object
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class TransformModelRequest(Event):
+class TransformModelRequest(StepEvent):
     """A request on its way to a model. `cost_left_usd` and `tokens_left` are None where there is no limit."""
 
-    step_path: str
     value: ModelRequest
     cost_left_usd: Decimal | None
     tokens_left: int | None
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class TransformModelResponse(Event):
+class TransformModelResponse(StepEvent):
     """A model's answer on its way to the step."""
 
-    step_path: str
     request: ModelRequest
     value: ModelResponse
 
@@ -220,47 +191,42 @@ class OnRunStart(Event):
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class PreStepExecution(Event):
+class PreStepExecution(StepEvent):
     """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
 
-    step_path: str
     name: str
     attempt: int
     inputs: Mapping[str, object]
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class PostStepExecution(Event):
+class PostStepExecution(StepEvent):
     """A step completed."""
 
-    step_path: str
     record: StepRecord
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class OnStepFailure(Event):
+class OnStepFailure(StepEvent):
     """A step failed after its last attempt."""
 
-    step_path: str
     record: StepRecord
     error: FlujoError
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class OnRetry(Event):
+class OnRetry(StepEvent):
     """An attempt failed and is made again after `delay_s` seconds."""
 
-    step_path: str
     attempt: int
     error_type: str
     delay_s: float
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class OnModelCall(Event):
+class OnModelCall(StepEvent):
     """A model was called; `usage` is what was booked for it, `response` is None when the call failed."""
 
-    step_path: str
     request: ModelRequest
     response: ModelResponse | None
     usage: Usage
@@ -268,20 +234,18 @@ class OnModelCall(Event):
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class OnToolCall(Event):
+class OnToolCall(StepEvent):
     """A tool was called; `result` is None when the call failed."""
 
-    step_path: str
     call: ToolCall
     result: ToolResult | None
     duration_s: float
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class OnGuardDenied(Event):
+class OnGuardDenied(StepEvent):
     """A guard, or a required recorder, denied."""
 
-    step_path: str
     denial: GuardDenied
 
 
@@ -294,10 +258,9 @@ class OnUsageWarning(Event):
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class OnGovernorBreach(Event):
+class OnGovernorBreach(StepEvent):
     """A limit refused work; the run stops."""
 
-    step_path: str
     error: UsageLimitExceeded
 
 

@@ -6,8 +6,6 @@ from .errors import PipelineError
 from .steps import Chain, Ref, Step
 from .usage import UsageLimits
 
-__all__ = ["Pipeline", "PipelineLike", "as_pipeline"]
-
 
 class Pipeline:
     """Steps and chains; what a step's `inputs` name is an edge, and steps with no path between them run together.

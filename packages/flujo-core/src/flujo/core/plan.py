@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -79,6 +79,10 @@ class PlanNode:
     resources: tuple[tuple[str, str], ...]
     output_type: object
     output_classes: tuple[type, ...] | None
+
+    def needs(self, resources: Iterable[str]) -> set[str]:
+        """Which of the `resources` the step takes, by name."""
+        return set(resources) if self.all_resources_parameter is not None else {name for _, name in self.resources}
 
     @property
     def path(self) -> str:

@@ -8,20 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 import pluggy
 
 from . import hookspecs
+from .callables import hints_of
 from .errors import GuardDenied, PluginError, RunAborted
 from .foreign import attempt_async
 from .marks import hook_options
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event
 from .resources import ResourceSpec, find_by_type
-
-__all__ = ["TIERS", "Hooks", "Implementation", "tier_of"]
 
 _log = logging.getLogger("flujo.core")
 
@@ -193,6 +192,9 @@ def resolve(
     Raises:
         PluginError: One implements an unknown hook, wraps a hook, or wants a resource that is not there.
     """
+    plugins, callables = list(plugins), list(callables)
+    if not plugins and not callables:
+        return {}
     manager = pluggy.PluginManager("flujo")
     manager.add_hookspecs(hookspecs)
     originals: dict[tuple[str, str], Callable[..., object]] = {}
@@ -200,37 +202,31 @@ def resolve(
         adapter, label = _Adapter(), f"{name}#{number}"
         for hook, function, options in _implementations(plugin):
             originals[label, hook] = function
-            entry = _entry(hook)
-            setattr(entry, "flujo_impl", options)  # noqa: B010 - pluggy's own mark, which no type knows
-            setattr(adapter, hook, entry)
+            setattr(adapter, hook, _marked(options))
         manager.register(adapter, label)
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError("a plugin implements a hook that does not exist", str(error)) from error
-    table = {}
+    table: dict[str, tuple[Implementation, ...]] = {}
     for hook in HOOK_NAMES:
-        found = reversed(getattr(manager.hook, hook).get_hookimpls())
-        table[hook] = tuple(
-            _implementation(
-                impl.plugin_name.rpartition("#")[0], hook, originals[impl.plugin_name, hook], specs, required
-            )
-            for impl in found
-        )
+        for found in reversed(getattr(manager.hook, hook).get_hookimpls()):
+            name, function = found.plugin_name.rpartition("#")[0], originals[found.plugin_name, hook]
+            table[hook] = (*table.get(hook, ()), _implementation(name, hook, function, specs, name in required))
     for function in callables:
         for hook in _observed(function):
-            table[hook] += (_implementation(_label(function), hook, function, specs, frozenset()),)
-    return {hook: implementations for hook, implementations in table.items() if implementations}
+            table[hook] = (*table.get(hook, ()), _implementation(_label(function), hook, function, specs))
+    return table
 
 
-def _name(impl: pluggy.HookImpl) -> str:
-    return impl.plugin_name.rpartition("#")[0]
+def _marked(options: Mapping[str, object]) -> Callable[[], None]:
+    """What stands for an implementation at pluggy's door, which takes one with fewer parameters than specified."""
 
+    def stand_in() -> None:
+        return None
 
-def _entry(hook: str) -> Callable[[object], object]:
-    if hook.startswith("register_"):
-        return cast("Callable[[object], object]", lambda: None)
-    return lambda payload: payload
+    setattr(stand_in, "flujo_impl", options)  # noqa: B010 - pluggy's own mark, which no type knows
+    return stand_in
 
 
 def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], Mapping[str, object]]]:
@@ -250,21 +246,20 @@ def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], M
 
 
 def _implementation(
-    plugin: str, hook: str, function: Callable[..., object], specs: Mapping[str, ResourceSpec], required: frozenset[str]
+    plugin: str, hook: str, function: Callable[..., object], specs: Mapping[str, ResourceSpec], required: bool = False
 ) -> Implementation:
     resources = []
     wanted = _required(function)[1:]
     hints = _hints(function, f"{hook} of plugin {plugin!r}") if wanted else {}
     for name in wanted:
-        hint = hints.get(name, object)
-        found = find_by_type(hint, name, specs)
+        found = find_by_type(hints.get(name, object), name, specs)
         if found is None or found.scope == "step":
             why = f"no resource of scope app or run fits its parameter {name!r}"
             raise PluginError(f"{hook} of plugin {plugin!r} cannot be called", why, "Pass resources= that has it")
         resources.append((name, found.name))
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
     thread = hook_options(function)["thread"] and not is_async
-    return Implementation(plugin, hook, function, is_async, thread, tuple(resources), plugin in required)
+    return Implementation(plugin, hook, function, is_async, thread, tuple(resources), required)
 
 
 def _required(function: Callable[..., object]) -> list[str]:
@@ -275,9 +270,8 @@ def _required(function: Callable[..., object]) -> list[str]:
 
 def _hints(function: Callable[..., object], what: str) -> dict[str, object]:
     """Annotations of an implementation."""
-    target = function if inspect.isroutine(function) else type(function).__call__
     try:
-        return get_type_hints(target)
+        return hints_of(function)
     except NameError as error:
         do = "Define or import what the annotation names at the top of its module"
         raise PluginError(f"{what} cannot be used", f"its annotation cannot be read ({error})", do) from error

@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import ConfigurationError
 
-__all__ = ["Policy"]
-
 
 class Policy(BaseModel):
     """Rules a run is held to.

@@ -13,9 +13,6 @@ from .usage import Price
 if TYPE_CHECKING:
     from .steps import Step
 
-__all__ = ["Agent", "Command", "ExecutionBackend", "PriceBook", "RunningThread", "StepExecutionRequest", "StepOutcome"]
-
-
 @runtime_checkable
 class Agent(Protocol):
     """Any object that can be a step: its `run` is called with the step's inputs."""

@@ -13,8 +13,6 @@ from .protocols import Command, PriceBook
 from .scrubbing import scrub
 from .usage import Price
 
-__all__ = ["Plugins"]
-
 T = TypeVar("T")
 
 
@@ -75,11 +73,12 @@ class Plugins:
     def _name_of(self, plugin: object) -> str:
         """The distribution that a plugin object comes from; its class's name where none brings it."""
         cls = plugin if inspect.isclass(plugin) or inspect.ismodule(plugin) else type(plugin)
-        module = cls.__name__ if inspect.ismodule(cls) else cast("type", cls).__module__
+        module = str(getattr(cls, "__module__", cls.__name__))
         for found in self.installed:
-            if found.target == module or found.target.rpartition(".")[0] == module.rpartition(".")[0]:
+            package = found.target.rpartition(".")[0]
+            if found.target == module or (package and module.startswith(f"{package}.")):
                 return found.distribution
-        return str(getattr(plugin, "distribution", None) or cls.__name__)
+        return str(cls.__name__)
 
     def load(self) -> list[Installed]:
         """Import every allowed plugin and return all that are installed; one that fails says why in `error`."""

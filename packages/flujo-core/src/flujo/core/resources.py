@@ -14,21 +14,23 @@ whatever happened in between.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Literal, cast, get_args, get_origin
+from typing import Any, ClassVar, Literal, cast, get_origin
 
 import anyio
 
+from .assignable import assignable
 from .callables import hints_of, local_names
 from .errors import ConfigurationError, ResourceError
 from .foreign import attempt_async
 from .scrubbing import scrub
 
-__all__ = ["Resource", "ResourceScope", "ResourceSpec", "Resources", "Scope", "specs_of"]
+_log = logging.getLogger("flujo.core")
 
 Scope = Literal["app", "run", "step"]
 _WIDTH: dict[str, int] = {"app": 0, "run": 1, "step": 2}
@@ -123,7 +125,7 @@ def _declared(cls: type[Resources]) -> dict[str, object]:
 
 
 def specs_of(resources: Resources | None) -> dict[str, ResourceSpec]:
-    """Read what `resources` declares, in declared order.
+    """Read what `resources` declares, in an order in which it can be opened.
 
     Raises:
         ConfigurationError: A field has neither recipe nor value, or a factory takes what is not there, what lives
@@ -143,9 +145,7 @@ def specs_of(resources: Resources | None) -> dict[str, ResourceSpec]:
             specs[name] = ResourceSpec(name, hint, value.scope, value.factory, None, {})
         else:
             specs[name] = ResourceSpec(name, hint, "app", None, value, {})
-    specs = {name: _with_needs(spec, specs, owner) for name, spec in specs.items()}
-    _refuse_circles(specs, owner)
-    return specs
+    return _in_order({name: _with_needs(spec, specs, owner) for name, spec in specs.items()}, owner)
 
 
 def _with_needs(spec: ResourceSpec, specs: Mapping[str, ResourceSpec], owner: str) -> ResourceSpec:
@@ -165,21 +165,23 @@ def _with_needs(spec: ResourceSpec, specs: Mapping[str, ResourceSpec], owner: st
     return replace(spec, needs=needs)
 
 
-def _refuse_circles(specs: Mapping[str, ResourceSpec], owner: str) -> None:
-    done: set[str] = set()
+def _in_order(specs: Mapping[str, ResourceSpec], owner: str) -> dict[str, ResourceSpec]:
+    """The same, each after what its factory takes."""
+    order: dict[str, ResourceSpec] = {}
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             circle = " -> ".join((*path[path.index(name) :], name))
             what = f"resource {name!r} of {owner} cannot be opened"
             raise ConfigurationError(what, f"factories need each other: {circle}", "Let one of them do without")
-        if name not in done:
+        if name not in order:
             for needed in specs[name].needs.values():
                 visit(needed, (*path, name))
-            done.add(name)
+            order[name] = specs[name]
 
     for name in specs:
         visit(name, ())
+    return order
 
 
 def _parameters(factory: Callable[..., object]) -> dict[str, object]:
@@ -204,16 +206,8 @@ def find_by_type(hint: object, name: str, specs: Mapping[str, ResourceSpec]) -> 
     """The resource of type `hint`; of several, and where there is no type to go by, the one called `name`."""
     if hint is Any or hint is object:
         return specs.get(name)
-    fitting = [spec for spec in specs.values() if spec.type == hint or _is_subclass(spec.type, hint)]
-    named = [spec for spec in fitting if spec.name == name]
-    if named:
-        return named[0]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _is_subclass(one: object, other: object) -> bool:
-    plain = not get_args(one) and not get_args(other) and get_origin(one) is None
-    return plain and inspect.isclass(one) and inspect.isclass(other) and other is not object and issubclass(one, other)
+    fitting = {spec.name: spec for spec in specs.values() if assignable(spec.type, hint)}
+    return fitting.get(name) or (next(iter(fitting.values())) if len(fitting) == 1 else None)
 
 
 def widened(names: Iterable[str], specs: Mapping[str, ResourceSpec]) -> frozenset[str]:
@@ -256,13 +250,17 @@ class ResourceScope:
     until then. This holds where the task that opens is the task that closes.
 
     Args:
-        specs: All resources by name.
+        specs: All resources by name, each after what it needs.
         scope: Which of them this scope opens.
-        wanted: Names that are needed, wider ones included; those of narrower scopes are left to their own.
+        wanted: Names that are needed, with all that these need; those of narrower scopes are left to their own.
         around: What the scopes around this one have open, by name.
         movable: Whether another task may close it, as for the step of an abandoned thread; then resources with cancel
             scopes of their own cannot be shielded.
         close_timeout_s: Seconds each resource may take to close.
+
+    Attributes:
+        values: What is open here and around, by name.
+        cause: Why the work inside did not end well, for exits, where it raised nothing.
     """
 
     def __init__(
@@ -283,36 +281,28 @@ class ResourceScope:
         self._task = 0
         self._opened: list[_Open] = []
         self.values: dict[str, object] = dict(around)
+        self.cause: BaseException | None = None
 
     async def __aenter__(self) -> ResourceScope:
+        if not self._wanted:
+            return self
         self._task = anyio.get_current_task().id
         try:
-            for name in self._order():
-                await self._open(self._specs[name])
+            for name, spec in self._specs.items():
+                if name in self._wanted and name not in self.values and _WIDTH[spec.scope] <= _WIDTH[self._scope]:
+                    await self._open(spec)
         except BaseException as error:  # whatever stopped the opening, what is open already must be closed
             await self.close(error)
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close(error)
-
-    def _order(self) -> list[str]:
-        """Needed names of this scope, each after what its factory takes."""
-        order: dict[str, None] = {}
-
-        def visit(name: str) -> None:
-            for needed in self._specs[name].needs.values():
-                visit(needed)
-            if name not in self.values and _WIDTH[self._specs[name].scope] <= _WIDTH[self._scope]:
-                order[name] = None
-
-        for name in self._specs:
-            if name in self._wanted:
-                visit(name)
-        return list(order)
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            await self.close(error or self.cause)
+        except ResourceError as fault:
+            if error is None or isinstance(error, Exception):
+                raise
+            _log.warning("%s while the run was cancelled", fault.what)  # a cancel goes on up, whatever happens
 
     async def _open(self, spec: ResourceSpec) -> None:
         if spec.factory is None:
@@ -349,6 +339,8 @@ class ResourceScope:
         Raises:
             ResourceError: One failed to close, or took too long. The others are closed all the same.
         """
+        if not self._opened:
+            return
         same_task = anyio.get_current_task().id == self._task
         faults: list[tuple[str, Exception | None]] = []
         stopped: BaseException | None = None

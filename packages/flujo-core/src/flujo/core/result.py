@@ -11,8 +11,6 @@ from .errors import FlujoError
 from .outcome import StepStatus
 from .usage import Usage
 
-__all__ = ["PipelineResult", "RunStatus", "StepRecord"]
-
 RunStatus = Literal["completed", "failed", "paused", "stopped", "aborted"]
 """`stopped` is a run that a limit stopped; `aborted` one that was denied, aborted or cancelled."""
 

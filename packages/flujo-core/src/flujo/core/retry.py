@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from .errors import ConfigurationError, GuardDenied, RunAborted, UsageLimitExceeded
 
-__all__ = ["RetryPolicy"]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:

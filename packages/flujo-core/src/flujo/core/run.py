@@ -38,8 +38,6 @@ from .schedule import advance, final_context, result_of
 from .scrubbing import scrub
 from .usage import Usage
 
-__all__ = ["Run"]
-
 
 class Run(Running):
     """One run of a plan, from its first hook to its result."""
@@ -66,8 +64,6 @@ class Run(Running):
 
     async def execute(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
-        if self.tracer is None:
-            return await self._with_hook_resources(app)
         attributes = {
             telemetry.OPERATION: "invoke_workflow",
             telemetry.WORKFLOW: self.info.pipeline,
@@ -86,12 +82,8 @@ class Run(Running):
 
     async def _with_hook_resources(self, app: Mapping[str, object]) -> PipelineResult:
         """Open what hooks need around the whole run: its end is recorded while that is still open."""
-        self.values = app
-        if not self.setup.hook_resources:
-            return await self._whole()
-        scope = ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app)
         try:
-            async with scope:
+            async with ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app) as scope:
                 self.values = scope.values
                 return await self._whole()
         except ResourceError as error:
@@ -122,20 +114,11 @@ class Run(Running):
 
     async def _with_resources(self) -> None:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
-        if not self.setup.run_resources:
+        async with ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values) as scope:
+            self.step_values = scope.values
             await self._steps()
             self._finish()
-            return
-        scope = ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values)
-        await scope.__aenter__()
-        self.step_values = scope.values
-        try:
-            await self._steps()
-        except BaseException as error:  # a cancel, on its way up
-            await scope.close(error)
-            raise
-        self._finish()
-        await scope.close(self.verdict)
+            scope.cause = self.verdict
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""

@@ -27,8 +27,6 @@ from .usage import Price, Usage
 
 T = TypeVar("T")
 
-__all__ = ["Running", "Setup"]
-
 
 @dataclass(slots=True)
 class Setup:

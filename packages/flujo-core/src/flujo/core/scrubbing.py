@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["scrub"]
-
 _MASK = "[SECRET]"
 
 # A name that says what follows is secret, up to the sign before the value: `client_secret = `, `"x-api-key": `.

@@ -16,8 +16,6 @@ from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse
 from .usage import Usage
 
-__all__ = ["current_tracer", "mark_budget", "mark_error", "mark_response", "mark_usage", "model_span", "span"]
-
 # https://github.com/open-telemetry/semantic-conventions-genai (development status)
 OPERATION = "gen_ai.operation.name"
 WORKFLOW = "gen_ai.workflow.name"

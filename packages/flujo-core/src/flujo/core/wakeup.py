@@ -7,8 +7,6 @@ import asyncio
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["LoopEvent"]
-
 
 class LoopEvent:
     """An event of the running loop that any thread may set."""
