@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from flujo.core import Policy
+from flujo_cli.prepare import policy_of
 from flujo_cli.problems import Problem
 from flujo_cli.settings import Settings, read_settings
 
@@ -41,6 +43,15 @@ def test_the_environment_wins_over_the_file(cli, monkeypatch, value: str, allowe
     monkeypatch.setenv("FLUJO_PLUGINS", value)
     settings = read_settings()
     assert (settings.allowed, settings.allowed_from) == (allowed, "FLUJO_PLUGINS")
+
+
+def test_policies_add_up_and_a_longer_time_may_be_chosen(cli) -> None:
+    assert policy_of(Settings(), None, ()) == Policy()
+    file = cli.write("policy.toml", "guard_timeout_s = 8\nrequire = 'Acme_A'\n")
+    assert policy_of(Settings(), file, ("b",)) == Policy(guard_timeout_s=8, require=frozenset({"acme-a", "b"}))
+    settings = Settings(policy={"guard_timeout_s": 20, "observer_timeout_s": 9, "require": ["c"]})
+    joined = policy_of(settings, file, ())
+    assert (joined.guard_timeout_s, joined.observer_timeout_s, joined.require) == (8, 5, {"acme-a", "c"})
 
 
 @pytest.mark.parametrize(

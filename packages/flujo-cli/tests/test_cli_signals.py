@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
+
+from flujo_cli.interrupts import Interrupts
 
 
 def wait_for(process: subprocess.Popen[bytes], word: bytes) -> bytes:
@@ -89,6 +93,30 @@ def test_a_signal_while_the_file_is_imported_runs_nothing(cli) -> None:
     assert (code, out) == (130, "")
     assert "interrupted" in err
     assert "Traceback" not in err
+
+
+def test_a_signal_wakes_a_loop_that_sleeps_whichever_thread_receives_it() -> None:
+    """The kernel may hand a signal to another thread, or between the last check and the sleep."""
+
+    def strike() -> None:
+        time.sleep(0.2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    async def work() -> float:
+        ended = asyncio.Event()
+        began = time.monotonic()
+        with interrupts.telling(ended.set):
+            thread = threading.Thread(target=strike)
+            thread.start()
+            await asyncio.wait_for(ended.wait(), 30)
+        thread.join()
+        return time.monotonic() - began
+
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as interrupts:
+        assert asyncio.run(work()) < 10
+        assert interrupts.seen
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_reader_that_leaves_ends_the_work(cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable
+from functools import reduce
 from pathlib import Path
 from typing import TypedDict
 
@@ -49,12 +50,14 @@ def enforce_allow_list(settings: Settings) -> None:
 
 def policy_of(settings: Settings, file: Path | None, require: Collection[str]) -> Policy:
     """What `[tool.flujo.policy]`, a policy file and `--require` demand together."""
-    policy = Policy(require=frozenset(canonical(name) for name in require))
+    stated = []
     if settings.policy:
-        policy = policy.joined(Policy.read(settings.policy, f"[tool.flujo.policy] of {str(settings.source)!r}"))
+        stated.append(Policy.read(settings.policy, f"[tool.flujo.policy] of {str(settings.source)!r}"))
     if file is not None:
-        policy = policy.joined(Policy.read(read_toml(file), repr(str(file))))
-    return policy
+        stated.append(Policy.read(read_toml(file), repr(str(file))))
+    # Not joined with a default policy: that would cap a time which somebody chose to be longer.
+    policy = reduce(Policy.joined, stated) if stated else Policy()
+    return policy.model_copy(update={"require": frozenset(map(canonical, [*policy.require, *require]))})
 
 
 def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy, hooks: Observers) -> Flujo:
