@@ -9,7 +9,7 @@ import anyio
 
 from . import telemetry
 from .assignable import type_name
-from .check import misfit
+from .check import fitted
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
 from .foreign import attempt
@@ -171,7 +171,7 @@ class Attempt:
         if node.output_classes is not None and not isinstance(output, node.output_classes):
             return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
         if node.step.options.validate:
-            problem = misfit(node.output_type)(output)
+            _, problem = fitted(node.output_type)(output)
             if problem is not None:
                 return "OutputMismatch", problem
         if done.changes:

@@ -13,7 +13,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
 from .backends import LocalBackend
-from .check import misfit
+from .check import fitted
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import ConfigurationError, InputError, LoopRunning, RunExists
@@ -111,7 +111,7 @@ class Flujo:
             step_resources={at: names for at, names in needed.items() if any(specs[n].scope == "step" for n in names)},
             resources=resources,
         )
-        self._input_check = misfit(self.plan.input_type)
+        self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
@@ -192,7 +192,7 @@ class Flujo:
         deadline_s: float | None = None,
         limits: Limits = None,
     ) -> Run:
-        problem = self._input_check(value)
+        value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
         if deadline_s is not None and not deadline_s > 0:

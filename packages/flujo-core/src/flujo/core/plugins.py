@@ -113,7 +113,7 @@ class Hooks:
         return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
 
     async def transform(
-        self, payload: Any, hook: str, values: Values, check: Callable[[object], str | None]
+        self, payload: Any, hook: str, values: Values, fit: Callable[[object], tuple[object, str | None]]
     ) -> str | None:
         """Pass `payload.value` through every transform; returns what went wrong, or None."""
         for implementation in self.of(hook):
@@ -122,7 +122,7 @@ class Hooks:
                 return f"{hook} of plugin {implementation.plugin!r} failed with {type(error).__name__}"
             if changed is UNCHANGED:
                 continue
-            problem = check(changed)
+            changed, problem = fit(changed)
             if problem is not None:
                 return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
             payload.value = changed
@@ -198,7 +198,7 @@ def resolve(
     manager = pluggy.PluginManager("flujo")
     manager.add_hookspecs(hookspecs)
     originals: dict[tuple[str, str], Callable[..., object]] = {}
-    for number, (name, plugin) in enumerate(plugins):
+    for number, (name, plugin) in enumerate(reversed(plugins)):  # pluggy calls the last registered first
         adapter, label = _Adapter(), f"{name}#{number}"
         for hook, function, options in _implementations(plugin):
             originals[label, hook] = function
