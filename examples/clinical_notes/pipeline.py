@@ -38,7 +38,7 @@ class Report(BaseModel, frozen=True):
 
 
 _DOSE = re.compile(
-    r"\b[A-Za-z][A-Za-z-]{3,}\s+(?:\d+(?:[.,]\d+)?)\s?(?:mg|mcg|[\u00b5\u03bc]g|g|mL|ml|units?|IU|puffs?|%)\b"
+    r"\b[A-Za-z][A-Za-z-]{3,}\s+(?:\d+(?:[.,]\d+)?)\s?(?:mg|mcg|[\u00b5\u03bc]g|g|ml|mL|units?|IU|%)\b"
 )
 _MEASURED = re.compile(
     r"(?i)\b(?:BP|HR|RR|SpO2|temp|weight|height|BMI|Na|K|Hb|creatinine|eGFR|INR|HbA1c|LVEF|EF|GCS|glucose|troponin|CRP|"

@@ -46,7 +46,7 @@ VIOLATIONS = {
     "broad excepts (1 per 1,000 lines)": "try:\n    x = 1\n# Why: so.\nexcept Exception:\n    x = 2\n" * 2,
     "import cycles": "import flujo.audit.other\n",
     "private imports across packages": "from flujo.core import _hidden\n",
-    "imports past public names": "from flujo.core.step import step\n",
+    "imports past public names": "from flujo.core.steps import step\n",
 }
 
 

@@ -32,12 +32,12 @@ class Attempt:
     __slots__ = ("ctx", "node", "number", "run")
 
     def __init__(self, run: Running, gate: CallGate, node: PlanNode, number: int) -> None:
-        self.run = run
-        self.node = node
-        self.number = number
+        self.run: Running = run
+        self.node: PlanNode = node
+        self.number: int = number
         timeout = node.step.options.timeout_s
         deadline = None if timeout is None else anyio.current_time() + timeout
-        self.ctx = RunContext(run.info, node.path, number, deadline, run.ledger_of(node), gate)
+        self.ctx: RunContext = RunContext(run.info, node.path, number, deadline, run.ledger_of(node), gate)
 
     async def execute(self) -> tuple[Outcome, Changes]:
         """Run it; only a cancellation is raised."""

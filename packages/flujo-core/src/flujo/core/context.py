@@ -57,8 +57,8 @@ class Update(Generic[T]):
     __slots__ = ("changes", "output")
 
     def __init__(self, output: T, /, **changes: object) -> None:
-        self.output = output
-        self.changes = changes
+        self.output: T = output
+        self.changes: Mapping[str, object] = changes
 
     def __repr__(self) -> str:
         return f"Update({self.output!r}, fields={sorted(self.changes)})"
@@ -94,10 +94,10 @@ class RunContext:
     def __init__(
         self, run: RunInfo, step_path: str, attempt: int, deadline: float | None, ledger: Ledger, gate: CallGate
     ) -> None:
-        self.run = run
-        self.step_path = step_path
-        self.attempt = attempt
-        self.deadline = deadline
+        self.run: RunInfo = run
+        self.step_path: str = step_path
+        self.attempt: int = attempt
+        self.deadline: float | None = deadline
         self._ledger = ledger
         self._gate = gate
         self._meter: Meter | None = None

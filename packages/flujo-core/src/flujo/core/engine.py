@@ -89,12 +89,12 @@ class Flujo:
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
-        self.policy = policy or Policy()
+        self.policy: Policy = policy or Policy()
         self._pipeline, self._resources, self._context_model = pipeline, resources, context_model
         self._backend, self._observers = backend, tuple(hooks)
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model)
-        self.limits = _checked(limits)
-        self.plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), self.policy.require)
+        self.limits: Limits = _checked(limits)
+        self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), self.policy.require)
         specs = specs_of(resources)
         required = frozenset(self.policy.require)
         table = resolve(self.plugins.acting, self._observers, required, specs)

@@ -58,7 +58,7 @@ class PipelineError(FlujoError, ValueError):
     """A pipeline that cannot work. `problems` lists everything that is wrong with it, one sentence each."""
 
     def __init__(self, what: str, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         listed = self.problems[0] if len(self.problems) == 1 else "".join(f"\n  - {p}" for p in self.problems)
         super().__init__(what, listed)
 

@@ -24,7 +24,7 @@ def mermaid(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-_ENTITIES = {ord(char): f"#{ord(char)};" for char in "#\"<>&`|"}
+_ENTITIES = {ord(char): f"#{ord(char)};" for char in '#"<>&`|'}
 """What Mermaid would read as markup, as its numeric entities; a step's name may hold any printable text."""
 
 

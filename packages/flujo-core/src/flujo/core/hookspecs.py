@@ -41,7 +41,7 @@ from . import payloads
 from .payloads import Allow, Deny
 from .protocols import Command, PriceBook
 
-hookspec = pluggy.HookspecMarker("flujo")
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker("flujo")
 
 # --- guard: all of them run; a raise, a hang or any other answer than Allow() and Deny(...) is a denial ---------------
 

@@ -30,9 +30,9 @@ class Grant:
     __slots__ = ("charge", "ledger", "owner")
 
     def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
-        self.charge = charge
-        self.ledger = ledger
-        self.owner = owner
+        self.charge: Charge = charge
+        self.ledger: Ledger = ledger
+        self.owner: object = owner
 
 
 ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())
@@ -145,9 +145,9 @@ class Ledger:
     """
 
     def __init__(self, limits: UsageLimits | None = None, parent: Ledger | None = None) -> None:
-        self.limits = limits or UsageLimits()
-        self.parent = parent
-        self.spent = Usage()
+        self.limits: UsageLimits = limits or UsageLimits()
+        self.parent: Ledger | None = parent
+        self.spent: Usage = Usage()
         self._warned: set[str] = set()
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0

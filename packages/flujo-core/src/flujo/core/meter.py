@@ -27,8 +27,8 @@ class Lease:
     def __init__(self, meter: Meter, grant: Grant) -> None:
         self._meter = meter
         self._grant: Grant | None = grant
-        self.charge = grant.charge
-        self.used = Usage()
+        self.charge: Charge = grant.charge
+        self.used: Usage = Usage()
 
     @property
     def open(self) -> bool:
@@ -132,7 +132,7 @@ class Meter:
         self._ledger = ledger
         self._on_breach = on_breach
         self._open: set[Lease] = set()
-        self.spent = Usage()
+        self.spent: Usage = Usage()
         self.breach: UsageLimitExceeded | None = None
         self._over: FlujoError | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import ConfigurationError
@@ -16,7 +18,7 @@ class Policy(BaseModel):
         observer_timeout_s: Seconds an async observer may take; after that it is cancelled and counted as failed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     require: frozenset[str] = frozenset()
     guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)

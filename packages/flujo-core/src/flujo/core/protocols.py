@@ -13,6 +13,7 @@ from .usage import Price
 if TYPE_CHECKING:
     from .steps import Step
 
+
 @runtime_checkable
 class Agent(Protocol):
     """Any object that can be a step: its `run` is called with the step's inputs."""

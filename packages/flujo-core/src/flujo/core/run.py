@@ -58,7 +58,7 @@ class Run(Running):
         self._deadline_s = deadline_s
         self._output: object = None
         self._context = context
-        self.calls = Calls(self)
+        self.calls: Calls = Calls(self)
         self._breach_told = False
         self._clock = time.perf_counter()
 

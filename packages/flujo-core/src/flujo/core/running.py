@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Literal, TypeVar
 
 import anyio
+from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
@@ -22,7 +23,7 @@ from .plan import Plan, PlanNode
 from .plugins import Hooks
 from .protocols import ExecutionBackend
 from .resources import Resources, ResourceSpec
-from .schedule import start
+from .schedule import RunState, start
 from .usage import Price, Usage
 
 T = TypeVar("T")
@@ -73,12 +74,14 @@ class Running:
     def __init__(
         self, setup: Setup, info: RunInfo, ledger: Ledger, run_input: object, context: BaseModel | None
     ) -> None:
-        self.setup = setup
-        self.info = info
-        self.ledger = ledger
-        self.hooks = setup.hooks
-        self.tracer = telemetry.current_tracer()
-        self.plain = self.tracer is None and not setup.hooks.table
+        self.setup: Setup = setup
+        self.info: RunInfo = info
+        self.ledger: Ledger = ledger
+        self.hooks: Hooks = setup.hooks
+        self.tracer: Tracer | None = telemetry.current_tracer()
+        self.plain: bool = self.tracer is None and not setup.hooks.table
+        self.state: RunState
+        self.due: list[int]
         self.state, self.due = start(setup.plan, run_input, context)
         self.journal: Journal = []
         self.verdict: FlujoError | None = None

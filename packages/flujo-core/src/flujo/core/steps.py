@@ -129,11 +129,11 @@ class Step:
         self._callable = function_of(target)
         self.name: str = name_of(target) if name is None else name
         self.options: StepOptions = StepOptions(**options)
-        self.is_async = inspect.iscoroutinefunction(self._callable)
+        self.is_async: bool = inspect.iscoroutinefunction(self._callable)
         problems = _problems(self.name, self.options, self._callable)
         if problems:
             raise PipelineError(f"step {self.name!r} cannot be used", problems)
-        self.function = by_keyword(self._callable)
+        self.function: Callable[..., object] = by_keyword(self._callable)
         self._hints = local_hints(self._callable)
 
     @property
