@@ -107,7 +107,7 @@ class Attempt:
         node, run = self.node, self.run
         request = StepExecutionRequest(node.step, inputs, node.step.options.timeout_s, self.ctx)
         try:
-            if node.resources or node.all_resources_parameter or node.ctx_parameter or node.context_parameter:
+            if node.binding.injects:
                 done = await self._with_resources(request)
             else:
                 done = await run.setup.backend.execute_step(request)
@@ -129,7 +129,8 @@ class Attempt:
         if wanted is None:
             request.arguments = self._arguments(request.arguments, run.step_values)
             return await run.setup.backend.execute_step(request)
-        scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values)
+        movable = not node.step.is_async  # an abandoned thread closes them
+        scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values, movable=movable)
         await scope.__aenter__()
         error: BaseException | None = None
         try:
@@ -147,16 +148,16 @@ class Attempt:
         return done
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
-        node = self.node
+        binding = self.node.binding
         arguments = dict(inputs)
-        for parameter, name in node.resources:
-            arguments[parameter] = values[name]
-        if node.ctx_parameter is not None:
-            arguments[node.ctx_parameter] = self.ctx
-        if node.context_parameter is not None:
-            arguments[node.context_parameter] = self._context()
-        if node.all_resources_parameter is not None:
-            arguments[node.all_resources_parameter] = self.run.setup.resources_view(values)
+        for name in binding.resources:
+            arguments[name] = values[name]
+        if binding.ctx_parameter is not None:
+            arguments[binding.ctx_parameter] = self.ctx
+        if binding.context_parameter is not None:
+            arguments[binding.context_parameter] = self._context()
+        if binding.all_resources_parameter is not None:
+            arguments[binding.all_resources_parameter] = self.run.setup.resources_view(values)
         return arguments
 
     def _context(self) -> object:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -32,13 +33,10 @@ class LocalBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
-        step = request.step
         try:
             if request.timeout_s is not None:
                 with anyio.fail_after(request.timeout_s):
                     value = await _call(request)
-            elif step.is_async:
-                value = await cast("Any", step.function(**request.arguments))
             else:
                 value = await _call(request)
         except (UsageLimitExceeded, GuardDenied, RunAborted) as decision:
@@ -64,10 +62,16 @@ def _failed(request: StepExecutionRequest, error: Exception) -> StepFailed:
 
 async def _call(request: StepExecutionRequest) -> object:
     step = request.step
-    if step.is_async:
-        return await cast("Any", step.function(**request.arguments))
-    if step.options.inline:
-        return step.function(**request.arguments)
+    if step.is_async or step.options.inline:
+        value = step.function(**request.arguments)
+    else:
+        value = await _in_thread(request)
+    # a plain function may make a coroutine too: lambda x: fetch(x)
+    return await value if inspect.iscoroutine(value) else value
+
+
+async def _in_thread(request: StepExecutionRequest) -> object:
+    step = request.step
     thread = request.thread = _StepThread(partial(step.function, **request.arguments))
     try:
         limiter = _limiter.get()

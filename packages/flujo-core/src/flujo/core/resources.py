@@ -270,13 +270,13 @@ class ResourceScope:
         wanted: Iterable[str],
         around: Mapping[str, object],
         *,
-        movable: bool | None = None,
+        movable: bool = False,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self._specs = specs
         self._scope = scope
         self._wanted = frozenset(wanted)
-        self._movable = scope == "step" if movable is None else movable
+        self._movable = movable
         self._close_timeout_s = close_timeout_s
         self._task = 0
         self._opened: list[_Open] = []

@@ -11,7 +11,7 @@ from typing import cast
 import anyio
 from pydantic import BaseModel
 
-from . import telemetry
+from . import payloads, telemetry
 from .attempt import Attempt, Changes
 from .calls import Calls
 from .context import RunContext, RunInfo
@@ -20,16 +20,6 @@ from .foreign import attempt
 from .journal import Entry
 from .ledger import Ledger
 from .outcome import Aborted, Failure, Outcome, StepStatus, Success
-from .payloads import (
-    GuardRun,
-    OnGovernorBreach,
-    OnRetry,
-    OnRunEnd,
-    OnRunStart,
-    OnStepFailure,
-    OnUsageWarning,
-    PostStepExecution,
-)
 from .plan import PlanNode
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
@@ -37,6 +27,8 @@ from .running import Act, Running, Setup, status_of
 from .schedule import advance, final_context, result_of
 from .scrubbing import scrub
 from .usage import Usage
+
+_STATUS: dict[type[Outcome], StepStatus] = {Success: "completed", Failure: "failed", Aborted: "aborted"}
 
 
 class Run(Running):
@@ -95,9 +87,11 @@ class Run(Running):
         info, run_input = self.info, self.state.run_input
         act = Act("run", info.run_id)
         try:
-            await self.guard("guard_run", partial(GuardRun, info, run_input, self.ledger.limits))
+            await self.guard("guard_run", partial(payloads.GuardRun, info, run_input, self.ledger.limits))
             await self.intend(act, run_input)
-            await self.observe("on_run_start", partial(OnRunStart, info, run_input, len(self.setup.plan.nodes)))
+            await self.observe(
+                "on_run_start", partial(payloads.OnRunStart, info, run_input, len(self.setup.plan.nodes))
+            )
             await self._with_resources()
         except GuardDenied:
             pass  # it is the verdict already
@@ -109,7 +103,7 @@ class Run(Running):
             raise
         await self.conclude(act, self.verdict, self._output, self.ledger.spent)
         result = self._result()
-        await self.observe("on_run_end", partial(OnRunEnd, info, result))
+        await self.observe("on_run_end", partial(payloads.OnRunEnd, info, result))
         return result
 
     async def _with_resources(self) -> None:
@@ -196,18 +190,21 @@ class Run(Running):
         try:
             ctx, outcome, changes = await self._attempts(node, record, strand)
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
-            record.duration_s = time.perf_counter() - clock
-            record.error = self.verdict or RunAborted("cancelled")
+            record.duration_s, record.error = time.perf_counter() - clock, self.verdict or RunAborted("cancelled")
             self.journal.append(Entry(index, Aborted(record.error), None, record))
             raise
-        record.duration_s = time.perf_counter() - clock
+        record.duration_s, record.status = time.perf_counter() - clock, _STATUS[type(outcome)]
+        record.output, record.error = outcome.output, outcome.error
         entry = Entry(index, outcome, changes, record)
         self.journal.append(entry)
-        if isinstance(outcome, Success):
-            record.status, record.output = "completed", outcome.output
-            await self.observe("post_step_execution", partial(PostStepExecution, self.info, node.path, record), ctx)
+        if outcome.error is None:
+            told = partial(payloads.PostStepExecution, self.info, node.path, record)
+            await self.observe("post_step_execution", told, ctx)
         else:
-            await self._announce_end(node, record, outcome, ctx)
+            self.stop(outcome.error, ctx)
+            if isinstance(outcome, Failure):
+                failure = partial(payloads.OnStepFailure, self.info, node.path, record, outcome.error)
+                await self.observe("on_step_failure", failure, ctx)
         return advance(self.setup.plan, self.state, entry)
 
     async def _attempts(
@@ -241,11 +238,13 @@ class Run(Running):
     async def _warn(self, node: PlanNode, ctx: RunContext) -> None:
         """Tell observers of limits that are nearly used up, and of one that stopped the run."""
         for limit, share in ctx.usage.warnings():
-            await self.observe("on_usage_warning", partial(OnUsageWarning, self.info, limit, share), ctx)
+            await self.observe("on_usage_warning", partial(payloads.OnUsageWarning, self.info, limit, share), ctx)
         breach = self.verdict
         if isinstance(breach, UsageLimitExceeded) and not self._breach_told:
             self._breach_told = True
-            await self.observe("on_governor_breach", partial(OnGovernorBreach, self.info, node.path, breach), ctx)
+            await self.observe(
+                "on_governor_breach", partial(payloads.OnGovernorBreach, self.info, node.path, breach), ctx
+            )
 
     async def _again(self, node: PlanNode, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
@@ -257,18 +256,7 @@ class Run(Running):
         if not retry.applies(error, trial.number):
             return False
         delay = retry.delay_s(trial.number, random.random())
-        payload = partial(OnRetry, self.info, node.path, trial.number, type(error).__name__, delay)
+        payload = partial(payloads.OnRetry, self.info, node.path, trial.number, type(error).__name__, delay)
         await self.observe("on_retry", payload, trial.ctx)
         await anyio.sleep(delay)
         return self.verdict is None
-
-    async def _announce_end(
-        self, node: PlanNode, record: StepRecord, outcome: Failure | Aborted, ctx: RunContext
-    ) -> None:
-        """Stop the run because of a step that did not end well, and tell observers of a failure."""
-        status: StepStatus = "failed" if isinstance(outcome, Failure) else "aborted"
-        record.status, record.error = status, outcome.error
-        self.stop(outcome.error, ctx)
-        if isinstance(outcome, Failure):
-            payload = partial(OnStepFailure, self.info, node.path, record, outcome.error)
-            await self.observe("on_step_failure", payload, ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -57,7 +58,10 @@ class Setup:
 
     def resources_view(self, values: Mapping[str, object]) -> Resources:
         """The user's Resources class with the open resources as its fields."""
-        return type(self.resources)(**values) if self.resources is not None else Resources()
+        view = copy(self.resources or Resources())
+        for name, value in values.items():
+            setattr(view, name, value)
+        return view
 
 
 class Running:
