@@ -215,13 +215,12 @@ async def test_a_part_of_an_output_is_an_input(output: Any, value: Any, path: tu
 @pytest.mark.parametrize(
     ("output", "path", "words"),
     [
-        (Tone, ("lable",), "Tone has no 'lable'; it has loud, label, score"),
+        (Tone, ("lable",), "Tone has no 'lable'; it has label, score"),
         (Tone | None, ("lable",), "Tone | None has no 'lable'"),
         (Row, ("items",), "Row has no 'items'; it has id"),
-        (Pair, (2,), "Pair has no 2; it has left, right"),
+        (Pair, ("middle",), "Pair has no 'middle'; it has left, right"),
         (tuple[int, str], (2,), r"tuple[int, str] has no 2; it has 0, 1"),
-        (Box, ("inside", 0, "size"), "Tone has no 'size'"),
-        (None, ("x",), "None has no 'x'; it has no parts"),
+        (Box, ("pair", 2), "tuple[int, str] has no 2"),
     ],
     ids=str,
 )
@@ -336,9 +335,9 @@ def test_a_resource_that_is_nearly_named_says_what_would_make_it_one() -> None:
     async def chained(db: Pool) -> str:
         return ""
 
-    assert "call 'db' 'pool'" in problems_of(other_name, resources=AppResources())[0]
-    assert "resource 'pool' is Pool" in problems_of(fetch >> other_type, resources=AppResources())[0]
-    assert "call 'db' 'pool'" in problems_of(fetch >> chained, resources=AppResources())[0]
+    assert "'pool' is Pool" in problems_of(other_name, resources=AppResources())[0]
+    assert "'pool' is Pool" in problems_of(fetch >> other_type, resources=AppResources())[0]
+    assert "'pool' is Pool" in problems_of(fetch >> chained, resources=AppResources())[0]
 
 
 def test_a_chain_needs_exactly_one_free_input() -> None:
@@ -355,8 +354,7 @@ def test_a_chain_needs_exactly_one_free_input() -> None:
     )
     for last in (none, loose):
         [problem] = problems_of(fetch >> last)
-        assert f"step {last.name!r} follows 'fetch' but has no free input; `>>` needs exactly one" in problem
-        assert "*args and **kwargs are none" in problem
+        assert f"step {last.name!r} follows 'fetch' but has no free input (*args and **kwargs are none)" in problem
     [problem] = problems_of(Pipeline(fetch >> write, count >> write))
     assert "step 'write' follows 'fetch' and 'count'; say which input is which with inputs=" in problem
 

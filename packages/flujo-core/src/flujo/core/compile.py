@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,19 +15,14 @@ from .assignable import assignable, classes_of, common, type_name, type_names
 from .bind import Binding, bind, part_type
 from .errors import PipelineError
 from .pipeline import Pipeline, PipelineLike, as_pipeline
-from .plan import RUN_INPUT, Plan, PlanNode, Source, Views
+from .plan import RUN_INPUT, Plan, PlanNode, Source
 from .reducers import check_context_model, reducers_of
 from .resources import Resources, specs_of
-from .steps import Chain, Ref, Step, ref_parts
-
-__all__ = ["compile_plan"]
+from .steps import Chain, Ref, Step, path_text, ref_parts
 
 
 def compile_plan(
-    pipeline: PipelineLike,
-    *,
-    resources: Resources | None = None,
-    context_model: type[BaseModel] | None = None,
+    pipeline: PipelineLike, *, resources: Resources | None = None, context_model: type[BaseModel] | None = None
 ) -> Plan:
     """Check a pipeline and freeze it.
 
@@ -44,14 +39,17 @@ def compile_plan(
     return _Compiler(source, resources, context_model).plan()
 
 
+Path = tuple[str | int, ...]
+
+
 @dataclass(slots=True)
 class _Draft:
-    """A step while its pipeline is compiled."""
+    """A step while its pipeline is compiled: what it follows, and the source of each of its inputs."""
 
     step: Step
     binding: Binding
-    before: list[Step]
-    sources: list[Source]
+    before: list[Step] = field(default_factory=list)
+    sources: dict[str, tuple[Step | None, Path]] = field(default_factory=dict)
 
 
 class _Compiler:
@@ -63,30 +61,29 @@ class _Compiler:
         self.problems: list[str] = []
         self.specs = specs_of(resources)
         self.resources_type = None if resources is None else type(resources)
-        self.drafts: dict[int, _Draft] = {}
-        self.broken: set[int] = set()
+        self.drafts: dict[Step, _Draft] = {}
         self.by_name: dict[str, Step] = {}
-        self.index: dict[int, int] = {}
 
     def plan(self) -> Plan:
         self._collect()
         for draft in self.drafts.values():
             self._resolve(draft)
             self._check_fields(draft.step)
-        output = self._given_output()
+        named = self.pipeline.output
+        output = None if named is None else self._source(named, "the pipeline's output")
         input_type = self._input_type()
-        order = self._order()
-        before = [sorted({self.index[s.node] for s in draft.sources} - {RUN_INPUT}) for draft in order]
-        views = Views(before, [bool(draft.step.options.writes) for draft in order])
-        self._check_writes(order, views)
+        nodes = self._nodes(self._order())
+        self._check_writes(nodes)
         if self.problems:
             raise PipelineError(f"pipeline {self.pipeline.name!r} cannot work", self.problems)
-        nodes = self._nodes(order, before, views)
-        limits = self.pipeline.limits
-        made = tuple(views.made)
-        return Plan(
-            self.pipeline.name, nodes, self._output(output, nodes), input_type, self.context_model, limits, made
-        )
+        given: Source | dict[str, Source]
+        if output is not None:
+            step, path, hint = output
+            given = Source("", next((n.index for n in nodes if n.step is step), RUN_INPUT), path, hint)
+        else:
+            given = {n.step.name: Source("", n.index, (), n.output_type) for n in nodes if not n.successors}
+            given = next(iter(given.values())) if len(given) == 1 else given
+        return Plan(self.pipeline.name, nodes, given, input_type, self.context_model, self.pipeline.limits)
 
     # --- steps and names --------------------------------------------------------------------------------------------
 
@@ -94,85 +91,60 @@ class _Compiler:
         for member in self.pipeline.members:
             steps = member.steps if isinstance(member, Chain) else (member,)
             for before, step in zip((None, *steps), steps, strict=False):
-                self._add(step)
-                if before is not None and id(step) in self.drafts and before not in self.drafts[id(step)].before:
-                    self.drafts[id(step)].before.append(before)
+                draft = self.drafts.get(step) or self._add(step)
+                if before is not None and before not in draft.before:
+                    draft.before.append(before)
         if not self.pipeline.members:
             self.problems.append("it has no steps; give at least one")
 
-    def _add(self, step: Step) -> None:
-        if id(step) in self.drafts or id(step) in self.broken:
-            return
+    def _add(self, step: Step) -> _Draft:
         if self.by_name.setdefault(step.name, step) is not step:
             self.problems.append(f"two steps are called {step.name!r}; give one another name: Step(..., name='...')")
-        try:
-            binding = bind(step, self.specs, self.resources_type, self.context_model)
-        except PipelineError as error:
-            self.problems.append(str(error))
-            self.broken.add(id(step))
-            return
-        self.drafts[id(step)] = _Draft(step, binding, [], [])
+        binding = bind(step, self.specs, self.resources_type, self.context_model)
+        self.drafts[step] = _Draft(step, binding)
+        return self.drafts[step]
 
     # --- edges ------------------------------------------------------------------------------------------------------
 
     def _resolve(self, draft: _Draft) -> None:
-        name, binding = draft.step.name, draft.binding
-        given = dict(draft.step.options.inputs or {})
-        for key in [key for key in given if key not in binding.inputs]:
-            takes = ", ".join(map(repr, binding.inputs)) or "none"
-            self.problems.append(f"step {name!r} has no input {key!r}; it takes {takes}{_hint(key, binding.inputs)}")
-            del given[key]
-        for parameter, source in given.items():
-            self._connect(draft, parameter, source)
-        missing = [p for p in binding.inputs if p not in given and p not in binding.optional]
-        if len(draft.before) > 1:
-            many = " and ".join(repr(step.name) for step in draft.before)
+        name, inputs, before = draft.step.name, draft.binding.inputs, draft.before
+        given = draft.step.options.inputs or {}
+        for key, source in given.items():
+            if key in inputs:
+                self._connect(draft, key, source)
+            else:
+                takes = ", ".join(map(repr, inputs)) or "none"
+                self.problems.append(f"step {name!r} has no input {key!r}; it takes {takes}{_hint(key, inputs)}")
+        open_ = [p for p in inputs if p not in given]
+        missing = [p for p in open_ if p not in draft.binding.optional]
+        free = missing or open_
+        if len(before) > 1:
+            many = " and ".join(repr(step.name) for step in before)
             self.problems.append(f"step {name!r} follows {many}; say which input is which with inputs=")
-        elif draft.before:
-            self._follow(draft, draft.before[0], missing, given)
-        elif len(missing) == 1 and not given:
-            self._connect(draft, missing[0], Ref(None))
-        elif not given and not missing and len(binding.inputs) == 1:
-            self._connect(draft, next(iter(binding.inputs)), Ref(None))
-        elif missing:
-            self._unfilled(draft, missing)
+        elif len(free) == 1 and (before or not given):
+            self._connect(draft, free[0], before[0] if before else Ref(None))
+        elif before or missing:
+            self._unfilled(draft, free)
 
-    def _follow(self, draft: _Draft, before: Step, missing: list[str], given: Mapping[str, object]) -> None:
-        """Give the output of `before` to the one input that is still free."""
-        free = missing or [p for p in draft.binding.inputs if p not in given]
-        if len(free) == 1:
-            self._connect(draft, free[0], Ref(before))
-            return
-        name = draft.step.name
-        if free:
-            takes = f"{len(free)} free inputs ({self._listed(draft, free)})"
-            hint = self._resource_hint(draft, free)
-            do = f"name the others with inputs=, or pass resources= if one is a resource{hint}"
-        else:
-            takes = "no free input"
-            do = "give it one parameter (*args and **kwargs are none), or take it out of the chain"
-        self.problems.append(f"step {name!r} follows {before.name!r} but has {takes}; `>>` needs exactly one; {do}")
+    def _unfilled(self, draft: _Draft, free: list[str]) -> None:
+        """Say that there is not the one input that takes what the step is given by its place."""
+        inputs = draft.binding.inputs
+        listed = ", ".join(f"{p!r} ({type_name(inputs[p])})" for p in free)
+        do = f"name a source with inputs=, or pass resources= if it is a resource{self._resource_hint(inputs, free)}"
+        if "self" in free:
+            do += "; if it is a method, use Step(object.method)"
+        why = f"gets nothing for {listed}"
+        if draft.before:
+            takes = f"{len(free)} free inputs ({listed})" if free else "no free input (*args and **kwargs are none)"
+            why = f"follows {draft.before[0].name!r} but has {takes}; `>>` needs exactly one"
+        self.problems.append(f"step {draft.step.name!r} {why}; {do if free else 'give it one parameter'}")
 
-    def _unfilled(self, draft: _Draft, missing: list[str]) -> None:
-        first = next(iter(draft.binding.inputs))
-        method = "; if it is a method, use Step(object.method)" if first in ("self", "cls") else ""
-        self.problems.append(
-            f"step {draft.step.name!r} gets nothing for {self._listed(draft, missing)}; name a source with inputs=, "
-            f"or pass resources= if it is a resource{self._resource_hint(draft, missing)}{method}"
-        )
-
-    def _listed(self, draft: _Draft, parameters: list[str]) -> str:
-        return ", ".join(f"{p!r} ({type_name(draft.binding.inputs[p])})" for p in parameters)
-
-    def _resource_hint(self, draft: _Draft, parameters: list[str]) -> str:
+    def _resource_hint(self, inputs: Mapping[str, object], parameters: Iterable[str]) -> str:
         """What a parameter that is perhaps meant as a resource would need to be one."""
         for parameter in parameters:
-            hint = draft.binding.inputs[parameter]
-            if parameter in self.specs:
-                return f"; resource {parameter!r} is {type_name(self.specs[parameter].type)}"
             for spec in self.specs.values():
-                if spec.type == hint:
-                    return f"; a resource is given by name and type: call {parameter!r} {spec.name!r}"
+                if spec.name == parameter or spec.type == inputs[parameter]:
+                    return f"; a resource is given by name and type: {spec.name!r} is {type_name(spec.type)}"
         return ""
 
     def _connect(self, draft: _Draft, parameter: str, source: object) -> None:
@@ -180,140 +152,52 @@ class _Compiler:
         found = self._source(source, where)
         if found is None:
             return
-        step, path = found
+        step, path, given = found
         wanted = draft.binding.inputs[parameter]
-        draft.sources.append(Source(parameter, RUN_INPUT if step is None else id(step), path, wanted))
-        if step is None:
-            return
-        given, problem = part_type(self.drafts[id(step)].binding.output, path)
-        if problem:
-            self.problems.append(f"{where} cannot be read from step {step.name!r}: {problem}")
-        elif not assignable(given, wanted):
-            part = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+        draft.sources[parameter] = (step, path)
+        if step is not None and not assignable(given, wanted):
             gives, takes = type_names(given, wanted)
-            hint = self._resource_hint(draft, [parameter])
+            part = f" as {path_text(path)}" if path else ""
+            hint = self._resource_hint(draft.binding.inputs, [parameter])
             self.problems.append(
-                f"step {step.name!r} gives {gives}{' as ' + part if part else ''}, but {where} takes {takes}; "
+                f"step {step.name!r} gives {gives}{part}, but {where} takes {takes}; "
                 f"change one of the two, or put a step between{hint}"
             )
 
-    def _source(self, source: object, where: str) -> tuple[Step | None, tuple[str | int, ...]] | None:
-        """The step (None: run input) and path that `source` names; a problem when there is none."""
-        path: tuple[str | int, ...] = ()
-        if isinstance(source, Ref):
-            source, path = ref_parts(source)
-            if source is None:
-                return None, path
-        if isinstance(source, str):
-            if source not in self.by_name:
-                known = _hint(source, self.by_name) or f"; there are: {', '.join(map(repr, [*self.by_name][:20]))}"
-                self.problems.append(f"{where} names an unknown step {source!r}{known}")
-                return None
-            source = self.by_name[source]
-        if not isinstance(source, Step):
-            kind = f"a {type(source).__name__}"
-            self.problems.append(f"{where} is {kind}; it must be a step, a part of one, a step's name, or run_input()")
-        elif id(source) in self.drafts:
-            return source, path
-        elif id(source) not in self.broken:
-            self.problems.append(f"{where} names step {source.name!r}, which is not in the pipeline; add it")
+    def _source(self, source: object, where: str) -> tuple[Step | None, Path, object] | None:
+        """The step (None: run input), path and type that `source` names; a problem when there is none."""
+        step, path = ref_parts(source) if isinstance(source, Ref) else (source, ())
+        if step is None and isinstance(source, Ref):
+            return None, path, Any
+        if isinstance(step, str):
+            step = self.by_name.get(step, step)
+        if isinstance(step, str):
+            known = _hint(step, self.by_name) or f"; there are: {', '.join(map(repr, [*self.by_name][:20]))}"
+            problem = f"names an unknown step {step!r}{known}"
+        elif not isinstance(step, Step):
+            problem = f"is a {type(step).__name__}; it must be a step, a part of one, a step's name, or run_input()"
+        elif step not in self.drafts:
+            problem = f"names step {step.name!r}, which is not in the pipeline; add it"
+        else:
+            hint, problem = part_type(self.drafts[step].binding.output, path)
+            if not problem:
+                return step, path, hint
+            problem = f"cannot be read from step {step.name!r}: {problem}"
+        self.problems.append(f"{where} {problem}")
         return None
-
-    # --- order ------------------------------------------------------------------------------------------------------
-
-    def _order(self) -> list[_Draft]:
-        """Drafts in declared order, each after what it depends on; none where some depend on each other."""
-        place = {key: number for number, key in enumerate(self.drafts)}
-        keys = list(self.drafts)
-        waiting = {key: {s.node for s in draft.sources} - {RUN_INPUT} for key, draft in self.drafts.items()}
-        after: defaultdict[int, list[int]] = defaultdict(list)
-        for key, sources in waiting.items():
-            for source in sources:
-                after[source].append(key)
-        ready = [place[key] for key, sources in waiting.items() if not sources]
-        order: list[_Draft] = []
-        while ready:
-            key = keys[heapq.heappop(ready)]
-            self.index[key] = len(order)
-            order.append(self.drafts[key])
-            for following in after[key]:
-                waiting[following].discard(key)
-                if not waiting[following]:
-                    heapq.heappush(ready, place[following])
-        left = {key: draft for key, draft in self.drafts.items() if waiting[key]}
-        if left:
-            self.problems.append(
-                f"steps depend on each other in a circle: {self._circle(left)}; take one of these edges away"
-            )
-            return []
-        self.index[RUN_INPUT] = RUN_INPUT
-        return order
-
-    def _circle(self, left: Mapping[int, _Draft]) -> str:
-        key, path = next(iter(left)), dict[int, None]()
-        while key not in path:
-            path[key] = None
-            key = next(s.node for s in left[key].sources if s.node in left)
-        walked = list(path)
-        circle = [left[k].step.name for k in (*walked[walked.index(key) :], key)]
-        return " -> ".join(repr(name) for name in reversed(circle))
-
-    # --- the plan ---------------------------------------------------------------------------------------------------
-
-    def _nodes(self, order: list[_Draft], before: list[list[int]], views: Views) -> tuple[PlanNode, ...]:
-        after: list[list[int]] = [[] for _ in order]
-        for place, direct in enumerate(before):
-            for one in direct:
-                after[one].append(place)
-        return tuple(
-            PlanNode(
-                index=place,
-                step=draft.step,
-                sources=tuple(Source(s.parameter, self.index[s.node], s.path, s.type) for s in draft.sources),
-                predecessors=tuple(before[place]),
-                successors=tuple(after[place]),
-                view=views.of[place],
-                ctx_parameter=draft.binding.ctx_parameter,
-                context_parameter=draft.binding.context_parameter,
-                all_resources_parameter=draft.binding.all_resources_parameter,
-                resources=draft.binding.resources,
-                output_type=draft.binding.output,
-                output_classes=classes_of(draft.binding.output),
-            )
-            for place, draft in enumerate(order)
-        )
-
-    def _given_output(self) -> tuple[Step | None, tuple[str | int, ...]] | None:
-        """What the pipeline says it gives; None when it says nothing."""
-        if self.pipeline.output is None:
-            return None
-        found = self._source(self.pipeline.output, "the pipeline's output")
-        if found is not None and found[0] is not None:
-            _, problem = part_type(self.drafts[id(found[0])].binding.output, found[1])
-            if problem:
-                self.problems.append(f"the pipeline's output cannot be read from step {found[0].name!r}: {problem}")
-        return found
-
-    def _output(
-        self, given: tuple[Step | None, tuple[str | int, ...]] | None, nodes: tuple[PlanNode, ...]
-    ) -> Source | dict[str, Source]:
-        if given is not None:
-            step, path = given
-            return Source("", RUN_INPUT if step is None else self.index[id(step)], path, Any)
-        sinks = {n.step.name: Source("", n.index, (), n.output_type) for n in nodes if not n.successors}
-        return next(iter(sinks.values())) if len(sinks) == 1 else sinks
 
     def _input_type(self) -> object:
         """The type of the values that fit as run input for every step that takes it."""
         wanted: object = Any
         taken_by = ""
         for draft in self.drafts.values():
-            for source in draft.sources:
-                if source.node != RUN_INPUT or source.path or source.type is Any:
+            for parameter, source in draft.sources.items():
+                hint = draft.binding.inputs[parameter]
+                if source != (None, ()) or hint is Any:
                     continue
-                both = source.type if wanted is Any else common(wanted, source.type)
+                both = hint if wanted is Any else common(wanted, hint)
                 if both is None:
-                    one, other = type_names(wanted, source.type)
+                    one, other = type_names(wanted, hint)
                     self.problems.append(
                         f"steps {taken_by!r} and {draft.step.name!r} take the run input as {one} and as {other}; "
                         f"no value is both; let one take a part of it: run_input().name"
@@ -322,32 +206,85 @@ class _Compiler:
                     wanted, taken_by = both, draft.step.name
         return wanted
 
+    # --- order ------------------------------------------------------------------------------------------------------
+
+    def _order(self) -> list[_Draft]:
+        """Drafts in declared order, each after what it depends on; none where some depend on each other."""
+        drafts = list(self.drafts.values())
+        place = {draft.step: number for number, draft in enumerate(drafts)}
+        sorter: TopologicalSorter[int] = TopologicalSorter()
+        for number, draft in enumerate(drafts):
+            sorter.add(number, *(place[step] for step, _ in draft.sources.values() if step is not None))
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            circle = " -> ".join(repr(drafts[number].step.name) for number in error.args[1])
+            self.problems.append(f"steps depend on each other in a circle: {circle}; take one of these edges away")
+            return []
+        ready: list[int] = []
+        order: list[_Draft] = []
+        while sorter.is_active():
+            for number in sorter.get_ready():
+                heapq.heappush(ready, number)
+            number = heapq.heappop(ready)
+            order.append(drafts[number])
+            sorter.done(number)
+        return order
+
+    def _nodes(self, order: list[_Draft]) -> tuple[PlanNode, ...]:
+        index: dict[Step | None, int] = {draft.step: place for place, draft in enumerate(order)}
+        index[None] = RUN_INPUT
+        before = [sorted({index[step] for step, _ in draft.sources.values()} - {RUN_INPUT}) for draft in order]
+        after: list[list[int]] = [[] for _ in order]
+        writers: list[int] = []
+        for place, direct in enumerate(before):
+            seen = 0
+            for one in direct:
+                after[one].append(place)
+                seen |= writers[one] | (bool(order[one].step.options.writes) << one)
+            writers.append(seen)
+        return tuple(
+            PlanNode(
+                index=place,
+                step=draft.step,
+                binding=draft.binding,
+                sources=tuple(
+                    Source(p, index[s], path, draft.binding.inputs[p]) for p, (s, path) in draft.sources.items()
+                ),
+                predecessors=tuple(before[place]),
+                successors=tuple(after[place]),
+                writers=writers[place],
+                output_classes=classes_of(draft.binding.output),
+            )
+            for place, draft in enumerate(order)
+        )
+
     # --- context ----------------------------------------------------------------------------------------------------
 
     def _check_fields(self, step: Step) -> None:
-        fields = {} if self.context_model is None else self.context_model.model_fields
-        for field in dict.fromkeys((*step.options.writes, *step.options.reads)):
-            if field not in fields:
-                model = self.context_model
-                have = "there is no context model; pass context_model="
+        model = self.context_model
+        fields = {} if model is None else model.model_fields
+        have = "there is no context model; pass context_model="
+        for name in dict.fromkeys((*step.options.writes, *step.options.reads)):
+            if name not in fields:
                 if model is not None:
-                    have = f"{model.__name__} has {', '.join(fields) or 'no fields'}{_hint(field, fields)}"
-                self.problems.append(f"step {step.name!r} declares context field {field!r}; {have}")
+                    have = f"{model.__name__} has {', '.join(fields) or 'no fields'}{_hint(name, fields)}"
+                self.problems.append(f"step {step.name!r} declares context field {name!r}; {have}")
 
-    def _check_writes(self, order: list[_Draft], views: Views) -> None:
+    def _check_writes(self, nodes: tuple[PlanNode, ...]) -> None:
         """Refuse two steps that may write one field at the same time, unless the field has a reducer."""
         reduced = reducers_of(self.context_model)
-        last: dict[str, int] = {}
-        for place, draft in enumerate(order):
-            for field in draft.step.options.writes:
+        last: dict[str, PlanNode] = {}
+        for node in nodes:
+            for name in node.step.options.writes:
                 # in this order each writer of a field must come after the one before, and so after all of them
-                if field in last and field not in reduced and not views.sees(place, last[field]):
+                if name in last and name not in reduced and not node.writers >> last[name].index & 1:
                     self.problems.append(
-                        f"steps {order[last[field]].step.name!r} and {draft.step.name!r} may run at the same time and "
-                        f"both write {field!r}; let one follow the other, or give the field a reducer: "
+                        f"steps {last[name].step.name!r} and {node.step.name!r} may run at the same time and "
+                        f"both write {name!r}; let one follow the other, or give the field a reducer: "
                         f"Annotated[..., operator.add]"
                     )
-                last[field] = place
+                last[name] = node
 
 
 def _hint(name: str, known: Mapping[str, object]) -> str:

@@ -13,10 +13,8 @@ from pydantic import BaseModel
 
 from .journal import Entry
 from .outcome import Success
-from .plan import FIRST_VIEW, RUN_INPUT, Plan, PlanNode, Source, View
+from .plan import RUN_INPUT, Plan, PlanNode, Source
 from .reducers import apply_changes
-
-__all__ = ["RunState", "advance", "context_at", "final_context", "fold", "inputs_of", "read", "result_of", "start"]
 
 
 @dataclass(slots=True)
@@ -30,8 +28,7 @@ class RunState:
         outputs: Output of each node that did.
         changes: Context changes of each node that made some.
         succeeded: How many nodes ended well.
-        views: The plan's views of the context.
-        seen: Contexts that were asked for, by view: to be found again, not part of what a run is.
+        seen: Contexts that were asked for, by the writers they hold: to be found again, not part of what a run is.
     """
 
     run_input: object
@@ -40,7 +37,6 @@ class RunState:
     outputs: list[object]
     changes: dict[int, Mapping[str, object]]
     succeeded: int = 0
-    views: tuple[View, ...] = ()
     seen: dict[int, BaseModel] = field(default_factory=dict, compare=False)
 
     def finished(self, plan: Plan) -> bool:
@@ -51,7 +47,7 @@ class RunState:
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> tuple[RunState, list[int]]:
     """The state before the first step, and the nodes that are due."""
     waiting = [len(node.predecessors) for node in plan.nodes]
-    state = RunState(run_input, context, waiting, [None] * len(waiting), {}, views=plan.views)
+    state = RunState(run_input, context, waiting, [None] * len(waiting), {})
     return state, [index for index, count in enumerate(waiting) if count == 0]
 
 
@@ -102,18 +98,18 @@ _REMEMBERED = 1024
 
 def context_at(state: RunState, node: PlanNode) -> BaseModel | None:
     """The context as all steps before `node` left it, changes applied in plan order."""
-    context = state.context
-    if context is None or node.view == FIRST_VIEW:
+    context, writers, ahead = state.context, node.writers, []
+    if context is None or not writers:
         return context
-    view, ahead = node.view, []
-    while view != FIRST_VIEW and view not in state.seen:
-        ahead.append(view)
-        view = state.views[view].base
-    context = state.seen.get(view, context)
-    for view in reversed(ahead):
-        changes = state.changes.get(state.views[view].writer)
+    while writers and writers not in state.seen:
+        ahead.append(writers.bit_length() - 1)
+        writers ^= 1 << ahead[-1]
+    context = state.seen.get(writers, context)
+    for writer in reversed(ahead):
+        writers |= 1 << writer
+        changes = state.changes.get(writer)
         context = apply_changes(context, changes) if changes else context
-        state.seen[view] = context
+        state.seen[writers] = context
         if len(state.seen) > _REMEMBERED:
             del state.seen[next(iter(state.seen))]
     return context

@@ -94,12 +94,17 @@ class Ref:
     def __repr__(self) -> str:
         source = self._source
         start = "run_input()" if source is None else source if isinstance(source, str) else f"{source.name}.output"
-        return start + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self._path)
+        return start + path_text(self._path)
 
 
 def ref_parts(ref: Ref) -> tuple[Step | str | None, tuple[str | int, ...]]:
     """The source (None is the run input) and the path of a Ref; a function, since any attribute is a path."""
     return ref._source, ref._path
+
+
+def path_text(path: tuple[str | int, ...]) -> str:
+    """A path as it is written: `.items[0].label`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
 def run_input() -> Ref:
