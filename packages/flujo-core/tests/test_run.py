@@ -14,6 +14,8 @@ from flujo.core import (
     InputError,
     OnRetry,
     Pipeline,
+    Resource,
+    Resources,
     RetryPolicy,
     RunAborted,
     RunContext,
@@ -397,3 +399,56 @@ def test_thousands_of_steps_run_without_recursion() -> None:
     for n in range(2, 3000):
         chain = chain >> Step(plus, name=f"s{n}")
     assert Flujo(chain).run(0).output == 3000
+
+
+async def test_a_plain_function_that_makes_a_coroutine_is_awaited() -> None:
+    async def fetch(value: int) -> int:
+        return value + 1
+
+    for inline in (False, True):
+        lazy = Step(lambda value: fetch(value), name="lazy", inline=inline)
+        assert (await Flujo(lazy).run_async(1)).output == 2
+
+
+class Pool:
+    """A resource that works in the background, as clients of message brokers do."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> Pool:
+        await self._group.__aenter__()
+        self._group.start_soon(self._beat)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(None, None, None)
+
+    async def _beat(self) -> None:
+        while True:
+            self.beats += 1
+            await anyio.sleep(0.001)
+
+
+class Own(Resources):
+    """Resources with a constructor of their own."""
+
+    pool: Pool = Resource(Pool, scope="step")
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self._label = label
+
+
+async def test_a_resource_with_a_task_group_of_its_own_lives_for_one_attempt() -> None:
+    async def use(value: int, pool: Pool, everything: Own) -> tuple[int, str, bool]:
+        await anyio.sleep(0.01)
+        return pool.beats, everything._label, everything.pool is pool
+
+    result = await Flujo(Step(use), resources=Own("mine")).run_async(1)
+    assert result.status == "completed", result.error
+    beats, label, same = result.unwrap()  # type: ignore[misc]
+    assert beats > 0
+    assert (label, same) == ("mine", True)

@@ -78,7 +78,7 @@ async def _in_thread(request: StepExecutionRequest) -> object:
     except LookupError:
         limiter = anyio.CapacityLimiter(THREADS)
         _limiter.set(limiter)
-    value = await anyio.to_thread.run_sync(thread.work, abandon_on_cancel=True, limiter=limiter)
+    (value,) = await anyio.to_thread.run_sync(thread.work, abandon_on_cancel=True, limiter=limiter)
     request.thread = None
     return value
 
@@ -93,10 +93,10 @@ class _StepThread:
         self._returned = False
         self._close: Callable[[], Coroutine[Any, Any, None]] | None = None
 
-    def work(self) -> object:
-        """Body of the thread."""
+    def work(self) -> tuple[object]:
+        """Body of the thread; the value is wrapped since trio refuses a thread that returns a coroutine."""
         try:
-            return self._function()
+            return (self._function(),)
         finally:
             with self._lock:
                 self._returned = True
