@@ -37,9 +37,7 @@ class Report(BaseModel, frozen=True):
     complete: bool
 
 
-_DOSE = re.compile(
-    r"\b[A-Za-z][A-Za-z-]{3,}\s+(?:\d+(?:[.,]\d+)?)\s?(?:mg|mcg|[\u00b5\u03bc]g|g|ml|mL|units?|IU|%)\b"
-)
+_DOSE = re.compile(r"\b[A-Za-z][A-Za-z-]{3,}\s+(?:\d+(?:[.,]\d+)?)\s?(?:mg|mcg|[\u00b5\u03bc]g|g|ml|mL|units?|IU|%)\b")
 _MEASURED = re.compile(
     r"(?i)\b(?:BP|HR|RR|SpO2|temp|weight|height|BMI|Na|K|Hb|creatinine|eGFR|INR|HbA1c|LVEF|EF|GCS|glucose|troponin|CRP|"
     r"WBC|PSA|TSH)\b[^\n;,.]{0,24}?\d[\d./]*\s?(?:%|/min|mmHg|mg/dL|mmol/L|kg|cm|ng/L|mL/min)?"

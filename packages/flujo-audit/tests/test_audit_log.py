@@ -12,14 +12,7 @@ import anyio
 import pytest
 import trio
 
-from flujo.audit import (
-    AuditError,
-    AuditLog,
-    AuditLogClosed,
-    AuditLogDamaged,
-    AuditRecordError,
-    AuditWriteError,
-)
+from flujo.audit import AuditError, AuditLog, AuditLogClosed, AuditLogDamaged, AuditRecordError, AuditWriteError
 
 pytestmark = pytest.mark.anyio
 

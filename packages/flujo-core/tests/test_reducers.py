@@ -23,7 +23,7 @@ from flujo.core import (
     compile_plan,
     step,
 )
-from flujo.core.reducers import apply_changes, invalid_changes, reducers_of
+from flujo.core.reducers import apply_changes, fitted_changes, reducers_of
 
 pytestmark = pytest.mark.anyio
 
@@ -90,19 +90,27 @@ def test_changes_replace_or_fold_and_leave_the_old_context_alone() -> None:
         ({"best": -1}, "context field 'best' does not fit"),
         ({"log": "text"}, "context field 'log' does not fit"),
         ({"thing": 3}, "context field 'thing' does not fit"),
-        ({"odd": 4711}, "context field 'odd' does not fit: its check failed with RuntimeError"),
+        ({"odd": 4711}, "context field 'odd' does not fit: the check of int failed with RuntimeError"),
     ],
     ids=str,
 )
 def test_changes_are_checked_field_by_field(changes: dict[str, object], words: str | None) -> None:
     writes = ("note", "size", "best", "log", "thing", "odd")
-    problem = invalid_changes(Notes, writes, changes)
+    _, problem = fitted_changes(Notes, writes, changes)
     assert (problem is None) if words is None else (problem is not None and words in problem)
     assert "4711" not in str(problem)
 
 
+def test_a_change_is_made_what_its_field_holds() -> None:
+    class Outer(BaseModel, frozen=True):
+        notes: Notes = Notes()
+
+    changes, problem = fitted_changes(Outer, ("notes",), {"notes": {"note": "x"}})
+    assert (changes, problem) == ({"notes": Notes(note="x")}, None)
+
+
 def test_an_update_without_a_context_model_says_so() -> None:
-    assert invalid_changes(None, (), {"note": "x"}) == "it returned an Update, but there is no context model"
+    assert fitted_changes(None, (), {"note": "x"})[1] == "it returned an Update, but there is no context model"
 
 
 @pytest.mark.parametrize(

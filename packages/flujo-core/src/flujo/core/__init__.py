@@ -45,7 +45,7 @@ _NAMES_OF_MODULE = {
     "payloads": (
         "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
         "OnGovernorBreach OnGuardDenied OnModelCall OnRetry OnRunEnd OnRunStart OnStepFailure OnToolCall "
-        "OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult TransformModelRequest "
+        "OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
         "TransformModelResponse TransformStepInput TransformStepOutput"
     ),
     "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
