@@ -23,7 +23,8 @@ from flujo.core import (
     compile_plan,
     step,
 )
-from flujo.core.reducers import apply_changes, fitted_changes, reducers_of
+from flujo.core.check import fitted_changes
+from flujo.core.reducers import apply_changes, reducers_of
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import anyio
 
 from . import telemetry
 from .assignable import type_name
-from .check import fitted
+from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
 from .foreign import attempt
@@ -17,7 +17,6 @@ from .outcome import Aborted, Failure, Outcome, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, PlanNode
 from .protocols import StepExecutionRequest, StepOutcome
-from .reducers import invalid_changes
 from .resources import ResourceScope
 from .running import Act, Running
 from .schedule import context_at, inputs_of
@@ -176,7 +175,7 @@ class Attempt:
             if problem is not None:
                 return "OutputMismatch", problem
         if done.changes:
-            problem = invalid_changes(run.setup.plan.context_model, node.step.options.writes, done.changes)
+            done.changes, problem = fitted_changes(run.setup.plan.context_model, node.step.options.writes, done.changes)
             if problem is not None:
                 return "UpdateMismatch", problem
         return None

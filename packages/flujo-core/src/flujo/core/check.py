@@ -1,12 +1,12 @@
-"""Deep checks of values where they enter: run input, decisions, transforms, outputs of steps that ask for it."""
+"""Deep checks of values where they enter: run input, transforms, context changes, outputs of steps that ask for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import SchemaError
 
@@ -57,6 +57,26 @@ def fitted(hint: object) -> Callable[[object], tuple[object, str | None]]:
         return value, f"the check of {type_name(hint)} failed with {type(error).__name__}"  # a validator of the user's
 
     return fit
+
+
+def fitted_changes(
+    model: type[BaseModel] | None, writes: tuple[str, ...], changes: Mapping[str, object]
+) -> tuple[Mapping[str, object], str | None]:
+    """The changes a step returned as they are to be applied, and what is wrong with them or None."""
+    if model is None:
+        return changes, "it returned an Update, but there is no context model"
+    made: dict[str, object] = {}
+    for name, value in changes.items():
+        if name not in writes:
+            declared = ", ".join(map(repr, writes)) or "none"
+            return changes, f"it wrote context field {name!r} without declaring it; writes= names {declared}"
+        field = model.model_fields[name]
+        made[name], problem = fitted(
+            Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        )(value)
+        if problem is not None:
+            return changes, f"context field {name!r} does not fit: {problem}"
+    return made, None
 
 
 def _reason(error: ValidationError) -> str:
