@@ -1,17 +1,14 @@
-"""What a user's function, method, partial or callable object takes and gives, and how it is called by keywords."""
+"""What a user's function, method, partial or callable object takes and gives, by its annotations."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-import types
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast, get_type_hints
+from typing import get_type_hints
 
 from .errors import PipelineError
-
-__all__ = ["bound_names", "by_keyword", "function_of", "hints_of", "local_hints", "local_names", "name_of"]
 
 
 def function_of(target: object) -> Callable[..., object]:
@@ -22,16 +19,13 @@ def function_of(target: object) -> Callable[..., object]:
     """
     if isinstance(target, staticmethod):
         target = target.__func__
-    if isinstance(target, partial):
-        return partial(function_of(target.func), *target.args, **target.keywords)
-    if inspect.isroutine(target) and not isinstance(target, classmethod):
+    if callable(target) and (inspect.isroutine(target) or isinstance(target, partial)):
         return target
     run = getattr(target, "run", None)
     if not inspect.isclass(target) and inspect.iscoroutinefunction(run):
         return run
     if callable(target) and not inspect.isclass(target):
-        call = cast("Callable[..., object]", type(target).__call__)
-        return cast("Callable[..., object]", types.MethodType(call, target))
+        return target.__call__
     what = f"{getattr(target, '__name__', None) or type(target).__name__!r} cannot be a step"
     do = "make an object of the class first" if inspect.isclass(target) else "wrap what it does in a function"
     raise PipelineError(what, [f"a step is a function or an object with an `async def run`; {do}"])
@@ -48,29 +42,6 @@ def name_of(target: object) -> str:
     if name == "<lambda>":
         raise PipelineError("a lambda cannot name itself", ["give it a name: Step(..., name='...')"])
     return name
-
-
-def bound_names(function: Callable[..., object]) -> frozenset[str]:
-    """Parameters that a partial has filled by keyword."""
-    return frozenset(function.keywords) if isinstance(function, partial) else frozenset()
-
-
-def by_keyword(function: Callable[..., object]) -> Callable[..., object]:
-    """`function` as it may be called with keywords only, however its parameters were declared."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return function  # a builtin that does not tell; compiling it says so
-    leading = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
-    if not leading:
-        return function
-
-    def call(**arguments: object) -> object:
-        end = max((place for place, p in enumerate(leading) if p.name in arguments), default=-1) + 1
-        positional = [arguments.pop(p.name, p.default) for p in leading[:end]]
-        return function(*positional, **arguments)
-
-    return call
 
 
 # --- annotations ------------------------------------------------------------------------------------------------------

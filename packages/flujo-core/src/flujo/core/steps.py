@@ -7,16 +7,15 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, overload
+from functools import partial
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, overload
 
-from .callables import bound_names, by_keyword, function_of, hints_of, local_hints, name_of
+from .callables import function_of, hints_of, local_hints, name_of
 from .context import Update
 from .errors import NotSent, PipelineError
 from .protocols import Agent
 from .retry import RetryPolicy
 from .usage import UsageLimits
-
-__all__ = ["Chain", "Effect", "Ref", "Signature", "Step", "StepOptions", "run_input", "step"]
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What may happen to a step that a crash interrupted: run again; run again with the same key; never by itself."""
@@ -131,15 +130,14 @@ class Step:
         for key in ("reads", "writes"):
             options[key] = _names(options.get(key, ()))
         self.target: object = target
-        self._callable = function_of(target)
+        self.function: Callable[..., object] = function_of(target)
         self.name: str = name_of(target) if name is None else name
         self.options: StepOptions = StepOptions(**options)
-        self.is_async: bool = inspect.iscoroutinefunction(self._callable)
-        problems = _problems(self.name, self.options, self._callable)
+        self.is_async: bool = inspect.iscoroutinefunction(self.function)
+        problems = _problems(self.name, self.options, self.function)
         if problems:
             raise PipelineError(f"step {self.name!r} cannot be used", problems)
-        self.function: Callable[..., object] = by_keyword(self._callable)
-        self._hints = local_hints(self._callable)
+        self._hints = local_hints(self.function)
 
     @property
     def output(self) -> Ref:
@@ -153,8 +151,8 @@ class Step:
             PipelineError: An annotation names something that does not exist.
         """
         try:
-            hints = hints_of(self._callable) if self._hints is None else self._hints
-            parameters = inspect.signature(self._callable).parameters
+            hints = hints_of(self.function) if self._hints is None else self._hints
+            parameters = inspect.signature(self.function).parameters
         except NameError as error:
             why = f"its annotations name {error.name or str(error)!r}, which is not there when the pipeline is compiled"
             do = "import it at run time (not only under TYPE_CHECKING), or define it before the step"
@@ -162,7 +160,11 @@ class Step:
         except (TypeError, ValueError) as error:
             why = f"{error}; wrap it in a function with annotations"
             raise PipelineError(f"step {self.name!r} cannot be read", [why]) from error
-        bound = bound_names(self._callable)
+        first = next(iter(parameters.values()), None)
+        if first is not None and first.kind is inspect.Parameter.POSITIONAL_ONLY:
+            why = f"parameter {first.name!r} is positional-only, and inputs are given by name"
+            raise PipelineError(f"step {self.name!r} cannot be called", [f"{why}; wrap it in a function without `/`"])
+        bound = self.function.keywords if isinstance(self.function, partial) else ()
         named = {name: p for name, p in parameters.items() if p.kind not in _VARIADIC and name not in bound}
         return Signature(
             {name: hints.get(name, Any) for name in named},
@@ -172,7 +174,7 @@ class Step:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, outside any run: handy in unit tests."""
-        return self._callable(*args, **kwargs)
+        return self.function(*args, **kwargs)
 
     def __rshift__(self, other: Step | Chain | Agent) -> Chain:
         return _joined(self, other)
@@ -220,22 +222,16 @@ class Chain:
 
 
 def _joined(left: object, right: object) -> Chain:
-    sides = [_joinable(side) for side in (left, right)]
-    if None in sides:
-        return cast("Chain", NotImplemented)
-    return Chain(*cast("list[Step | Chain]", sides))
-
-
-def _joinable(side: object) -> Step | Chain | None:
-    """A step or chain as it is, an agent as a step; None for what has a `>>` of its own."""
-    if isinstance(side, (Step, Chain)):
-        return side
-    if not inspect.isclass(side) and inspect.iscoroutinefunction(getattr(side, "run", None)):
-        return Step(side)
-    if hasattr(type(side), "__rrshift__"):
-        return None
-    what = f"{getattr(side, '__name__', type(side).__name__)!r} cannot be joined with >>"
-    raise PipelineError(what, ["it is no step; wrap a function: Step(function), or mark it with @step"])
+    sides: list[Step | Chain] = []
+    for side in (left, right):
+        if isinstance(side, (Step, Chain)):
+            sides.append(side)
+        elif not inspect.isclass(side) and inspect.iscoroutinefunction(getattr(side, "run", None)):
+            sides.append(Step(side))
+        else:
+            what = f"{getattr(side, '__name__', type(side).__name__)!r} cannot be joined with >>"
+            raise PipelineError(what, ["it is no step; wrap a function: Step(function), or mark it with @step"])
+    return Chain(*sides)
 
 
 @overload
@@ -277,36 +273,30 @@ def _check_names(options: Mapping[str, object]) -> None:
             raise PipelineError(f"step option {key!r} is unknown", [hint])
 
 
-def _names(given: object) -> object:
+def _names(given: object) -> tuple[object, ...]:
     """Context fields as a tuple; one alone may be given as a text."""
-    if isinstance(given, str):
-        return (given,)
-    return tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else given
+    return tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else (given,)
 
 
 def _problems(name: object, options: StepOptions, function: Callable[..., object]) -> list[str]:
     """Everything that is wrong with the name and the options of a step."""
-    retry, timeout, inputs = options.retry, options.timeout_s, options.inputs
+    retry, timeout, fields = options.retry, options.timeout_s, (*options.reads, *options.writes)
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    is_async = inspect.iscoroutinefunction(function)
+    blocks = options.inline and not inspect.iscoroutinefunction(function)
     generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
     unsafe = options.effect == "at_most_once" and isinstance(retry, RetryPolicy) and _repeats(retry)
     rules = (
         (generator, "it is a generator; a step returns one value"),
         (not _is_name(name), "a name is printable text, not empty, and has no '/'; give another: name='...'"),
-        (inputs is not None and not isinstance(inputs, Mapping), "inputs= is a dict: {'parameter': source}"),
-        (retry is not None and not isinstance(retry, RetryPolicy), "retry= is a RetryPolicy(max_attempts=...)"),
-        (timeout is not None and not (number and timeout > 0), f"timeout_s={timeout!r} must be seconds above 0"),
-        (not _is_names(options.reads), f"reads={options.reads!r} must be names of context fields"),
-        (not _is_names(options.writes), f"writes={options.writes!r} must be names of context fields"),
+        (not isinstance(options.inputs, (Mapping, type(None))), "inputs= is a dict: {'parameter': source}"),
+        (not isinstance(retry, (RetryPolicy, type(None))), "retry= is a RetryPolicy(max_attempts=...)"),
         (not isinstance(options.limits, (UsageLimits, type(None))), "limits= is a UsageLimits(...)"),
+        (timeout is not None and not (number and timeout > 0), f"timeout_s={timeout!r} must be seconds above 0"),
+        (not all(isinstance(field, str) for field in fields), "reads= and writes= are names of context fields"),
         (options.effect not in get_args(Effect), f"effect={options.effect!r} must be one of {get_args(Effect)}"),
         (not isinstance(options.version, int), f"version={options.version!r} must be a whole number"),
         (unsafe, "it is at_most_once and would be tried again; limit the retry: retry_on=(NotSent,)"),
-        (
-            options.inline and not is_async and timeout is not None,
-            "inline=True blocks the event loop, so timeout_s cannot end it; leave one of them out",
-        ),
+        (blocks and timeout is not None, "inline=True blocks the event loop, so timeout_s cannot end it; drop one"),
     )
     return [problem for wrong, problem in rules if wrong]
 
@@ -315,23 +305,17 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str) and name.isprintable() and bool(name.strip()) and "/" not in name
 
 
-def _is_names(names: object) -> bool:
-    return isinstance(names, tuple) and all(isinstance(name, str) for name in names)
-
-
 def _repeats(retry: RetryPolicy) -> bool:
     return retry.max_attempts > 1 and not all(issubclass(error, NotSent) for error in retry.retry_on)
 
 
 def _unwrap_update(hint: object) -> object:
     """The output type of a step that may return `Update[T]`, alone or in a union."""
-    if hint is Update:
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if inner is Update:
         return Any
-    if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) is Update:
-        hint = get_args(hint)[0]
-    if get_origin(hint) is Update:
-        return get_args(hint)[0]
+    if get_origin(inner) is Update:
+        return get_args(inner)[0]
     if get_origin(hint) in (Union, types.UnionType):
-        parts = tuple(_unwrap_update(part) for part in get_args(hint))
-        return Any if Any in parts else Union[parts]  # noqa: UP007 - built at run time
+        return Union[tuple(_unwrap_update(part) for part in get_args(hint))]  # noqa: UP007 - built at run time
     return hint
