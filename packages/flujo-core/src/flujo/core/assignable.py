@@ -7,9 +7,9 @@ import types
 from collections import abc
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
-__all__ = ["assignable", "classes_of", "common", "is_typed_dict", "members", "plain", "type_name", "type_names"]
+from .foreign import attempt
 
 Seen = tuple[tuple[object, object], ...]
 """Pairs of types that are being compared already."""
@@ -79,21 +79,16 @@ def _fits(given: object, wanted: object, seen: Seen) -> bool:
 
 
 def _classes(given: object, wanted: object, seen: Seen) -> bool:
-    given_class, wanted_class = get_origin(given) or given, get_origin(wanted) or wanted
-    if not (inspect.isclass(given_class) and inspect.isclass(wanted_class)):
+    one, other = get_origin(given) or given, get_origin(wanted) or wanted
+    if not (inspect.isclass(one) and inspect.isclass(other)):
         return True
-    if wanted_class is float and issubclass(given_class, int):
+    if other is float and issubclass(one, int):
         return True
-    if is_typed_dict(wanted_class):
-        return issubclass(given_class, Mapping) and _typed_dicts(given_class, wanted_class, seen)
-    if not _subclass(given_class, wanted_class):
+    if is_typed_dict(other):  # typed dicts are compared by their keys alone, and a dict may have any
+        return issubclass(one, Mapping) and (not is_typed_dict(one) or _required(other) <= _required(one))
+    if attempt(issubclass, one, other)[0] is False:  # a protocol that only instances can be asked about raises
         return False
-    given_args, wanted_args = get_args(given), get_args(wanted)
-    if not given_args or not wanted_args:
-        return True
-    if given_class is tuple:
-        return _tuple(given_args, wanted_class, wanted_args, seen)
-    return _arguments(given_class, given_args, wanted_class, wanted_args, seen)
+    return _arguments(one, get_args(given), other, get_args(wanted), seen)
 
 
 def is_typed_dict(hint: object) -> bool:
@@ -101,50 +96,25 @@ def is_typed_dict(hint: object) -> bool:
     return inspect.isclass(hint) and issubclass(hint, dict) and hasattr(hint, "__total__")
 
 
-def _typed_dicts(given: type, wanted: type, seen: Seen) -> bool:
-    if not is_typed_dict(given):
-        return True
-    try:
-        has, needs = get_type_hints(given), get_type_hints(wanted)
-    except NameError:  # annotated with what is local elsewhere: not to be decided from here
-        return True
-    required: frozenset[str] = getattr(wanted, "__required_keys__", frozenset(needs))
-    return all(_fits(has[key], needs[key], seen) if key in has else key not in required for key in needs)
-
-
-def _subclass(given: type, wanted: type) -> bool:
-    try:
-        return issubclass(given, wanted)
-    except TypeError:  # a protocol that answers only for instances, or not at all
-        return True
-
-
-def _tuple(given: tuple[object, ...], wanted_class: type, wanted: tuple[object, ...], seen: Seen) -> bool:
-    if wanted_class is not tuple or Ellipsis in wanted:
-        return all(_fits(part, wanted[0], seen) for part in given if part is not Ellipsis)
-    if Ellipsis in given or len(given) != len(wanted):
-        return False
-    return all(_fits(one, other, seen) for one, other in zip(given, wanted, strict=True))
+def _required(typed_dict: type) -> frozenset[str]:
+    return frozenset(typed_dict.__required_keys__)  # type: ignore[attr-defined]
 
 
 def _is_container(cls: type) -> bool:
     """Whether it is one of Python's own, whose first argument is what iterating gives."""
-    own = cls.__module__ in ("builtins", "collections", "collections.abc") and cls is not abc.ItemsView
+    own = cls.__module__ in ("builtins", "collections", "collections.abc")
     return own and issubclass(cls, (abc.Iterable, abc.AsyncIterable, abc.Container))
 
 
-def _arguments(
-    given_class: type, given: tuple[object, ...], wanted_class: type, wanted: tuple[object, ...], seen: Seen
-) -> bool:
-    if _is_container(given_class) and _is_container(wanted_class):
-        if len(wanted) == 1 or len(given) == 1:
-            return _fits(given[0], wanted[0], seen)
-        return all(_fits(one, other, seen) for one, other in zip(given, wanted, strict=False))
-    if given_class is not wanted_class or len(given) != len(wanted):
-        return True
-    # a user's generic: which way its parameters vary is not known, so either way will do
-    pairs = list(zip(given, wanted, strict=True))
-    return all(_fits(one, other, seen) or _fits(other, one, seen) for one, other in pairs)
+def _arguments(one: type, given: tuple[object, ...], other: type, wanted: tuple[object, ...], seen: Seen) -> bool:
+    if one is tuple and given and wanted:
+        if other is not tuple or Ellipsis in wanted:  # as many as there are, of one type
+            return all(_fits(part, wanted[0], seen) for part in given if part is not Ellipsis)
+        if Ellipsis in given or len(given) != len(wanted):
+            return False
+    if one is not other and not (_is_container(one) and _is_container(other)):
+        return True  # how a user's generic stands to those above it is not known
+    return all(_fits(part, fitting, seen) for part, fitting in zip(given, wanted, strict=False))
 
 
 def classes_of(hint: object) -> tuple[type, ...] | None:
