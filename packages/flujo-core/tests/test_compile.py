@@ -239,6 +239,33 @@ def test_a_part_that_is_not_there_is_named_with_those_that_are(output: Any, path
     assert "the pipeline's output cannot be read from step 'make'" in problem
 
 
+def local_box() -> type:
+    class Local: ...
+
+    @dataclass
+    class LocalBox:
+        inside: Local
+
+    return LocalBox
+
+
+class Loose(BaseModel, extra="allow"):
+    label: str
+
+
+@pytest.mark.parametrize(
+    ("output", "part"),
+    [(local_box(), "inside"), (Loose, "more"), (Tone | Row, "id"), (list[Tone], 0), (Pair, 7)],
+    ids=str,
+)
+def test_a_part_that_cannot_be_known_is_let_through(output: Any, part: str | int) -> None:
+    async def make() -> Any: ...
+
+    make.__annotations__["return"] = output
+    source = Step(make)
+    compile_plan(Pipeline(source, Step(count, inputs={"page": source.output[part]})))
+
+
 # --- what cannot work -------------------------------------------------------------------------------------------------
 
 

@@ -150,6 +150,11 @@ def test_types_that_json_cannot_hold_are_known_by_name() -> None:
     prints = {compile_plan(Step(take, inputs=sources)).fingerprint for _ in range(3)}
     assert len(prints) == 1
 
+    class Other: ...
+
+    take.__annotations__["return"] = list[Other]
+    assert compile_plan(Step(take, inputs=sources)).fingerprint not in prints
+
 
 def test_a_plan_is_frozen_and_its_nodes_name_each_other() -> None:
     plan = base()

@@ -127,7 +127,7 @@ class _Quiet(GenerateJsonSchema):
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
         """Called by pydantic; its own version raises."""
-        return {"type": schema["type"], "class": type_name(schema.get("cls"), full=True)}
+        return {"type": schema["type"], "class": type_name(schema.get("cls"))}
 
 
 _TEXTS = frozenset({"title", "description", "examples", "default"})
