@@ -31,7 +31,8 @@ _MEDICAL_END = re.compile(
     r"|dronate|prazole|tidine|semide|thiazide|phylline|terol|olone|sone|caine|barbital|dopa|dipine"
     r"|zosin|(?:clo|cyclo|ga[nl]ci|dofo|rito)vir|lukast"
     r"|fenac|profen|oxicam|coxib|codone|morphone|azosin|oxin|amide|amine|idine|azine|phrine|mustine"
-    r"|platin|rubicin|taxel"
+    r"|platin|rubicin|taxel|bitril|prost|pexole|poetin|parvovec|tuximab|capone|giline|calcidol|ciguat|cillin|penem"
+    r"|floxacin|cyclovir|tegravir|navir|buvir|asvir|fungin|conazole|racetam|bamate|gabalin|setine|lisib|degib|zomib|ximab"
     r"|lateral|flexion|extension|ductal|venous|arterial|vascular|cranial|muscular|skeletal|thoracic"
     r"|abdominal|surgical|intestinal|articular)s?$"
 )
@@ -95,7 +96,7 @@ class Lexicon(NamedTuple):
         if low in self.allowed or (low.endswith("s") and low[:-1] in self.allowed):
             return True
         if low in self.eponyms:
-            return low not in self.surnames and low not in self.given
+            return low not in self.surnames and low not in self.given and low not in self.places
         return False
 
     @staticmethod

@@ -102,6 +102,9 @@ def _plain_chars(cluster: str) -> str:
     if kind == "Nd":
         return str(unicodedata.digit(cluster[0]))
     folded = unicodedata.normalize("NFKC", cluster)
+    if folded[:1] < "\u0250" or "\u1e00" <= folded[:1] <= "\u1eff":
+        # A mark that composes with no Latin letter ("ọ̀" of Yoruba) would end the word for every pattern.
+        folded = "".join(c for c in folded if not unicodedata.combining(c)) or folded
     return "".join(_FOLD.get(c, c) for c in folded)
 
 

@@ -74,6 +74,13 @@ _RULES = (
         r"|presents|and))",
         case=True,
     ),
+    compile_rule(
+        "AGE_OVER_89",
+        0.85,
+        r"\b(?:mother|father|grandmother|grandfather|grandparent|wife|husband|sister|brother|aunt|uncle|mum|mom|dad|widow(?:er)?"
+        rf"|alive|oma|opa|mutter|vater|m[èe]re|p[èe]re|moeder|vader|m[ãa]e|pai|madre|padre|abuel[ao])\b[^.;\n]{{0,60}},"
+        rf" (?:now |aged? )?(?P<value>{_OLD})(?=[,.;)] ?(?:[A-Z\n]|[a-z]{{3,}}|$))",
+    ),
     compile_rule("AGE_OVER_89", 0.9, rf"(?P<value>(?<![\d.,/-]){_AGE}(?:st|nd|rd|th)?) birthday\b"),
     compile_rule(
         "AGE_OVER_89",

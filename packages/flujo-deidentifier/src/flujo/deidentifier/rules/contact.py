@@ -111,6 +111,12 @@ _PHONE = (
         r"(?P<value>[+(]{0,2}\d[\d ()./-]{1,22}\d)(?![\d%])" + _UNIT,
         lambda m: digits(m["value"]) >= 4 or m[0][:3].lower() == "ext",
     ),
+    compile_rule(
+        "PHONE",
+        0.8,
+        r"\b(?:rings?|rang|calls?|called|dial|text(?:s|ed)?|reach(?:ed|able)?|callback|contact)"
+        r"(?: (?:him|her|us|them|me|back|on|at|via|to)){0,3}:? (?P<value>\d{3}[ .-]\d{4})(?![\d-])",
+    ),
     compile_rule("PHONE", 0.7, r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)"),
     compile_rule(
         "PHONE",

@@ -31,28 +31,42 @@ _YEAR = r"(?:1[89]|20)\d\d"
 _ANY_YEAR = rf"(?:{_YEAR}|'?\d\d)"
 _DAY = r"(?:[12]\d|3[01]|0?[1-9])"
 _MON = r"(?:1[0-2]|0?[1-9])"
-_TH = r"(?:st|nd|rd|th)"
+_TH = r"(?:st|nd|rd|th|er|°|º)"
 _ORDINAL_WORD = (
     r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth"
     r"|fourteenth|fifteenth|sixteenth|seventeenth"
     r"|eighteenth|nineteenth|twentieth|thirtieth|(?:twenty|thirty)[ -](?:first|second|third|fourth"
     r"|fifth|sixth|seventh|eighth|ninth))"
 )
+# Years and days as people dictate them: "nineteen fifty eight", "twenty twenty three", "two thousand and four".
+_UNITS = r"(?:one|two|three|four|five|six|seven|eight|nine)"
+_TEENS = r"(?:ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen)"
+_TENS = r"(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
+_YEAR_WORDS = (
+    rf"(?:(?:nineteen|twenty|eighteen)(?:[ -]hundred)?(?:[ -](?:and |oh[ -]|o[ -])?(?:{_TENS}(?:[ -]{_UNITS}\b)?|{_TEENS}|{_UNITS}))"
+    rf"|two thousand(?:(?: and)? (?:{_TENS}(?:[ -]{_UNITS}\b)?|{_TEENS}|{_UNITS}))?)\b"
+)
 _TIME = r"(?:[T ,]{1,2}(?:at )?\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?: ?[ap]\.?m\b\.?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
-_WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?<!\w)(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri)\b\.?)"
+_WEEKDAY = (
+    r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:mon|diens|donners|frei|sams|sonn)tag|mittwoch|sonnabend"
+    r"|(?:lun|mar|mercre|jeu|vendre|same)di|dimanche|lunes|martes|mi[ée]rcoles|jueves|viernes|s[áa]bado|domingo"
+    r"|(?:segunda|ter[çc]a|quarta|quinta|sexta)-feira|(?:maan|dins|woens|donder|vrij|zater|zon)dag"
+    r"|luned[iì]|marted[iì]|mercoled[iì]|gioved[iì]|venerd[iì]|domenica|(?:mån|tis|ons|tors|fre|lör|sön)dag|(?<!\w)(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri)\b\.?)"
+)
 _RANGE = rf"(?:\s?(?:-|to|through|thru|until|and|&|,|/)\s?{_DAY}{_TH}?(?!\d|:|/\d))"
-_BEFORE = (
-    r"(?:on|since|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started"
+_BEFORE = re.compile(
+    r"\b(?:on|since|started|commenced|begun|gp|ecg|ekg|mri|ct|us|echo|x-?ray|bloods|review|redress|redo|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started"
     r"|stopped|seen|visit|admitted|discharged|due|labs?|drawn|cultures?|collected|noted|ordered"
     r"|scheduled|appt|surgery|procedure|performed|repeat|last|done|fell|returned|given|began|resolved"
-    r"|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of)"
+    r"|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of|in place)[ :(]{1,2}$",
+    re.I,
 )
 _SCORE = re.compile(
     r"pain|relief|decreas|improv|reduc|down to|worse|ache|discomfort|strength|motor|score|scale|grade"
     r"|murmur|reflex|dtr|pulse|out of|systolic|apgar|mallampati"
     r"|bilaterally|power|muscle|intensity|gcs|coma|mmse|moca|phq|gad|nihss|vision|visual|acuity"
     r"|snellen|tabs?|tablets?|cups?|scored?|rating|rated|rates|points|times|pack|teaspoon|inch|of the"
-    r"|mcburney|nyha|audit|cage|questions|correct|recall|delayed|items|pulses",
+    r"|mcburney|nyha|audit|cage|questions|correct\b|recall|delayed|items|pulses",
     re.I,
 )
 _HOLIDAY = (
@@ -92,6 +106,11 @@ def _compact(match: re.Match[str]) -> bool:
     return 1 <= int(match["m"]) <= 12 and 1 <= int(match["d"]) <= 31
 
 
+def _announced(match: re.Match[str]) -> bool:
+    """Whether a word such as "on" or "since" stands before: looked up from the number, which is rarer than the word."""
+    return bool(_BEFORE.search(match.string, max(0, match.start() - 14), match.start()))
+
+
 def _no_score(match: re.Match[str]) -> bool:
     return not _near_score(match)
 
@@ -120,12 +139,30 @@ _NUMERIC = (
         "DATE", 0.9, r"\b(?:exp(?:ir(?:es|y|ation)(?: date)?)?)[\s.:]{0,3}(?P<value>(?:0?[1-9]|1[0-2])/\d\d)(?!\d)"
     ),
     compile_rule("DATE", 0.8, r"(?<![\w./%-])(?P<left>\d{1,2})/(?P<right>\d{1,2})(?![\w/%]|\.\d)", _month_day),
-    compile_rule("DATE", 0.75, rf"\b{_BEFORE}[ :(]{{1,2}}(?P<value>{_MON}/{_DAY})(?![\w/%]|\.\d)", _no_score),
     compile_rule(
         "DATE",
         0.75,
-        rf"\b{_BEFORE}[ :(]{{1,2}}{_MON}/{_DAY} ?(?:-|to|and|through|,) ?(?P<value>{_MON}/{_DAY})(?![\w/%]" r"|\.\d)",
-        _no_score,
+        rf"(?<![\w./-]){_MON}/{_DAY}(?: ?(?:-|to|and|through|,) ?{_MON}/{_DAY})?(?![\w/%]|\.\d)",
+        lambda m: _announced(m) and not _near_score(m),
+    ),
+    compile_rule(  # day before month: "since 30/8", "(21/03)"
+        "DATE",
+        0.75,
+        r"(?<![\w./-])(?:1[3-9]|2\d|3[01])/(?:0?[1-9]|1[0-2])(?![\w/%-]|\.\d)",
+        lambda m: (_announced(m) or m[0][-2:-1] == "0") and m[0] != "24/7" and not _near_score(m),
+    ),
+    compile_rule("DATE", 0.8, r"(?<![\w./-])(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?= \d{1,2}:\d\d)"),
+    compile_rule(
+        "DATE",
+        0.85,
+        rf"(?<![\w.])(?:{_WEEKDAY}|(?:mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)\b\.?),? "
+        rf"(?:the (?P<n>\d{{1,2}}){_TH}\b|(?:{_MON}/{_DAY}|{_DAY}[./]{_MON}\.?)(?![\w/]))",
+    ),
+    compile_rule(
+        "DATE",
+        0.8,
+        r"\b(?:on|since|dated|am|vom|seit|den|ab|op|sinds|le|depuis|el|desde|em|dia|il|dal) "
+        rf"(?P<value>{_DAY}\.{_MON}\.)(?!\d)",
     ),
     compile_rule("DATE", 0.7, rf"(?m)^[ \t*-]{{0,4}}(?P<value>{_MON}/{_DAY})(?= ?[:-] |:|\t| {{2}}|\|)", _no_score),
     compile_rule(
@@ -140,7 +177,7 @@ _NUMERIC = (
         r"\b(?:on|since|from|to|until|by|am|vom|bis|ab|seit|le|du|au) (?P<value>(?:0[1-9]|[12]\d"
         r"|3[01])\.(?:0[1-9]|1[0-2])\.)(?!\d)",
     ),
-    compile_rule("DATE", 0.8, rf"(?<![\w./-]){_MON}/{_DAY} ?(?:-|to) ?{_MON}/{_DAY}(?![\w/.-])", _no_score),
+    compile_rule("DATE", 0.8, rf"(?<![\w./-]){_MON}/{_DAY} ?(?:-|to) ?{_MON}/{_DAY}(?![\w/-]|\.\d)", _no_score),
     compile_rule("DATE", 0.8, r"\bQ[1-4][ /-](?:19|20)\d\d\b"),
 )
 _NAMED = (
@@ -158,18 +195,31 @@ _NAMED = (
         rf"?{_TIME}",
     ),
     compile_rule("DATE", 0.95, rf"(?<![\w.]){MONTH}(?:,? of|,| de|[-/])? ?(?:{_YEAR}|'\d\d)(?!\d)"),
-    compile_rule("DATE", 0.95, rf"\b{_YEAR}[ -]{MONTH}(?:[ -]{_DAY}(?!\d))?(?![a-z])"),
+    compile_rule("DATE", 0.95, rf"\b{_YEAR}(?:,? |-){MONTH}(?:[ -]{_DAY}(?!\d))?(?![a-z])"),
     compile_rule(
         "DATE",
         0.9,
-        rf"\b(?:{_LONG})(?: the)? {_ORDINAL_WORD}\b(?:,? (?:{_YEAR}|two thousand[a-z -]{{0,20}}"
-        r"|nineteen[ -][a-z -]{3,20}))?",
+        rf"(?<!\w)(?:{_LONG})(?: the)? (?:{_ORDINAL_WORD}|{_TENS}(?:[ -]{_UNITS})?|{_UNITS}|{_TEENS})\b"
+        rf"(?:,? (?:{_YEAR}\b|{_YEAR_WORDS}))?",
+        lambda m: m[0][:1].isupper() or not re.match(r"(?:may|march) (?:the )?\w+(?<!th)(?<!st)(?<!nd)(?<!rd)$", m[0]),
     ),
     compile_rule(
         "DATE",
         0.9,
-        rf"\b{_ORDINAL_WORD} (?:day )?of (?:{_LONG})\b(?:,? (?:{_YEAR}|two thousand[a-z -]{{0,20}}"
-        r"|nineteen[ -][a-z -]{3,20}))?",
+        rf"(?:\bthe )?\b{_ORDINAL_WORD} (?:day )?(?:of )?(?:{_LONG})\b(?:,? (?:{_YEAR}\b|{_YEAR_WORDS}))?",
+    ),
+    compile_rule(
+        "DATE",
+        0.8,
+        rf"\b(?:{_UNITS}|{_TEENS}|{_TENS}) slash (?:{_TENS}(?: {_UNITS})?|{_TEENS}|{_UNITS})"
+        rf"(?: slash (?:{_YEAR_WORDS}|{_TENS}(?: {_UNITS})?|{_TEENS}|oh {_UNITS}))?\b",
+    ),
+    compile_rule(
+        "DATE",
+        0.75,
+        rf"\b(?:(?:tomorrow|today|yesterday|tonight|{_WEEKDAY}),?|on|until|by|since|before|after) the (?P<value>{_ORDINAL_WORD})"
+        r"(?= (?:at|for|with|and|he|she|we|they|the|[a-z]{9,})\b|[,.;)]|\s*$)(?! (?:metatarsal|metacarpal|intercostal|percentile|ventricle"
+        r"|trimester|postoperative|generation))",
     ),
     compile_rule(
         "DATE",

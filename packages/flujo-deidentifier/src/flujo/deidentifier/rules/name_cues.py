@@ -12,7 +12,7 @@ __all__ = ["adjoining", "announced", "initials", "take"]
 
 _VOWELS = frozenset("aeiouy")
 
-_TITLE_CUE = re.compile(rf"(?<![\w-])(?:{TITLES})\b\.?[ \t]{{1,3}}", re.IGNORECASE)
+_TITLE_CUE = re.compile(rf"(?<![\w-])(?<!\d )(?:{TITLES})\b\.?[ \t]{{1,3}}", re.IGNORECASE)
 _RELATION_CUE = re.compile(
     rf"(?<![\w-])(?:{RELATIONS})s?\b(?:'s name(?: is)?|,? (?:named|is named|called|whose name is"
     r"|name is|name:)|,| is| -|:)?[ \t]{0,2}[\"'(]?",
@@ -118,14 +118,14 @@ def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first:
         known = lex.is_name(token.low) or token.low in lex.proper
         return (
             small and len(token.low) > 2 and (known or not lex.is_word(token.low)) and not _closed(page, index)
-        ) or (first and token.low in ("de", "van", "von", "al", "el"))
+        ) or (first and token.low in ("de", "van", "von", "al", "el", "ten", "ter", "den", "der", "zu", "zum", "dos", "da", "di", "del"))
     if token.low in NOT_NAMES and not (token.low in BOTH and (plain_words or not first)):
         return False
     if token.kind == INITIAL:
         return token.text != "I" or not first
     named = lex.is_name(token.low)
     if lex.is_allowed(token.low) and not named:
-        return plain_words and token.kind == TITLE and token.low in lex.eponyms
+        return plain_words and token.kind == TITLE and (token.low in lex.eponyms or token.low in BOTH)
     if token.kind == UPPER and len(token.low) < 4 and not named:
         return plain_words and not first and any(c in "aeiouy" for c in token.low)
     if plain_words or named:

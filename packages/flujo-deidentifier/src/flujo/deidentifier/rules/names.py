@@ -7,14 +7,16 @@ medicine, no state and no eponym is taken as a name. It finds names that are in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from flujo.deidentifier.findings import Finding
 from flujo.deidentifier.lexicon import bare
-from flujo.deidentifier.rules import fields
+from flujo.deidentifier.rules import dictation, fields, staff
 from flujo.deidentifier.rules.name_cues import adjoining, announced, initials
 from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page, read_page
 from flujo.deidentifier.rules.vocabulary import (
+    ACRONYMS,
     AFTER_EPONYM,
     CREDENTIALS,
     EPONYM_HEADS,
@@ -26,7 +28,14 @@ from flujo.deidentifier.rules.vocabulary import (
 
 __all__ = ["find"]
 
+_TITLES = frozenset("mr mrs ms dr prof miss mister doctor professor".split())
 _VOWELS = frozenset("aeiouy")
+# "Alvarado 8", "Deauville 2", "Clark III": an eponym with a value is a scale.
+_GRADED = re.compile(r"(?:'s)? (?:\d{1,3}(?![\w-])|[1-5][abc]\b|I{1,3}\b|IV\b|VI?\b)")
+_APART = re.compile(r"\s*(?:'s?)?\s*")
+_SCALES = frozenset("scale scales score inventory questionnaire index classification criteria examination assessment test battery".split())
+_AFFIX = re.compile(r"(?:anti|auto|non|pre|post|peri|sub|mid|pro|semi|multi|inter|intra|trans)-")
+_GENERATION = re.compile(r",? (?:Jr\b\.?|Sr\b\.?|III?\b|IV\b)(?! \w)")
 _JOINS = (" - ", ' "', '" ', " (", ") ", " '", "' ")
 
 
@@ -44,9 +53,14 @@ def find(view: str, known: Iterable[str] = ()) -> Iterator[Finding]:
     strong |= set(announced(page))
     for start, end in labelled.names:
         strong |= set(range(page.at(start), page.at(end)))
+    strong |= set(dictation.announced_small(page))
     marked = strong | _grown(page, strong)
     marked |= _again(page, _cores(page, strong, marked) | {bare(word) for word in known}, marked)
-    yield from _runs(page, marked)
+    runs = list(_runs(page, marked))
+    for first, last in runs:
+        yield _finding(page, first, last)
+    yield from staff.signatures(page, runs)
+    yield from dictation.find(view)
     for start, end in initials(view):
         yield Finding(start, end, "PERSON", 0.8)
 
@@ -58,6 +72,8 @@ def _unknown(page: Page, index: int) -> bool:
     if token.kind in (LOWER, INITIAL) or len(low) < 2 or low in NOT_NAMES or low in CREDENTIALS:
         return False
     if lex.is_allowed(low) or lex.is_word(low) or lex.is_medical(low):
+        return False
+    if _AFFIX.match(low):
         return False
     if "-" in low or "'" in low:
         parts = [
@@ -101,9 +117,15 @@ def _eponym(page: Page, index: int) -> bool:
     """ "Parkinson's disease", "Foley catheter", "Wolff-Parkinson-White syndrome", "McBurney's point"."""
     token = page.tokens[index]
     following = [t.low for t in page.tokens[index + 1 : index + 4]]
-    if token.kind == LOWER or not following:
+    if token.kind == LOWER:
         return False
-    if following[0] in EPONYM_HEADS and page.gap(index).strip() in ("", "'s", "'"):
+    if token.low in page.lex.eponyms and _GRADED.match(page.view, token.end) and not _addressed(page, index):
+        return True
+    if not following:
+        return False
+    if following[0].removesuffix("s") in EPONYM_HEADS | {following[0]} & EPONYM_HEADS and _APART.fullmatch(page.gap(index)):
+        return True
+    if _scale(page, index):
         return True
     if token.low in page.lex.eponyms and following[0] in AFTER_EPONYM and page.gap(index) in (" ", "'s "):
         return True
@@ -112,10 +134,32 @@ def _eponym(page: Page, index: int) -> bool:
     )
 
 
+def _scale(page: Page, index: int) -> bool:
+    """ "Edinburgh Postnatal Depression Scale": capitalised words up to the name of a scale, and no title before."""
+    at = index
+    while at + 1 < len(page.tokens) and at < index + 4 and page.gap(at) == " ":
+        at += 1
+        if page.tokens[at].low in ("classification", "staging", "criteria") or (
+            page.tokens[at].kind == TITLE and page.tokens[at].low in _SCALES
+        ):
+            return not _addressed(page, index)
+        if page.tokens[at].kind != TITLE:
+            return False
+    return False
+
+
+def _addressed(page: Page, index: int) -> bool:
+    """Whether a title, a given name or an initial stands directly before the token."""
+    if not index or page.gap(index - 1) not in (" ", ". "):
+        return False
+    before = page.tokens[index - 1]
+    return before.kind == INITIAL or before.low in _TITLES or (before.kind == TITLE and before.low in page.lex.given)
+
+
 def _shouted(page: Page, index: int) -> bool:
     """A word in capitals counts as a name if a list says so, or if it is too long for an abbreviation."""
     low, lex = page.tokens[index].low, page.lex
-    if len(low) < 3 or _ordinary(page, low) or lex.is_medical(low) or low in CREDENTIALS:
+    if len(low) < 3 or low in ACRONYMS or _ordinary(page, low) or lex.is_medical(low) or low in CREDENTIALS:
         return False
     if lex.is_name(low) or (low in lex.proper and len(low) > 3):
         return True
@@ -146,7 +190,8 @@ def _surname_like(page: Page, index: int) -> bool:
     token = page.tokens[index]
     if token.kind not in (TITLE, UPPER) or token.low in CREDENTIALS:
         return False
-    return (token.low in page.lex.surnames and not _eponym(page, index)) or _unknown(page, index)
+    known = token.low in page.lex.surnames or token.low in page.lex.eponyms
+    return (known and not _eponym(page, index)) or _unknown(page, index)
 
 
 def _grown(page: Page, strong: set[int]) -> set[int]:
@@ -194,7 +239,7 @@ def _extends(page: Page, index: int, *, to_right: bool) -> bool:
     if lex.is_name(token.low):
         return True
     if lex.is_allowed(token.low):
-        return to_right and token.low in lex.eponyms
+        return token.low in lex.eponyms
     if token.kind == UPPER:
         return len(token.low) > 3 and not lex.is_word(token.low) and not lex.is_medical(token.low)
     return not lex.is_medical(token.low) and not page.heading(index) and (to_right or not page.opens(index))
@@ -225,19 +270,25 @@ def _again(page: Page, cores: set[str], marked: set[int]) -> set[int]:
     return found
 
 
-def _runs(page: Page, marked: set[int]) -> Iterator[Finding]:
-    """Findings, with neighbouring tokens of one name joined."""
+def _runs(page: Page, marked: set[int]) -> Iterator[tuple[int, int]]:
+    """First and last token of each name: neighbouring tokens of one name joined."""
     ordered = sorted(marked)
     at = 0
     while at < len(ordered):
         last = at
         while last + 1 < len(ordered) and ordered[last + 1] == ordered[last] + 1 and _one_name(page, ordered[last]):
             last += 1
-        start, end = page.tokens[ordered[at]].start, page.tokens[ordered[last]].end
-        if page.tokens[ordered[last]].kind == INITIAL and page.view[end : end + 1] == ".":
-            end += 1
-        yield Finding(start, end, _label(page, ordered[at], ordered[last]), 0.8)
+        yield ordered[at], ordered[last]
         at = last + 1
+
+
+def _finding(page: Page, first: int, last: int) -> Finding:
+    end = page.tokens[last].end
+    if page.tokens[last].kind == INITIAL and page.view[end : end + 1] == ".":
+        end += 1
+    generation = _GENERATION.match(page.view, end)
+    end = generation.end() if generation else end
+    return Finding(page.tokens[first].start, end, _label(page, first, last), 0.8)
 
 
 def _one_name(page: Page, index: int) -> bool:

@@ -9,7 +9,7 @@ from flujo.deidentifier.findings import Finding
 from flujo.deidentifier.lexicon import bare, lexicon
 from flujo.deidentifier.rules.pattern import compile_rule, scan
 from flujo.deidentifier.rules.places import CAPITALISED_WORDS, PLAIN_WORD
-from flujo.deidentifier.rules.vocabulary import GENERIC, NOT_NAMES, is_generic
+from flujo.deidentifier.rules.vocabulary import EPONYM_HEADS, GENERIC, NOT_NAMES, is_generic
 
 __all__ = ["find"]
 
@@ -39,7 +39,11 @@ _KIND = (
     r"|ies)|Salvation Army|Alliance|Coalition|Council|Trust|League|Mission|Monastery|Convent|Abbey"
     r"|Headquarters|Division|Plant|Factory|Warehouse|Dermpath|Pathology|Diagnostics|Oncology|Neurology"
     r"|Urology|Women's Health|Wellness|Counseling|Recovery|Treatment Center|Vineyards?"
-    r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering)"
+    r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering|Drugs|Chemists?|Opticians?|Apothecary|Cabs?|Taxis?|Arms"
+    r"|Medicine|Eye Unit|Unit|Co-?operative|Dental Studio|Dentistry|Orthodontics|Prosthetics|Veterinary|Barbers?|Bistro"
+    r"|Boatworks|Boat Works|Shipyards?|Foundry|Cannery|Distillery|Winery|Textiles|Press|Publishing|Media|Systems|Technologies"
+    r"|Software|Conservatory|Orchestra|Choir|Theology|Seminary|Gurdwara|Mandir|Chapel|Hostel|Lines|Haulage|Rigging"
+    r"|Stevedoring|Fire & Rescue|Rescue|Brigade|Skin (?:&|and) Laser|Genomics|Genetics|Biotech|Pharma|Works)"
 )
 _LINE_WORD = r"[A-Z][\w'&.-]{0,30}"
 _LINE = re.compile(r"[^\s][^\n]*[^\s]")
@@ -75,6 +79,53 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.8,
+        r"(?m)^[ \t]{0,40}(?P<value>[A-ZÀ-ÖØ-ÞĀ-Ž][^\W\da-zß-ÿ]{1,25}(?: (?:[^\W\da-zß-ÿ]{2,25}|&)){0,4}"
+        r" (?:STUDIO|CO-?OPERATIVE|DIALYSIS|DENTAL|PAVILION|COLLECTIVE|TRUST|FOUNDATION|GROUP|SERVICES|LAB|UNIT|HOME|DEPOT"
+        r"|PHARMACIE|APOTHEKE|FARMACIA|KLINIKUM|ZIEKENHUIS|SURGERY|DENTISTRY|OPTICIANS|CHEMISTS?|ACADEMY))(?=[ \t]{2}|\s*$| -)",
+        lambda m: not is_generic(m["value"]),
+        case=True,
+    ),
+    compile_rule("ORGANIZATION", 0.8, r"(?<!\w)(?:St\.?|Saint|SS\.?) [A-Z][a-z]{2,20}'s(?!\w)", case=True),
+    compile_rule(
+        "ORGANIZATION",
+        0.8,
+        r"(?<![\w'-])(?:[A-Z][\w'-]{1,25} |(?:al|el|as|ad)-[A-Z][\w'-]{1,25} ){1,4}(?:mosque|church|synagogue|temple|gurdwara"
+        r"|chapel|lab|laboratory|pharmacy|school|college|bakery|dairy|garage|clinic|surgery|hospital|hospice|nursery|shop)\b",
+        lambda m: _sure(m[0].rsplit(" ", 1)[0]),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.8,
+        r"(?<![\w'-])(?:[A-ZÀ-Þ][\w'-]{1,25} ){1,3}& [A-Z][\w'-]{2,25}(?: [A-Z][\w'-]{2,25})?",
+        lambda m: any(_unheard(w) for w in m[0].split()),
+        case=True,
+    ),
+    # Institutions in other languages put the kind first: "Praxis Dr. ...", "Farmácia ...", "Cabinet d'...".
+    compile_rule(
+        "ORGANIZATION",
+        0.8,
+        r"(?<![\w'-])(?:(?:Labor|Praxis|Gemeinschaftspraxis|Zahnarztpraxis|Kanzlei|Klinik(?:um)?|Krankenhaus|Apotheke|Seniorenheim"
+        r"|Huisartsenpraktijk|Tandartspraktijk|Apotheek|Ziekenhuis|Pharmacie|Laboratoire|H[ôo]pital|Cabinet|Clinique|Maison de"
+        r"|[ÉE]cole|Lyc[ée]e|Farm[áa]cia|Drogaria|Cl[íi]nica|Laborat[óo]rio|Hospital (?=S[ãa]o|Santa|San|Sant|Nossa|Nuestra|Universit|Geral"
+        r"|General|de|do|da|del)|Colegio|Col[ée]gio|Escuela|Escola|Ospedale|Ambulatorio|Panader[íi]a|Restaurante|B[ệe]nh vi[ệe]n)"
+        r" ?)(?:(?:Dr|Prof|Dres|St|Sta)\.? ?|d'[\w-]{2,25} |(?:de|du|des|do|da|dos|das|del|di|von|van|la|le|los|las|den|der|zum|am) )"
+        r"{0,4}[A-ZÀ-Þ][\w'-]{1,25}(?: (?:(?:de|du|des|do|da|dos|das|del|di|von|van|la|le|los|las) ){0,2}[A-ZÀ-Þ][\w'-]{1,25}){0,4}"
+        r"(?:, (?:Farm[áa]cia|Cl[íi]nica|Abteilung|Service|Servi[çc]o)(?: [A-ZÀ-Þ][\w'-]{1,25}){0,3})?",
+        lambda m: not is_generic(m[0]),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.75,
+        r"\b(?:admitted|transferred|seen|treated|born|works?|worked) (?:at|to|from|for) (?P<value>(?:[a-z]{3,20} ){1,3}(?:memorial|regional"
+        r"|general|community|hospital|medical center|clinic|nursing home|rehab))(?= (?:on|in|for|with|and|by|where)\b|[.,;]|\s*$)",
+        lambda m: not is_generic(m["value"]) and not m["value"].startswith(("the ", "our ", "this ", "an ", "another ", "outside ")),
+        case=True,
+    ),
+    compile_rule(
+        "ORGANIZATION",
+        0.8,
         rf"(?m)^[ \t]{{0,40}}(?P<value>{_LINE_WORD}(?: (?:{_LINE_WORD}|of|the|and|for|&|de|la)){{0,6}})[ \t]{{0,20}}"
         r"(?:, (?=\d{1,6} [A-Z])|\n(?=[ \t]{0,40}(?:\d{1,6} [A-Z]|P\.? ?O\.? Box|(?i:tel|phone|ph|t|e)\b ?[.:]"
         r"|[A-Z][^\n\d]{5,70}, ?(?:[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}|[A-Z]{2} \d{5})"
@@ -100,7 +151,8 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.7,
-        rf"(?<=[a-z,;] )at (?:the )?(?P<value>{PLAIN_WORD}(?: {PLAIN_WORD}){{0,2}})(?=[ ,.;)])",
+        rf"(?<=[a-z,;] )at (?:the )?(?P<value>{PLAIN_WORD}(?: {PLAIN_WORD}){{0,2}})(?=[ ,.;)])"
+        rf"(?! (?:{'|'.join(sorted(EPONYM_HEADS))})s?\b)",
         lambda m: not _closed_word(m["value"]),
         case=True,
     ),
@@ -125,6 +177,17 @@ def _closed_word(value: str) -> bool:
     lex = lexicon()
     words = [bare(w.strip(".'")) for w in value.split()]
     return all(w in NOT_NAMES or w in GENERIC or lex.is_allowed(w) or lex.is_medical(w) for w in words)
+
+
+def _unheard(word: str) -> bool:
+    low, lex = bare(word.strip(".'")), lexicon()
+    return len(low) > 2 and not (low in NOT_NAMES or lex.is_word(low) or lex.is_allowed(low) or lex.is_medical(low))
+
+
+def _sure(value: str) -> bool:
+    """Two capitalised words that are no service ("Oak Tree"), or one that is in no list."""
+    words = value.split()
+    return any(_unheard(w) for w in words) or sum(not _closed_word(w) for w in words) > 1
 
 
 def _letterhead(view: str) -> Iterator[Finding]:

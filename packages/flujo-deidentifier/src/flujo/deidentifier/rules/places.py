@@ -8,6 +8,7 @@ from functools import cache
 
 from flujo.deidentifier.findings import Finding
 from flujo.deidentifier.lexicon import bare, lexicon
+from flujo.deidentifier.rules import places_abroad
 from flujo.deidentifier.rules.pattern import Rule, compile_rule, scan
 from flujo.deidentifier.rules.vocabulary import GENERIC, is_generic
 
@@ -39,7 +40,7 @@ _STREET = (
     r"|Wharf|Quay|Park|Meadows?|Hollow|Landing|View|Vista|Manor)"
 )
 _UNIT = (
-    r"(?:,?\s{0,2}(?:[Aa]pt|[Aa]partment|[Uu]nit|[Ss]uite|[Ss]te|[Rr]oom|[Rr]m|[Ff]loor|[Ff]l|[Bb]ldg"
+    r"(?:,?\s{0,2}(?:[Ll]evel|[Aa]pt|[Aa]partment|[Uu]nit|[Ss]uite|[Ss]te|[Rr]oom|[Rr]m|[Ff]loor|[Ff]l|[Bb]ldg"
     r"|[Bb]uilding|[Ll]ot|[Tt]rlr|[Ff]lat|[Ss]pace|[Pp]enthouse|APT|UNIT|STE|SUITE|#)"
     r"\.?(?: ?#)?[ :]?(?:[A-Z]?-?\d{1,5}-?[A-Z]?|[A-Z])\b){0,3}(?:,? \d{1,2}(?:st|nd|rd|th) [Ff]l(?:oor)?\b)?"
 )
@@ -133,7 +134,7 @@ _ADDRESS = (
         "LOCATION",
         0.95,
         r"\b[A-ZÄÖÜ][\w'-]{1,30}(?:straße|strasse|str\.|weg|gasse|platz|allee|ring|damm|ufer|straat|laan"
-        r"|plein|gracht|gatan|vägen|gade|vej|vegen|katu) ?\d{1,4} ?[a-zA-Z]?\b",
+        r"|plein|gracht|kade|dijk|singel|gatan|vägen|gade|vej|vegen|katu|steig|pfad|markt|hof) ?\d{1,4}(?:(?: ?[a-zA-Z]|[ -]?(?:bis|ter|I{1,3}))\b)?",
         case=True,
     ),
     compile_rule(
@@ -148,7 +149,7 @@ _ADDRESS = (
         0.9,
         r"(?:\b\d{1,4}(?: ?(?:bis|ter))?,? )?\b(?:[Rr]ue|[Aa]venue|[Bb]oulevard|[Pp]lace|[Vv]ia|[Vv]iale"
         r"|[Pp]iazza|[Cc]orso|[Cc]alle|[Aa]venida|[Pp]aseo|[Pp]laza|[Rr]ua|[Uu]l\.|[Uu]lica) (?:(?:de|du"
-        r"|des|la|le|los|las|del|da|do|dos|d'|l'|della|di|san|santa|y) ?){0,3}"
+        r"|des|la|le|los|las|del|da|das|do|dos|d'|l'|della|di|san|santa|y) ?){0,3}"
         r"[A-ZÀ-Þ][\w'-]{1,30}(?: [A-ZÀ-Þ][\w'-]{1,30}){0,2},? (?:n[°º.] ?)?\d{1,4}\b|\b\d{1,4}(?: ?(?:bis"
         r"|ter))?,? (?:rue|avenue|boulevard|place|chemin|impasse|allée|quai) (?:(?:de|du|des|la|le|d'|l'"
         r"|l) ?){0,3}[A-ZÀ-Þ][\w'-]{1,30}(?: [A-ZÀ-Þ][\w'-]{1,30}){0,2}",
@@ -313,7 +314,7 @@ def _place_value(value: str) -> bool:
 @cache
 def _long_places() -> tuple[Rule, ...]:
     names = "|".join(re.escape(name) for name in lexicon().long_places)
-    return (compile_rule("LOCATION", 0.85, rf"(?<!\w)(?:{names})(?!\w)", case=True),)
+    return (compile_rule("LOCATION", 0.85, rf"(?<!\w)(?:{names})(?!\w| (?:stage|staging|classification))", case=True),)
 
 
 def find(view: str) -> Iterator[Finding]:
@@ -321,6 +322,7 @@ def find(view: str) -> Iterator[Finding]:
     yield from scan(_ADDRESS, view)
     yield from scan(_TOWN, view)
     yield from scan(_long_places(), view)
+    yield from places_abroad.find(view)
     for found in scan((_LIVES,), view):
         value = view[found.start : found.end].rstrip(" -.")
         yield found._replace(end=found.start + len(value))

@@ -18,6 +18,8 @@ _CONTRACTION = re.compile(
     r"|[Ss]he|[Ll]et)'s)$"
 )
 _CAMEL = re.compile(r"[A-ZÀ-Þ][a-zß-ÿ]+(?:[A-ZÀ-Þ]['a-zß-ÿ]+)+$|.*['-].*$")
+# "al-Masri", "d'Arcy", "O'": the article is small, the name is not.
+_ARTICLE = re.compile(r"(?:a[dlnrstz]|el|ibn|bin|abu|ben|ul|dell?|d|l|t)['-][^\W\d_a-zß-ÿ]")
 _START_MARKS = frozenset(".!?:;\n\t|*>#=•·\u2013/")
 
 
@@ -87,7 +89,7 @@ def read_page(view: str) -> Page:
 
 def _kind(text: str) -> str:
     if not text[0].isupper():
-        return LOWER
+        return TITLE if _ARTICLE.match(text) else LOWER
     if len(text) == 1:
         return INITIAL
     if text.isupper():

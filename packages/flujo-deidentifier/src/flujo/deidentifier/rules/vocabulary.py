@@ -7,6 +7,7 @@ import re
 from flujo.deidentifier.lexicon import bare, lexicon
 
 __all__ = [
+    "ACRONYMS",
     "AFTER_EPONYM",
     "BOTH",
     "CREDENTIALS",
@@ -127,6 +128,11 @@ EPONYM_HEADS = _set(
     "virus encephalopathy psychosis granulomatosis sarcoma"
     " angina edema membrane sphincter area aphasia block hearing exercises exercise thermometer unit "
     "lamp light drape bandage stockings sutures suture knot antibody factor"
+    " point points grid clip clamp manoeuvres maneuvers contractions criteria dystrophy capsule crescents murmur pupil pupils"
+    " scissors elevator loupe lens stapler mesh patch flap graft conduit incisions port ports trocar speculum dilator"
+    " cardiomyopathy neuropathy myopathy arthropathy dermatosis melanoma lymphadenitis hepatitis thyroid stroke seizure"
+    " features symptoms pattern rhythm interval correction staging staged classes types thickness level levels cells corpuscles"
+    " lung purpura staining medium agar assay titre titer reagent solution powder paste ointment buffer lactate"
     " deformity joint bone fasciitis gangrene granuloma wheelchair crutches walker bed monitor "
     "regimen protocol diet orthosis collar"
 )
@@ -202,13 +208,32 @@ GENERIC = _set(
     " life workers comp compensation disability current former prior electronic record records "
     "review social past quality oral sexual reproductive adult child pediatric geriatric bone joint "
     "allergy asthma"
+    " nuclear geriatric addiction regenerative genomic cardiovascular traditional chinese alternative complementary integrative"
+    " reproductive maternal-fetal hyperbaric aerospace preventive veterinary intensive care neonatal burn burns assessment"
+    " high dependency step-down telemetry coronary ct mri blood over-the-counter street illicit recreational prescription"
     " county city state village town valley hills island beach heights springs falls living personal "
     "allied global digestive kidney liver lung prenatal maternal fetal obstetrics gynecology"
 )
 # Words that are closed to the name rules except where a cue leaves no doubt ("wife May", "Dr. Young", "Helen West").
 BOTH = _set(
     "will young may page head hand case good fair best west east north street lane march april june "
-    "august knee long wise power court fields"
+    "august knee long wise power court fields monday tuesday wednesday thursday friday saturday sunday"
+)
+# Short forms in capitals that are no one's name or initials: services, tests, findings, units, degrees.
+ACRONYMS = _set(
+    "ana anca asa asd abg abi adl aed afb afp aha aids aka aki ala all alp als alt am ama amd ami aml ana ap apd apt ards arf asl ast av avm avr bid bka "
+    "bls bmi bnp bp bpd bph bun cab cabg cad cal cap cbc cbt ccu cea cf chd chf ckd cll cmv cn cns co copd cp cpap cpk cpr cr crp crt csf ct cta cva cvc "
+    "cvp cxr dat dbp dc dic dka dm dna dnr doa dob dos dre dt dvt ebv ecg echo ecmo ed eeg ef egd ekg emg ems emt enc ent eob er ercp esr esrd et etoh fbc fda "
+    "fev ffp fhr fna fob fsh ft fu fvc gad gbm gbs gcs gerd gfr gi gmc gn gp gtt gu gyn hb hbv hcg hct hcv hdl hgb hhs hiv hla hlh hmo hpi hpv hr hrt hsv "
+    "ht htn hus ibd ibs icd icp icu id iga ige igg igm im imp in inr iop ip ipf iq it itp iv ivc ivf jvp kub kcal la lad lbp ldh ldl lea lft lh lll lmp lp "
+    "lsd luq lv lvef lvh map mca mch mcv md mdma mds mdt mgus mi min mmr mr mra mri mrsa ms msu mva na nad nas neg ng nhs nicu nkda no non npo ns nsaid "
+    "nsr nyha ob od ok op opd or os osa ot otc pa pac pacu pap pat pci pcos pcp pcr pcv pe peep peg per pet pft ph phn phq pi picc pid plt pm pmh pmr pna po "
+    "pod pos post prn pro psa psv pt pta ptsd ptt pud pvc pvd qd qid ra rbc rdw ref rem res rh rhd rlq rn rna ros rr rsv rt rta ruq rv rx sah sat sbo sbp "
+    "sc sdh sem shx sids sle slp snf sob ssri sta stat std stemi sti sv svt sw tb tbi tee tens tft thr tia tid tka tkr tlc tnf tnm tof tpa tpn tsh tte "
+    "turp ua ugi uk uri us usa uti uv vac vas vf vre vs vsd vt vte wbc wcc wnl wt yo ace act aim ard bsa cast cat ace gas kit lap led nurse ray sam sim "
+    "ok na nil yes see plan tel fax ref re cc am bd ch das dec der des die doc eds el en est et ext fee fr fri gb ga gr gs ii iii ird je jan jul jun kg kv lat lb "
+    "le li mar may med mg ml mm mol mon mrn nov oct old one out own pct ppd ppm pre pts pv rad rec rom sep set sex six sos spo sr sun ta tab tav ten the thu "
+    "top tot tue two und un unk use van via vit von was wed wk wks yr yrs"
 )
 # What may follow an eponym that stands for its sign or device: "Foley draining", "Murphy negative".
 AFTER_EPONYM = _set(
