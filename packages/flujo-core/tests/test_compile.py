@@ -313,7 +313,7 @@ def test_a_source_that_is_none_says_what_may_be_one(source: Any) -> None:
 
 def test_an_unknown_input_is_named_with_those_there_are() -> None:
     assert problems_of(Pipeline(fetch, Step(count, inputs={"pag": fetch})))[0] == (
-        "step 'count' has no input 'pag'; it takes 'page'; did you mean 'page'?"
+        "step 'count' has no input 'pag'; did you mean 'page'?"
     )
 
 

@@ -153,7 +153,7 @@ def test_writers_are_told_apart_through_any_number_of_edges() -> None:
 
 def test_an_undeclared_or_misspelt_field_is_refused_with_the_nearest() -> None:
     [problem] = refused(Step(look, writes="nota"))
-    assert problem.startswith("step 'look' declares context field 'nota'; Notes has log, best, note")
+    assert problem.startswith("step 'look' declares context field 'nota'; Notes has no such field")
     assert problem.endswith("did you mean 'note'?")
     assert "'mood'" in refused(Step(look, reads=("mood",)))[0]
     with pytest.raises(PipelineError, match="there is no context model; pass context_model="):

@@ -238,7 +238,7 @@ def test_an_update_is_unwrapped_wherever_it_stands() -> None:
         ({"name": 3}, "printable text"),
         ({"effect": "at_most_once", "retry": RetryPolicy()}, r"retry_on=\(NotSent,\)"),
         ({"retrys": None}, "did you mean 'retry'"),
-        ({"colour": None}, "there are: inputs, retry"),
+        ({"colour": None}, "there are: 'inputs', 'retry'"),
     ],
     ids=str,
 )

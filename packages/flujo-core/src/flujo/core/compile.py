@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -18,7 +17,7 @@ from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .plan import RUN_INPUT, Plan, PlanNode, Source
 from .reducers import check_context_model, reducers_of
 from .resources import Resources, specs_of
-from .steps import Chain, Ref, Step, path_text, ref_parts
+from .steps import Chain, Ref, Step, path_text, ref_parts, suggestion
 
 
 def compile_plan(
@@ -113,8 +112,7 @@ class _Compiler:
             if key in inputs:
                 self._connect(draft, key, source)
             else:
-                takes = ", ".join(map(repr, inputs)) or "none"
-                self.problems.append(f"step {name!r} has no input {key!r}; it takes {takes}{_hint(key, inputs)}")
+                self.problems.append(f"step {name!r} has no input {key!r}; {suggestion(key, inputs)}")
         open_ = [p for p in inputs if p not in given]
         missing = [p for p in open_ if p not in draft.binding.optional]
         free = missing or open_
@@ -172,8 +170,7 @@ class _Compiler:
         if isinstance(step, str):
             step = self.by_name.get(step, step)
         if isinstance(step, str):
-            known = _hint(step, self.by_name) or f"; there are: {', '.join(map(repr, [*self.by_name][:20]))}"
-            problem = f"names an unknown step {step!r}{known}"
+            problem = f"names an unknown step {step!r}; {suggestion(step, self.by_name)}"
         elif not isinstance(step, Step):
             problem = f"is a {type(step).__name__}; it must be a step, a part of one, a step's name, or run_input()"
         elif step not in self.drafts:
@@ -264,12 +261,12 @@ class _Compiler:
     def _check_fields(self, step: Step) -> None:
         model = self.context_model
         fields = {} if model is None else model.model_fields
-        have = "there is no context model; pass context_model="
         for name in dict.fromkeys((*step.options.writes, *step.options.reads)):
             if name not in fields:
+                why = "there is no context model; pass context_model="
                 if model is not None:
-                    have = f"{model.__name__} has {', '.join(fields) or 'no fields'}{_hint(name, fields)}"
-                self.problems.append(f"step {step.name!r} declares context field {name!r}; {have}")
+                    why = f"{model.__name__} has no such field; {suggestion(name, fields)}"
+                self.problems.append(f"step {step.name!r} declares context field {name!r}; {why}")
 
     def _check_writes(self, nodes: tuple[PlanNode, ...]) -> None:
         """Refuse two steps that may write one field at the same time, unless the field has a reducer."""
@@ -285,8 +282,3 @@ class _Compiler:
                         f"Annotated[..., operator.add]"
                     )
                 last[name] = node
-
-
-def _hint(name: str, known: Mapping[str, object]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -122,7 +122,9 @@ class Step:
     """
 
     def __init__(self, target: object, *, name: str | None = None, **options: Any) -> None:
-        _check_names(options)
+        for key in options:
+            if key not in _OPTION_NAMES:
+                raise PipelineError(f"step option {key!r} is unknown", [suggestion(key, _OPTION_NAMES)])
         if isinstance(target, Step):
             name = target.name if name is None else name
             options = {**{key: getattr(target.options, key) for key in _OPTION_NAMES}, **options}
@@ -265,12 +267,11 @@ def step(
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _check_names(options: Mapping[str, object]) -> None:
-    for key in options:
-        if key not in _OPTION_NAMES:
-            close = get_close_matches(key, _OPTION_NAMES, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(_OPTION_NAMES)}"
-            raise PipelineError(f"step option {key!r} is unknown", [hint])
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What a name that is not known was perhaps meant to be: the nearest, or else which there are."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(map(repr, names[:20])) or 'none'}"
 
 
 def _names(given: object) -> tuple[object, ...]:
