@@ -201,7 +201,7 @@ _NAMED = (
         0.9,
         rf"(?<!\w)(?:{_LONG})(?: the)? (?:{_ORDINAL_WORD}|{_TENS}(?:[ -]{_UNITS})?|{_UNITS}|{_TEENS})\b"
         rf"(?:,? (?:{_YEAR}\b|{_YEAR_WORDS}))?",
-        lambda m: m[0][:1].isupper() or not re.match(r"(?:may|march) (?:the )?\w+(?<!th)(?<!st)(?<!nd)(?<!rd)$", m[0]),
+        lambda m: not re.match(r"(?:may|march) (?:the )?\w+(?<!th)(?<!st)(?<!nd)(?<!rd)$", m[0]),  # "may one day"
     ),
     compile_rule(
         "DATE",

@@ -10,20 +10,19 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import compile_rule, scan
+from flujo.deidentifier.rules.pattern import compile_rule, compile_small, scan, small_letters
 from flujo.deidentifier.rules.tokens import LOWER, Page
 from flujo.deidentifier.rules.vocabulary import CREDENTIALS, GENERIC, NOT_NAMES, PARTICLES, PERSON_VERBS
 
 __all__ = ["announced_small", "find"]
 
-_CUE = re.compile(
+_CUE = compile_small(
     r"(?<![\w-])(?P<title>doctor|dr\.?|mister|missus|mrs?\.?|ms\.?|miss|surgeon|assistants?|an[a]?esthesiologist|attending"
     r"|dictating (?:an? |the )?(?:[a-z]{2,20} ){0,3}(?:on|for|regarding|about)"
     r"|(?:note|report|summary|letter|consult|consultation|evaluation|dictation) (?:on|for|regarding)|copy to|named|name is"
     r"|patient is|pt is)[ \t]{1,2}"
     r"|(?<![\w-])(?:wife|husband|spouse|partner|mother|father|mom|mum|dad|son|daughter|sister|brother|aunt|uncle|niece|nephew"
     r"|cousin|grand(?:mother|father|son|daughter)|fianc[ée]e?|boyfriend|girlfriend|roommate|neighbou?r|caregiver)[ \t]{1,2}",
-    re.IGNORECASE,
 )
 _DICTATED_SHARE = 0.004  # capitals per character: prose has five times as many
 _VOWELS = frozenset("aeiouy")
@@ -59,7 +58,7 @@ def find(view: str) -> Iterator[Finding]:
 def announced_small(page: Page) -> Iterator[int]:
     """Indexes of the tokens in small letters that a cue makes part of a name."""
     dictated = sum(map(str.isupper, page.view)) < _DICTATED_SHARE * len(page.view)
-    for match in _CUE.finditer(page.view):
+    for match in _CUE.finditer(small_letters(page.view)):
         index = page.at(match.end())
         if index >= len(page.tokens) or page.tokens[index].start != match.end() or not _heard(page, index):
             continue

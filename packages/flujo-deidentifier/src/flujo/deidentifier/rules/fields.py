@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from flujo.deidentifier.findings import Finding
 from flujo.deidentifier.lexicon import bare, lexicon
+from flujo.deidentifier.rules.pattern import compile_small, small_letters
 from flujo.deidentifier.rules.vocabulary import CREDENTIALS, NOT_NAMES
 
 __all__ = ["Fields", "find"]
@@ -105,11 +106,10 @@ _TABLE_HEADS = (
         ),
     ),
 )
-_LABEL = re.compile(
+_LABEL = compile_small(
     r"(?<![\w'])(?:"
     + "|".join(f"(?P<k{i}>{regex})" for i, (_, regex) in enumerate(_KINDS))
-    + r")(?P<q>[\"'*_]{0,3})[ \t]{0,4}[:=](?!:|//)[ \t]{0,12}[\"'*_]{0,3}(?:\n[ \t]{0,4})?",
-    re.IGNORECASE,
+    + r")(?P<q>[\"'*_]{0,3})[ \t]{0,4}[:=](?!:|//)[ \t]{0,12}[\"'*_]{0,3}(?:\n[ \t]{0,4})?"
 )
 _VALUE = re.compile(r"[^\n|\t;{}\[\]<>]{1,120}")
 _STOP = re.compile(
@@ -136,7 +136,7 @@ class Fields(NamedTuple):
 def find(view: str) -> Fields:
     """The labelled values and table cells of `view`."""
     fields = Fields([], [])
-    for match in _LABEL.finditer(view):
+    for match in _LABEL.finditer(small_letters(view)):
         kind = _KINDS[next(i for i in range(len(_KINDS)) if match[f"k{i}"] is not None)][0]
         _collect(view, kind, match.end(), None, fields)
     for kind, start, end in _cells(view):

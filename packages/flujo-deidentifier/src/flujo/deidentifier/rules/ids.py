@@ -117,13 +117,25 @@ _CLINICAL = re.compile(
     re.I,
 )
 
+# A cheap look ahead: no digit, no number.
+_DIGIT_NEAR = r"[^\d]{0,90}\d"
+
+
+def _start(cues: str) -> str:
+    return rf"(?<![a-z\d])(?:{cues})"
+
+
 _CUED = tuple(
     rule
     for entity, strong, weak in _CUES
     for rule in (
-        compile_rule(entity, 0.95, rf"(?<![a-z\d])(?:{strong}){_OPTIONAL}{_VALUE}", _value_is_cued_id),
-        compile_rule(entity, 0.9, rf"(?<![a-z\d])(?:{weak}){_REQUIRED}{_VALUE}", _value_is_id),
-        compile_rule(entity, 0.8, rf"(?<![a-z\d])(?:{weak}) {_VALUE}", _value_is_long),
+        compile_rule(
+            entity, 0.95, rf"{_start(strong)}(?!(?!{_LINK})[a-z]){_OPTIONAL}{_VALUE}", _value_is_cued_id, cue=_start(strong) + _DIGIT_NEAR
+        ),
+        compile_rule(
+            entity, 0.9, rf"{_start(weak)}{_REQUIRED}{_VALUE}", _value_is_id, cue=_start(weak) + _DIGIT_NEAR
+        ),
+        compile_rule(entity, 0.8, rf"{_start(weak)} {_VALUE}", _value_is_long, cue=_start(weak) + " "),
     )
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from flujo.deidentifier.rules.pattern import compile_small, small_letters
 from flujo.deidentifier.rules.tokens import INITIAL, LOWER, TITLE, UPPER, Page
 from flujo.deidentifier.rules.vocabulary import BOTH, CREDENTIALS, NOT_NAMES, PARTICLES, RELATIONS, TITLES
 
@@ -12,23 +13,20 @@ __all__ = ["adjoining", "announced", "initials", "take"]
 
 _VOWELS = frozenset("aeiouy")
 
-_TITLE_CUE = re.compile(rf"(?<![\w-])(?<!\d )(?:{TITLES})\b\.?[ \t]{{1,3}}", re.IGNORECASE)
-_RELATION_CUE = re.compile(
+_TITLE_CUE = compile_small(rf"(?<![\w-])(?<!\d )(?:{TITLES})\b\.?[ \t]{{1,3}}")
+_RELATION_CUE = compile_small(
     rf"(?<![\w-])(?:{RELATIONS})s?\b(?:'s name(?: is)?|,? (?:named|is named|called|whose name is"
     r"|name is|name:)|,| is| -|:)?[ \t]{0,2}[\"'(]?",
-    re.IGNORECASE,
 )
-_STRONG_CUE = re.compile(
+_STRONG_CUE = compile_small(
     r"(?<![\w-])(?:dear|hi|hello|hey|named|name is|name was|my name's|nicknamed|goes by"
     r"|prefers? to be called|likes to be called|a\.?k\.?a\.?|n[ée]e|formerly|(?:best|kind"
     r"|warm)? ?regards|sincerely(?: yours)?|yours(?: truly| sincerely| faithfully)?"
     r"|respectfully|thank you|thanks|many thanks|cheers|signed|/s/|s/|e-signed(?: by)?|signature)[,:]?\s{1,4}[\"'(]?",
-    re.IGNORECASE,
 )
-_WEAK_CUE = re.compile(
+_WEAK_CUE = compile_small(
     r"(?<![\w-])(?:by|with|per|via|from|to|for|and|called|paged|told|informed|notified|contacted|saw"
     r"|sees|met|asked|cc|attn|d/w|w/|signed out to|care of|c/o|re|of)[:.]?[ \t]{1,3}[\"'(]?",
-    re.IGNORECASE,
 )
 _CREDENTIAL = re.compile(
     r"(?:,[ \t]{0,2}|[ \t]{1,2})(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?\s?D|Pharm\.?D"
@@ -41,7 +39,7 @@ _AGE_CUE = re.compile(
     r"(?:,? (?:is|was) an? |, (?:an? )?|,? \(?)(?:\d{1,3}|[a-z]+ty)(?:[ -]{0,2}(?:years?|yrs?|yo\b|y/o"
     r"|y\.o)|[ ]?[MF]\b)"
 )
-_IN_APPOSITION = re.compile(rf"(?:, ?| \()(?:(?:his|her|their|the|patient's|pt's) )*(?:{RELATIONS})\b", re.IGNORECASE)
+_IN_APPOSITION = compile_small(rf"(?:, ?| \()(?:(?:his|her|their|the|patient's|pt's) )*(?:{RELATIONS})\b")
 _INITIALS = re.compile(
     r"\b(?:[Pp]atient|[Pp]t|[Rr]esident|[Cc]lient|[Ii]nitials|[Mm]rs?|[Mm]s|by|with"
     r"|of)\b[.:]? {0,2}(?P<a>(?:[A-Z]\. ?){1,2}[A-Z]\.)|(?:^"
@@ -172,15 +170,15 @@ def _only_allowed(page: Page, index: int) -> bool:
 
 def announced(page: Page) -> Iterator[int]:
     """Indexes of the tokens that a cue makes part of a name."""
-    view = page.view
-    for match in _TITLE_CUE.finditer(view):
+    view, low = page.view, small_letters(page.view)
+    for match in _TITLE_CUE.finditer(low):
         small = match[0].rstrip(". \t").lower() in ("mr", "mrs", "ms", "dr", "miss", "doctor", "prof")
         taken = take(page, match.end(), plain_words=True, small=small)
         yield from taken
         if match[0][:3].lower() == "drs":
             yield from _list_goes_on(page, taken)
     for cue, plain_words in ((_RELATION_CUE, True), (_STRONG_CUE, True), (_WEAK_CUE, False)):
-        for match in cue.finditer(view):
+        for match in cue.finditer(low):
             yield from take(page, match.end(), plain_words=plain_words)
     for match in _CREDENTIAL.finditer(view):
         yield from _credentialed(page, match)
@@ -223,7 +221,7 @@ def _described(page: Page) -> Iterator[int]:
     """ "Stone is a 54-year-old", "Hope, his daughter", "Will (son)"."""
     for match in _AGE_CUE.finditer(page.view):
         yield from _before(page, match.start())
-    for match in _IN_APPOSITION.finditer(page.view):
+    for match in _IN_APPOSITION.finditer(small_letters(page.view)):
         yield from (i for i in _before(page, match.start()) if page.tokens[i].kind == TITLE)
 
 

@@ -1,4 +1,9 @@
-"""One way to write a pattern rule."""
+"""One way to write a pattern rule.
+
+A rule that does not care for capitals is compiled from small letters and looks at the text in small letters: `re` then
+rejects an alternative by its first character, which it does not do under IGNORECASE. That makes the detectors about twice
+as fast.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +13,72 @@ from typing import NamedTuple
 
 from flujo.deidentifier.findings import Finding
 
-__all__ = ["Rule", "compile_rule", "digits", "luhn", "scan"]
+__all__ = ["Rule", "compile_rule", "compile_small", "digits", "luhn", "scan", "small_letters"]
+
+# What must keep its capitals in the text of a pattern: escapes such as \W, the names of groups, flags.
+_FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(]+|\()", re.DOTALL)
 
 
 class Rule(NamedTuple):
-    """`regex` finds `entity`; the span is group `value` where there is one; `accept` may still say no."""
+    """`regex` finds `entity`; the span is group `value` where there is one; `accept` may still say no.
+
+    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does.
+    """
 
     entity: str
     score: float
     regex: re.Pattern[str]
     accept: Callable[[re.Match[str]], bool] | None = None
+    small: bool = False
+    cue: re.Pattern[str] | None = None
 
 
 def compile_rule(
-    entity: str, score: float, regex: str, accept: Callable[[re.Match[str]], bool] | None = None, *, case: bool = False
+    entity: str,
+    score: float,
+    regex: str,
+    accept: Callable[[re.Match[str]], bool] | None = None,
+    *,
+    case: bool = False,
+    cue: str | None = None,
 ) -> Rule:
-    """A rule from pattern text; small and capital letters are the same unless `case`."""
-    return Rule(entity, score, re.compile(regex, 0 if case else re.IGNORECASE), accept)
+    """A rule from pattern text; small and capital letters are the same unless `case`.
+
+    With `cue`, the beginning of `regex`, the rule is tried only where the cue stands, and `accept` sees the text as it is.
+    """
+    if cue is not None:
+        return Rule(entity, score, re.compile(regex, re.IGNORECASE), accept, cue=compile_small(f"(?={cue})"))
+    if case:
+        return Rule(entity, score, re.compile(regex), accept)
+    return Rule(entity, score, compile_small(regex), accept, small=True)
+
+
+def compile_small(regex: str) -> re.Pattern[str]:
+    """A pattern for text in small letters (`small_letters`), whatever the capitals in `regex`."""
+    return re.compile(_FIXED.sub(lambda m: m[0].lower() if m["plain"] else m[0], regex))
+
+
+def small_letters(view: str) -> str:
+    """`view` in small letters, every character in its place (the capital I with a dot has two small ones)."""
+    low = view.lower()
+    return low if len(low) == len(view) else "".join(c if len(c.lower()) > 1 else c.lower() for c in view)
 
 
 def scan(rules: Iterable[Rule], view: str) -> Iterator[Finding]:
     """All findings of all rules; they may overlap."""
+    low = small_letters(view)
     for rule in rules:
         group: str | int = "value" if "value" in rule.regex.groupindex else 0
-        for match in rule.regex.finditer(view):
+        for match in _matches(rule, view, low):
             if rule.accept is None or rule.accept(match):
                 yield Finding(match.start(group), match.end(group), rule.entity, rule.score)
+
+
+def _matches(rule: Rule, view: str, low: str) -> Iterable[re.Match[str]]:
+    if rule.cue is None:
+        return rule.regex.finditer(low if rule.small else view)
+    found = (rule.regex.match(view, cue.start()) for cue in rule.cue.finditer(low))
+    return (match for match in found if match)
 
 
 def digits(text: str) -> int:
