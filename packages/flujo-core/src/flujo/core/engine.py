@@ -200,9 +200,7 @@ class Flujo:
         if scope is None and deadline_s is not None:
             scope = anyio.CancelScope()
         info = RunInfo(run_id or uuid.uuid4().hex, self.plan.name, self.plan.fingerprint, actor, tenant, tags or {})
-        return Run(
-            self._setup, info, self._ledger(limits), value, self._context(context), scope=scope, deadline_s=deadline_s
-        )
+        return Run(self._setup, info, self._ledger(limits), value, self._context(context), scope, deadline_s)
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id

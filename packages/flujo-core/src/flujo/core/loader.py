@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
@@ -101,34 +101,12 @@ def _check_api(module: ModuleType) -> None:
         raise PluginError("plugin cannot be used", why, "Install a version of it that fits")
 
 
-def activate(
-    names: Iterable[str], installed: Iterable[Installed], settings: Mapping[str, Mapping[str, object]] | None = None
-) -> list[tuple[str, object]]:
-    """Make the named distributions act: import them and build their `Plugin` with its settings.
-
-    Args:
-        names: Distribution names.
-        installed: What `discover` found.
-        settings: Keyword arguments of each distribution's `Plugin`, by distribution name.
-
-    Returns:
-        Distribution name and plugin object, in the order of `names`.
+def instance(plugin: Installed, settings: Mapping[str, object]) -> object:
+    """What acts for an installed plugin: its `Plugin`, built with its settings, or the module itself.
 
     Raises:
-        PluginError: One is not installed, blocked, broken, or refuses its settings.
+        PluginError: It is blocked, broken, or refuses its settings.
     """
-    made: list[tuple[str, object]] = []
-    for name in dict.fromkeys(canonical(name) for name in names):
-        matching = [load(plugin) for plugin in installed if plugin.distribution == name]
-        if not matching:
-            do = f"Install it: pip install {name}"
-            raise PluginError(f"plugin {name!r} is missing", "no installed distribution of that name offers one", do)
-        for plugin in matching:
-            made.append((name, _instance(plugin, (settings or {}).get(name, {}))))
-    return made
-
-
-def _instance(plugin: Installed, settings: Mapping[str, object]) -> object:
     what = f"plugin {plugin.distribution!r} cannot be used"
     if plugin.state == "blocked":
         raise PluginError(what, "the allow-list does not name it", "Add it to FLUJO_PLUGINS or [tool.flujo] plugins")

@@ -28,8 +28,6 @@ _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", 
 HOOK_NAMES = tuple(
     name for name, value in vars(hookspecs).items() if inspect.isfunction(value) and hasattr(value, "flujo_spec")
 )
-TIERS = ("guard", "transform", "record", "observe", "register")
-_THREADS = anyio.CapacityLimiter
 Values = Mapping[str, object]
 
 
@@ -159,13 +157,8 @@ class Hooks:
 
     def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
         payload.run.count("plugin_faults", implementation.plugin)
-        _log.warning(
-            "%s of plugin %r failed with %s in run %s",
-            implementation.hook,
-            implementation.plugin,
-            type(error).__name__,
-            payload.run.run_id,
-        )
+        facts = (implementation.hook, implementation.plugin, type(error).__name__, payload.run.run_id)
+        _log.warning("%s of plugin %r failed with %s in run %s", *facts)
 
 
 class _Adapter:

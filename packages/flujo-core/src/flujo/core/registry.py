@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from .errors import PluginError
 from .foreign import attempt
-from .loader import Installed, activate, allowed_from_environment, canonical, discover, load
+from .loader import Installed, allowed_from_environment, canonical, discover, instance, load
 from .protocols import Command, PriceBook
 from .scrubbing import scrub
 from .usage import Price
@@ -41,16 +41,24 @@ class Plugins:
         self._installed: list[Installed] | None = None
         self._prices: dict[str, Price | None] = {}
         self._books: list[PriceBook] | None = None
-        names = [item for item in use if isinstance(item, str)]
-        objects = [item for item in use if not isinstance(item, str)]
-        required = [canonical(name) for name in require]
-        self.acting: list[tuple[str, object]] = [(self._name_of(plugin), plugin) for plugin in objects]
-        given = {name for name, _ in self.acting}
-        for name in required:
-            self._must_be_installed(name)
-        wanted = [name for name in dict.fromkeys([*map(canonical, names), *required]) if name not in given]
-        if wanted:
-            self.acting += activate(wanted, self.installed, settings)
+        self.acting: list[tuple[str, object]] = []
+        for item in use:
+            self.acting += self._named(item, settings) if isinstance(item, str) else [(self._name_of(item), item)]
+        for name in require:
+            self.acting += self._named(name, settings, "the policy requires it, and ")
+
+    def _named(
+        self, name: str, settings: Mapping[str, Mapping[str, object]] | None, demand: str = ""
+    ) -> list[tuple[str, object]]:
+        """What acts for a distribution, unless it acts already."""
+        name = canonical(name)
+        found = [plugin for plugin in self.installed if plugin.distribution == name]
+        if not found:
+            why = f"{demand}no installed distribution of that name offers a plugin"
+            raise PluginError(f"plugin {name!r} is missing", why, f"Install it: pip install {name}")
+        if name in dict(self.acting):
+            return []
+        return [(name, instance(load(plugin), (settings or {}).get(name, {}))) for plugin in found]
 
     def joined(self, other: Plugins) -> Plugins:
         """These plugins, and before them those that act in `other` and not here."""
@@ -64,11 +72,6 @@ class Plugins:
         if self._installed is None:
             self._installed = discover(self._allowed)
         return self._installed
-
-    def _must_be_installed(self, name: str) -> None:
-        if not any(plugin.distribution == name for plugin in self.installed):
-            why = "the policy requires it, and no installed distribution of that name offers a plugin"
-            raise PluginError(f"plugin {name!r} is missing", why, f"Install it: pip install {name}")
 
     def _name_of(self, plugin: object) -> str:
         """The distribution that a plugin object comes from; its class's name where none brings it."""

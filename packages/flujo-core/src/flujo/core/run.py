@@ -5,25 +5,23 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import anyio
-from pydantic import BaseModel
 
 from . import payloads, telemetry
 from .attempt import Attempt, Changes
 from .calls import Calls
-from .context import RunContext, RunInfo
+from .context import RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .journal import Entry
-from .ledger import Ledger
 from .outcome import Aborted, Failure, Outcome, StepStatus, Success
 from .plan import PlanNode
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
-from .running import Act, Running, Setup, status_of
+from .running import Act, Running, status_of
 from .schedule import advance, final_context, result_of
 from .scrubbing import scrub
 from .usage import Usage
@@ -34,25 +32,10 @@ _STATUS: dict[type[Outcome], StepStatus] = {Success: "completed", Failure: "fail
 class Run(Running):
     """One run of a plan, from its first hook to its result."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        info: RunInfo,
-        ledger: Ledger,
-        run_input: object,
-        context: BaseModel | None,
-        *,
-        scope: anyio.CancelScope | None,
-        deadline_s: float | None,
-    ) -> None:
-        super().__init__(setup, info, ledger, run_input, context)
-        self.scope = scope
-        self._deadline_s = deadline_s
-        self._output: object = None
-        self._context = context
-        self.calls: Calls = Calls(self)
-        self._breach_told = False
-        self._clock = time.perf_counter()
+    @cached_property
+    def calls(self) -> Calls:
+        """The way to models and tools."""
+        return Calls(self)
 
     async def execute(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
@@ -101,7 +84,7 @@ class Run(Running):
             self.stop(RunAborted("cancelled from outside"))
             await self.conclude(act, stop, None, self.ledger.spent)
             raise
-        await self.conclude(act, self.verdict, self._output, self.ledger.spent)
+        await self.conclude(act, self.verdict, self.output, self.ledger.spent)
         result = self._result()
         await self.observe("on_run_end", partial(payloads.OnRunEnd, info, result))
         return result
@@ -118,9 +101,9 @@ class Run(Running):
         """Take the output of a run whose steps all ended well, and the context as it stands."""
         context, error = attempt(final_context, self.state)
         if error is None:
-            self._context = context
+            self.context = context
             if self.verdict is None:
-                self._output, error = attempt(result_of, self.setup.plan, self.state)
+                self.output, error = attempt(result_of, self.setup.plan, self.state)
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
 
@@ -128,13 +111,13 @@ class Run(Running):
         return PipelineResult(
             run_id=self.info.run_id,
             status=cast("RunStatus", status_of(self.verdict)),
-            value=self._output if self.verdict is None else None,
-            context=self._context,
+            value=self.output if self.verdict is None else None,
+            context=self.context,
             step_history=[entry.record for entry in self.journal],
             usage=self.ledger.spent,
             error=self.verdict,
             counts=self.info.counts,
-            duration_s=time.perf_counter() - self._clock,
+            duration_s=time.perf_counter() - self.clock,
         )
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -145,12 +128,12 @@ class Run(Running):
         if scope is None:
             await self._drive()
             return
-        if self._deadline_s is not None:
-            scope.deadline = anyio.current_time() + self._deadline_s
+        if self.deadline_s is not None:
+            scope.deadline = anyio.current_time() + self.deadline_s
         with scope:
             await self._drive()
         if scope.cancelled_caught and self.verdict is None:
-            self.stop(RunAborted(f"its deadline of {self._deadline_s:g} s passed", "deadline_s"))
+            self.stop(RunAborted(f"its deadline of {self.deadline_s:g} s passed", "deadline_s"))
 
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several in a task group."""
@@ -240,8 +223,8 @@ class Run(Running):
         for limit, share in ctx.usage.warnings():
             await self.observe("on_usage_warning", partial(payloads.OnUsageWarning, self.info, limit, share), ctx)
         breach = self.verdict
-        if isinstance(breach, UsageLimitExceeded) and not self._breach_told:
-            self._breach_told = True
+        if isinstance(breach, UsageLimitExceeded) and not self.breach_told:
+            self.breach_told = True
             await self.observe(
                 "on_governor_breach", partial(payloads.OnGovernorBreach, self.info, node.path, breach), ctx
             )

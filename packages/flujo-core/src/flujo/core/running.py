@@ -73,10 +73,22 @@ class Running:
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
         scope: Where the steps run, when they can be cancelled from here or have a deadline.
+        deadline_s: Seconds the steps may take; None is unlimited.
+        output: What the run gives, once all steps ended well.
+        context: The user's context as the run left it.
+        breach_told: Whether observers know that a limit stopped the run.
+        clock: When it started, on `perf_counter`.
     """
 
-    def __init__(
-        self, setup: Setup, info: RunInfo, ledger: Ledger, run_input: object, context: BaseModel | None
+    def __init__(  # noqa: PLR0917 - what one run is made of
+        self,
+        setup: Setup,
+        info: RunInfo,
+        ledger: Ledger,
+        run_input: object,
+        context: BaseModel | None,
+        scope: anyio.CancelScope | None,
+        deadline_s: float | None,
     ) -> None:
         self.setup: Setup = setup
         self.info: RunInfo = info
@@ -92,7 +104,12 @@ class Running:
         self.values: Mapping[str, object] = {}
         self.step_values: Mapping[str, object] = {}
         self.strands: dict[anyio.CancelScope, RunContext | None] = {}
-        self.scope: anyio.CancelScope | None = None
+        self.scope: anyio.CancelScope | None = scope
+        self.deadline_s: float | None = deadline_s
+        self.output: object = None
+        self.context: BaseModel | None = context
+        self.breach_told: bool = False
+        self.clock: float = perf_counter()
         self._ledgers: dict[int, Ledger] = {}
 
     def ledger_of(self, node: PlanNode) -> Ledger:

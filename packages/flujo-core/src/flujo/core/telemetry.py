@@ -91,10 +91,8 @@ def mark_error(current: Span | None, error_type: str) -> None:
 def mark_usage(current: Span | None, usage: Usage) -> None:
     """Note tokens and cost."""
     if current is not None:
-        current.set_attribute(INPUT_TOKENS, usage.input_tokens)
-        current.set_attribute(OUTPUT_TOKENS, usage.output_tokens)
-        current.set_attribute(COST, float(usage.cost_usd))
-        current.set_attribute(COST_USD, str(usage.cost_usd))
+        tokens = {INPUT_TOKENS: usage.input_tokens, OUTPUT_TOKENS: usage.output_tokens}
+        current.set_attributes({**tokens, COST: float(usage.cost_usd), COST_USD: str(usage.cost_usd)})
 
 
 def mark_response(current: Span | None, response: ModelResponse) -> None:
@@ -110,10 +108,7 @@ def mark_budget(current: Span | None, ledger: Ledger, status: str, *, breached: 
     """Note how a run ended and how its budget stands."""
     if current is None:
         return
-    current.set_attribute(STATUS, status)
-    current.set_attribute(BREACHED, breached)
-    current.set_attribute(BUDGET_SPENT, str(ledger.spent.cost_usd))
-    current.set_attribute(BUDGET_RESERVED, str(ledger.reserved.cost_usd))
+    held = {BUDGET_SPENT: str(ledger.spent.cost_usd), BUDGET_RESERVED: str(ledger.reserved.cost_usd)}
+    current.set_attributes({STATUS: status, BREACHED: breached, **held})
     if ledger.limits.cost is not None:
-        current.set_attribute(BUDGET_LIMIT, str(ledger.limits.cost))
-        current.set_attribute(BUDGET_REMAINING, str(ledger.room().cost_usd))
+        current.set_attributes({BUDGET_LIMIT: str(ledger.limits.cost), BUDGET_REMAINING: str(ledger.room().cost_usd)})
