@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from flujo.deidentifier import Deidentifier
 from flujo.deidentifier.normalise import plain
 
-SIZE = 100_000
 UNITS = [
     "a.", "1234567890 ", "1", "A", "Aa ", "1/", "12:30 ", " ", "Smith, ", "\u0436", "\u0301", "[PERSON]", "|", "x@y.",
+    "a b ", "dash one ", "AB (", "Ann Lo (AL) ", "policy . . ", "A1 ", "wife ", "St. ", "at Xx ", "\t", "Dr. ", "A-",
+    "AB\n", "from aa bb ", "1.23, ", "A & ", "plan  ", "Aa, ", "\n ",
 ]  # fmt: skip
 
 
@@ -26,11 +27,13 @@ def deidentifier():
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=repr)
-def test_a_hundred_kilobytes_of_anything_take_at_most_five_seconds(deidentifier, unit):
-    text = (unit * SIZE)[:SIZE]
+@pytest.mark.parametrize("size", [10_000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_a_kilobyte_of_anything_takes_at_most_a_twentieth_of_a_second(deidentifier, unit, size):
+    # A quadratic pattern needs far more than this at the smaller size as well: spaces once took minutes.
+    text = (unit * size)[:size]
     before = time.process_time()
     deidentifier.detect(text)
-    assert time.process_time() - before <= 5.0
+    assert time.process_time() - before <= size / 20_000
 
 
 def test_time_grows_with_the_text_not_with_its_square(deidentifier):
@@ -40,7 +43,7 @@ def test_time_grows_with_the_text_not_with_its_square(deidentifier):
         return time.process_time() - before
 
     seconds(5_000)
-    small, large = min(seconds(20_000) for _ in range(3)), min(seconds(80_000) for _ in range(2))
+    small, large = min(seconds(10_000) for _ in range(3)), min(seconds(40_000) for _ in range(2))
     assert large < 10 * small
 
 

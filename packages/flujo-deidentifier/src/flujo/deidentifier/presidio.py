@@ -118,6 +118,7 @@ def _build() -> AnalyzerEngine:
 
 
 def _recognizers() -> list[EntityRecognizer]:
+    # Local import: it brings in spaCy, see `_build`.
     from presidio_analyzer import predefined_recognizers as stock
 
     chosen: list[EntityRecognizer] = [
@@ -137,6 +138,7 @@ def _recognizers() -> list[EntityRecognizer]:
 
 
 def _guard_all(recognizers: Sequence[EntityRecognizer]) -> None:
+    # Local import: it brings in spaCy, see `_build`.
     from presidio_analyzer import PatternRecognizer
 
     for recognizer in recognizers:

@@ -77,7 +77,8 @@ _RULES = (
     compile_rule(
         "AGE_OVER_89",
         0.85,
-        r"\b(?:mother|father|grandmother|grandfather|grandparent|wife|husband|sister|brother|aunt|uncle|mum|mom|dad|widow(?:er)?"
+        r"\b(?:mother|father|grandmother|grandfather|grandparent|wife|husband|sister|brother|aunt|uncle|mum|mom"
+        r"|dad|widow(?:er)?"
         rf"|alive|oma|opa|mutter|vater|m[èe]re|p[èe]re|moeder|vader|m[ãa]e|pai|madre|padre|abuel[ao])\b[^.;\n]{{0,60}},"
         rf" (?:now |aged? )?(?P<value>{_OLD})(?=[,.;)] ?(?:[A-Z\n]|[a-z]{{3,}}|$))",
     ),

@@ -43,7 +43,8 @@ _UNITS = r"(?:one|two|three|four|five|six|seven|eight|nine)"
 _TEENS = r"(?:ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen)"
 _TENS = r"(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
 _YEAR_WORDS = (
-    rf"(?:(?:nineteen|twenty|eighteen)(?:[ -]hundred)?(?:[ -](?:and |oh[ -]|o[ -])?(?:{_TENS}(?:[ -]{_UNITS}\b)?|{_TEENS}|{_UNITS}))"
+    rf"(?:(?:nineteen|twenty|eighteen)(?:[ -]hundred)?(?:[ -](?:and |oh[ -]|o[ -])?(?:{_TENS}(?:[ -]{_UNITS}\b)?"
+    rf"|{_TEENS}|{_UNITS}))"
     rf"|two thousand(?:(?: and)? (?:{_TENS}(?:[ -]{_UNITS}\b)?|{_TEENS}|{_UNITS}))?)\b"
 )
 _TIME = r"(?:[T ,]{1,2}(?:at )?\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?: ?[ap]\.?m\b\.?)?(?:Z|[+-]\d{2}:?\d{2})?)?"
@@ -51,11 +52,13 @@ _WEEKDAY = (
     r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:mon|diens|donners|frei|sams|sonn)tag|mittwoch|sonnabend"
     r"|(?:lun|mar|mercre|jeu|vendre|same)di|dimanche|lunes|martes|mi[ée]rcoles|jueves|viernes|s[áa]bado|domingo"
     r"|(?:segunda|ter[çc]a|quarta|quinta|sexta)-feira|(?:maan|dins|woens|donder|vrij|zater|zon)dag"
-    r"|luned[iì]|marted[iì]|mercoled[iì]|gioved[iì]|venerd[iì]|domenica|(?:mån|tis|ons|tors|fre|lör|sön)dag|(?<!\w)(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri)\b\.?)"
+    r"|luned[iì]|marted[iì]|mercoled[iì]|gioved[iì]|venerd[iì]|domenica|(?:mån|tis|ons|tors|fre|lör|sön)dag"
+    r"|(?<!\w)(?:Mon|Tue|Tues|Wed|Thu|Thur|Thurs|Fri)\b\.?)"
 )
 _RANGE = rf"(?:\s?(?:-|to|through|thru|until|and|&|,|/)\s?{_DAY}{_TH}?(?!\d|:|/\d))"
 _BEFORE = re.compile(
-    r"\b(?:on|since|started|commenced|begun|gp|ecg|ekg|mri|ct|us|echo|x-?ray|bloods|review|redress|redo|from|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started"
+    r"\b(?:on|since|started|commenced|begun|gp|ecg|ekg|mri|ct|us|echo|x-?ray|bloods|review|redress|redo|from"
+    r"|until|till|to|through|thru|by|dated?|before|after|around|of|between|and|started"
     r"|stopped|seen|visit|admitted|discharged|due|labs?|drawn|cultures?|collected|noted|ordered"
     r"|scheduled|appt|surgery|procedure|performed|repeat|last|done|fell|returned|given|began|resolved"
     r"|effective|next|was|dos|adm|d/c|dc|f/u|w/o|wk of|week of|as of|in place)[ :(]{1,2}$",
@@ -204,9 +207,7 @@ _NAMED = (
         lambda m: not re.match(r"(?:may|march) (?:the )?\w+(?<!th)(?<!st)(?<!nd)(?<!rd)$", m[0]),  # "may one day"
     ),
     compile_rule(
-        "DATE",
-        0.9,
-        rf"(?:\bthe )?\b{_ORDINAL_WORD} (?:day )?(?:of )?(?:{_LONG})\b(?:,? (?:{_YEAR}\b|{_YEAR_WORDS}))?",
+        "DATE", 0.9, rf"(?:\bthe )?\b{_ORDINAL_WORD} (?:day )?(?:of )?(?:{_LONG})\b(?:,? (?:{_YEAR}\b|{_YEAR_WORDS}))?"
     ),
     compile_rule(
         "DATE",
@@ -217,8 +218,10 @@ _NAMED = (
     compile_rule(
         "DATE",
         0.75,
-        rf"\b(?:(?:tomorrow|today|yesterday|tonight|{_WEEKDAY}),?|on|until|by|since|before|after) the (?P<value>{_ORDINAL_WORD})"
-        r"(?= (?:at|for|with|and|he|she|we|they|the|[a-z]{9,})\b|[,.;)]|\s*$)(?! (?:metatarsal|metacarpal|intercostal|percentile|ventricle"
+        rf"\b(?:(?:tomorrow|today|yesterday|tonight|{_WEEKDAY}),?|on|until|by|since|before"
+        rf"|after) the (?P<value>{_ORDINAL_WORD})"
+        r"(?= (?:at|for|with|and|he|she|we|they|the|[a-z]{9,})\b|[,.;)]|\s*$)(?! (?:metatarsal|metacarpal"
+        r"|intercostal|percentile|ventricle"
         r"|trimester|postoperative|generation))",
     ),
     compile_rule(

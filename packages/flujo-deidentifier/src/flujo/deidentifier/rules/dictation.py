@@ -1,7 +1,7 @@
 """Dictated and hasty text in small letters: names after cues, spelled-out names, numbers in words.
 
-Without capitals the dictionary is the only witness: after "doctor", "his wife" or "an operative note on", a word in small
-letters that is no English word is a name, and so are the like that follow it.
+Without capitals the dictionary is the only witness: after "doctor", "his wife" or "an operative note on", a word in
+small letters that is no English word is a name, and so are the like that follow it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ from flujo.deidentifier.rules.vocabulary import CREDENTIALS, GENERIC, NOT_NAMES,
 __all__ = ["announced_small", "find"]
 
 _CUE = compile_small(
-    r"(?<![\w-])(?P<title>doctor|dr\.?|mister|missus|mrs?\.?|ms\.?|miss|surgeon|assistants?|an[a]?esthesiologist|attending"
+    r"(?<![\w-])(?P<title>doctor|dr\.?|mister|missus|mrs?\.?|ms\.?|miss|surgeon|assistants?|an[a]?esthesiologist"
+    r"|attending"
     r"|dictating (?:an? |the )?(?:[a-z]{2,20} ){0,3}(?:on|for|regarding|about)"
-    r"|(?:note|report|summary|letter|consult|consultation|evaluation|dictation) (?:on|for|regarding)|copy to|named|name is"
+    r"|(?:note|report|summary|letter|consult|consultation|evaluation|dictation) (?:on|for|regarding)|copy to"
+    r"|named|name is"
     r"|patient is|pt is)[ \t]{1,2}"
-    r"|(?<![\w-])(?:wife|husband|spouse|partner|mother|father|mom|mum|dad|son|daughter|sister|brother|aunt|uncle|niece|nephew"
-    r"|cousin|grand(?:mother|father|son|daughter)|fianc[ée]e?|boyfriend|girlfriend|roommate|neighbou?r|caregiver)[ \t]{1,2}",
+    r"|(?<![\w-])(?:wife|husband|spouse|partner|mother|father|mom|mum|dad|son|daughter|sister|brother|aunt|uncle"
+    r"|niece|nephew"
+    r"|cousin|grand(?:mother|father|son|daughter)|fianc[ée]e?|boyfriend|girlfriend|roommate|neighbou?r"
+    r"|caregiver)[ \t]{1,2}"
 )
 _DICTATED_SHARE = 0.004  # capitals per character: prose has five times as many
 _VOWELS = frozenset("aeiouy")
 _INFLECTED = ("ed", "ing", "ly", "s")
 _DIGIT = r"(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|\d)"
-_NUMBER = rf"(?:{_DIGIT}|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty)"
+_NUMBER = (
+    rf"(?:{_DIGIT}|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty)"
+)
 
 
 def _no_row(match: re.Match[str]) -> bool:
@@ -77,7 +84,8 @@ def _heard(page: Page, index: int) -> bool:
 
 
 def _continued(page: Page, index: int, *, dictated: bool) -> Iterator[int]:
-    """The rest of a name: "o'shaughnessy" after a first name, particles, and in dictation one ordinary noun ("pike")."""
+    """The rest of a name: "o'shaughnessy" after a first name, particles, and in dictation one ordinary noun "
+    "("pike")."""
     pending: list[int] = []
     for at in range(index + 1, min(index + 4, len(page.tokens))):
         token = page.tokens[at]

@@ -25,7 +25,9 @@ _WHO = (
 )
 _NAME = (
     rf"(?:(?:{_WHO})(?:'?s)?[ _-]{{0,2}}){{0,3}}name(?:s|[ _](?:\([a-z ,]{{1,20}}\)|of (?:patient|child"
-    r"|client|insured|parent|guardian)))?|surname|forename|fname|lname|nome(?: completo)?|nom(?: de famille)?|pr[ée]nom|nombre|apellidos?|vorname|nachname|familienname|naam|achternaam|voornaam|cognome|h[ọo](?: v[àa])? t[êe]n|alias(?:es)?|a\.?k\.?a\.?"
+    r"|client|insured|parent|guardian)))?|surname|forename|fname|lname|nome(?: completo)?|nom(?: de famille)?"
+    r"|pr[ée]nom|nombre|apellidos?|vorname|nachname|familienname|naam|achternaam|voornaam|cognome"
+    r"|h[ọo](?: v[àa])? t[êe]n|alias(?:es)?|a\.?k\.?a\.?"
 )
 _ROLE = (
     r"patient|pt|client|resident|member|subscriber|insured|guarantor|beneficiary|responsible party"
@@ -52,8 +54,10 @@ _ROLE = (
     r"|contact(?: person)?|interpreter|witness|informant|historian|source|caller|spoke with"
     r"|case manager|social worker|care (?:manager|coordinator|team)|coordinator|supervisor|tech"
     r"|team|lawyer|attorney|teacher|donor|recipient|claimant|baby|infant|mrs?|ms|dr|re|regarding"
-    r"|adjuster|agent|broker|foreman|dispatcher|key ?worker|lodger|principal|m[ée]decin(?: traitant)?|infirmi[èe]re?|hausarzt|arzt|[äa]rztin"
-    r"|pfleger(?:in)?|huisarts|verpleegkundige|m[ée]dic[oa]|enfermeir[oa]|enfermer[oa]|acompanhante|pacientes?|pati[ëe]nt|patientin"
+    r"|adjuster|agent|broker|foreman|dispatcher|key ?worker|lodger|principal|m[ée]decin(?: traitant)?"
+    r"|infirmi[èe]re?|hausarzt|arzt|[äa]rztin"
+    r"|pfleger(?:in)?|huisarts|verpleegkundige|m[ée]dic[oa]|enfermeir[oa]|enfermer[oa]|acompanhante|pacientes?"
+    r"|pati[ëe]nt|patientin"
     r"|b[áa]c s[ĩi]|b[ệe]nh nh[âa]n|medico curante"
     r"|subject|staff|companion|visitor|escort|driver|roommate|pharmacist"
 )

@@ -19,7 +19,10 @@ _LINK = r"(?:number|num|nos?|nbr|nr|code|id(?:entifier|entification)?|#)"
 _LEADERS = r"(?:[ \t]{0,3}(?:\.[ .]{1,60}|[ \t]{2,24}(?=[:=\w])))?"  # "Policy ........ ", "FILE      "
 _GAP = _LEADERS + r"[\"'*_]{0,3}\s{0,3}(?:[:=#.-]|is\b|was\b|\|)?\s{0,3}[\"'*_(]{0,3}"
 _OPTIONAL = rf"(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{0,3}}{_GAP}"
-_REQUIRED = rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}" r"|[\"'*_]{0,3}\s{0,24}[:=#]\s{0,3}[\"'*_(]{0,3}|[ \t]{0,2}\.[ .]{2,60}|[ \t]{2,24})"
+_REQUIRED = (
+    rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}"
+    r"|[\"'*_]{0,3}\s{0,24}[:=#]\s{0,3}[\"'*_(]{0,3}|[ \t]{0,2}\.[ .]{2,60}|[ \t]{2,24})"
+)
 # Groups of capitals and digits ("LX-209 417", "DD 0417 88 2213"); a group before a word in small letters is its number.
 _GROUPS = (
     r"(?-i:(?:[A-Z]{1,6}[ -])?(?=[A-Z]{0,4}\d)[A-Z\d]{1,12}(?:[./-][A-Z\d]{1,10}){0,4}"
@@ -35,14 +38,18 @@ _VALUE = (
 _CUES: tuple[tuple[str, str, str], ...] = (
     (
         "MRN",
-        r"mrns?|m\.r\.n\.?|mr ?#|ur(?: no)?|hosp(?:ital)? no\.?|prontu[áa]rio|krankenakte|aktenzeichen|fallnummer|patientennummer|pati[ëe]ntnummer|dossiernummer|ipp|nip|historia cl[íi]nica|nhc|cartella|med(?:ical)?[ ._-]?rec(?:ord)?s?|umrn|urn|nhs|nhi|chi|empi|csn|har"
+        r"mrns?|m\.r\.n\.?|mr ?#|ur(?: no)?|hosp(?:ital)? no\.?|prontu[áa]rio|krankenakte|aktenzeichen|fallnummer"
+        r"|patientennummer|pati[ëe]ntnummer|dossiernummer|ipp|nip|historia cl[íi]nica|nhc|cartella"
+        r"|med(?:ical)?[ ._-]?rec(?:ord)?s?|umrn|urn|nhs|nhi|chi|empi|csn|har"
         r"|fin(?= ?[#:])|pat(?:ient)?[ _-]?id|pt[ _-]?id|pid",
         r"mr|chart|patient|pt|hospital|hosp|unit|encounter|visit|admission|episode|registration|case|file"
         r"|folder|health record|ehr|emr",
     ),
     (
         "HEALTH_PLAN_ID",
-        r"hicn|mbi|conv[êe]nio|carteirinha|versichertennummer|versichertennr|kvnr|krankenkasse|mutuelle|polis(?:nummer)?|p[óo]liza|ihi|phn|ohip|medicaid|medicare|subscriber|beneficiary|prior auth(?:orization)?|pre-?auth(?:orization)?|policy",
+        r"hicn|mbi|conv[êe]nio|carteirinha|versichertennummer|versichertennr|kvnr|krankenkasse|mutuelle"
+        r"|polis(?:nummer)?|p[óo]liza|ihi|phn|ohip|medicaid|medicare|subscriber|beneficiary"
+        r"|prior auth(?:orization)?|pre-?auth(?:orization)?|policy",
         r"member(?:ship)?|group|grp|plan|insur(?:ance|ed)|ins|health plan|payer|payor|claim|clm"
         r"|auth(?:orization)?|referral|prescription|rx|benefits?|carrier|coverage",
     ),
@@ -54,14 +61,16 @@ _CUES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "LICENSE",
-        r"dea|npi|provider (?:no|number)|prescriber (?:no|number)|ahpra|crm|crf|bsnr|lanr|big(?= ?(?:nr|no|:))|rpps|adeli|gphc|hcpc|passport|(?:driver'?s? )?licen[cs]es?|i-94|a-number|alien (?:registration|number)|dl ?#"
+        r"dea|npi|provider (?:no|number)|prescriber (?:no|number)|ahpra|crm|crf|bsnr|lanr|big(?= ?(?:nr|no|:))"
+        r"|rpps|adeli|gphc|hcpc|passport|(?:driver'?s? )?licen[cs]es?|i-94|a-number|alien (?:registration|number)|dl ?#"
         r"|gmc|nmc|upin|state licen[cs]e|medical licen[cs]e|visa ?#",
         r"lic|certificate|certification|cert|permit|credential|dl|board|visa|green card"
         r"|alien registration|birth certificate",
     ),
     (
         "VEHICLE_ID",
-        r"vin|tail(?: no| number)?|hull|rego|kennzeichen|kenteken|matr[íi]cula|immatriculation|placa|(?:licen[cs]e|number|vehicle|car|truck|motorcycle|registration) (?:plates?|tags?)"
+        r"vin|tail(?: no| number)?|hull|rego|kennzeichen|kenteken|matr[íi]cula|immatriculation|placa"
+        r"|(?:licen[cs]e|number|vehicle|car|truck|motorcycle|registration) (?:plates?|tags?)"
         r"|plates?(?= ?[:#]| (?:number|no))",
         r"plates?|vehicle|tag",
     ),
@@ -73,8 +82,10 @@ _CUES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "SSN",
-        r"cpf|rut|curp|rfc|dni|nif|nie(?= ?[:#\d])|bsn|pesel|personnummer|cpr|codice fiscale|(?:no|num[ée]ro de )?s[ée]curit[ée] sociale|nir"
-        r"|svnr|sozialversicherungsnummer|rentenversicherungsnummer|steuer-?id|pps(?:n)?|ahv|avs|hkid|nric|aadhaar|cccd|cmnd|tfn|kt\.?(?= ?\d)"
+        r"cpf|rut|curp|rfc|dni|nif|nie(?= ?[:#\d])|bsn|pesel|personnummer|cpr|codice fiscale|(?:no"
+        r"|num[ée]ro de )?s[ée]curit[ée] sociale|nir"
+        r"|svnr|sozialversicherungsnummer|rentenversicherungsnummer|steuer-?id|pps(?:n)?|ahv|avs|hkid|nric"
+        r"|aadhaar|cccd|cmnd|tfn|kt\.?(?= ?\d)"
         r"|national insurance|ni(?= ?(?:no|number|#|:))",
         r"sin|national (?:id|identity|number)|identity|tax|social insurance|id card",
     ),
@@ -85,7 +96,8 @@ _CUES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "ID",
-        r"key ?safe|(?:door|gate|entry|access|alarm|keypad|key|lock) code|rack|freezer|locker|flight|accession|acc ?#|acn|specimen|requisition|confirmation|tracking|badge|student id|employee id"
+        r"key ?safe|(?:door|gate|entry|access|alarm|keypad|key|lock) code|rack|freezer|locker|flight|accession"
+        r"|acc ?#|acn|specimen|requisition|confirmation|tracking|badge|student id|employee id"
         r"|barcode|dictation|national id|tax file|dossier"
         r"|docket|user ?(?:name|id)|login|transcription",
         r"order|sample|study|report|document|doc|reference|ticket|employee|student|staff|slide|block|job"
@@ -130,11 +142,13 @@ _CUED = tuple(
     for entity, strong, weak in _CUES
     for rule in (
         compile_rule(
-            entity, 0.95, rf"{_start(strong)}(?!(?!{_LINK})[a-z]){_OPTIONAL}{_VALUE}", _value_is_cued_id, cue=_start(strong) + _DIGIT_NEAR
+            entity,
+            0.95,
+            rf"{_start(strong)}(?!(?!{_LINK})[a-z]){_OPTIONAL}{_VALUE}",
+            _value_is_cued_id,
+            cue=_start(strong) + _DIGIT_NEAR,
         ),
-        compile_rule(
-            entity, 0.9, rf"{_start(weak)}{_REQUIRED}{_VALUE}", _value_is_id, cue=_start(weak) + _DIGIT_NEAR
-        ),
+        compile_rule(entity, 0.9, rf"{_start(weak)}{_REQUIRED}{_VALUE}", _value_is_id, cue=_start(weak) + _DIGIT_NEAR),
         compile_rule(entity, 0.8, rf"{_start(weak)} {_VALUE}", _value_is_long, cue=_start(weak) + " "),
     )
 )
@@ -204,13 +218,14 @@ _SHAPED = (
     compile_rule(
         "SSN",
         0.9,
-        r"(?<![\w.-])[12][ .]?\d\d[ .]?(?:0[1-9]|1[0-2]|[2-9]\d)[ .]?\d[\dAB][ .]?\d{3}[ .]?\d{3}(?:[ .]?\d\d)?(?![\w-])",
+        r"(?<![\w.-])[12][ .]?\d\d[ .]?(?:0[1-9]|1[0-2]"
+        r"|[2-9]\d)[ .]?\d[\dAB][ .]?\d{3}[ .]?\d{3}(?:[ .]?\d\d)?(?![\w-])",
         case=True,
     ),
+    compile_rule("LICENSE", 0.9, r"(?<!\w)[A-Z][A-Z9]{4} ?\d{6} ?[A-Z9]{2}[A-Z\d]{3}(?!\w)", case=True),
     compile_rule(
-        "LICENSE", 0.9, r"(?<!\w)[A-Z][A-Z9]{4} ?\d{6} ?[A-Z9]{2}[A-Z\d]{3}(?!\w)", case=True
+        "MRN", 0.7, r"(?<![\w./-])\d{1,6}(?:-\d{1,6}){1,4}-[A-Z]{1,2}(?![\w-])", lambda m: digits(m[0]) >= 5, case=True
     ),
-    compile_rule("MRN", 0.7, r"(?<![\w./-])\d{1,6}(?:-\d{1,6}){1,4}-[A-Z]{1,2}(?![\w-])", lambda m: digits(m[0]) >= 5, case=True),
     compile_rule(
         "VEHICLE_ID",
         0.85,
@@ -221,7 +236,8 @@ _SHAPED = (
     compile_rule(
         "ID",
         0.8,
-        r"\b(?:user|username|login|logon|handle)(?: (?:is|name|id))? (?P<value>[a-z][\w.-]{0,30}\d[\w.-]{0,30}(?<![.-]))",
+        r"\b(?:user|username|login|logon|handle)(?: (?:is|name"
+        r"|id))? (?P<value>[a-z][\w.-]{0,30}\d[\w.-]{0,30}(?<![.-]))",
     ),
     compile_rule("ID", 0.8, r"\bby (?P<value>[a-z]{2,6}\d{1,4})(?!\w)"),
     compile_rule("DEVICE_ID", 0.95, r"\(01\)\d{14}(?:\(\d{2}\)[\w-]{1,20}){0,5}"),

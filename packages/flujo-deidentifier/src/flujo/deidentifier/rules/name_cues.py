@@ -11,22 +11,26 @@ from flujo.deidentifier.rules.vocabulary import BOTH, CREDENTIALS, NOT_NAMES, PA
 
 __all__ = ["adjoining", "announced", "initials", "take"]
 
+# Particles with which a surname may begin ("Dr. ten Broek").
+_OPENING = frozenset(
+    ("de", "van", "von", "al", "el", "ten", "ter", "den", "der", "zu", "zum", "dos", "da", "di", "del")
+)
 _VOWELS = frozenset("aeiouy")
 
 _TITLE_CUE = compile_small(rf"(?<![\w-])(?<!\d )(?:{TITLES})\b\.?[ \t]{{1,3}}")
 _RELATION_CUE = compile_small(
     rf"(?<![\w-])(?:{RELATIONS})s?\b(?:'s name(?: is)?|,? (?:named|is named|called|whose name is"
-    r"|name is|name:)|,| is| -|:)?[ \t]{0,2}[\"'(]?",
+    r"|name is|name:)|,| is| -|:)?[ \t]{0,2}[\"'(]?"
 )
 _STRONG_CUE = compile_small(
     r"(?<![\w-])(?:dear|hi|hello|hey|named|name is|name was|my name's|nicknamed|goes by"
     r"|prefers? to be called|likes to be called|a\.?k\.?a\.?|n[ée]e|formerly|(?:best|kind"
     r"|warm)? ?regards|sincerely(?: yours)?|yours(?: truly| sincerely| faithfully)?"
-    r"|respectfully|thank you|thanks|many thanks|cheers|signed|/s/|s/|e-signed(?: by)?|signature)[,:]?\s{1,4}[\"'(]?",
+    r"|respectfully|thank you|thanks|many thanks|cheers|signed|/s/|s/|e-signed(?: by)?|signature)[,:]?\s{1,4}[\"'(]?"
 )
 _WEAK_CUE = compile_small(
     r"(?<![\w-])(?:by|with|per|via|from|to|for|and|called|paged|told|informed|notified|contacted|saw"
-    r"|sees|met|asked|cc|attn|d/w|w/|signed out to|care of|c/o|re|of)[:.]?[ \t]{1,3}[\"'(]?",
+    r"|sees|met|asked|cc|attn|d/w|w/|signed out to|care of|c/o|re|of)[:.]?[ \t]{1,3}[\"'(]?"
 )
 _CREDENTIAL = re.compile(
     r"(?:,[ \t]{0,2}|[ \t]{1,2})(?:M\.?D|D\.?O|R\.?N|N\.?P|P\.?A(?:-C)?|Ph\.?\s?D|Pharm\.?D"
@@ -116,7 +120,7 @@ def _name_part(page: Page, index: int, *, plain_words: bool, small: bool, first:
         known = lex.is_name(token.low) or token.low in lex.proper
         return (
             small and len(token.low) > 2 and (known or not lex.is_word(token.low)) and not _closed(page, index)
-        ) or (first and token.low in ("de", "van", "von", "al", "el", "ten", "ter", "den", "der", "zu", "zum", "dos", "da", "di", "del"))
+        ) or (first and token.low in _OPENING)
     if token.low in NOT_NAMES and not (token.low in BOTH and (plain_words or not first)):
         return False
     if token.kind == INITIAL:

@@ -28,14 +28,26 @@ from flujo.deidentifier.rules.vocabulary import (
 
 __all__ = ["find"]
 
-_TITLES = frozenset("mr mrs ms dr prof miss mister doctor professor".split())
+_TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "miss", "mister", "doctor", "professor"))
 _VOWELS = frozenset("aeiouy")
 # "Alvarado 8", "Deauville 2", "Clark III": an eponym with a value is a scale.
 _GRADED = re.compile(r"(?:'s)? (?:\d{1,3}(?![\w-])|[1-5][abc]\b|I{1,3}\b|IV\b|VI?\b)")
 _APART = re.compile(r"\s*(?:'s?)?\s*")
-_SCALES = frozenset("scale scales score inventory questionnaire index classification criteria examination assessment test battery".split())
+_SCALES = frozenset(
+    ("scale", "scales", "score", "inventory", "questionnaire", "index", "classification", "criteria", "examination")
+).union(("assessment", "test", "battery"))
 _AFFIX = re.compile(r"(?:anti|auto|non|pre|post|peri|sub|mid|pro|semi|multi|inter|intra|trans)-")
-_GENERATION = re.compile(r",? (?:Jr\b\.?|Sr\b\.?|III?\b|IV\b)(?! \w)")
+_GENERATION = re.compile(r",? (?:[JS]r\b\.?|(?:III?|IV)\b(?! \w))")
+_ACTS = re.compile(
+    r" (?:(?:denie|report|state|complain|endorse|admit|feel|live|agree|want|request|refuse|decline|smoke|drink"
+    r"|enjoy|understand|tell|describe|recall|say|walk)[sd]?|complained|reported|stated|endorsed|felt|asked|wanted|requested"
+    r"|verbalized|told|said|walked|ate|slept|(?:was|is|has been|will be) (?:discharged|admitted|transferred|brought|referred"
+    r"|informed|told|advised|intubated|extubated|counsel+ed|born|married|divorced|a \d))\b"
+)
+_TOLD = re.compile(
+    r"\b(?:(?:[Dd]iscussed|[Ss]poke|[Tt]alked|[Mm]et|[Aa]greed) with|[Dd]/[Ww]|[Pp]aged|informed|notified|told) $"
+)
+_APPLIED = re.compile(r"(?:'s)? (?:catheter|drain|tube|score|sign|test|scale|in place)")
 _JOINS = (" - ", ' "', '" ', " (", ") ", " '", "' ")
 
 
@@ -92,6 +104,8 @@ def _seed(page: Page, index: int) -> bool:
     token, lex = page.tokens[index], page.lex
     if ord(max(token.text)) > 0x24F:  # beyond the Latin blocks: a Greek letter alone is a symbol, more is a name
         return len(token.text) > 1
+    if token.kind == TITLE and token.low in lex.eponyms and _bearer(page, index):
+        return True
     if _eponym(page, index):
         return False
     if token.kind == TITLE:
@@ -123,7 +137,8 @@ def _eponym(page: Page, index: int) -> bool:
         return True
     if not following:
         return False
-    if following[0].removesuffix("s") in EPONYM_HEADS | {following[0]} & EPONYM_HEADS and _APART.fullmatch(page.gap(index)):
+    head = following[0] in EPONYM_HEADS or following[0].removesuffix("s") in EPONYM_HEADS
+    if head and _APART.fullmatch(page.gap(index)):
         return True
     if _scale(page, index):
         return True
@@ -132,6 +147,18 @@ def _eponym(page: Page, index: int) -> bool:
     return (
         token.low in page.lex.eponyms and any(word in EPONYM_HEADS for word in following) and "." not in page.gap(index)
     )
+
+
+def _bearer(page: Page, index: int) -> bool:
+    """Whether an eponym is a living person's name: "Kehr denies pain", "discussed with Kehr", "Kehr, Helen"."""
+    token = page.tokens[index]
+    if _TOLD.search(page.view, max(0, token.start - 20), token.start) and not _APPLIED.match(page.view, token.end):
+        return True
+    if _ACTS.match(page.view, token.end):
+        return True
+    if index + 1 == len(page.tokens) or page.gap(index) != ", ":
+        return False
+    return page.tokens[index + 1].kind == TITLE and page.tokens[index + 1].low in page.lex.given
 
 
 def _scale(page: Page, index: int) -> bool:
@@ -248,6 +275,7 @@ def _extends(page: Page, index: int, *, to_right: bool) -> bool:
 def _cores(page: Page, strong: set[int], marked: set[int]) -> set[str]:
     """The words of the names found; of those found by growth only the ones that can hardly be anything else."""
     sure = strong | {i for i in marked if _unknown(page, i) or page.lex.is_name(page.tokens[i].low)}
+    sure |= {i for i in marked if i - 1 in sure and page.tokens[i].low in page.lex.eponyms}  # "Helen Kehr"
     return {page.tokens[i].low for i in sure if len(page.tokens[i].low) > 2 and page.tokens[i].low not in PARTICLES}
 
 

@@ -41,7 +41,8 @@ _KIND = (
     r"|Urology|Women's Health|Wellness|Counseling|Recovery|Treatment Center|Vineyards?"
     r"|Orchards?|Nursery|Dairy|Tavern|Pub|Grill|Pizza|Catering|Drugs|Chemists?|Opticians?|Apothecary|Cabs?|Taxis?|Arms"
     r"|Medicine|Eye Unit|Unit|Co-?operative|Dental Studio|Dentistry|Orthodontics|Prosthetics|Veterinary|Barbers?|Bistro"
-    r"|Boatworks|Boat Works|Shipyards?|Foundry|Cannery|Distillery|Winery|Textiles|Press|Publishing|Media|Systems|Technologies"
+    r"|Boatworks|Boat Works|Shipyards?|Foundry|Cannery|Distillery|Winery|Textiles|Press|Publishing|Media|Systems"
+    r"|Technologies"
     r"|Software|Conservatory|Orchestra|Choir|Theology|Seminary|Gurdwara|Mandir|Chapel|Hostel|Lines|Haulage|Rigging"
     r"|Stevedoring|Fire & Rescue|Rescue|Brigade|Skin (?:&|and) Laser|Genomics|Genetics|Biotech|Pharma|Works)"
 )
@@ -80,8 +81,10 @@ _ORGANISATION = (
         "ORGANIZATION",
         0.8,
         r"(?m)^[ \t]{0,40}(?P<value>[A-ZÀ-ÖØ-ÞĀ-Ž][^\W\da-zß-ÿ]{1,25}(?: (?:[^\W\da-zß-ÿ]{2,25}|&)){0,4}"
-        r" (?:STUDIO|CO-?OPERATIVE|DIALYSIS|DENTAL|PAVILION|COLLECTIVE|TRUST|FOUNDATION|GROUP|SERVICES|LAB|UNIT|HOME|DEPOT"
-        r"|PHARMACIE|APOTHEKE|FARMACIA|KLINIKUM|ZIEKENHUIS|SURGERY|DENTISTRY|OPTICIANS|CHEMISTS?|ACADEMY))(?=[ \t]{2}|\s*$| -)",
+        r" (?:STUDIO|CO-?OPERATIVE|DIALYSIS|DENTAL|PAVILION|COLLECTIVE|TRUST|FOUNDATION|GROUP|SERVICES|LAB|UNIT"
+        r"|HOME|DEPOT"
+        r"|PHARMACIE|APOTHEKE|FARMACIA|KLINIKUM|ZIEKENHUIS|SURGERY|DENTISTRY|OPTICIANS|CHEMISTS?"
+        r"|ACADEMY))(?=[ \t]{2}|\s*$| -)",
         lambda m: not is_generic(m["value"]),
         case=True,
     ),
@@ -89,8 +92,10 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.8,
-        r"(?<![\w'-])(?:[A-Z][\w'-]{1,25} |(?:al|el|as|ad)-[A-Z][\w'-]{1,25} ){1,4}(?:mosque|church|synagogue|temple|gurdwara"
-        r"|chapel|lab|laboratory|pharmacy|school|college|bakery|dairy|garage|clinic|surgery|hospital|hospice|nursery|shop)\b",
+        r"(?<![\w'-])(?:[A-Z][\w'-]{1,25} |(?:al|el|as|ad)-[A-Z][\w'-]{1,25} ){1,4}(?:mosque|church|synagogue"
+        r"|temple|gurdwara"
+        r"|chapel|lab|laboratory|pharmacy|school|college|bakery|dairy|garage|clinic|surgery|hospital|hospice"
+        r"|nursery|shop)\b",
         lambda m: _sure(m[0].rsplit(" ", 1)[0]),
         case=True,
     ),
@@ -105,12 +110,18 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.8,
-        r"(?<![\w'-])(?:(?:Labor|Praxis|Gemeinschaftspraxis|Zahnarztpraxis|Kanzlei|Klinik(?:um)?|Krankenhaus|Apotheke|Seniorenheim"
-        r"|Huisartsenpraktijk|Tandartspraktijk|Apotheek|Ziekenhuis|Pharmacie|Laboratoire|H[ôo]pital|Cabinet|Clinique|Maison de"
-        r"|[ÉE]cole|Lyc[ée]e|Farm[áa]cia|Drogaria|Cl[íi]nica|Laborat[óo]rio|Hospital (?=S[ãa]o|Santa|San|Sant|Nossa|Nuestra|Universit|Geral"
-        r"|General|de|do|da|del)|Colegio|Col[ée]gio|Escuela|Escola|Ospedale|Ambulatorio|Panader[íi]a|Restaurante|B[ệe]nh vi[ệe]n)"
-        r" ?)(?:(?:Dr|Prof|Dres|St|Sta)\.? ?|d'[\w-]{2,25} |(?:de|du|des|do|da|dos|das|del|di|von|van|la|le|los|las|den|der|zum|am) )"
-        r"{0,4}[A-ZÀ-Þ][\w'-]{1,25}(?: (?:(?:de|du|des|do|da|dos|das|del|di|von|van|la|le|los|las) ){0,2}[A-ZÀ-Þ][\w'-]{1,25}){0,4}"
+        r"(?<![\w'-])(?:(?:Labor|Praxis|Gemeinschaftspraxis|Zahnarztpraxis|Kanzlei|Klinik(?:um)?|Krankenhaus"
+        r"|Apotheke|Seniorenheim"
+        r"|Huisartsenpraktijk|Tandartspraktijk|Apotheek|Ziekenhuis|Pharmacie|Laboratoire|H[ôo]pital|Cabinet"
+        r"|Clinique|Maison de"
+        r"|[ÉE]cole|Lyc[ée]e|Farm[áa]cia|Drogaria|Cl[íi]nica|Laborat[óo]rio|Hospital (?=S[ãa]o|Santa|San|Sant"
+        r"|Nossa|Nuestra|Universit|Geral"
+        r"|General|de|do|da|del)|Colegio|Col[ée]gio|Escuela|Escola|Ospedale|Ambulatorio|Panader[íi]a|Restaurante"
+        r"|B[ệe]nh vi[ệe]n)"
+        r" ?)(?:(?:Dr|Prof|Dres|St|Sta)\.? ?|d'[\w-]{2,25} |(?:de|du|des|do|da|dos|das|del|di|von|van|la|le|los"
+        r"|las|den|der|zum|am) )"
+        r"{0,4}[A-ZÀ-Þ][\w'-]{1,25}(?: (?:(?:de|du|des|do|da|dos|das|del|di|von|van|la|le|los"
+        r"|las) ){0,2}[A-ZÀ-Þ][\w'-]{1,25}){0,4}"
         r"(?:, (?:Farm[áa]cia|Cl[íi]nica|Abteilung|Service|Servi[çc]o)(?: [A-ZÀ-Þ][\w'-]{1,25}){0,3})?",
         lambda m: not is_generic(m[0]),
         case=True,
@@ -118,9 +129,14 @@ _ORGANISATION = (
     compile_rule(
         "ORGANIZATION",
         0.75,
-        r"\b(?:admitted|transferred|seen|treated|born|works?|worked) (?:at|to|from|for) (?P<value>(?:[a-z]{3,20} ){1,3}(?:memorial|regional"
-        r"|general|community|hospital|medical center|clinic|nursing home|rehab))(?= (?:on|in|for|with|and|by|where)\b|[.,;]|\s*$)",
-        lambda m: not is_generic(m["value"]) and not m["value"].startswith(("the ", "our ", "this ", "an ", "another ", "outside ")),
+        r"\b(?:admitted|transferred|seen|treated|born|works?|worked) (?:at|to|from"
+        r"|for) (?P<value>(?:[a-z]{3,20} ){1,3}(?:memorial|regional"
+        r"|general|community|hospital|medical center|clinic|nursing home|rehab))(?= (?:on|in|for|with|and|by"
+        r"|where)\b|[.,;]|\s*$)",
+        lambda m: (
+            not is_generic(m["value"])
+            and not m["value"].startswith(("the ", "our ", "this ", "an ", "another ", "outside "))
+        ),
         case=True,
     ),
     compile_rule(
@@ -185,9 +201,10 @@ def _unheard(word: str) -> bool:
 
 
 def _sure(value: str) -> bool:
-    """Two capitalised words that are no service ("Oak Tree"), or one that is in no list."""
+    """Two capitalised words that are no service ("Oak Tree", "Elm Lane"), or one that is in no list."""
     words = value.split()
-    return any(_unheard(w) for w in words) or sum(not _closed_word(w) for w in words) > 1
+    street = words[-1] in ("Road", "Street", "Lane", "Avenue", "Hill", "Park", "Court", "Way")
+    return any(_unheard(w) for w in words) or sum(not _closed_word(w) for w in words) + street > 1
 
 
 def _letterhead(view: str) -> Iterator[Finding]:

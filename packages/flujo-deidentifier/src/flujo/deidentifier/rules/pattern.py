@@ -1,8 +1,8 @@
 """One way to write a pattern rule.
 
-A rule that does not care for capitals is compiled from small letters and looks at the text in small letters: `re` then
-rejects an alternative by its first character, which it does not do under IGNORECASE. That makes the detectors about twice
-as fast.
+A rule that does not care for capitals is compiled from small letters and looks at the text in small letters: `re`
+then rejects an alternative by its first character, which it does not do under IGNORECASE. That takes about 40 % off
+the time of the detectors.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def compile_rule(
 ) -> Rule:
     """A rule from pattern text; small and capital letters are the same unless `case`.
 
-    With `cue`, the beginning of `regex`, the rule is tried only where the cue stands, and `accept` sees the text as it is.
+    With `cue`, the beginning of `regex`, the rule is tried only where the cue stands; `accept` sees the text as it is.
     """
     if cue is not None:
         return Rule(entity, score, re.compile(regex, re.IGNORECASE), accept, cue=compile_small(f"(?={cue})"))

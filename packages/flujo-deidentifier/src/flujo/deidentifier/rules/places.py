@@ -134,7 +134,8 @@ _ADDRESS = (
         "LOCATION",
         0.95,
         r"\b[A-ZÄÖÜ][\w'-]{1,30}(?:straße|strasse|str\.|weg|gasse|platz|allee|ring|damm|ufer|straat|laan"
-        r"|plein|gracht|kade|dijk|singel|gatan|vägen|gade|vej|vegen|katu|steig|pfad|markt|hof) ?\d{1,4}(?:(?: ?[a-zA-Z]|[ -]?(?:bis|ter|I{1,3}))\b)?",
+        r"|plein|gracht|kade|dijk|singel|gatan|vägen|gade|vej|vegen|katu|steig|pfad|markt"
+        r"|hof) ?\d{1,4}(?:(?: ?[a-zA-Z]|[ -]?(?:bis|ter|I{1,3}))\b)?",
         case=True,
     ),
     compile_rule(

@@ -1,4 +1,4 @@
-"""Addresses beyond the American form: Australia, the United Kingdom, Canada, house names, coordinates, dictated places."""
+"""Addresses beyond the American form: Australia, Britain, Canada, house names, coordinates, dictated places."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ _WORDS = rf"(?:{_CAPITAL} ){{0,3}}{_CAPITAL}"
 # Kinds of streets beside the frequent ones of places.py: those of the postal services of the US, UK and Australia.
 _STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Drive|Dr|Lane|Ln|Boulevard|Blvd|Court|Ct|Circle|Place|Pl|Terrace|Way|Square"
-    r"|Close|Row|Crescent|Mews|Walk|Grove|Gardens|Hill|Parade|Pde|Rise|Spur|Slip|Esplanade|Esp|Circuit|Cct|Chase|Croft|Dell"
+    r"|Close|Row|Crescent|Mews|Walk|Grove|Gardens|Hill|Parade|Pde|Rise|Spur|Slip|Esplanade|Esp|Circuit|Cct|Chase"
+    r"|Croft|Dell"
     r"|Dene|Drove|End|Fold|Gate|Garth|Holt|Knoll|Lea|Mead|Mount|Orchard|Paddock|Pass|Promenade|Quadrant|Reach|Retreat"
     r"|Strand|Tor|Track|Vale|Wynd|Yard|Bluff|Bottom|Brae|Branch|Bridge|Brook|Corner|Creek|Dale|Estates?|Ferry|Fields?"
-    r"|Flats?|Ford|Forest|Fork|Haven|Island|Junction|Keys?|Lake|Mall|Mill|Neck|Oval|Overlook|Plains?|Port|Prairie|Rapids"
+    r"|Flats?|Ford|Forest|Fork|Haven|Island|Junction|Keys?|Lake|Mall|Mill|Neck|Oval|Overlook|Plains?|Port|Prairie"
+    r"|Rapids"
     r"|River|Shoals?|Shores?|Springs?|Station|Stream|Summit|Trace|Tunnel|Union|Valley|Viaduct|Villas?|Wells?|Wharf|Quay"
     r"|Concourse|Embankment|Broadway|Lodge|Common|Green|Park|Heath|Warren|Glade|Nook|Arcade|Approach|Bypass|Link|Pike)"
 )
 _HOUSE = (
-    r"(?:Cottage|House|Lodge|Farm|Farmhouse|Barn|Villa|Hall|Court|Mill|Manor|Grange|Rectory|Vicarage|Bungalow|Croft|Towers?"
+    r"(?:Cottage|House|Lodge|Farm|Farmhouse|Barn|Villa|Hall|Court|Mill|Manor|Grange|Rectory|Vicarage|Bungalow"
+    r"|Croft|Towers?"
     r"|Mansions?|Buildings?|Apartments|Heights|Chambers)"
 )
 _INSIDE = r"(?:(?:Suite|Unit|Flat|Level|Apt|Apartment|Floor|Room|Shop|Office|Building|Block|Lot)\.? \w{1,5},? )"
 _AU = r"(?:QLD|NSW|VIC|TAS|ACT|NT|SA|WA|Qld|Vic|Tas)"
 _TOWN_END = (
-    r"(?:ville|ton|burg|burgh|bury|boro|borough|water|field|ford|port|wood|dale|shire|ham|mouth|haven|brook|chester|cester"
+    r"(?:ville|ton|burg|burgh|bury|boro|borough|water|field|ford|port|wood|dale|shire|ham|mouth|haven|brook"
+    r"|chester|cester"
     r"|stead|worth|minster|polis|town|berg|bridge|bourne|combe|thorpe|wick|hurst|hausen|heim|dorf|stadt|furt)"
 )
 _STATE_WORDS = (
     r"(?:alabama|alaska|arizona|arkansas|california|colorado|connecticut|delaware|florida|georgia|hawaii|idaho|illinois"
-    r"|indiana|iowa|kansas|kentucky|louisiana|maine|maryland|massachusetts|michigan|minnesota|mississippi|missouri|montana"
+    r"|indiana|iowa|kansas|kentucky|louisiana|maine|maryland|massachusetts|michigan|minnesota|mississippi"
+    r"|missouri|montana"
     r"|nebraska|nevada|new (?:hampshire|jersey|mexico|york)|(?:north|south) (?:carolina|dakota)|ohio|oklahoma|oregon"
     r"|pennsylvania|rhode island|tennessee|texas|utah|vermont|(?:west )?virginia|washington|wisconsin|wyoming)"
 )
@@ -44,14 +49,18 @@ _STATE_WORDS = (
 
 def _unknown(word: str) -> bool:
     low, lex = bare(word), lexicon()
-    return not (lex.is_word(low) or lex.is_allowed(low) or lex.is_medical(low)) or low in lex.places or low in lex.proper
+    return (
+        not (lex.is_word(low) or lex.is_allowed(low) or lex.is_medical(low)) or low in lex.places or low in lex.proper
+    )
 
 
 def _street(match: re.Match[str]) -> bool:
     """Whether the words between number and kind of street are a name, not "2 Left Side" or "3 Day Retreat"."""
     words = [bare(w) for w in match["name"].split()]
     lex = lexicon()
-    return not all(w in NOT_NAMES or w in GENERIC or lex.is_allowed(w) or lex.is_medical(w) or w == "day" for w in words)
+    return not all(
+        w in NOT_NAMES or w in GENERIC or lex.is_allowed(w) or lex.is_medical(w) or w == "day" for w in words
+    )
 
 
 def _particular(match: re.Match[str]) -> bool:
@@ -77,15 +86,20 @@ _RULES = (
         case=True,
     ),
     compile_rule("LOCATION", 0.9, rf"(?<![\w'-]){_WORDS},? {_AU} \d{{4}}(?!\d)", case=True),
-    compile_rule("LOCATION", 0.85, rf"(?<![\w'-])(?:{_CAPITAL} )?[A-Z][a-z]{{2,20}},? (?:QLD|NSW|TAS|Qld)\b", case=True),
+    compile_rule(
+        "LOCATION", 0.85, rf"(?<![\w'-])(?:{_CAPITAL} )?[A-Z][a-z]{{2,20}},? (?:QLD|NSW|TAS|Qld)\b", case=True
+    ),
     compile_rule(
         "LOCATION",
         0.8,
-        r"(?<![\w'-])(?P<town>[A-Z][a-z]{2,20}) (?:BC|AB|QC|MB|SK|NS|NJ|NY|CA|TX|FL|IL|MI|WI|VA|WA|KY|TN|NC|SC|GA|NM|AZ)(?![\w-])",
+        r"(?<![\w'-])(?P<town>[A-Z][a-z]{2,20}) (?:BC|AB|QC|MB|SK|NS|NJ|NY|CA|TX|FL|IL|MI|WI|VA|WA|KY|TN|NC|SC|GA"
+        r"|NM|AZ)(?![\w-])",
         lambda m: _unknown(m["town"]),
         case=True,
     ),
-    compile_rule("LOCATION", 0.9, r"(?<![\w.-])-?\d{1,2}\.\d{3,8}°?(?: ?[NS])?, ?-?\d{1,3}\.\d{3,8}°?(?: ?[EW]\b)?(?!\d|\.\d)"),
+    compile_rule(
+        "LOCATION", 0.9, r"(?<![\w.-])-?\d{1,2}\.\d{3,8}°?(?: ?[NS])?, ?-?\d{1,3}\.\d{3,8}°?(?: ?[EW]\b)?(?!\d|\.\d)"
+    ),
     compile_rule(
         "LOCATION",
         0.9,
@@ -96,7 +110,8 @@ _RULES = (
     compile_rule(
         "LOCATION",
         0.75,
-        rf"(?<=[a-z] )[Ii]n (?P<value>[A-Z][a-z'-]{{2,20}} [A-Z][a-z'-]{{2,20}})(?=[.,;)]| (?:and|on|with|since|for)\b)",
+        r"(?<=[a-z] )[Ii]n (?P<value>[A-Z][a-z'-]{2,20} [A-Z][a-z'-]{2,20})(?=[.,;)]| (?:and|on|with|since"
+        r"|for)\b)",
         _particular,
         case=True,
     ),

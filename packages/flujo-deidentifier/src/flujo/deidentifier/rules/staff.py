@@ -15,16 +15,18 @@ __all__ = ["signatures"]
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİĶĹĻĽŁŃŅŇŌŐŘŚŞŠŢŤŪŮŰŲŹŻŽ"
 _SHORT = re.compile(rf"(?<![\w'./-])[{_UPPER}](?:[a-z]?[{_UPPER}]){{1,3}}(?![\w'-])")
 _BY = re.compile(
-    r"\b(?:(?:by|by:|per|cosign(?:ed)?|co-sign(?:ed)?|approved|transcribed|typed|dictated|initials?:?|scribe:?|typist:?|tech:?"
+    r"\b(?:(?:by|by:|per|cosign(?:ed)?|co-sign(?:ed)?|approved|transcribed|typed|dictated|initials?:?|scribe:?"
+    r"|typist:?|tech:?"
     r"|witness:?) ?)(?:RN |MD |Dr )?$",
     re.IGNORECASE,
 )
 _DEFINED = re.compile(rf"\((?P<value>[{_UPPER}](?:[a-z]?[{_UPPER}]){{1,3}})\)")
-_CLOSES = re.compile(r"[ \t]*(?:$|\n[ \t]*(?:\n|$|[-_=*]{3}))")
-_COLUMN = re.compile(rf"(?m)(?:[ \t]{{2,}}|\t|\| ?)(?P<value>[{_UPPER}](?:[a-z]?[{_UPPER}]){{1,2}})[ \t|]*$")
+_CLOSES = re.compile(r"[ \t]{0,40}(?:\Z|\n[ \t]{0,40}(?:\n|\Z|[-_=*]{3}))")
+_COLUMN = re.compile(rf"(?m)(?:[ \t]{{2}}|\t|\| ?)(?P<value>[{_UPPER}](?:[a-z]?[{_UPPER}]){{1,2}})[ \t|]{{0,40}}$")
 _STAFF_HEAD = re.compile(
-    r"(?mi)(?:[ \t]{2,}|\t|\| ?)(?:init(?:ials?)?|by|prov(?:ider)?|staff|rn|nurse|sign(?:ed|ature)?|sig|tech|clinician|who|hcp"
-    r"|dr|operator|therapist|entered|given)\.?[ \t|]*$"
+    r"(?mi)(?:[ \t]{2}|\t|\| ?)(?:init(?:ials?)?|by|prov(?:ider)?|staff|rn|nurse|sign(?:ed|ature)?|sig|tech"
+    r"|clinician|who|hcp"
+    r"|dr|operator|therapist|entered|given)\.?[ \t|]{0,40}$"
 )
 
 
@@ -68,10 +70,13 @@ def _initials(page: Page, first: int, last: int) -> Iterator[str]:
     yield "".join(piece[0].upper() for piece in split)
 
 
-def _defined(page: Page, ends: Collection[int]) -> Iterator[str]:
+def _defined(page: Page, ends: set[int]) -> Iterator[str]:
     """ "Ada Obi RN (AdO)": short forms in brackets shortly after a name."""
     for match in _DEFINED.finditer(page.view):
-        if any(match.start() - end in range(9) for end in ends) and bare(match["value"]) not in ACRONYMS | CREDENTIALS:
+        if (
+            not ends.isdisjoint(range(match.start() - 8, match.start() + 1))
+            and bare(match["value"]) not in ACRONYMS | CREDENTIALS
+        ):
             yield match["value"]
 
 
