@@ -84,8 +84,7 @@ def _heard(page: Page, index: int) -> bool:
 
 
 def _continued(page: Page, index: int, *, dictated: bool) -> Iterator[int]:
-    """The rest of a name: "o'shaughnessy" after a first name, particles, and in dictation one ordinary noun "
-    "("pike")."""
+    """The rest of a name: unknown words after the first one, particles, and in dictation one ordinary noun."""
     pending: list[int] = []
     for at in range(index + 1, min(index + 4, len(page.tokens))):
         token = page.tokens[at]

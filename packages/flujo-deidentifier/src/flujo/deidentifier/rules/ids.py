@@ -23,7 +23,7 @@ _REQUIRED = (
     rf"(?:(?:[ _-]{{0,2}}{_LINK}(?![a-z])\.?){{1,3}}{_GAP}"
     r"|[\"'*_]{0,3}\s{0,24}[:=#]\s{0,3}[\"'*_(]{0,3}|[ \t]{0,2}\.[ .]{2,60}|[ \t]{2,24})"
 )
-# Groups of capitals and digits ("LX-209 417", "DD 0417 88 2213"); a group before a word in small letters is its number.
+# Groups of capitals and digits ("QX-118 204", "QX 1182 04 5"); a group before a word in small letters is its number.
 _GROUPS = (
     r"(?-i:(?:[A-Z]{1,6}[ -])?(?=[A-Z]{0,4}\d)[A-Z\d]{1,12}(?:[./-][A-Z\d]{1,10}){0,4}"
     r"(?: (?=[A-Z]{0,3}\d)[A-Z\d]{1,9}(?![\w/:]|\.\d| ?[a-z%])){1,6})"

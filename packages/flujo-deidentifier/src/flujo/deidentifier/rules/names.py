@@ -40,9 +40,10 @@ _AFFIX = re.compile(r"(?:anti|auto|non|pre|post|peri|sub|mid|pro|semi|multi|inte
 _GENERATION = re.compile(r",? (?:[JS]r\b\.?|(?:III?|IV)\b(?! \w))")
 _ACTS = re.compile(
     r" (?:(?:denie|report|state|complain|endorse|admit|feel|live|agree|want|request|refuse|decline|smoke|drink"
-    r"|enjoy|understand|tell|describe|recall|say|walk)[sd]?|complained|reported|stated|endorsed|felt|asked|wanted|requested"
-    r"|verbalized|told|said|walked|ate|slept|(?:was|is|has been|will be) (?:discharged|admitted|transferred|brought|referred"
-    r"|informed|told|advised|intubated|extubated|counsel+ed|born|married|divorced|a \d))\b"
+    r"|enjoy|understand|tell|describe|recall|say|walk)[sd]?|complained|reported|stated|endorsed|felt|asked|wanted"
+    r"|requested|verbalized|told|said|walked|ate|slept"
+    r"|(?:was|is|has been|will be) (?:discharged|admitted|transferred|brought|referred|informed"
+    r"|told|advised|intubated|extubated|counsel+ed|born|married|divorced|a \d))\b"
 )
 _TOLD = re.compile(
     r"\b(?:(?:[Dd]iscussed|[Ss]poke|[Tt]alked|[Mm]et|[Aa]greed) with|[Dd]/[Ww]|[Pp]aged|informed|notified|told) $"

@@ -44,7 +44,7 @@ _KIND = (
     r"|Boatworks|Boat Works|Shipyards?|Foundry|Cannery|Distillery|Winery|Textiles|Press|Publishing|Media|Systems"
     r"|Technologies"
     r"|Software|Conservatory|Orchestra|Choir|Theology|Seminary|Gurdwara|Mandir|Chapel|Hostel|Lines|Haulage|Rigging"
-    r"|Stevedoring|Fire & Rescue|Rescue|Brigade|Skin (?:&|and) Laser|Genomics|Genetics|Biotech|Pharma|Works)"
+    r"|Stevedoring|Fire & Rescue|Rescue|Brigade|Genomics|Genetics|Biotech|Pharma|Works)"
 )
 _LINE_WORD = r"[A-Z][\w'&.-]{0,30}"
 _LINE = re.compile(r"[^\s][^\n]*[^\s]")
@@ -201,7 +201,7 @@ def _unheard(word: str) -> bool:
 
 
 def _sure(value: str) -> bool:
-    """Two capitalised words that are no service ("Oak Tree", "Elm Lane"), or one that is in no list."""
+    """Two capitalised words that are no service ("Elm Lane"), or one that is in no list."""
     words = value.split()
     street = words[-1] in ("Road", "Street", "Lane", "Avenue", "Hill", "Park", "Court", "Way")
     return any(_unheard(w) for w in words) or sum(not _closed_word(w) for w in words) + street > 1

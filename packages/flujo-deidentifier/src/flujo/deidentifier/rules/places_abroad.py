@@ -18,31 +18,27 @@ _WORDS = rf"(?:{_CAPITAL} ){{0,3}}{_CAPITAL}"
 _STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Drive|Dr|Lane|Ln|Boulevard|Blvd|Court|Ct|Circle|Place|Pl|Terrace|Way|Square"
     r"|Close|Row|Crescent|Mews|Walk|Grove|Gardens|Hill|Parade|Pde|Rise|Spur|Slip|Esplanade|Esp|Circuit|Cct|Chase"
-    r"|Croft|Dell"
-    r"|Dene|Drove|End|Fold|Gate|Garth|Holt|Knoll|Lea|Mead|Mount|Orchard|Paddock|Pass|Promenade|Quadrant|Reach|Retreat"
+    r"|Croft|Dell|Dene|Drove|End|Fold|Gate|Garth|Holt|Knoll|Lea|Mead|Mount|Orchard|Paddock|Pass|Promenade|Quadrant|Reach|Retreat"
     r"|Strand|Tor|Track|Vale|Wynd|Yard|Bluff|Bottom|Brae|Branch|Bridge|Brook|Corner|Creek|Dale|Estates?|Ferry|Fields?"
     r"|Flats?|Ford|Forest|Fork|Haven|Island|Junction|Keys?|Lake|Mall|Mill|Neck|Oval|Overlook|Plains?|Port|Prairie"
-    r"|Rapids"
-    r"|River|Shoals?|Shores?|Springs?|Station|Stream|Summit|Trace|Tunnel|Union|Valley|Viaduct|Villas?|Wells?|Wharf|Quay"
+    r"|Rapids|River|Shoals?|Shores?|Springs?|Station|Stream|Summit|Trace|Tunnel|Union|Valley|Viaduct|Villas?|Wells?|Wharf|Quay"
     r"|Concourse|Embankment|Broadway|Lodge|Common|Green|Park|Heath|Warren|Glade|Nook|Arcade|Approach|Bypass|Link|Pike)"
 )
 _HOUSE = (
     r"(?:Cottage|House|Lodge|Farm|Farmhouse|Barn|Villa|Hall|Court|Mill|Manor|Grange|Rectory|Vicarage|Bungalow"
-    r"|Croft|Towers?"
-    r"|Mansions?|Buildings?|Apartments|Heights|Chambers)"
+    r"|Croft|Towers?|Mansions?|Buildings?|Apartments|Heights|Chambers)"
 )
-_INSIDE = r"(?:(?:Suite|Unit|Flat|Level|Apt|Apartment|Floor|Room|Shop|Office|Building|Block|Lot)\.? \w{1,5},? )"
+_ROOM = r"(?:Suite|Unit|Flat|Level|Apt|Apartment|Floor|Room|Shop|Office|Building|Block|Lot)\.? \w{1,5}"
+_INSIDE = rf"(?:{_ROOM},? )"
 _AU = r"(?:QLD|NSW|VIC|TAS|ACT|NT|SA|WA|Qld|Vic|Tas)"
 _TOWN_END = (
     r"(?:ville|ton|burg|burgh|bury|boro|borough|water|field|ford|port|wood|dale|shire|ham|mouth|haven|brook"
-    r"|chester|cester"
-    r"|stead|worth|minster|polis|town|berg|bridge|bourne|combe|thorpe|wick|hurst|hausen|heim|dorf|stadt|furt)"
+    r"|chester|cester|stead|worth|minster|polis|town|berg|bridge|bourne|combe|thorpe|wick|hurst|hausen|heim|dorf|stadt|furt)"
 )
 _STATE_WORDS = (
     r"(?:alabama|alaska|arizona|arkansas|california|colorado|connecticut|delaware|florida|georgia|hawaii|idaho|illinois"
     r"|indiana|iowa|kansas|kentucky|louisiana|maine|maryland|massachusetts|michigan|minnesota|mississippi"
-    r"|missouri|montana"
-    r"|nebraska|nevada|new (?:hampshire|jersey|mexico|york)|(?:north|south) (?:carolina|dakota)|ohio|oklahoma|oregon"
+    r"|missouri|montana|nebraska|nevada|new (?:hampshire|jersey|mexico|york)|(?:north|south) (?:carolina|dakota)|ohio|oklahoma|oregon"
     r"|pennsylvania|rhode island|tennessee|texas|utah|vermont|(?:west )?virginia|washington|wisconsin|wyoming)"
 )
 
@@ -75,7 +71,7 @@ _RULES = (
         "LOCATION",
         0.9,
         rf"(?<![\w./]){_INSIDE}?\d{{1,5}}(?:[-/]\d{{1,5}})?[A-Za-z]?,? (?P<name>(?:{_CAPITAL} ){{1,3}}){_STREET}\b"
-        rf"(?:, {_INSIDE[:-2]})?)?",
+        rf"(?:, {_ROOM}\b)?",
         _street,
         case=True,
     ),

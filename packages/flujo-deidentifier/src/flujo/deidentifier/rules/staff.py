@@ -56,7 +56,7 @@ def _accepted(view: str, match: re.Match[str], known: Collection[str]) -> bool:
 
 
 def _initials(page: Page, first: int, last: int) -> Iterator[str]:
-    """How a name is shortened: "SHJ", "SJ", "BdS", "LAS"; nothing for a single word."""
+    """How a name is shortened: "AMO", "AO", "AdO", "ALO"; nothing for a single word."""
     tokens = page.tokens[first : last + 1]
     if not 2 <= len(tokens) <= 5:
         return
