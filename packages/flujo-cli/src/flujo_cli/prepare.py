@@ -70,9 +70,15 @@ def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy
     more = [name for name in use if name not in there]
     required = [name for name in map(canonical, policy.require) if name not in there]
     if not more and not required:
-        return found.extended(policy=policy, hooks=hooks)
+        return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks)
     plugins = Plugins(more, required, allowed=settings.allowed, settings=settings.plugins)
-    return found.extended(plugins=plugins, policy=policy, hooks=hooks)
+    return _extended(found, plugins.joined(found.plugins), policy, hooks)
+
+
+def _extended(flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers) -> Flujo:
+    """A Flujo like this one with these plugins and more observers, held to a second policy as well."""
+    together = {"plugins": plugins, "policy": flujo.policy.joined(policy), "hooks": [*flujo.observers, *hooks]}
+    return Flujo(**{**flujo.given, **together})
 
 
 def _acting(flujo: Flujo) -> set[str]:

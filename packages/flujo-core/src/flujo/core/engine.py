@@ -17,7 +17,7 @@ from .check import fitted
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import ConfigurationError, InputError, LoopRunning, RunExists
-from .handle import RunHandle, loop_is_running
+from .handle import RunHandle
 from .ledger import Budget, Ledger
 from .pipeline import PipelineLike
 from .plan import Plan
@@ -30,6 +30,7 @@ from .result import PipelineResult
 from .run import Run
 from .running import Setup
 from .usage import UsageLimits
+from .wakeup import loop_is_running
 
 Limits = UsageLimits | Budget | None
 
@@ -72,6 +73,11 @@ class Flujo:
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.
 
+    Attributes:
+        plan: The compiled pipeline.
+        plugins: The plugins, acting and installed ones.
+        given: What it was made with, but for plugins and policy, to make another like it: `Flujo(**flujo.given)`.
+
     Raises:
         PipelineError: The pipeline cannot work.
         PluginError: A plugin that was named or required is missing, blocked or broken.
@@ -90,14 +96,15 @@ class Flujo:
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
         self.policy: Policy = policy or Policy()
-        self._pipeline, self._resources, self._context_model = pipeline, resources, context_model
-        self._backend, self._observers = backend, tuple(hooks)
+        self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
+        kept = {"pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend}
+        self.given: Mapping[str, Any] = {**kept, "limits": limits, "hooks": self.observers}
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model)
         self.limits: Limits = _checked(limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), self.policy.require)
         specs = specs_of(resources)
         required = frozenset(self.policy.require)
-        table = resolve(self.plugins.acting, self._observers, required, specs)
+        table = resolve(self.plugins.acting, self.observers, required, specs)
         needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.nodes}
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         self._setup = Setup(
@@ -117,27 +124,6 @@ class Flujo:
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
 
-    def extended(
-        self,
-        *,
-        plugins: Plugins | None = None,
-        policy: Policy | None = None,
-        hooks: Iterable[Callable[..., object]] = (),
-    ) -> Flujo:
-        """A Flujo like this one with more plugins and observers, held to a second policy as well."""
-        policy = self.policy if policy is None else self.policy.joined(policy)
-        acting = [plugin for _, plugin in self.plugins.acting]
-        return Flujo(
-            self._pipeline,
-            resources=self._resources,
-            context_model=self._context_model,
-            limits=self.limits,
-            backend=self._backend,
-            plugins=acting if plugins is None else plugins.joined(self.plugins),
-            policy=policy,
-            hooks=(*self._observers, *hooks),
-        )
-
     # --- running ----------------------------------------------------------------------------------------------------
 
     async def run_async(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
@@ -154,7 +140,7 @@ class Flujo:
             InputError: The input or the context does not fit; nothing ran.
             RunExists: `run_id` is in use.
         """
-        return await self._execute(self._prepare(input, None, **options))
+        return await self._execute(self._prepare(input, None, options))
 
     def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
         """Run the pipeline from sync code; takes what `run_async` takes.
@@ -176,31 +162,26 @@ class Flujo:
         Returns:
             A handle to wait for the result, or to cancel the run.
         """
-        run = self._prepare(input, anyio.CancelScope(), **options)
+        run = self._prepare(input, anyio.CancelScope(), options)
         return RunHandle(run, partial(self._execute, run))
 
-    def _prepare(
-        self,
-        value: object,
-        scope: anyio.CancelScope | None,
-        *,
-        context: BaseModel | None = None,
-        run_id: str | None = None,
-        actor: str | None = None,
-        tenant: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        deadline_s: float | None = None,
-        limits: Limits = None,
-    ) -> Run:
+    def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
+        unknown = options.keys() - RunOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
-        if deadline_s is not None and not deadline_s > 0:
-            raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
-        if scope is None and deadline_s is not None:
-            scope = anyio.CancelScope()
-        info = RunInfo(run_id or uuid.uuid4().hex, self.plan.name, self.plan.fingerprint, actor, tenant, tags or {})
-        return Run(self._setup, info, self._ledger(limits), value, self._context(context), scope, deadline_s)
+        deadline_s = options.get("deadline_s")
+        if deadline_s is not None:
+            if not deadline_s > 0:
+                raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
+            scope = scope or anyio.CancelScope()
+        run_id, plan = options.get("run_id") or uuid.uuid4().hex, self.plan
+        words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
+        info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
+        ledger, context = self._ledger(options.get("limits")), self._context(options.get("context"))
+        return Run(self._setup, info, ledger, value, context, scope=scope, deadline_s=deadline_s)
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id

@@ -12,15 +12,6 @@ from .result import PipelineResult
 from .run import Run
 
 
-def loop_is_running() -> bool:
-    """Whether an event loop runs in this thread."""
-    try:
-        current_token()
-    except RuntimeError:
-        return False
-    return True
-
-
 class RunHandle:
     """A run that was started with `Flujo.start`: wait for its result, or cancel it.
 

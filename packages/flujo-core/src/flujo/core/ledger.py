@@ -388,9 +388,6 @@ class Budget(Ledger):
     Runs in several threads and event loops may share it.
     """
 
-    def __init__(self, limits: UsageLimits, parent: Budget | None = None) -> None:
-        super().__init__(limits, parent)
-
     def stands_under(self, other: Budget) -> bool:
         """Whether it is `other`, or one of its parents is."""
         return other in self._line

@@ -90,13 +90,8 @@ def _import(target: str) -> ModuleType:
 
 
 def _check_api(module: ModuleType) -> None:
-    made_for = str(getattr(module, "flujo_api", ""))
-    ours = tuple(int(part) for part in PLUGIN_API_VERSION.split("."))
-    try:
-        theirs = tuple(int(part) for part in made_for.split("."))
-    except ValueError:
-        theirs = ()
-    if len(theirs) != 2 or theirs[0] != ours[0] or theirs > ours:
+    made_for = getattr(module, "flujo_api", None)
+    if made_for != PLUGIN_API_VERSION:  # the first of its kind; a later one names here which earlier ones it serves
         why = f"it was made for plugin API {made_for or '(flujo_api is not set)'}, this is {PLUGIN_API_VERSION}"
         raise PluginError("plugin cannot be used", why, "Install a version of it that fits")
 

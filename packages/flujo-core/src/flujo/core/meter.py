@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from anyio.lowlevel import current_token
-
 from .errors import ConfigurationError, FlujoError, LoopRunning, RunAborted, UsageLimitExceeded
 from .ledger import ENCLOSING, Grant, Ledger
 from .usage import EXACT, ZERO, Charge, Fit, Money, Room, Usage, count, money
+from .wakeup import loop_is_running
 
 __all__ = ["Lease", "Meter", "Reservation"]
 
@@ -235,11 +234,7 @@ class Meter:
         Raises:
             LoopRunning: An event loop runs in this thread; to wait would block it.
         """
-        try:
-            current_token()
-        except RuntimeError:  # as it should be: no loop runs here
-            pass
-        else:
+        if loop_is_running():
             raise LoopRunning("`with ctx.usage.reserve(...)`", "async with ctx.usage.reserve(...)")
         try:
             grant = self._take(fit)

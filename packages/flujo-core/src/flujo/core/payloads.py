@@ -191,12 +191,8 @@ class OnRunStart(Event):
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class PreStepExecution(StepEvent):
+class PreStepExecution(GuardStep):
     """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
-
-    name: str
-    attempt: int
-    inputs: Mapping[str, object]
 
 
 @dataclass(slots=True, repr=False, eq=False)

@@ -39,11 +39,8 @@ class Run(Running):
 
     async def execute(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
-        attributes = {
-            telemetry.OPERATION: "invoke_workflow",
-            telemetry.WORKFLOW: self.info.pipeline,
-            telemetry.RUN_ID: self.info.run_id,
-        }
+        names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
+        attributes = {**names, telemetry.RUN_ID: self.info.run_id}
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
             result = await self._with_hook_resources(app)
             telemetry.mark_usage(span, self.ledger.spent)
@@ -108,17 +105,10 @@ class Run(Running):
             self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
 
     def _result(self) -> PipelineResult:
-        return PipelineResult(
-            run_id=self.info.run_id,
-            status=cast("RunStatus", status_of(self.verdict)),
-            value=self.output if self.verdict is None else None,
-            context=self.context,
-            step_history=[entry.record for entry in self.journal],
-            usage=self.ledger.spent,
-            error=self.verdict,
-            counts=self.info.counts,
-            duration_s=time.perf_counter() - self.clock,
-        )
+        value = self.output if self.verdict is None else None
+        status, history = cast("RunStatus", status_of(self.verdict)), [entry.record for entry in self.journal]
+        facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
+        return PipelineResult(self.info.run_id, status, value, self.context, history, self.ledger.spent, *facts)
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

@@ -80,13 +80,14 @@ class Running:
         clock: When it started, on `perf_counter`.
     """
 
-    def __init__(  # noqa: PLR0917 - what one run is made of
+    def __init__(
         self,
         setup: Setup,
         info: RunInfo,
         ledger: Ledger,
         run_input: object,
         context: BaseModel | None,
+        *,
         scope: anyio.CancelScope | None,
         deadline_s: float | None,
     ) -> None:
@@ -246,13 +247,10 @@ def _path(ctx: RunContext | None) -> str:
 
 def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
     """The word for an end with `error`."""
-    match error:
-        case None:
-            return "completed"
-        case UsageLimitExceeded():
-            return "stopped"
-        case GuardDenied() | RunAborted():
-            return "aborted"
-        case Exception():
-            return "failed"
-    return "cancelled"
+    if error is None:
+        return "completed"
+    if isinstance(error, UsageLimitExceeded):
+        return "stopped"
+    if isinstance(error, (GuardDenied, RunAborted)):
+        return "aborted"
+    return "failed" if isinstance(error, Exception) else "cancelled"

@@ -8,6 +8,15 @@ import anyio
 from anyio.lowlevel import current_token
 
 
+def loop_is_running() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        current_token()
+    except RuntimeError:
+        return False
+    return True
+
+
 class LoopEvent:
     """An event of the running loop that any thread may set."""
 
