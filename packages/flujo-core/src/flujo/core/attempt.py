@@ -141,7 +141,7 @@ class Attempt:
             error = raised
             raise
         finally:
-            close = partial(scope.close, error)
+            close = partial(scope.__aexit__, None, error, None)  # a cancel goes on up, whatever closing raises
             if request.thread is None or not request.thread.hand_over(close):
                 await close()
         return done

@@ -107,17 +107,10 @@ class Flujo:
         table = resolve(self.plugins.acting, self.observers, required, specs)
         needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.nodes}
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
-        self._setup = Setup(
-            plan=self.plan,
-            hooks=Hooks(self.policy.guard_timeout_s, self.policy.observer_timeout_s, table),
-            backend=backend or LocalBackend(),
-            price_of=self.plugins.price_of,
-            specs=specs,
-            hook_resources=widened(by_hooks, specs),
-            run_resources=frozenset().union(*needed.values()),
-            step_resources={at: names for at, names in needed.items() if any(specs[n].scope == "step" for n in names)},
-            resources=resources,
-        )
+        by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
+        hooked = Hooks(self.policy.guard_timeout_s, self.policy.observer_timeout_s, table)
+        scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
+        self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._app: ResourceScope | None = None

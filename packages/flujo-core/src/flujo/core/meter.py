@@ -156,39 +156,22 @@ class Meter:
         strict = (limits.cost for limits in self._ledger.line_limits if limits.on_unknown_price == "refuse")
         return next((cost for cost in strict if cost is not None), None)
 
-    def reserve(
-        self,
-        *,
-        cost_usd: Money = ZERO,
-        tokens: int = 0,
-        requests: int = 1,
-        least_cost_usd: Money | None = None,
-        least_tokens: int | None = None,
-    ) -> Reservation:
+    def reserve(self, *, cost_usd: Money = ZERO, tokens: int = 0, requests: int = 1) -> Reservation:
         """Hold the worst case of a piece of metered work until it is settled.
 
-        Where the worst case does not fit but the least does, less is held (see `lease.charge`); otherwise it waits for
-        open leases, first come first served.
+        What does not fit waits for open leases, first come first served. Work that can be made smaller, as a model's
+        answer can, is reserved by `ctx.call_model`, or by `reserve_fitting`.
 
         Args:
             cost_usd: Most USD the work can cost.
             tokens: Most tokens it can use.
             requests: Calls it makes.
-            least_cost_usd: Least USD with which it is of use; the worst case when left out.
-            least_tokens: Fewest tokens with which it is of use; the worst case when left out.
 
         Raises:
             UsageLimitExceeded: On entering, when it can never fit.
         """
         worst = Charge(money(cost_usd, "cost_usd"), count(tokens, "tokens"), count(requests, "requests"))
-        if least_cost_usd is None and least_tokens is None:
-            return Reservation(self, lambda room: worst if room.holds(worst) else None)
-        least = Charge(
-            worst.cost_usd if least_cost_usd is None else money(least_cost_usd, "least_cost_usd"),
-            worst.tokens if least_tokens is None else count(least_tokens, "least_tokens"),
-            worst.requests,
-        )
-        return Reservation(self, lambda room: _shrink(worst, least, room))
+        return Reservation(self, lambda room: worst if room.holds(worst) else None)
 
     def reserve_fitting(self, fit: Fit) -> Reservation:
         """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait."""
@@ -288,14 +271,3 @@ def _used(cost_usd: Money, tokens: int, input_tokens: int, output_tokens: int, r
         raise ConfigurationError(f"tokens={tokens!r} cannot be used", why, "Give input_tokens and output_tokens only")
     received = count(output_tokens, "output_tokens") + count(tokens, "tokens")
     return Usage(count(input_tokens, "input_tokens"), received, requests, money(cost_usd, "cost_usd"))
-
-
-def _shrink(worst: Charge, least: Charge, room: Room) -> Charge | None:
-    """The worst case, or as much of it as fits; None when the least does not."""
-    if room.holds(worst):
-        return worst
-    if not room.holds(least):
-        return None
-    cost = worst.cost_usd if room.cost_usd is None else min(worst.cost_usd, max(room.cost_usd, ZERO))
-    tokens = worst.tokens if room.tokens is None else min(worst.tokens, max(room.tokens, 0))
-    return Charge(cost, tokens, worst.requests)
