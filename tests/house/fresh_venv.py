@@ -84,7 +84,8 @@ class FreshVenv:
 
     def uv_install_ours(self, *arguments: str) -> None:
         """Install our wheels with uv; anything that is not in the venv or the folder is an error."""
-        self.uv_install("--no-index", "--find-links", self.wheels, *arguments)
+        # --refresh: uv keeps a wheel of a folder by its name, and would install an older build of the same version.
+        self.uv_install("--refresh", "--no-index", "--find-links", self.wheels, *arguments)
 
     def pip_install_ours(self, *arguments: str) -> None:
         """Install our wheels with pip; anything that is not in the venv or the folder is an error."""

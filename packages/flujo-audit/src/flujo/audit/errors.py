@@ -31,7 +31,7 @@ class AuditWriteError(AuditError):
 
     def __init__(self, path: Path, cause: BaseException) -> None:
         system = cause if isinstance(cause, OSError) else None
-        self.errno = system.errno if system is not None else None
+        self.errno: int | None = system.errno if system is not None else None
         why = (system.strerror if system is not None else None) or type(cause).__name__
         do = "Treat the work as unrecorded, make the disk writable, then try again"
         super().__init__(f"audit log {str(path)!r} cannot be written", why, do)

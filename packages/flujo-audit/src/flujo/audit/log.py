@@ -46,7 +46,7 @@ class AuditLog:
         key: Key | None = None,
     ) -> None:
         # Absolute at once: a later change of the working directory must not begin a second log.
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._checkpoint_to = None if checkpoint_to is None else Path(checkpoint_to).absolute()
         self._key = None if key is None else read_key(key)
         self._chain = Chain(self.path)

@@ -76,7 +76,7 @@ class Plugin:
             raise ConfigurationError(f"actor={actor!r} cannot be used", "it is neither 'plain' nor 'digest'")
         secret = _given_key(key, key_file)
         where = path if path is not None else os.environ.get("FLUJO_AUDIT_PATH") or DEFAULT_PATH
-        self.log = AuditLog(where, checkpoint_to=checkpoint_to, key=secret)
+        self.log: AuditLog = AuditLog(where, checkpoint_to=checkpoint_to, key=secret)
         self._plain_actor = actor == "plain"
         self._scribe = None if secret is None else self._new_scribe(secret)
 

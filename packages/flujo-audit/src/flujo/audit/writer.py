@@ -30,11 +30,11 @@ class Ticket:
 
     def __init__(self, body: bytes) -> None:
         """Must be made inside an event loop, asyncio's or trio's: that is the one that will be woken."""
-        self.body = body
-        self.done = anyio.Event()
+        self.body: bytes = body
+        self.done: anyio.Event = anyio.Event()
         self.receipt: Receipt | None = None
         self.error: Exception | None = None
-        self.wake = _waker()
+        self.wake: Callable[..., object] = _waker()
 
 
 def _waker() -> Callable[..., object]:

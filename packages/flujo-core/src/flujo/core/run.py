@@ -56,7 +56,7 @@ class Run(Running):
         """Open what hooks need around the whole run: its end is recorded while that is still open."""
         try:
             async with ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app) as scope:
-                self.values = scope.values
+                self.values: Mapping[str, object] = scope.values
                 return await self._whole()
         except ResourceError as error:
             self.stop(error)
@@ -89,7 +89,7 @@ class Run(Running):
     async def _with_resources(self) -> None:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
         async with ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values) as scope:
-            self.step_values = scope.values
+            self.step_values: Mapping[str, object] = scope.values
             await self._steps()
             self._finish()
             scope.cause = self.verdict
@@ -100,7 +100,8 @@ class Run(Running):
         if error is None:
             self.context = context
             if self.verdict is None:
-                self.output, error = attempt(result_of, self.setup.plan, self.state)
+                output, error = attempt(result_of, self.setup.plan, self.state)
+                self.output: object = output
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
 

@@ -24,7 +24,7 @@ class DetectorFailed(DeidentifierError):
 
     def __init__(self, detector: str, error: BaseException) -> None:
         self.detector = detector
-        self.error_type = type(error).__name__
+        self.error_type: str = type(error).__name__
         super().__init__(
             f"detector {detector!r} failed", self.error_type, "Nothing was redacted; report it, or leave the text out"
         )

@@ -62,7 +62,7 @@ class Plugin:
         timeout_s: float = 120.0,
         cache_chars: int = 8_000_000,
     ) -> None:
-        self.deidentifier = Deidentifier(profile, max_chars=max_chars, timeout_s=timeout_s)
+        self.deidentifier: Deidentifier = Deidentifier(profile, max_chars=max_chars, timeout_s=timeout_s)
         self._cache = RedactionCache(cache_chars)
         self._counted: OrderedDict[str, set[int]] = OrderedDict()
 
