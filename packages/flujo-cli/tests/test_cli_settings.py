@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flujo.core import Policy
-from flujo_cli.prepare import policy_of
+from flujo.core import ConfigurationError, Policy
+from flujo_cli.prepare import joined, policy_of, read_policy
 from flujo_cli.problems import Problem
 from flujo_cli.settings import Settings, read_settings
 
@@ -50,8 +50,8 @@ def test_policies_add_up_and_a_longer_time_may_be_chosen(cli) -> None:
     file = cli.write("policy.toml", "guard_timeout_s = 8\nrequire = 'Acme_A'\n")
     assert policy_of(Settings(), file, ("b",)) == Policy(guard_timeout_s=8, require=frozenset({"acme-a", "b"}))
     settings = Settings(policy={"guard_timeout_s": 20, "observer_timeout_s": 9, "require": ["c"]})
-    joined = policy_of(settings, file, ())
-    assert (joined.guard_timeout_s, joined.observer_timeout_s, joined.require) == (8, 5, {"acme-a", "c"})
+    both = policy_of(settings, file, ())
+    assert (both.guard_timeout_s, both.observer_timeout_s, both.require) == (8, 5, {"acme-a", "c"})
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,39 @@ def test_a_setting_that_would_do_nothing_is_refused(cli, text: str, words: str) 
         read_settings()
     assert words in f"{caught.value.what} {caught.value.why} {caught.value.do}"
     assert "pyproject.toml" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"require": 3}, "require: "),
+        ({"requires": ["x"]}, "requires: Extra inputs"),
+        ({"guard_timeout_s": 0}, "guard_timeout_s: Input should be greater than 0"),
+        ({"guard_timeout_s": -1}, "guard_timeout_s"),
+        ({"guard_timeout_s": float("nan")}, "guard_timeout_s"),
+        ({"observer_timeout_s": float("inf")}, "observer_timeout_s"),
+        ({"observer_timeout_s": "soon"}, "observer_timeout_s"),
+        ("strict", "policy: "),
+        (None, "policy: "),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_used_name_the_entry_and_the_file(settings: object, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"policy in flujo\.toml cannot be used") as caught:
+        read_policy(settings, "flujo.toml")
+    assert words in str(caught.value)
+
+
+def test_all_wrong_entries_of_a_policy_are_told() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_policy({"requires": [], "guard_timeout_s": 0}, "flujo.toml")
+    assert "requires" in str(caught.value)
+    assert "guard_timeout_s" in str(caught.value)
+
+
+def test_two_policies_hold_together_as_the_stricter_of_both() -> None:
+    one = Policy(require={"a"}, guard_timeout_s=1)
+    other = Policy(require={"b"}, guard_timeout_s=3, observer_timeout_s=2)
+    assert (
+        joined(one, other) == joined(other, one) == Policy(require={"a", "b"}, guard_timeout_s=1, observer_timeout_s=2)
+    )

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from flujo.core import RUN_INPUT, Flujo, Plan, PlanNode, Source, compile_plan, mermaid, type_name
+from flujo.core import RUN_INPUT, Flujo, Plan, PlanNode, Source, compile_plan, type_name
 
+from .mermaid import mermaid
 from .options import debug_option
 from .prepare import enforce_allow_list
 from .settings import read_settings

@@ -8,13 +8,15 @@ from functools import reduce
 from pathlib import Path
 from typing import TypedDict
 
+from pydantic import ValidationError
+
 from flujo.core import ConfigurationError, Flujo, Plugins, Policy, UsageLimits
 
 from .problems import Problem
 from .settings import VARIABLE, Settings, canonical, read_settings, read_toml
 from .target import Target, load_target
 
-__all__ = ["PolicyOptions", "build", "enforce_allow_list", "limits_of", "policy_of", "prepare"]
+__all__ = ["PolicyOptions", "build", "enforce_allow_list", "joined", "limits_of", "policy_of", "prepare", "read_policy"]
 
 Observers = Iterable[Callable[..., object]]
 
@@ -52,12 +54,38 @@ def policy_of(settings: Settings, file: Path | None, require: Collection[str]) -
     """What `[tool.flujo.policy]`, a policy file and `--require` demand together."""
     stated = []
     if settings.policy:
-        stated.append(Policy.read(settings.policy, f"[tool.flujo.policy] of {str(settings.source)!r}"))
+        stated.append(read_policy(settings.policy, f"[tool.flujo.policy] of {str(settings.source)!r}"))
     if file is not None:
-        stated.append(Policy.read(read_toml(file), repr(str(file))))
+        stated.append(read_policy(read_toml(file), repr(str(file))))
     # Not joined with a default policy: that would cap a time which somebody chose to be longer.
-    policy = reduce(Policy.joined, stated) if stated else Policy()
+    policy = reduce(joined, stated) if stated else Policy()
     return policy.model_copy(update={"require": frozenset(map(canonical, [*policy.require, *require]))})
+
+
+def read_policy(settings: object, source: str) -> Policy:
+    """Build a policy from a settings table, of a TOML file called `source`.
+
+    Raises:
+        ConfigurationError: It has an unknown or unusable entry.
+    """
+    try:
+        return Policy.model_validate(settings)
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, one['loc'])) or 'policy'}: {one['msg']}"
+            for one in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError(f"policy in {source} cannot be used", "; ".join(wrong)) from error
+
+
+def joined(one: Policy, other: Policy) -> Policy:
+    """Both policies at once: what either demands, the shorter of each time."""
+    return Policy(
+        require=one.require | other.require,
+        guard_timeout_s=min(one.guard_timeout_s, other.guard_timeout_s),
+        observer_timeout_s=min(one.observer_timeout_s, other.observer_timeout_s),
+        recorder_timeout_s=min(one.recorder_timeout_s, other.recorder_timeout_s),
+    )
 
 
 def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy, hooks: Observers) -> Flujo:
@@ -72,12 +100,14 @@ def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy
     if not more and not required:
         return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks)
     plugins = Plugins(more, required, allowed=settings.allowed, settings=settings.plugins)
-    return _extended(found, plugins.joined(found.plugins), policy, hooks)
+    here = {name for name, _ in plugins.acting}
+    plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
+    return _extended(found, plugins, policy, hooks)
 
 
 def _extended(flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers) -> Flujo:
     """A Flujo like this one with these plugins and more observers, held to a second policy as well."""
-    together = {"plugins": plugins, "policy": flujo.policy.joined(policy), "hooks": [*flujo.observers, *hooks]}
+    together = {"plugins": plugins, "policy": joined(flujo.policy, policy), "hooks": [*flujo.observers, *hooks]}
     return Flujo(**{**flujo.given, **together})
 
 

@@ -24,7 +24,6 @@ _NAMES_OF_MODULE = {
     "steps": "Chain Ref Step run_input step",
     "compile": "compile_plan",
     "plan": "RUN_INPUT Plan PlanNode Source",
-    "graph": "mermaid",
     "assignable": "type_name",
     "context": "RunContext RunInfo SendModel SendTool Update",
     "retry": "RetryPolicy",

@@ -21,7 +21,6 @@ from .errors import (
     StepTimeout,
     UsageLimitExceeded,
 )
-from .graph import mermaid
 from .handle import RunHandle
 from .ledger import Budget, Ledger
 from .loader import PLUGIN_API_VERSION, Installed
@@ -171,7 +170,6 @@ __all__ = [
     "UsageLimits",
     "compile_plan",
     "hookimpl",
-    "mermaid",
     "run_input",
     "scrub",
     "step",

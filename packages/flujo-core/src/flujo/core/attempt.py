@@ -12,7 +12,7 @@ from .assignable import type_name
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
-from .foreign import attempt
+from .foreign import attempt, text_of
 from .outcome import Aborted, Failure, Outcome, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, PlanNode
@@ -20,7 +20,6 @@ from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
 from .schedule import context_at, inputs_of
-from .scrubbing import scrub
 
 Changes = Mapping[str, object] | None
 
@@ -62,13 +61,16 @@ class Attempt:
         changes: Changes = None
         try:
             inputs = await self._transformed(self._inputs())
-            facts = (run.info, node.path, node.step.name, self.number, inputs)
-            await run.guard("guard_step", partial(GuardStep, *facts), self.ctx)
-            await run.intend(act, inputs)
-            await run.observe("pre_step_execution", partial(PreStepExecution, *facts), self.ctx)
+            facts = (run.info, node.path, node.step.name, self.number)
+            # Each gets inputs of its own: who looks on cannot change what the step is given.
+            await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
+            await run.intend(act, dict(inputs))
+            await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
             if isinstance(run.verdict, RunAborted):
                 raise run.verdict
             outcome, changes = await self._invoke(inputs)
+            if self.ctx.denial is not None:
+                raise self.ctx.denial
             if isinstance(outcome, Success):
                 make = partial(TransformStepOutput, run.info, node.path)
                 hint = node.output_type
@@ -87,10 +89,16 @@ class Attempt:
 
     def _inputs(self) -> dict[str, object]:
         try:
-            return inputs_of(self.run.state, self.node)
+            inputs = inputs_of(self.run.state, self.node)
         except (LookupError, AttributeError, TypeError) as error:
             why = f"a part of its input is missing ({type(error).__name__}: {error})"
             raise StepFailed(self.node.path, "InputMissing", why) from error
+        for parameter, origin, fit in self.node.checks:
+            inputs[parameter], problem = fit(inputs[parameter])
+            if problem is not None:
+                why = f"input {parameter!r}, taken from {origin}, does not fit: {problem}"
+                raise StepFailed(self.node.path, "InputMismatch", why)
+        return inputs
 
     async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
         run, path = self.run, self.node.path
@@ -162,7 +170,7 @@ class Attempt:
     def _context(self) -> object:
         context, error = attempt(context_at, self.run.state, self.node)
         if error is not None:  # the user's own reducer failed
-            raise StepFailed(self.node.path, type(error).__name__, scrub(str(error))) from error
+            raise StepFailed(self.node.path, type(error).__name__, text_of(error)) from error
         return context
 
     def _problem(self, output: object, done: StepOutcome) -> tuple[str, str] | None:

@@ -15,10 +15,11 @@ import anyio.to_thread
 from anyio.lowlevel import EventLoopToken, RunVar, current_token
 
 from .context import Update
-from .errors import GuardDenied, RunAborted, StepFailed, StepTimeout, UsageLimitExceeded
+from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, StepTimeout, UsageLimitExceeded
+from .foreign import attempt_async, text_of
 from .outcome import Failure, Success
 from .protocols import StepExecutionRequest, StepOutcome
-from .scrubbing import scrub
+from .resources import Resources
 
 _log = logging.getLogger("flujo.core")
 
@@ -33,15 +34,11 @@ class LocalBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
-        try:
-            if request.timeout_s is not None:
-                with anyio.fail_after(request.timeout_s):
-                    value = await _call(request)
-            else:
-                value = await _call(request)
-        except (UsageLimitExceeded, GuardDenied, RunAborted) as decision:
-            return StepOutcome(Failure(decision))
-        except Exception as error:  # whatever a step raises is that step's failure
+        value, error = await attempt_async(_call(request) if request.timeout_s is None else _timed(request))
+        own = isinstance(error, StepFailed) and error.step_path == request.ctx.step_path  # from its call of a model
+        if isinstance(error, FlujoError) and (own or isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted))):
+            return StepOutcome(Failure(error))
+        if error is not None:
             return StepOutcome(Failure(_failed(request, error)))
         if isinstance(value, Update):
             return StepOutcome(Success(value.output), value.changes)
@@ -55,9 +52,16 @@ def _failed(request: StepExecutionRequest, error: Exception) -> StepFailed:
     if timeout is not None and late and isinstance(error, TimeoutError):
         failed = StepTimeout(path, timeout, abandoned=request.thread is not None)
     else:
-        failed = StepFailed(path, type(error).__name__, scrub(str(error)))
+        given = request.arguments.values()
+        held = (value for view in given if isinstance(view, Resources) for value in vars(view).values())
+        failed = StepFailed(path, type(error).__name__, text_of(error, (*given, *held)))
     failed.__cause__ = error
     return failed
+
+
+async def _timed(request: StepExecutionRequest) -> object:
+    with anyio.fail_after(request.timeout_s):
+        return await _call(request)
 
 
 async def _call(request: StepExecutionRequest) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
@@ -92,6 +92,9 @@ def part_type(hint: object, path: tuple[str | int, ...]) -> tuple[object, str]:
     """The type of a part of a value of type `hint`, and what is wrong with the path (empty when nothing is)."""
     for part in path:
         whole = _only(hint)  # of `X | None` it is the part of X: what None would lack, the run says
+        if (element := _element(whole, part)) is not None:
+            hint = element
+            continue
         parts = _parts(whole)
         if parts is None or (part not in parts and _is_attribute(whole, part)):
             return Any, ""
@@ -99,6 +102,15 @@ def part_type(hint: object, path: tuple[str | int, ...]) -> tuple[object, str]:
             return Any, f"{type_name(hint)} has no {part!r}; it has {', '.join(map(str, parts))}"
         hint = parts[part]
     return hint, ""
+
+
+def _element(hint: object, part: str | int) -> object | None:
+    """The type of what is in a list or a dict, where that is said."""
+    kind, arguments = get_origin(hint), get_args(hint)
+    if inspect.isclass(kind) and issubclass(kind, Mapping) and len(arguments) == 2:
+        return arguments[1] if isinstance(part, str) else None
+    sequence = inspect.isclass(kind) and issubclass(kind, Sequence) and isinstance(part, int)
+    return arguments[0] if sequence and (kind is not tuple or arguments[1:] == (...,)) else None
 
 
 def _parts(hint: object) -> Mapping[str | int, object] | None:

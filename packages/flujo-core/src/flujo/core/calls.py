@@ -6,13 +6,11 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from time import perf_counter
 
-import anyio
 from pydantic import ValidationError
 
 from . import telemetry
@@ -24,7 +22,6 @@ from .payloads import (
     GuardModelCall,
     GuardToolCall,
     OnModelCall,
-    OnRetry,
     OnToolCall,
     TransformModelRequest,
     TransformModelResponse,
@@ -42,7 +39,7 @@ class Calls:
 
     def __init__(self, run: Running) -> None:
         self.run = run
-        self._number = 0
+        self._numbers = count(1)
 
     # --- models -----------------------------------------------------------------------------------------------------
 
@@ -55,18 +52,16 @@ class Calls:
         make = partial(TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens)
         request = await run.transform("transform_model_request", make, request, ModelRequest, path)
         price = run.setup.price_of(request.model) if price is None else price
-        for attempt in count(1):
+        attempt = 1
+        while True:
             try:
                 return await self._attempt(ctx, request, send, price, attempt)
             except Exception as error:
                 # A failed step is no fault of the provider: a transform's fault would only be paid for again.
                 if retry is None or isinstance(error, StepFailed) or not retry.applies(error, attempt):
                     raise
-                delay = retry.delay_s(attempt, random.random())
-                payload = partial(OnRetry, run.info, path, attempt, type(error).__name__, delay)
-                await run.observe("on_retry", payload, ctx)
-                await anyio.sleep(delay)
-        raise AssertionError("a retry policy ends")
+                await run.back_off(retry, attempt, error, ctx)
+                attempt += 1
 
     async def _attempt(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, price: Price | None, attempt: int
@@ -74,7 +69,7 @@ class Calls:
         run, path = self.run, ctx.step_path
         self._check_open()
         await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
-        act = Act("model_call", self._record_id(), ctx, attempt)
+        act = Act("model_call", f"call-{next(self._numbers)}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
@@ -105,7 +100,7 @@ class Calls:
         refusal = await run.guard("guard_tool_call", partial(GuardToolCall, run.info, path, ctx.attempt, call), ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
-        act = Act("tool_call", self._record_id(), ctx, ctx.attempt)
+        act = Act("tool_call", f"call-{next(self._numbers)}", ctx, ctx.attempt)
         names = {
             telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
         }  # fmt: skip
@@ -132,10 +127,6 @@ class Calls:
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
         self.run.stop(error, ctx)
-
-    def _record_id(self) -> str:
-        self._number += 1
-        return f"call-{self._number}"
 
     def _check_open(self) -> None:
         if self.run.verdict is not None:

@@ -38,12 +38,13 @@ def _build(hint: object) -> TypeAdapter[Any] | None:
     return None
 
 
-def fitted(hint: object) -> Callable[[object], tuple[object, str | None]]:
+def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[object, str | None]]:
     """A function that makes a value fit `hint`: it returns what is to be used, and what is wrong with it or None.
 
-    Python values are checked strictly, so a text is no number; but a dict becomes the model it describes.
+    Python values are checked strictly, so a text is no number; but a dict becomes the model it describes. Not `deep`
+    means that only their class is looked at.
     """
-    adapter, classes = adapter_of(hint), classes_of(hint)
+    adapter, classes = adapter_of(hint) if deep else None, classes_of(hint)
 
     def fit(value: object) -> tuple[object, str | None]:
         if adapter is None:

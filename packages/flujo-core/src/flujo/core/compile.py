@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from pydantic import BaseModel
 
-from .assignable import assignable, classes_of, common, type_name, type_names
+from .assignable import assignable, classes_of, common, plain, type_name, type_names
 from .bind import Binding, bind, part_type
+from .check import fitted
 from .errors import PipelineError
 from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .plan import RUN_INPUT, Plan, PlanNode, Source
@@ -43,12 +44,13 @@ Path = tuple[str | int, ...]
 
 @dataclass(slots=True)
 class _Draft:
-    """A step while its pipeline is compiled: what it follows, and the source of each of its inputs."""
+    """A step while its pipeline is compiled: what it follows, the source of each input, and those of unknown type."""
 
     step: Step
     binding: Binding
     before: list[Step] = field(default_factory=list)
     sources: dict[str, tuple[Step | None, Path]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
 
 
 class _Compiler:
@@ -71,6 +73,7 @@ class _Compiler:
         named = self.pipeline.output
         output = None if named is None else self._source(named, "the pipeline's output")
         input_type = self._input_type()
+        self._check_parts(input_type)
         nodes = self._nodes(self._order())
         self._check_writes(nodes)
         if self.problems:
@@ -153,6 +156,8 @@ class _Compiler:
         step, path, given = found
         wanted = draft.binding.inputs[parameter]
         draft.sources[parameter] = (step, path)
+        if wanted is not Any and (path if step is None else plain(given) is Any):
+            draft.unknown.add(parameter)
         if step is not None and not assignable(given, wanted):
             gives, takes = type_names(given, wanted)
             part = f" as {path_text(path)}" if path else ""
@@ -203,6 +208,19 @@ class _Compiler:
                     wanted, taken_by = both, draft.step.name
         return wanted
 
+    def _check_parts(self, input_type: object) -> None:
+        """Compare the parts of the run input that are taken with what is known of it."""
+        for draft in self.drafts.values():
+            for parameter, (step, path) in draft.sources.items():
+                if step is None and path:
+                    given, problem = part_type(input_type, path)
+                    gives, takes = type_names(given, draft.binding.inputs[parameter])
+                    if not problem and not assignable(given, draft.binding.inputs[parameter]):
+                        problem = f"{path_text(path)} is {gives}, but it takes {takes}"
+                    if problem:
+                        where = f"input {parameter!r} of step {draft.step.name!r}"
+                        self.problems.append(f"{where} cannot be read from the run input: {problem}")
+
     # --- order ------------------------------------------------------------------------------------------------------
 
     def _order(self) -> list[_Draft]:
@@ -252,6 +270,7 @@ class _Compiler:
                 successors=tuple(after[place]),
                 writers=writers[place],
                 output_classes=classes_of(draft.binding.output),
+                checks=tuple(_check(draft, parameter) for parameter in draft.sources if parameter in draft.unknown),
             )
             for place, draft in enumerate(order)
         )
@@ -282,3 +301,9 @@ class _Compiler:
                         f"Annotated[..., operator.add]"
                     )
                 last[name] = node
+
+
+def _check(draft: _Draft, parameter: str) -> tuple[str, str, Callable[[object], tuple[object, str | None]]]:
+    step, path = draft.sources[parameter]
+    # what comes from outside is looked at deeply, what a step gave by its class, as everywhere between steps
+    return parameter, repr(Ref(step, path)), fitted(draft.binding.inputs[parameter], deep=step is None)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from .errors import UsageLimitExceeded
+from .errors import GuardDenied, UsageLimitExceeded
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
@@ -79,6 +79,7 @@ class CallGate(Protocol):
         """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class RunContext:
     """What a step learns about its run, and its only way to models and tools.
 
@@ -87,21 +88,18 @@ class RunContext:
         step_path: Where the step stands in the pipeline, for people.
         attempt: Number of this attempt, from 1.
         deadline: When this attempt must end, on the event loop's clock (`anyio.current_time()`); None is never.
+        denial: What a guard or a required recorder said no with; the step cannot undo it by catching it.
     """
 
-    __slots__ = ("_ended", "_gate", "_ledger", "_meter", "attempt", "deadline", "run", "step_path")
-
-    def __init__(
-        self, run: RunInfo, step_path: str, attempt: int, deadline: float | None, ledger: Ledger, gate: CallGate
-    ) -> None:
-        self.run: RunInfo = run
-        self.step_path: str = step_path
-        self.attempt: int = attempt
-        self.deadline: float | None = deadline
-        self._ledger = ledger
-        self._gate = gate
-        self._meter: Meter | None = None
-        self._ended = False
+    run: RunInfo
+    step_path: str
+    attempt: int
+    deadline: float | None
+    _ledger: Ledger
+    _gate: CallGate
+    denial: GuardDenied | None = None
+    _meter: Meter | None = None
+    _ended: bool = False
 
     @property
     def run_id(self) -> str:

@@ -19,6 +19,7 @@ from .context import RunInfo
 from .errors import ConfigurationError, InputError, LoopRunning, RunExists
 from .handle import RunHandle
 from .ledger import Budget, Ledger
+from .loader import canonical
 from .pipeline import PipelineLike
 from .plan import Plan
 from .plugins import Hooks, resolve
@@ -60,8 +61,8 @@ class RunOptions(TypedDict, total=False):
 class Flujo:
     """A pipeline, ready to run: reusable, and safe to run many times at once.
 
-    Resources of app scope live as long as `async with Flujo(...)` (or `with Flujo(...)` for several sync runs); without
-    it they live for one run.
+    Resources of app scope live as long as `async with Flujo(...)` (or `with Flujo(...)` for several sync runs), which
+    waits at its end for runs that `start` began, and cancels them after an error. Without it they live for one run.
 
     Args:
         pipeline: What to run.
@@ -101,18 +102,20 @@ class Flujo:
         self.given: Mapping[str, Any] = {**kept, "limits": limits, "hooks": self.observers}
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model)
         self.limits: Limits = _checked(limits)
-        self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), self.policy.require)
+        self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or ())
+        self.plugins.require(self.policy.require)
         specs = specs_of(resources)
-        required = frozenset(self.policy.require)
+        required = frozenset(map(canonical, self.policy.require))
         table = resolve(self.plugins.acting, self.observers, required, specs)
         needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.nodes}
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        hooked = Hooks(self.policy.guard_timeout_s, self.policy.observer_timeout_s, table)
+        hooked = Hooks(self.policy, table)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
+        self._handles: list[RunHandle] = []
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
@@ -156,7 +159,9 @@ class Flujo:
             A handle to wait for the result, or to cancel the run.
         """
         run = self._prepare(input, anyio.CancelScope(), options)
-        return RunHandle(run, partial(self._execute, run))
+        handle = RunHandle(run, partial(self._execute, run))
+        self._handles = [*(other for other in self._handles if not other.done.is_set()), handle]
+        return handle
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         unknown = options.keys() - RunOptions.__annotations__.keys()
@@ -167,14 +172,14 @@ class Flujo:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
         deadline_s = options.get("deadline_s")
         if deadline_s is not None:
-            if not deadline_s > 0:
+            if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or uuid.uuid4().hex, self.plan
         words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         ledger, context = self._ledger(options.get("limits")), self._context(options.get("context"))
-        return Run(self._setup, info, ledger, value, context, scope=scope, deadline_s=deadline_s)
+        return Run(self._setup, info, ledger, value, context, scope, deadline_s)
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id
@@ -182,16 +187,9 @@ class Flujo:
             raise RunExists(run_id)
         self._active.add(run_id)
         try:
-            if self._app is not None:
-                return await run.execute(self._app.values)
-            async with self._app_scope() as scope:
-                return await run.execute(scope.values)
+            return await run.execute({} if self._app is None else self._app.values)
         finally:
             self._active.discard(run_id)
-
-    def _app_scope(self) -> ResourceScope:
-        names = self._setup.hook_resources | self._setup.run_resources
-        return ResourceScope(self._setup.specs, "app", names, {})
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model
@@ -226,7 +224,8 @@ class Flujo:
     async def __aenter__(self) -> Flujo:
         if self._app is not None:
             raise ConfigurationError("Flujo cannot be entered", "it is open already")
-        scope = self._app_scope()
+        names = self._setup.hook_resources | self._setup.run_resources
+        scope = ResourceScope(self._setup.specs, "app", names, {})
         await scope.__aenter__()
         self._app = scope
         return self
@@ -234,10 +233,15 @@ class Flujo:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         scope, self._app = self._app, None
         if scope is not None:
+            with anyio.CancelScope(shield=True):
+                for handle in self._handles:
+                    if error is not None:
+                        handle.cancel("its Flujo was closed after an error")
+                    await handle.done.wait()
             await scope.close(error)
 
     async def aclose(self) -> None:
-        """Close the resources of app scope; does nothing when they are not open."""
+        """Wait for the runs that `start` began and close the resources of app scope, if these are open."""
         await self.__aexit__(None, None, None)
 
     def __enter__(self) -> Flujo:

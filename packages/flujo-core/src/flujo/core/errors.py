@@ -22,9 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .scrubbing import scrub
+
 
 class FlujoError(Exception):
-    """The root of all errors of Flujo.
+    """The root of all errors of Flujo. Secrets of a known form are taken out of its texts.
 
     Attributes:
         what: What happened, naming the object.
@@ -33,10 +35,8 @@ class FlujoError(Exception):
     """
 
     def __init__(self, what: str, why: str = "", do: str = "") -> None:
-        self.what = what
-        self.why = why
-        self.do = do
-        super().__init__(what, why, do)
+        self.what, self.why, self.do = scrub(what), scrub(why), scrub(do)
+        super().__init__(self.what, self.why, self.do)
 
     def __reduce__(self) -> tuple[object, ...]:
         # the leaves take facts, not `args`: pickle (a process pool, a remote worker) must not call them with these
@@ -145,7 +145,7 @@ class GuardDenied(FlujoError):
     def __init__(self, plugin: str, hook: str, reason: str) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.reason = reason
+        self.reason = scrub(reason)
         super().__init__(f"{hook} of plugin {plugin!r} denied", reason)
 
 
@@ -153,7 +153,7 @@ class RunAborted(FlujoError):
     """The run was ended on purpose: by a hook's AbortPipeline, a cancel, or a required recorder's fault."""
 
     def __init__(self, reason: str, by: str = "") -> None:
-        self.reason = reason
+        self.reason = scrub(reason)
         self.by = by
         super().__init__(f"run aborted by {by}" if by else "run aborted", reason)
 

@@ -1,13 +1,16 @@
 """Calls into code that is not ours, where any exception is an answer: plugins, factories, reducers.
 
 The one place that catches whatever such code raises, so that no caller needs a broad `except` of its own. A cancel
-is never caught: it is no answer.
+from outside is never caught: it is no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from typing import ParamSpec, TypeVar
+
+from pydantic import SecretStr
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,5 +28,22 @@ async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None,
     """Await and return the value, or the exception that was raised."""
     try:
         return await awaitable, None
+    except asyncio.CancelledError as error:
+        task, _ = attempt(asyncio.current_task)
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled us: it awaited something that was cancelled, and that is a failure like others.
+        return None, RuntimeError(f"what it waited for was cancelled {error}".rstrip())
     except Exception as error:  # as above
         return None, error
+
+
+def text_of(error: BaseException, knows: Iterable[object] = ()) -> str:
+    """The text of a foreign exception, without the secrets among what its code was given; it may fail to have one."""
+    text, fault = attempt(str, error)
+    if text is None:
+        return f"its text cannot be read ({type(fault).__name__})"
+    for value in knows:
+        if isinstance(value, SecretStr) and value.get_secret_value():
+            text = text.replace(value.get_secret_value(), "[SECRET]")
+    return text

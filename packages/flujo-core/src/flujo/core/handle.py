@@ -18,12 +18,15 @@ class RunHandle:
     handle = flujo.start(x)
     handle.cancel()
     result = await handle.wait()
+
+    Attributes:
+        done: Is set when the run has ended, in whatever way.
     """
 
     def __init__(self, run: Run, execute: Callable[[], Awaitable[PipelineResult]]) -> None:
         self._run = run
         self._execute = execute
-        self._done = anyio.Event()
+        self.done: anyio.Event = anyio.Event()
         self._result: PipelineResult | None = None
         self._error: BaseException | None = None
         self._task: object = self._spawn()
@@ -39,7 +42,7 @@ class RunHandle:
 
     async def wait(self) -> PipelineResult:
         """Wait for the result."""
-        await self._done.wait()
+        await self.done.wait()
         if self._error is not None:
             raise self._error
         assert self._result is not None
@@ -63,4 +66,4 @@ class RunHandle:
             self._error = error
             raise
         finally:
-            self._done.set()
+            self.done.set()

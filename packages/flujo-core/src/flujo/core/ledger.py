@@ -165,6 +165,14 @@ class Ledger:
         """The limits that hold here: its own and those above it."""
         return [ledger.limits for ledger in self._limited]
 
+    @property
+    def tightest(self) -> UsageLimits | None:
+        """The limits that hold here as one, of each the lowest; None where there are none."""
+        room = Room()
+        for limits in self.line_limits:
+            room = room.within(Room(limits.cost, limits.total_tokens_limit, limits.requests_limit))
+        return UsageLimits(room.cost_usd, room.tokens, room.requests) if self._limited else None
+
     def room(self) -> Room:
         """What may be reserved now, under every limit of the line."""
         with self._queue.lock:

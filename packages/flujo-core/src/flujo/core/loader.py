@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Literal
 
 from .errors import PluginError
-from .foreign import attempt
+from .foreign import attempt, text_of
 from .scrubbing import scrub
 
 PLUGIN_API_VERSION = "1.0"
@@ -77,7 +77,7 @@ def load(plugin: Installed) -> Installed:
         return plugin
     module, error = attempt(_import, plugin.target)
     if error is not None:
-        plugin.state, plugin.error = "failed", scrub(f"{type(error).__name__}: {error}")
+        plugin.state, plugin.error = "failed", scrub(f"{type(error).__name__}: {text_of(error)}")
         return plugin
     plugin.state, plugin.module = "loaded", module
     return plugin
@@ -113,5 +113,5 @@ def instance(plugin: Installed, settings: Mapping[str, object]) -> object:
     made, error = attempt(factory, **settings)
     if error is not None:
         do = f"Check its settings: [tool.flujo.plugins.{plugin.distribution}]"
-        raise PluginError(what, scrub(f"{type(error).__name__}: {error}"), do) from error
+        raise PluginError(what, f"{type(error).__name__}: {text_of(error)}", do) from error
     return made

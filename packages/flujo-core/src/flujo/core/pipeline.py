@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .errors import PipelineError
-from .steps import Chain, Ref, Step
+from .protocols import Agent
+from .steps import Chain, Ref, Step, as_member
 from .usage import UsageLimits
 
 
@@ -19,16 +19,12 @@ class Pipeline:
 
     def __init__(
         self,
-        *members: Step | Chain,
+        *members: Step | Chain | Agent,
         output: Step | Ref | str | None = None,
         name: str = "pipeline",
         limits: UsageLimits | None = None,
     ) -> None:
-        for member in members:
-            if not isinstance(member, (Step, Chain)):
-                why = f"{member!r} is neither a step nor a chain of steps"
-                raise PipelineError(f"pipeline {name!r} cannot be built", [f"{why}; wrap a function: Step(function)"])
-        self.members = members
+        self.members = tuple(as_member(member, f"cannot be in pipeline {name!r}") for member in members)
         self.output = output
         self.name = name
         self.limits = limits
@@ -37,17 +33,13 @@ class Pipeline:
         return f"Pipeline({self.name!r}, members={len(self.members)})"
 
 
-PipelineLike = Pipeline | Step | Chain
-"""Wherever a pipeline is expected, a step or a chain will do."""
+PipelineLike = Pipeline | Step | Chain | Agent
+"""Wherever a pipeline is expected, a step, an agent or a chain will do."""
 
 
 def as_pipeline(source: PipelineLike) -> Pipeline:
-    """Make a pipeline of a step or a chain; a pipeline is returned as it is."""
+    """Make a pipeline of a step, an agent or a chain; a pipeline is returned as it is."""
     if isinstance(source, Pipeline):
         return source
-    if isinstance(source, Step):
-        return Pipeline(source, name=source.name)
-    if isinstance(source, Chain):
-        return Pipeline(source)
-    what = f"{getattr(source, '__name__', None) or type(source).__name__!r} is no pipeline"
-    raise PipelineError(what, ["give a Pipeline, a Step, or steps joined by >>; wrap a function: Step(function)"])
+    member = as_member(source, "is no pipeline")
+    return Pipeline(member, name=member.name) if isinstance(member, Step) else Pipeline(member)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -46,6 +46,7 @@ class PlanNode:
         writers: A set of nodes: those it depends on that may change the context. Bit i stands for node i, since
             in a long row these sets are long too.
         output_classes: Classes for the shallow check of an output; None accepts anything.
+        checks: For inputs whose type could not be known: where they come from, and what makes them fit.
     """
 
     index: int
@@ -56,6 +57,7 @@ class PlanNode:
     successors: tuple[int, ...]
     writers: int
     output_classes: tuple[type, ...] | None
+    checks: tuple[tuple[str, str, Callable[[object], tuple[object, str | None]]], ...] = ()
 
     @property
     def output_type(self) -> object:

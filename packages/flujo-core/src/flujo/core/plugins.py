@@ -20,7 +20,9 @@ from .errors import GuardDenied, PluginError, RunAborted
 from .foreign import attempt_async
 from .marks import hook_options
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event
+from .policy import Policy
 from .resources import ResourceSpec, find_by_type
+from .steps import suggestion
 
 _log = logging.getLogger("flujo.core")
 
@@ -74,8 +76,7 @@ class Implementation:
 class Hooks:
     """All acting implementations by hook name, in the order they are called."""
 
-    guard_timeout_s: float
-    observer_timeout_s: float
+    policy: Policy
     table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
 
     def of(self, hook: str) -> tuple[Implementation, ...]:
@@ -100,12 +101,12 @@ class Hooks:
         started = perf_counter()
         answer: object = None
         error: Exception | None = None
-        with anyio.move_on_after(self.guard_timeout_s) as limit:
+        with anyio.move_on_after(self.policy.guard_timeout_s) as limit:
             answer, error = await attempt_async(implementation.call(payload, values))
         if error is not None:
             return Deny(f"the guard failed with {type(error).__name__}")
-        if limit.cancelled_caught or perf_counter() - started > self.guard_timeout_s:
-            return Deny(f"the guard gave no answer in {self.guard_timeout_s:g} s")
+        if limit.cancelled_caught or perf_counter() - started > self.policy.guard_timeout_s:
+            return Deny(f"the guard gave no answer in {self.policy.guard_timeout_s:g} s")
         if isinstance(answer, (Allow, Deny)):
             return answer
         return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
@@ -130,7 +131,7 @@ class Hooks:
         """Have it written down; returns the name of the first required plugin that could not, or None."""
         failed: str | None = None
         for implementation in self.of(hook):
-            _, error = await attempt_async(implementation.call(payload, values))
+            error = await _tell(implementation, payload, values, self.policy.recorder_timeout_s)
             if error is not None:
                 self._count_fault(implementation, payload, error)
                 if implementation.required:
@@ -141,24 +142,26 @@ class Hooks:
         """Tell every observer; returns the abort that one of them asked for, or None."""
         abort: RunAborted | None = None
         for implementation in self.of(hook):
-            error = await self._tell(implementation, payload, values)
+            error = await _tell(implementation, payload, values, self.policy.observer_timeout_s)
             if isinstance(error, AbortPipeline):
                 abort = abort or RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
             elif error is not None:
                 self._count_fault(implementation, payload, error)
         return abort
 
-    async def _tell(self, implementation: Implementation, payload: Event, values: Values) -> Exception | None:
-        if not (implementation.is_async or implementation.thread):
-            return (await attempt_async(implementation.call(payload, values)))[1]
-        with anyio.move_on_after(self.observer_timeout_s) as limit:
-            return (await attempt_async(implementation.call(payload, values)))[1]
-        return TimeoutError() if limit.cancelled_caught else None
-
     def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
         payload.run.count("plugin_faults", implementation.plugin)
         facts = (implementation.hook, implementation.plugin, type(error).__name__, payload.run.run_id)
         _log.warning("%s of plugin %r failed with %s in run %s", *facts)
+
+
+async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
+    """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
+    if not (implementation.is_async or implementation.thread):
+        return (await attempt_async(implementation.call(payload, values)))[1]
+    with anyio.move_on_after(timeout_s):
+        return (await attempt_async(implementation.call(payload, values)))[1]
+    return TimeoutError()
 
 
 class _Adapter:
@@ -193,18 +196,23 @@ def resolve(
     originals: dict[tuple[str, str], Callable[..., object]] = {}
     for number, (name, plugin) in enumerate(reversed(plugins)):  # pluggy calls the last registered first
         adapter, label = _Adapter(), f"{name}#{number}"
-        for hook, function, options in _implementations(plugin):
+        found = _implementations(plugin)
+        acts = any(tier_of(hook) != "register" for hook, _, _ in found)
+        if not acts or inspect.isclass(plugin):
+            why = "it is a class" if acts else "it has no method marked with @hookimpl that acts in a run"
+            raise PluginError(f"plugin {name!r} cannot act", why, "Give the plugin's name, or an object with hooks")
+        for hook, function, options in found:
+            if hook not in HOOK_NAMES:
+                why = f"there is no hook {hook!r}"
+                raise PluginError(f"plugin {name!r} cannot act", why, suggestion(hook, HOOK_NAMES))
             originals[label, hook] = function
             setattr(adapter, hook, _marked(options))
         manager.register(adapter, label)
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError("a plugin implements a hook that does not exist", str(error)) from error
+    manager.check_pending()
     table: dict[str, tuple[Implementation, ...]] = {}
     for hook in HOOK_NAMES:
-        for found in reversed(getattr(manager.hook, hook).get_hookimpls()):
-            name, function = found.plugin_name.rpartition("#")[0], originals[found.plugin_name, hook]
+        for impl in reversed(getattr(manager.hook, hook).get_hookimpls()):
+            name, function = impl.plugin_name.rpartition("#")[0], originals[impl.plugin_name, hook]
             table[hook] = (*table.get(hook, ()), _implementation(name, hook, function, specs, name in required))
     for function in callables:
         for hook in _observed(function):
@@ -279,7 +287,8 @@ def _observed(function: Callable[..., object]) -> list[str]:
     what = f"hook {_label(function)!r} cannot be used"
     names = _required(function)
     annotation = _hints(function, f"hook {_label(function)!r}").get(names[0]) if names else None
-    observed = {_payload_name(hook): hook for hook in HOOK_NAMES if tier_of(hook) == "observe"}
+    moments = [hook for hook in HOOK_NAMES if tier_of(hook) == "observe"]
+    observed = {"".join(map(str.capitalize, hook.split("_"))): hook for hook in moments}
     if annotation is Event:
         return list(observed.values())
     name = getattr(annotation, "__name__", "")
@@ -289,7 +298,3 @@ def _observed(function: Callable[..., object]) -> list[str]:
     if name.startswith(("Guard", "Transform", "Record")):
         why = f"{name} is no observer's payload; only a plugin may guard, transform or record"
     raise PluginError(what, why, f"Annotate it with Event or one of: {', '.join(observed)}")
-
-
-def _payload_name(hook: str) -> str:
-    return "".join(part.capitalize() for part in hook.split("_"))

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
 from .errors import PluginError
-from .foreign import attempt
+from .foreign import attempt, text_of
 from .loader import Installed, allowed_from_environment, canonical, discover, instance, load
 from .protocols import Command, PriceBook
-from .scrubbing import scrub
 from .usage import Price
 
 T = TypeVar("T")
@@ -42,14 +41,21 @@ class Plugins:
         self._prices: dict[str, Price | None] = {}
         self._books: list[PriceBook] | None = None
         self.acting: list[tuple[str, object]] = []
-        for item in use:
-            self.acting += self._named(item, settings) if isinstance(item, str) else [(self._name_of(item), item)]
-        for name in require:
-            self.acting += self._named(name, settings, "the policy requires it, and ")
+        self._settings = settings or {}
+        for item in [use] if isinstance(use, str) else use:
+            self.acting += self._named(item) if isinstance(item, str) else [(self._name_of(item), item)]
+        self.require(require)
 
-    def _named(
-        self, name: str, settings: Mapping[str, Mapping[str, object]] | None, demand: str = ""
-    ) -> list[tuple[str, object]]:
+    def require(self, names: Iterable[str]) -> None:
+        """See to it that these act, too.
+
+        Raises:
+            PluginError: One is missing, blocked or broken.
+        """
+        for name in names:
+            self.acting += self._named(name, "the policy requires it, and ")
+
+    def _named(self, name: str, demand: str = "") -> list[tuple[str, object]]:
         """What acts for a distribution, unless it acts already."""
         name = canonical(name)
         found = [plugin for plugin in self.installed if plugin.distribution == name]
@@ -58,13 +64,7 @@ class Plugins:
             raise PluginError(f"plugin {name!r} is missing", why, f"Install it: pip install {name}")
         if name in dict(self.acting):
             return []
-        return [(name, instance(load(plugin), (settings or {}).get(name, {}))) for plugin in found]
-
-    def joined(self, other: Plugins) -> Plugins:
-        """These plugins, and before them those that act in `other` and not here."""
-        here = {name for name, _ in self.acting}
-        self.acting = [item for item in other.acting if item[0] not in here] + self.acting
-        return self
+        return [(name, instance(load(plugin), self._settings.get(name, {}))) for plugin in found]
 
     @property
     def installed(self) -> list[Installed]:
@@ -118,9 +118,9 @@ class Plugins:
 
 def _call(name: str, hook: str, function: Callable[[], Iterable[object]]) -> list[object]:
     items, error = attempt(lambda: list(function()))
-    if items is None:
-        raise PluginError(f"{hook} of plugin {name!r} failed", scrub(f"{type(error).__name__}: {error}")) from error
-    return items
+    if error is not None:
+        raise PluginError(f"{hook} of plugin {name!r} failed", f"{type(error).__name__}: {text_of(error)}") from error
+    return items or []
 
 
 def _checked(item: object, kind: type[T], name: str, hook: str) -> T:

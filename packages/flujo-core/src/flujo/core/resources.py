@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from types import TracebackType
 from typing import Any, ClassVar, Literal, cast, get_origin
 
@@ -27,8 +28,7 @@ import anyio
 from .assignable import assignable
 from .callables import hints_of, local_names
 from .errors import ConfigurationError, ResourceError
-from .foreign import attempt_async
-from .scrubbing import scrub
+from .foreign import attempt_async, text_of
 
 _log = logging.getLogger("flujo.core")
 
@@ -133,6 +133,9 @@ def specs_of(resources: Resources | None) -> dict[str, ResourceSpec]:
     """
     if resources is None:
         return {}
+    if not isinstance(resources, Resources):
+        why = "it must be an object of a class that derives from Resources"
+        raise ConfigurationError("resources= cannot be used", why, "Give AppResources(), not the class or a dict")
     owner = type(resources).__name__
     specs: dict[str, ResourceSpec] = {}
     missing = object()
@@ -167,21 +170,13 @@ def _with_needs(spec: ResourceSpec, specs: Mapping[str, ResourceSpec], owner: st
 
 def _in_order(specs: Mapping[str, ResourceSpec], owner: str) -> dict[str, ResourceSpec]:
     """The same, each after what its factory takes."""
-    order: dict[str, ResourceSpec] = {}
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " -> ".join((*path[path.index(name) :], name))
-            what = f"resource {name!r} of {owner} cannot be opened"
-            raise ConfigurationError(what, f"factories need each other: {circle}", "Let one of them do without")
-        if name not in order:
-            for needed in specs[name].needs.values():
-                visit(needed, (*path, name))
-            order[name] = specs[name]
-
-    for name in specs:
-        visit(name, ())
-    return order
+    sorter = TopologicalSorter({name: spec.needs.values() for name, spec in specs.items()})
+    try:
+        return {name: specs[name] for name in sorter.static_order()}
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        what = f"resource {error.args[1][0]!r} of {owner} cannot be opened"
+        raise ConfigurationError(what, f"factories need each other: {circle}", "Let one do without") from error
 
 
 def _parameters(factory: Callable[..., object]) -> dict[str, object]:
@@ -310,7 +305,7 @@ class ResourceScope:
             return
         value, error = await attempt_async(self._entered(spec))
         if error is not None:
-            why = f"{type(error).__name__}: {scrub(str(error))}"
+            why = f"{type(error).__name__}: {text_of(error, self.values.values())}"
             raise ResourceError(f"resource {spec.name!r} failed to open", why) from error
         self.values[spec.name] = value
 
@@ -374,9 +369,9 @@ class ResourceScope:
     def _raise(self, faults: list[tuple[str, Exception | None]]) -> None:
         name, fault = faults[0]
         late = f"closing took longer than {self._close_timeout_s:g} s"
-        why = late if fault is None else f"{type(fault).__name__}: {scrub(str(fault))}"
+        why = late if fault is None else f"{type(fault).__name__}: {text_of(fault, self.values.values())}"
         others = f"; so did {', '.join(repr(other) for other, _ in faults[1:])}" if faults[1:] else ""
-        what = f"resource {name!r} of scope {self._scope!r} failed to close"
+        what = f"resource {name!r} of scope {self._specs[name].scope!r} failed to close"
         raise ResourceError(what, f"{why}{others}") from fault
 
 

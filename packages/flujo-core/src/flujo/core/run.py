@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property, partial
 from typing import cast
 
@@ -15,7 +15,7 @@ from .attempt import Attempt, Changes
 from .calls import Calls
 from .context import RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, UsageLimitExceeded
-from .foreign import attempt
+from .foreign import attempt, text_of
 from .journal import Entry
 from .outcome import Aborted, Failure, Outcome, StepStatus, Success
 from .plan import PlanNode
@@ -23,7 +23,6 @@ from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .running import Act, Running, status_of
 from .schedule import advance, final_context, result_of
-from .scrubbing import scrub
 from .usage import Usage
 
 _STATUS: dict[type[Outcome], StepStatus] = {Success: "completed", Failure: "failed", Aborted: "aborted"}
@@ -42,7 +41,7 @@ class Run(Running):
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
         attributes = {**names, telemetry.RUN_ID: self.info.run_id}
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
-            result = await self._with_hook_resources(app)
+            result = await self._bounded(app)
             telemetry.mark_usage(span, self.ledger.spent)
             breached = isinstance(self.verdict, UsageLimitExceeded)
             telemetry.mark_budget(span, self.ledger, result.status, breached=breached)
@@ -52,22 +51,41 @@ class Run(Running):
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
-    async def _with_hook_resources(self, app: Mapping[str, object]) -> PipelineResult:
+    async def _bounded(self, app: Mapping[str, object]) -> PipelineResult:
+        """Run within the deadline and the reach of `cancel`, where there is either."""
+        if self.scope is None:
+            await self._with_hook_resources(app)
+            return self._result()
+        if self.deadline_s is not None:
+            self.scope.deadline = anyio.current_time() + self.deadline_s
+        with self.scope:
+            await self._with_hook_resources(app)
+        if self.scope.cancelled_caught:
+            self._cut()
+        return self._result()
+
+    def _cut(self) -> bool:
+        """Say why the run was cancelled; whether that came from here, not from outside."""
+        own = self.scope is not None and self.scope.cancel_called
+        late = RunAborted(f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
+        self.stop(late if own else RunAborted("cancelled from outside"))
+        return own
+
+    async def _with_hook_resources(self, app: Mapping[str, object]) -> None:
         """Open what hooks need around the whole run: its end is recorded while that is still open."""
         try:
             async with ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app) as scope:
                 self.values: Mapping[str, object] = scope.values
-                return await self._whole()
+                await self._whole()
         except ResourceError as error:
             self.stop(error)
-            return self._result()
 
-    async def _whole(self) -> PipelineResult:
+    async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.state.run_input
         act = Act("run", info.run_id)
         try:
-            await self.guard("guard_run", partial(payloads.GuardRun, info, run_input, self.ledger.limits))
+            await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
             await self.observe(
                 "on_run_start", partial(payloads.OnRunStart, info, run_input, len(self.setup.plan.nodes))
@@ -77,20 +95,23 @@ class Run(Running):
             pass  # it is the verdict already
         except ResourceError as error:
             self.stop(error)
-        except BaseException as stop:  # a cancel from outside: the record gets its end, then it goes on up
-            self.stop(RunAborted("cancelled from outside"))
-            await self.conclude(act, stop, None, self.ledger.spent)
+        except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
+            await self._end(act, self.verdict if self._cut() else stop)
             raise
-        await self.conclude(act, self.verdict, self.output, self.ledger.spent)
-        result = self._result()
-        await self.observe("on_run_end", partial(payloads.OnRunEnd, info, result))
-        return result
+        await self._end(act, self.verdict)
+
+    async def _end(self, act: Act, error: BaseException | None) -> None:
+        """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
+        if self.hooks.table:
+            with anyio.CancelScope(shield=True):
+                await self.conclude(act, error, self.output if error is None else None, self.ledger.spent)
+                await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
 
     async def _with_resources(self) -> None:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
         async with ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values) as scope:
             self.step_values: Mapping[str, object] = scope.values
-            await self._steps()
+            await self._drive()
             self._finish()
             scope.cause = self.verdict
 
@@ -103,7 +124,7 @@ class Run(Running):
                 output, error = attempt(result_of, self.setup.plan, self.state)
                 self.output: object = output
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
-            self.stop(StepFailed("output", type(error).__name__, scrub(str(error))))
+            self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
     def _result(self) -> PipelineResult:
         value = self.output if self.verdict is None else None
@@ -112,19 +133,6 @@ class Run(Running):
         return PipelineResult(self.info.run_id, status, value, self.context, history, self.ledger.spent, *facts)
 
     # --- steps ------------------------------------------------------------------------------------------------------
-
-    async def _steps(self) -> None:
-        """Run the steps, within the deadline and the reach of `cancel` where there is either."""
-        scope = self.scope
-        if scope is None:
-            await self._drive()
-            return
-        if self.deadline_s is not None:
-            scope.deadline = anyio.current_time() + self.deadline_s
-        with scope:
-            await self._drive()
-        if scope.cancelled_caught and self.verdict is None:
-            self.stop(RunAborted(f"its deadline of {self.deadline_s:g} s passed", "deadline_s"))
 
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several in a task group."""
@@ -172,12 +180,12 @@ class Run(Running):
         entry = Entry(index, outcome, changes, record)
         self.journal.append(entry)
         if outcome.error is None:
-            told = partial(payloads.PostStepExecution, self.info, node.path, record)
+            told = lambda: payloads.PostStepExecution(self.info, node.path, copy(record))  # noqa: E731 - built on demand
             await self.observe("post_step_execution", told, ctx)
         else:
             self.stop(outcome.error, ctx)
             if isinstance(outcome, Failure):
-                failure = partial(payloads.OnStepFailure, self.info, node.path, record, outcome.error)
+                failure = partial(payloads.OnStepFailure, self.info, node.path, copy(record), outcome.error)
                 await self.observe("on_step_failure", failure, ctx)
         return advance(self.setup.plan, self.state, entry)
 
@@ -227,10 +235,7 @@ class Run(Running):
             return False
         cause = outcome.error.__cause__
         error = cause if isinstance(cause, Exception) else outcome.error
-        if not retry.applies(error, trial.number):
+        if not (retry.applies(error, trial.number) or retry.applies(outcome.error, trial.number)):
             return False
-        delay = retry.delay_s(trial.number, random.random())
-        payload = partial(payloads.OnRetry, self.info, node.path, trial.number, type(error).__name__, delay)
-        await self.observe("on_retry", payload, trial.ctx)
-        await anyio.sleep(delay)
+        await self.back_off(retry, trial.number, error, trial.ctx)
         return self.verdict is None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Literal, TypeVar
@@ -19,11 +20,12 @@ from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .journal import Journal
 from .ledger import Ledger
-from .payloads import Deny, Event, OnGuardDenied, RecordIntent, RecordKind, RecordResult
+from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, PlanNode
 from .plugins import Hooks
 from .protocols import ExecutionBackend
 from .resources import Resources, ResourceSpec
+from .retry import RetryPolicy
 from .schedule import RunState, start
 from .usage import Price, Usage
 
@@ -64,6 +66,7 @@ class Setup:
         return view
 
 
+@dataclass(eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
@@ -72,7 +75,7 @@ class Running:
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
-        scope: Where the steps run, when they can be cancelled from here or have a deadline.
+        scope: Where the run goes on, when it can be cancelled from here or has a deadline.
         deadline_s: Seconds the steps may take; None is unlimited.
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
@@ -80,38 +83,30 @@ class Running:
         clock: When it started, on `perf_counter`.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        info: RunInfo,
-        ledger: Ledger,
-        run_input: object,
-        context: BaseModel | None,
-        *,
-        scope: anyio.CancelScope | None,
-        deadline_s: float | None,
-    ) -> None:
-        self.setup: Setup = setup
-        self.info: RunInfo = info
-        self.ledger: Ledger = ledger
-        self.hooks: Hooks = setup.hooks
-        self.tracer: Tracer | None = telemetry.current_tracer()
-        self.plain: bool = self.tracer is None and not setup.hooks.table
-        self.state: RunState
-        self.due: list[int]
-        self.state, self.due = start(setup.plan, run_input, context)
-        self.journal: Journal = []
-        self.verdict: FlujoError | None = None
-        self.values: Mapping[str, object] = {}
-        self.step_values: Mapping[str, object] = {}
-        self.strands: dict[anyio.CancelScope, RunContext | None] = {}
-        self.scope: anyio.CancelScope | None = scope
-        self.deadline_s: float | None = deadline_s
-        self.output: object = None
-        self.context: BaseModel | None = context
-        self.breach_told: bool = False
-        self.clock: float = perf_counter()
-        self._ledgers: dict[int, Ledger] = {}
+    setup: Setup
+    info: RunInfo
+    ledger: Ledger
+    run_input: InitVar[object]
+    context: BaseModel | None
+    scope: anyio.CancelScope | None
+    deadline_s: float | None
+    state: RunState = field(init=False)
+    due: list[int] = field(init=False)
+    tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
+    journal: Journal = field(default_factory=list)
+    verdict: FlujoError | None = None
+    values: Mapping[str, object] = field(default_factory=dict)
+    step_values: Mapping[str, object] = field(default_factory=dict)
+    strands: dict[anyio.CancelScope, RunContext | None] = field(default_factory=dict)
+    output: object = None
+    breach_told: bool = False
+    clock: float = field(default_factory=perf_counter)
+    _ledgers: dict[int, Ledger] = field(default_factory=dict)
+
+    def __post_init__(self, run_input: object) -> None:
+        self.hooks: Hooks = self.setup.hooks
+        self.plain: bool = self.tracer is None and not self.hooks.table
+        self.state, self.due = start(self.setup.plan, run_input, self.context)
 
     def ledger_of(self, node: PlanNode) -> Ledger:
         """The ledger a step reserves from: the run's, or its own under it where it has limits."""
@@ -142,6 +137,13 @@ class Running:
             if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
                 scope.cancel()
 
+    async def back_off(self, retry: RetryPolicy, number: int, error: Exception, ctx: RunContext) -> None:
+        """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""
+        delay = retry.delay_s(number, random.random())
+        payload = partial(OnRetry, self.info, ctx.step_path, number, type(error).__name__, delay)
+        await self.observe("on_retry", payload, ctx)
+        await anyio.sleep(delay)
+
     # --- hooks ------------------------------------------------------------------------------------------------------
 
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | None = None) -> None:
@@ -167,6 +169,8 @@ class Running:
 
     async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
         self.stop(denial, ctx)
+        if ctx is not None:
+            ctx.denial = ctx.denial or denial
         await self.observe("on_guard_denied", partial(OnGuardDenied, self.info, _path(ctx), denial), ctx)
         raise denial
 

@@ -224,16 +224,18 @@ class Chain:
 
 
 def _joined(left: object, right: object) -> Chain:
-    sides: list[Step | Chain] = []
-    for side in (left, right):
-        if isinstance(side, (Step, Chain)):
-            sides.append(side)
-        elif not inspect.isclass(side) and inspect.iscoroutinefunction(getattr(side, "run", None)):
-            sides.append(Step(side))
-        else:
-            what = f"{getattr(side, '__name__', type(side).__name__)!r} cannot be joined with >>"
-            raise PipelineError(what, ["it is no step; wrap a function: Step(function), or mark it with @step"])
-    return Chain(*sides)
+    return Chain(*(as_member(side, "cannot be joined with >>") for side in (left, right)))
+
+
+def as_member(part: object, cannot: str) -> Step | Chain:
+    """A step or a chain as it is, an agent as a step; `cannot` says what anything else is not fit for."""
+    if isinstance(part, (Step, Chain)):
+        return part
+    if not inspect.isclass(part) and inspect.iscoroutinefunction(getattr(part, "run", None)):
+        return Step(part)
+    what = f"{getattr(part, '__name__', type(part).__name__)!r} {cannot}"
+    why = "it is neither a step nor a chain; wrap a function: Step(function), or mark it with @step"
+    raise PipelineError(what, [why])
 
 
 @overload

@@ -110,5 +110,6 @@ def mark_budget(current: Span | None, ledger: Ledger, status: str, *, breached: 
         return
     held = {BUDGET_SPENT: str(ledger.spent.cost_usd), BUDGET_RESERVED: str(ledger.reserved.cost_usd)}
     current.set_attributes({STATUS: status, BREACHED: breached, **held})
-    if ledger.limits.cost is not None:
-        current.set_attributes({BUDGET_LIMIT: str(ledger.limits.cost), BUDGET_REMAINING: str(ledger.room().cost_usd)})
+    limits = ledger.tightest
+    if limits is not None and limits.cost is not None:
+        current.set_attributes({BUDGET_LIMIT: str(limits.cost), BUDGET_REMAINING: str(ledger.room().cost_usd)})

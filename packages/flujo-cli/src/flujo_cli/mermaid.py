@@ -1,9 +1,10 @@
-"""Pictures of a plan."""
+"""A plan as a Mermaid flowchart."""
 
 from __future__ import annotations
 
-from .assignable import type_name
-from .plan import RUN_INPUT, Plan, Source
+from flujo.core import RUN_INPUT, Plan, Source, type_name
+
+__all__ = ["mermaid"]
 
 
 def mermaid(plan: Plan) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flujo.core import Pipeline, Step, compile_plan, mermaid, run_input
+from flujo.core import Pipeline, Step, compile_plan, run_input
+from flujo_cli.mermaid import mermaid
 
 
 async def one(text: str) -> dict[str, int]:
