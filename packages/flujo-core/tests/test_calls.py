@@ -601,7 +601,7 @@ async def test_a_step_that_swallows_a_denial_still_ends_the_run() -> None:
     assert result.status == "aborted"
     assert isinstance(result.error, GuardDenied)
     assert provider.requests == []
-    assert [(record.name, record.output) for record in result.step_history] == [("stubborn", 1)]
+    assert [(record.name, record.status) for record in result.step_history] == [("stubborn", "aborted")]
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------

@@ -92,14 +92,15 @@ def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy
     """A Flujo of what was found. One that the file built itself keeps all it has, and gets the rest on top."""
     found = target.found
     if not isinstance(found, Flujo):
-        plugins = Plugins(use, policy.require, allowed=settings.allowed, settings=settings.plugins)
+        plugins = Plugins(use, allowed=settings.allowed, settings=settings.plugins)
         return Flujo(found, plugins=plugins, policy=policy, hooks=hooks)
     there = _acting(found)
     more = [name for name in use if name not in there]
     required = [name for name in map(canonical, policy.require) if name not in there]
     if not more and not required:
         return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks)
-    plugins = Plugins(more, required, allowed=settings.allowed, settings=settings.plugins)
+    plugins = Plugins(more, allowed=settings.allowed, settings=settings.plugins)
+    plugins.require(required)
     here = {name for name, _ in plugins.acting}
     plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
     return _extended(found, plugins, policy, hooks)

@@ -119,7 +119,8 @@ def _missing(acting: Iterable[str], found: Iterable[PluginFacts], settings: Sett
 def _trial(settings: Settings, policy: Policy) -> Iterable[str]:
     """Build what a run would build, and run nothing."""
     try:
-        plugins = Plugins(settings.use, policy.require, allowed=settings.allowed, settings=settings.plugins)
+        plugins = Plugins(settings.use, allowed=settings.allowed, settings=settings.plugins)
+        plugins.require(policy.require)
         Flujo(Step(_nothing, name="nothing"), plugins=plugins, policy=policy)
     except FlujoError as error:
         yield _sentence(error)

@@ -41,12 +41,10 @@ _NAMES_OF_MODULE = {
     "messages": "Message ModelRequest ModelResponse ModelUsage ToolCall ToolDefinition ToolResult",
     # extend
     "marks": "hookimpl",
-    "payloads": (
-        "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
-        "OnGovernorBreach OnGuardDenied OnModelCall OnRetry OnRunEnd OnRunStart OnStepFailure OnToolCall "
-        "OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
-        "TransformModelResponse TransformStepInput TransformStepOutput"
-    ),
+    "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
+    "OnGovernorBreach OnGuardDenied OnModelCall OnRetry OnRunEnd OnRunStart OnStepFailure OnToolCall "
+    "OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
+    "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
@@ -54,10 +52,8 @@ _NAMES_OF_MODULE = {
     "backends": "LocalBackend",
     "scrubbing": "scrub",
     # errors
-    "errors": (
-        "ConfigurationError FlujoError GuardDenied InputError LoopRunning NotSent PipelineError PluginError "
-        "ResourceError RunAborted RunExists StepFailed StepTimeout UsageLimitExceeded"
-    ),
+    "errors": "ConfigurationError FlujoError GuardDenied InputError LoopRunning NotSent PipelineError PluginError "
+    "ResourceError RunAborted RunExists StepFailed StepTimeout UsageLimitExceeded",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

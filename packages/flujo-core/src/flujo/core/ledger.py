@@ -11,6 +11,7 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import reduce
 from threading import Event as ThreadEvent
 from threading import Lock
 
@@ -168,10 +169,8 @@ class Ledger:
     @property
     def tightest(self) -> UsageLimits | None:
         """The limits that hold here as one, of each the lowest; None where there are none."""
-        room = Room()
-        for limits in self.line_limits:
-            room = room.within(Room(limits.cost, limits.total_tokens_limit, limits.requests_limit))
-        return UsageLimits(room.cost_usd, room.tokens, room.requests) if self._limited else None
+        rooms = (Room(one.cost, one.total_tokens_limit, one.requests_limit) for one in self.line_limits)
+        return UsageLimits(*reduce(Room.within, rooms, Room())) if self._limited else None
 
     def room(self) -> Room:
         """What may be reserved now, under every limit of the line."""

@@ -20,18 +20,16 @@ class Plugins:
 
     Args:
         use: Distribution names, or plugin objects, that act.
-        require: Distribution names that must act.
         allowed: Distributions that may be imported; None asks `FLUJO_PLUGINS`, which allows all when unset.
         settings: Keyword arguments for each distribution's `Plugin`, by distribution name.
 
     Raises:
-        PluginError: A named or required one is missing, blocked or broken.
+        PluginError: A named one is missing, blocked or broken.
     """
 
     def __init__(
         self,
         use: Iterable[object] = (),
-        require: Iterable[str] = (),
         *,
         allowed: frozenset[str] | None = None,
         settings: Mapping[str, Mapping[str, object]] | None = None,
@@ -44,7 +42,6 @@ class Plugins:
         self._settings = settings or {}
         for item in [use] if isinstance(use, str) else use:
             self.acting += self._named(item) if isinstance(item, str) else [(self._name_of(item), item)]
-        self.require(require)
 
     def require(self, names: Iterable[str]) -> None:
         """See to it that these act, too.
