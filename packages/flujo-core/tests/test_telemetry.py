@@ -62,16 +62,22 @@ async def slow(ctx: RunContext, text: str) -> str:
     return text
 
 @step
+async def endless(ctx: RunContext, text: str) -> str:
+    await ctx.call_model(REQUEST, send, price=PRICE)
+    await anyio.sleep_forever()
+
+@step
 async def greedy(ctx: RunContext, text: str) -> str:
     while True:
         await ctx.call_model(REQUEST, send, price=PRICE)
 
 async def main():
     found = {}
-    for name, flow in (("good", talk), ("failed", fail), ("cancelled", slow), ("stopped", greedy)):
+    for name, flow in (("good", talk), ("failed", fail), ("cancelled", slow), ("stopped", greedy), ("cut", endless)):
         exporter.clear()
         limits = UsageLimits("0.08") if name == "stopped" else UsageLimits("1")
-        await Flujo(Pipeline(flow, name=name), limits=limits).run_async("PRIVATE", run_id=name)
+        with anyio.move_on_after(0.1 if name == "cut" else 10):
+            await Flujo(Pipeline(flow, name=name), limits=Budget(limits)).run_async("PRIVATE", run_id=name)
         spans = exporter.get_finished_spans()
         ids = {span.context.span_id: span.name for span in spans}
         found[name] = [
@@ -156,6 +162,19 @@ def test_a_cancelled_call_is_marked_with_what_was_booked(traced: dict[str, list[
     assert chat["status"] == "ERROR"
     assert chat["attributes"]["error.type"] in ("CancelledError", "Cancelled")
     assert Decimal(chat["attributes"]["flujo.cost.usd"]) > 0
+
+
+def test_a_run_that_is_cancelled_from_outside_shows_what_it_cost(traced: dict[str, list[dict[str, Any]]]) -> None:
+    run = by_name(traced["cut"])["invoke_workflow cut"]
+    assert run["attributes"]["flujo.status"] == "aborted"
+    assert Decimal(run["attributes"]["flujo.cost.usd"]) > 0
+
+
+def test_the_limit_of_a_shared_budget_shows_on_the_runs_span(traced: dict[str, list[dict[str, Any]]]) -> None:
+    attributes = by_name(traced["good"])["invoke_workflow good"]["attributes"]
+    assert Decimal(attributes["flujo.budget.limit"]) == 1
+    spent = Decimal(attributes["flujo.budget.spent"])
+    assert Decimal(attributes["flujo.budget.remaining"]) == 1 - spent < 1
 
 
 def test_a_breach_of_a_limit_shows_on_the_runs_span(traced: dict[str, list[dict[str, Any]]]) -> None:

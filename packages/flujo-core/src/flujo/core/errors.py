@@ -97,6 +97,8 @@ class RunExists(FlujoError):
 class StepFailed(FlujoError):
     """A step failed after its last attempt.
 
+    `__cause__` is the original exception with its own text, which a traceback shows and nothing has scrubbed.
+
     Attributes:
         step_path: Where the step stands in the pipeline.
         error_type: Name of the original exception's class.

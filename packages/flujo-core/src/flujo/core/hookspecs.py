@@ -157,7 +157,7 @@ def on_governor_breach(payload: payloads.OnGovernorBreach) -> None:
 
 @hookspec
 def on_run_end(payload: payloads.OnRunEnd) -> None:
-    """A run ended, in whatever way. Last hook of a run."""
+    """A run ended, in whatever way. Last hook of a run: an AbortPipeline raised here comes too late to change it."""
 
 
 # --- register: called once for every allowed plugin when a registry is first needed -----------------------------------

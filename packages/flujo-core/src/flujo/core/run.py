@@ -41,13 +41,14 @@ class Run(Running):
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
         attributes = {**names, telemetry.RUN_ID: self.info.run_id}
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
-            result = await self._bounded(app)
-            telemetry.mark_usage(span, self.ledger.spent)
-            breached = isinstance(self.verdict, UsageLimitExceeded)
-            telemetry.mark_budget(span, self.ledger, result.status, breached=breached)
-            if self.verdict is not None:
-                telemetry.mark_error(span, type(self.verdict).__name__)
-            return result
+            try:
+                return await self._bounded(app)
+            finally:
+                telemetry.mark_usage(span, self.ledger.spent)
+                breached = isinstance(self.verdict, UsageLimitExceeded)
+                telemetry.mark_budget(span, self.ledger, status_of(self.verdict), breached=breached)
+                if self.verdict is not None:
+                    telemetry.mark_error(span, type(self.verdict).__name__)
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
