@@ -217,7 +217,7 @@ def test_without_a_provider_there_is_no_tracer_and_no_span() -> None:
         telemetry.mark_error(span, "ValueError")
         telemetry.mark_usage(span, Usage())
         telemetry.mark_response(span, ModelResponse())
-        telemetry.mark_budget(span, Ledger(), "completed", breached=False)
+        telemetry.mark_budget(span, Ledger(), "completed")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_error_goes_on_up_and_leaves_its_type_only(tracer: Tracer, exporter: 
 def test_an_unlimited_budget_has_no_limit_on_the_span(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
     for limits in (None, UsageLimits(2)):
         with telemetry.span(tracer, "run", {}) as span:
-            telemetry.mark_budget(span, Ledger(limits), "completed", breached=False)
+            telemetry.mark_budget(span, Ledger(limits), "completed")
     free, limited = (dict(span.attributes or {}) for span in exporter.get_finished_spans())
     assert telemetry.BUDGET_LIMIT not in free
     assert limited[telemetry.BUDGET_LIMIT] == limited[telemetry.BUDGET_REMAINING] == "2"

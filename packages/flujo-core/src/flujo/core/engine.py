@@ -105,8 +105,7 @@ class Flujo:
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or ())
         self.plugins.require(self.policy.require)
         specs = specs_of(resources)
-        required = frozenset(map(canonical, self.policy.require))
-        table = resolve(self.plugins.acting, self.observers, required, specs)
+        table = resolve(self.plugins.acting, self.observers, frozenset(map(canonical, self.policy.require)), specs)
         needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.nodes}
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}

@@ -35,7 +35,9 @@ class FlujoError(Exception):
     """
 
     def __init__(self, what: str, why: str = "", do: str = "") -> None:
-        self.what, self.why, self.do = scrub(what), scrub(why), scrub(do)
+        self.what: str = scrub(what)
+        self.why: str = scrub(why)
+        self.do: str = scrub(do)
         super().__init__(self.what, self.why, self.do)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -147,7 +149,7 @@ class GuardDenied(FlujoError):
     def __init__(self, plugin: str, hook: str, reason: str) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.reason = scrub(reason)
+        self.reason: str = scrub(reason)
         super().__init__(f"{hook} of plugin {plugin!r} denied", reason)
 
 
@@ -155,7 +157,7 @@ class RunAborted(FlujoError):
     """The run was ended on purpose: by a hook's AbortPipeline, a cancel, or a required recorder's fault."""
 
     def __init__(self, reason: str, by: str = "") -> None:
-        self.reason = scrub(reason)
+        self.reason: str = scrub(reason)
         self.by = by
         super().__init__(f"run aborted by {by}" if by else "run aborted", reason)
 

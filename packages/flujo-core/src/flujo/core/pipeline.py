@@ -24,7 +24,8 @@ class Pipeline:
         name: str = "pipeline",
         limits: UsageLimits | None = None,
     ) -> None:
-        self.members = tuple(as_member(member, f"cannot be in pipeline {name!r}") for member in members)
+        cannot = f"cannot be in pipeline {name!r}"
+        self.members: tuple[Step | Chain, ...] = tuple(as_member(member, cannot) for member in members)
         self.output = output
         self.name = name
         self.limits = limits

@@ -45,8 +45,7 @@ class Run(Running):
                 return await self._bounded(app)
             finally:
                 telemetry.mark_usage(span, self.ledger.spent)
-                breached = isinstance(self.verdict, UsageLimitExceeded)
-                telemetry.mark_budget(span, self.ledger, status_of(self.verdict), breached=breached)
+                telemetry.mark_budget(span, self.ledger, status_of(self.verdict))
                 if self.verdict is not None:
                     telemetry.mark_error(span, type(self.verdict).__name__)
 

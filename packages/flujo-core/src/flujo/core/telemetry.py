@@ -104,12 +104,12 @@ def mark_response(current: Span | None, response: ModelResponse) -> None:
             current.set_attribute(FINISH_REASONS, [response.finish_reason])
 
 
-def mark_budget(current: Span | None, ledger: Ledger, status: str, *, breached: bool) -> None:
+def mark_budget(current: Span | None, ledger: Ledger, status: str) -> None:
     """Note how a run ended and how its budget stands."""
     if current is None:
         return
     held = {BUDGET_SPENT: str(ledger.spent.cost_usd), BUDGET_RESERVED: str(ledger.reserved.cost_usd)}
-    current.set_attributes({STATUS: status, BREACHED: breached, **held})
+    current.set_attributes({STATUS: status, BREACHED: status == "stopped", **held})
     limits = ledger.tightest
     if limits is not None and limits.cost is not None:
         current.set_attributes({BUDGET_LIMIT: str(limits.cost), BUDGET_REMAINING: str(ledger.room().cost_usd)})

@@ -39,7 +39,9 @@ def money(value: Money, name: str = "amount") -> Decimal:
     try:
         if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
             raise InvalidOperation
-        amount = value if type(value) is Decimal else Decimal(_digits(value))
+        # float's own repr: subclasses, as numpy's, have one that is no number
+        digits = float.__repr__(value) if isinstance(value, float) else value
+        amount = value if type(value) is Decimal else Decimal(digits)
         what = "an amount must be finite and not negative"
         if not amount.is_finite() or amount < 0:
             raise InvalidOperation
@@ -47,11 +49,6 @@ def money(value: Money, name: str = "amount") -> Decimal:
         return _AMOUNT.plus(amount)
     except (InvalidOperation, Inexact, ValueError) as error:
         raise ConfigurationError(f"{name}={value!r} cannot be used", what, _HOW) from error
-
-
-def _digits(value: Money) -> Decimal | int | str:
-    # float's own repr: subclasses, as numpy's, have one that is no number
-    return float.__repr__(value) if isinstance(value, float) else value
 
 
 def count(value: int, name: str) -> int:
