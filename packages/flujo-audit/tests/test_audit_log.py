@@ -59,8 +59,19 @@ async def test_a_second_object_continues_the_chain_of_the_first(tmp_path):
 async def test_the_lock_is_free_again_when_a_record_is_acknowledged(tmp_path):
     log = AuditLog(tmp_path / "log")
     await log.append({})
+    assert not is_locked(tmp_path / "log")
     with (tmp_path / "log").open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert is_locked(tmp_path / "log")
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 async def test_check_14_64_tasks_leave_no_gap_and_each_keeps_its_order(tmp_path):

@@ -261,7 +261,8 @@ def test_a_part_that_cannot_be_known_is_let_through(output: Any, part: str | int
 
     make.__annotations__["return"] = output
     source = Step(make)
-    compile_plan(Pipeline(source, Step(count, inputs={"page": source.output[part]})))
+    plan = compile_plan(Pipeline(source, Step(count, inputs={"page": source.output[part]})))
+    assert plan.nodes[1].sources[0].path == (part,)
 
 
 # --- what cannot work -------------------------------------------------------------------------------------------------

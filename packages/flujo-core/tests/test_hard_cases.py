@@ -23,6 +23,9 @@ from flujo.core import (
     GuardDenied,
     GuardRun,
     GuardStep,
+    Hooks,
+    ModelRequest,
+    ModelResponse,
     Pipeline,
     PipelineError,
     PluginError,
@@ -37,13 +40,16 @@ from flujo.core import (
     Resources,
     RetryPolicy,
     RunContext,
+    RunInfo,
     Step,
     StepTimeout,
+    ToolCall,
     UsageLimits,
     hookimpl,
     run_input,
     step,
 )
+from flujo.core.plugins import resolve
 
 pytestmark = pytest.mark.anyio
 
@@ -522,3 +528,134 @@ async def test_an_agent_is_a_pipeline_wherever_a_step_is() -> None:
 def test_resources_are_an_object_of_their_class(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="resources= cannot be used: it must be an object of a class"):
         Flujo(echo, resources=wrong)
+
+
+# --- later readers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limits", ["0.50", Budget(UsageLimits("1")), 3], ids=["text", "budget", "number"])
+def test_a_pipelines_limits_are_never_dropped_in_silence(limits: Any) -> None:
+    with pytest.raises(PipelineError, match=r"limits= is a UsageLimits\(\.\.\.\)"):
+        Pipeline(spend, limits=limits)
+
+
+def quits_in_a_thread(text: str) -> str:
+    sys.exit(0)
+
+
+@step
+async def quits(text: str) -> str:
+    sys.exit(7)
+
+
+@pytest.mark.parametrize("leaves", [quits, Step(quits_in_a_thread)], ids=["async", "sync"])
+async def test_a_step_that_calls_sys_exit_has_failed_and_ends_nothing_else(leaves: Step) -> None:
+    result = await Flujo(spend >> leaves).run_async("x")
+    assert result.status == "failed"
+    assert "it called sys.exit(" in str(result.error)
+    assert str(result.total_cost_usd) == "0.25"
+
+
+def test_a_plugin_that_ends_the_program_on_import_is_told(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    (site / "quitter-1.0.dist-info").mkdir(parents=True)
+    (site / "quitter-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: quitter\nVersion: 1\n")
+    (site / "quitter-1.0.dist-info/entry_points.txt").write_text("[flujo]\nq = quitter_module\n")
+    (site / "quitter_module.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(site))
+    with pytest.raises(PluginError, match=r"plugin 'quitter' cannot be used: RuntimeError: it called sys\.exit\(0\)"):
+        Flujo(echo, policy=Policy(require={"quitter"}))
+
+
+async def test_a_context_that_was_kept_reaches_no_tool_and_no_model_after_its_attempt() -> None:
+    kept: list[RunContext] = []
+    done: list[str] = []
+
+    @step
+    async def keeps(text: str, ctx: RunContext) -> str:
+        kept.append(ctx)
+        return text
+
+    async def tool(call: ToolCall) -> str:
+        done.append(call.name)
+        return "paid"
+
+    async def send(request: ModelRequest) -> ModelResponse:
+        done.append(request.model)
+        return ModelResponse(content="")
+
+    await Flujo(keeps).run_async("x")
+    with pytest.raises(
+        ConfigurationError, match="ctx of step 'keeps' cannot be used: this attempt of the step is over"
+    ):
+        await kept[0].call_tool(ToolCall(name="pay", arguments={}), tool)
+    with pytest.raises(ConfigurationError, match="this attempt of the step is over"):
+        await kept[0].call_model(ModelRequest(model="m", messages=()), send)
+    assert done == []
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "deadline_s", "left"), [(None, None, None), (60, 5, 5), (5, 60, 5), (None, 9, 9)]
+)
+async def test_a_step_knows_when_it_must_end(timeout_s: Any, deadline_s: Any, left: Any) -> None:
+    @step(timeout_s=timeout_s)
+    async def asks(text: str, ctx: RunContext) -> float | None:
+        return None if ctx.deadline is None else ctx.deadline - anyio.current_time()
+
+    found: Any = (await Flujo(asks).run_async("x", deadline_s=deadline_s)).unwrap()
+    assert found is None if left is None else left - 2 < found <= left
+
+
+@pytest.mark.parametrize("scope", ["app", "run", "step"])
+async def test_a_resource_that_fails_to_close_does_not_hide_why_the_step_failed(scope: str) -> None:
+    async def bad() -> AsyncIterator[dict[str, int]]:
+        try:
+            yield {}
+        finally:
+            raise ValueError("and it does not close")
+
+    @step
+    async def breaks(text: str, db: dict[str, int]) -> str:
+        raise KeyError("the reason")
+
+    result = await Flujo(breaks, resources=resources_with(bad, scope)).run_async("x")
+    assert "KeyError: 'the reason'" in str(result.error)
+
+
+async def test_a_hook_may_take_all_resources_by_name() -> None:
+    seen: list[dict[str, object]] = []
+
+    class Takes:
+        @hookimpl
+        def guard_step(self, payload: GuardStep, **resources: object) -> Allow:
+            seen.append(resources)
+            return Allow()
+
+    database = {"rows": 3}
+    assert (await Flujo(echo, plugins=[Takes()]).run_async("x")).status == "completed"
+    await Flujo(echo, resources=resources_with(lambda: database, "run"), plugins=[Takes()]).run_async("x")
+    assert seen == [{}, {"db": database}]
+
+
+async def test_a_recorder_that_cannot_write_says_why_in_words_of_ours_only() -> None:
+    class Full:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        @hookimpl
+        def record_intent(self, payload: RecordIntent) -> None:
+            raise self.error
+
+    known = ConfigurationError("log '/var/log/x' cannot be written", "No space left on device")
+    reasons = []
+    for error in (known, OSError("the patient is Jane Doe")):
+        hooks = Hooks(Policy(), resolve([("full", Full(error))], (), frozenset({"full"}), {}))
+        payload = RecordIntent(RunInfo("r", "p", "f"), "tool_call", "1", "pay", 1, None)
+        denial = await hooks.record(payload, "record_intent", {})
+        assert isinstance(denial, GuardDenied)
+        reasons.append(denial.reason)
+    assert reasons == [
+        "the start of this tool call cannot be recorded: ConfigurationError: "
+        "log '/var/log/x' cannot be written: No space left on device",
+        "the start of this tool call cannot be recorded: OSError",
+    ]

@@ -324,6 +324,7 @@ async def test_an_event_whose_loop_is_gone_can_still_be_set() -> None:
     for backend in ("asyncio", "trio"):
         event = await anyio.to_thread.run_sync(lambda name=backend: anyio.run(make, backend=name))  # type: ignore[misc]
         event.set()
+        assert not event._event.is_set(), "the loop that would have set it is gone"
 
 
 # --- nested work ----------------------------------------------------------------------------------------------------

@@ -260,8 +260,10 @@ def test_a_blocking_step_cannot_have_a_timeout_that_would_never_fire() -> None:
 
 
 def test_an_at_most_once_step_may_be_tried_again_only_when_nothing_was_sent() -> None:
-    Step(shout, effect="at_most_once", retry=RetryPolicy(retry_on=(NotSent,)))
-    Step(shout, effect="at_most_once", retry=RetryPolicy(max_attempts=1))
+    for retry in (RetryPolicy(retry_on=(NotSent,)), RetryPolicy(max_attempts=1)):
+        assert Step(shout, effect="at_most_once", retry=retry).options.retry is retry
+    with pytest.raises(PipelineError, match="it is at_most_once and would be tried again"):
+        Step(shout, effect="at_most_once", retry=RetryPolicy(retry_on=(NotSent, OSError)))
 
 
 @pytest.mark.parametrize("name", ["größe 7", "a.b", "x#2", "map[3]", "日本", 'it\'s "quoted"', "<b>"])

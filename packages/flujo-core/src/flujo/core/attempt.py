@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -34,7 +35,9 @@ class Attempt:
         self.node: PlanNode = node
         self.number: int = number
         timeout = node.step.options.timeout_s
-        deadline = None if timeout is None else anyio.current_time() + timeout
+        deadline = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
+        if timeout is not None:
+            deadline = min(anyio.current_time() + timeout, math.inf if deadline is None else deadline)
         self.ctx: RunContext = RunContext(run.info, node.path, number, deadline, run.ledger_of(node), gate)
 
     async def execute(self) -> tuple[Outcome, Changes]:
@@ -126,7 +129,7 @@ class Attempt:
         if isinstance(outcome, Success):
             problem = self._problem(outcome.output, done)
             if problem is not None:
-                return self._failure(*problem), None
+                return Failure(StepFailed(node.path, *problem)), None
         return outcome, done.changes
 
     async def _with_resources(self, request: StepExecutionRequest) -> StepOutcome:
@@ -187,6 +190,3 @@ class Attempt:
             if problem is not None:
                 return "UpdateMismatch", problem
         return None
-
-    def _failure(self, kind: str, why: str) -> Failure:
-        return Failure(StepFailed(self.node.path, kind, why))

@@ -13,6 +13,7 @@ from .assignable import assignable, is_typed_dict, members, plain, type_name
 from .callables import hints_of
 from .context import RunContext
 from .errors import PipelineError
+from .foreign import attempt
 from .resources import Resources, ResourceSpec
 from .steps import Step
 
@@ -126,10 +127,8 @@ def _parts(hint: object) -> Mapping[str | int, object] | None:
     names = getattr(hint, "__dataclass_fields__", None) or getattr(hint, "_fields", None)
     if names is None and not is_typed_dict(hint):
         return None
-    try:
-        hints = hints_of(hint)
-    except NameError:  # annotated with what is local elsewhere: its fields are known by name only
-        hints = {}
+    # annotated with what is local elsewhere: its fields are known by name only
+    hints = attempt(hints_of, hint)[0] or {}
     return {name: hints.get(name, Any) for name in names or hint.__annotations__}
 
 

@@ -16,10 +16,8 @@ from .foreign import attempt
 
 def adapter_of(hint: object) -> TypeAdapter[Any] | None:
     """A validator for `hint`; None where pydantic knows no way to check it. Kept, since building one is slow."""
-    try:
-        return _kept(hint)
-    except TypeError:  # a hint that cannot be hashed
-        return _build(hint)
+    kept, error = attempt(_kept, hint)
+    return _build(hint) if isinstance(error, TypeError) else kept  # a hint that cannot be hashed
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from .errors import GuardDenied, UsageLimitExceeded
+from .errors import ConfigurationError, GuardDenied, UsageLimitExceeded
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
@@ -144,6 +144,11 @@ class RunContext:
         """Whether a metered call of this attempt is under way."""
         return self._meter is not None and self._meter.holds_lease
 
+    def _check_open(self) -> None:
+        if self._ended:
+            what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
+            raise ConfigurationError(what, why, "Await its calls inside the step")
+
     async def call_model(
         self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None
     ) -> ModelResponse:
@@ -159,7 +164,9 @@ class RunContext:
         Raises:
             GuardDenied: A guard or a required recorder said no.
             UsageLimitExceeded: It does not fit a limit, or the price is unknown under a money limit.
+            ConfigurationError: The attempt that this context belongs to is over.
         """
+        self._check_open()
         return await self._gate.call_model(self, request, send, retry, price)
 
     async def call_tool(self, call: ToolCall, send: SendTool) -> ToolResult:
@@ -171,4 +178,5 @@ class RunContext:
         Raises:
             GuardDenied: A guard or a required recorder said no.
         """
+        self._check_open()
         return await self._gate.call_tool(self, call, send)

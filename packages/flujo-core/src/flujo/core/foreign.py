@@ -20,8 +20,8 @@ def attempt(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tupl
     """Call `function` and return its value, or the exception it raised."""
     try:
         return function(*args, **kwargs), None
-    except Exception as error:  # foreign code may raise anything; the caller says what that means
-        return None, error
+    except (Exception, SystemExit) as error:  # foreign code may raise anything; the caller says what that means
+        return None, _fault(error)
 
 
 async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None, Exception]:
@@ -34,8 +34,13 @@ async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None,
             raise
         # Nobody cancelled us: it awaited something that was cancelled, and that is a failure like others.
         return None, RuntimeError(f"what it waited for was cancelled {error}".rstrip())
-    except Exception as error:  # as above
-        return None, error
+    except (Exception, SystemExit) as error:  # as above
+        return None, _fault(error)
+
+
+def _fault(error: Exception | SystemExit) -> Exception:
+    """An exception as an answer; a step or plugin that wants to end the program has only failed."""
+    return error if isinstance(error, Exception) else RuntimeError(f"it called sys.exit({error.code!r})")
 
 
 def text_of(error: BaseException, knows: Iterable[object] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import PipelineError
 from .protocols import Agent
 from .steps import Chain, Ref, Step, as_member
 from .usage import UsageLimits
@@ -24,6 +25,8 @@ class Pipeline:
         name: str = "pipeline",
         limits: UsageLimits | None = None,
     ) -> None:
+        if not isinstance(limits, (UsageLimits, type(None))):
+            raise PipelineError(f"pipeline {name!r} cannot be built", ["limits= is a UsageLimits(...)"])
         cannot = f"cannot be in pipeline {name!r}"
         self.members: tuple[Step | Chain, ...] = tuple(as_member(member, cannot) for member in members)
         self.output = output

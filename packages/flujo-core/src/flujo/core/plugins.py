@@ -16,10 +16,10 @@ import pluggy
 
 from . import hookspecs
 from .callables import hints_of
-from .errors import GuardDenied, PluginError, RunAborted
+from .errors import FlujoError, GuardDenied, PluginError, RunAborted
 from .foreign import attempt_async
 from .marks import hook_options
-from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event
+from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
 from .policy import Policy
 from .resources import ResourceSpec, find_by_type
 from .steps import suggestion
@@ -118,7 +118,7 @@ class Hooks:
         for implementation in self.of(hook):
             changed, error = await attempt_async(implementation.call(payload, values))
             if error is not None:
-                return f"{hook} of plugin {implementation.plugin!r} failed with {type(error).__name__}"
+                return f"{hook} of plugin {implementation.plugin!r} failed with {_told(error)}"
             if changed is UNCHANGED:
                 continue
             changed, problem = fit(changed)
@@ -127,15 +127,17 @@ class Hooks:
             payload.value = changed
         return None
 
-    async def record(self, payload: Event, hook: str, values: Values) -> str | None:
-        """Have it written down; returns the name of the first required plugin that could not, or None."""
-        failed: str | None = None
+    async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> GuardDenied | None:
+        """Have it written down; returns the denial of the first required plugin that could not, or None."""
+        failed: GuardDenied | None = None
+        what = f"the {'start' if hook == 'record_intent' else 'end'} of this {payload.kind.replace('_', ' ')}"
         for implementation in self.of(hook):
             error = await _tell(implementation, payload, values, self.policy.recorder_timeout_s)
             if error is not None:
                 self._count_fault(implementation, payload, error)
                 if implementation.required:
-                    failed = failed or implementation.plugin
+                    why = f"{what} cannot be recorded: {_told(error)}"
+                    failed = failed or GuardDenied(implementation.plugin, hook, why)
         return failed
 
     async def observe(self, payload: Event, hook: str, values: Values) -> RunAborted | None:
@@ -258,15 +260,18 @@ def _implementation(
             why = f"no resource of scope app or run fits its parameter {name!r}"
             raise PluginError(f"{hook} of plugin {plugin!r} cannot be called", why, "Pass resources= that has it")
         resources.append((name, found.name))
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
+        there = {name for name, _ in resources}
+        resources += [(name, name) for name, spec in specs.items() if spec.scope != "step" and name not in there]
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
     thread = hook_options(function)["thread"] and not is_async
     return Implementation(plugin, hook, function, is_async, thread, tuple(resources), required)
 
 
 def _required(function: Callable[..., object]) -> list[str]:
-    """Names of the parameters without a default; the payload is the first."""
-    parameters = inspect.signature(function).parameters
-    return [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+    """Names of the parameters that must be given; the payload is the first."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
 
 
 def _hints(function: Callable[..., object], what: str) -> dict[str, object]:
@@ -276,6 +281,11 @@ def _hints(function: Callable[..., object], what: str) -> dict[str, object]:
     except NameError as error:
         do = "Define or import what the annotation names at the top of its module"
         raise PluginError(f"{what} cannot be used", f"its annotation cannot be read ({error})", do) from error
+
+
+def _told(error: Exception) -> str:
+    """A fault of a plugin. Flujo's own errors never quote a value, so their text may be told; of others, the type."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, FlujoError) else type(error).__name__
 
 
 def _label(function: Callable[..., object]) -> str:

@@ -28,7 +28,7 @@ import anyio
 from .assignable import assignable
 from .callables import hints_of, local_names
 from .errors import ConfigurationError, ResourceError
-from .foreign import attempt_async, text_of
+from .foreign import attempt, attempt_async, text_of
 
 _log = logging.getLogger("flujo.core")
 
@@ -94,10 +94,8 @@ class Resources:
         super().__init_subclass__(**options)
         cls._hints = None
         if "<locals>" in cls.__qualname__:  # what it names may be within reach only now
-            try:
-                cls._hints = hints_of(cls, local_names(cls.__qualname__))
-            except NameError:
-                cls._hints = None  # perhaps it is there when it is used; if not, that says so
+            # None where a name is not there yet: perhaps it is when it is used; if not, that says so
+            cls._hints = attempt(hints_of, cls, local_names(cls.__qualname__))[0]
 
     def __init__(self, **given: object) -> None:
         declared = _declared(type(self))
@@ -181,18 +179,14 @@ def _in_order(specs: Mapping[str, ResourceSpec], owner: str) -> dict[str, Resour
 
 def _parameters(factory: Callable[..., object]) -> dict[str, object]:
     """Required parameters of a factory and their annotations; `Any` where they cannot be read."""
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
+    signature = attempt(inspect.signature, factory)[0]
+    if signature is None:
         return {}  # a builtin that does not tell takes nothing from us
-    try:
-        hints = hints_of(factory)
-    except NameError:
-        hints = {}  # its parameters are known by name
+    hints = attempt(hints_of, factory)[0] or {}  # without them its parameters are known by name
     required = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         name: hints.get(name, Any)
-        for name, parameter in parameters.items()
+        for name, parameter in signature.parameters.items()
         if parameter.default is inspect.Parameter.empty and parameter.kind in required
     }
 
@@ -295,9 +289,9 @@ class ResourceScope:
         try:
             await self.close(error or self.cause)
         except ResourceError as fault:
-            if error is None or isinstance(error, Exception):
+            if error is None:
                 raise
-            _log.warning("%s while the run was cancelled", fault.what)  # a cancel goes on up, whatever happens
+            _log.warning("%s after %s", fault.what, type(error).__name__)  # what went wrong first is what is told
 
     async def _open(self, spec: ResourceSpec) -> None:
         if spec.factory is None:

@@ -87,9 +87,8 @@ class Run(Running):
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
-            await self.observe(
-                "on_run_start", partial(payloads.OnRunStart, info, run_input, len(self.setup.plan.nodes))
-            )
+            steps = len(self.setup.plan.nodes)
+            await self.observe("on_run_start", partial(payloads.OnRunStart, info, run_input, steps))
             await self._with_resources()
         except GuardDenied:
             pass  # it is the verdict already
@@ -180,8 +179,8 @@ class Run(Running):
         entry = Entry(index, outcome, changes, record)
         self.journal.append(entry)
         if outcome.error is None:
-            told = lambda: payloads.PostStepExecution(self.info, node.path, copy(record))  # noqa: E731 - built on demand
-            await self.observe("post_step_execution", told, ctx)
+            who = (self.info, node.path)
+            await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, copy(record)), ctx)
         else:
             self.stop(outcome.error, ctx)
             if isinstance(outcome, Failure):

@@ -200,9 +200,7 @@ class Running:
             payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self._deny(
-                    GuardDenied(failed, "record_intent", f"the start of {act} cannot be recorded"), act.ctx
-                )
+                await self._deny(failed, act.ctx)
 
     async def conclude(self, act: Act, error: BaseException | None, value: object, usage: Usage) -> None:
         """Have it written down how `act` ended; does nothing when it never came to that.
@@ -218,7 +216,7 @@ class Running:
             with anyio.CancelScope(shield=True):
                 failed = await self.hooks.record(payload, "record_result", self.values)
             if failed is not None:
-                self.stop(GuardDenied(failed, "record_result", f"the end of {act} cannot be recorded"), act.ctx)
+                self.stop(failed, act.ctx)
 
 
 @dataclass(slots=True)
@@ -240,9 +238,6 @@ class Act:
     attempt: int = 1
     intended: bool = False
     started: float = field(default_factory=perf_counter)
-
-    def __str__(self) -> str:
-        return f"this {self.kind.replace('_', ' ')}"
 
 
 def _path(ctx: RunContext | None) -> str:

@@ -7,14 +7,12 @@ import asyncio
 import anyio
 from anyio.lowlevel import current_token
 
+from .foreign import attempt
+
 
 def loop_is_running() -> bool:
     """Whether an event loop runs in this thread."""
-    try:
-        current_token()
-    except RuntimeError:
-        return False
-    return True
+    return attempt(current_token)[1] is None
 
 
 class LoopEvent:
