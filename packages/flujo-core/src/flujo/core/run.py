@@ -178,14 +178,14 @@ class Run(Running):
         record.output, record.error = outcome.output, outcome.error
         entry = Entry(index, outcome, changes, record)
         self.journal.append(entry)
-        if outcome.error is None:
-            who = (self.info, node.path)
-            await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, copy(record)), ctx)
-        else:
+        if outcome.error is not None:
             self.stop(outcome.error, ctx)
             if isinstance(outcome, Failure):
                 failure = partial(payloads.OnStepFailure, self.info, node.path, copy(record), outcome.error)
                 await self.observe("on_step_failure", failure, ctx)
+        elif not self.plain:
+            who = (self.info, node.path)
+            await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, copy(record)), ctx)
         return advance(self.setup.plan, self.state, entry)
 
     async def _attempts(
