@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -420,3 +424,75 @@ def test_calls_that_were_estimated_or_have_no_price_are_counted_in_the_summary(c
     assert "estimated at their most: 1 calls" in said.err
     said = cli("run", "blind_flow.py", "--text", "x", "--max-usd", "1")
     assert said.code == 4
+
+
+# --- nothing lost, nothing silent -------------------------------------------------------------------------------------
+
+
+def test_a_step_that_calls_sys_exit_fails_its_item_only(cli) -> None:
+    cli.write(
+        "quits.py",
+        """
+        import sys
+        from flujo.core import step
+        @step
+        async def quits(text: str) -> str:
+            if "two" in text:
+                sys.exit(0)
+            return text
+        """,
+    )
+    cli.write("cases.jsonl", '"one"\n"two"\n"three"\n')
+    process = cli.start("run", "quits.py", "--input", "cases.jsonl", "--json")
+    out, err = process.communicate(timeout=30)
+    *items, summary = [json.loads(line) for line in out.splitlines()]
+    assert process.returncode == summary["exit_code"] == 3
+    assert [item["status"] for item in items] == ["completed", "failed", "completed"]
+    assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["a.txt", "_summary.json"])
+def test_an_output_never_replaces_its_input(cli, name: str) -> None:
+    cli.write(f"notes/{name}", "mine\n")
+    said = cli("run", "flows.py:check", "--input", f"notes/{name}", "--out", "notes")
+    assert said.code == 2
+    assert "--out 'notes' holds the input" in said.err
+    assert (cli.folder / "notes" / name).read_text() == "mine\n"
+    assert cli("run", "flows.py:check", "--input", f"notes/{name}", "--out", "other").code == 0
+
+
+def test_a_file_whose_name_is_no_text_is_run_and_reported_like_others(cli) -> None:
+    folder = os.fsencode(cli.folder / "odd")
+    os.mkdir(folder)
+    for name in (b"bad\xff.txt", b"good.txt"):
+        with open(os.path.join(folder, name), "w") as file:
+            file.write("text")
+    said = cli("run", "flows.py:check", "--input", "odd", "--json", "--out", "results")
+    assert said.code == 0
+    *items, summary = [json.loads(line) for line in said.out.splitlines()]
+    assert [item["item"] for item in items] == ["bad\\xff.txt", "good.txt"]
+    assert summary["items"] == 2
+    assert json.loads((cli.folder / "results/_summary.json").read_text())["items"] == 2
+
+
+def test_megabytes_are_a_number(cli) -> None:
+    said = cli("run", "flows.py:check", "--text", "x", "--max-input-mb", "nan")
+    assert said.code == 2
+    assert "--max-input-mb is not a number" in said.err
+
+
+def test_an_output_that_cannot_be_written_says_so(cli) -> None:
+    command = [sys.executable, "-m", "flujo_cli", "run", "flows.py:check", "--text", "x", "--quiet"]
+    with open("/dev/full", "wb") as full:  # a device that is always full
+        done = subprocess.run(command, cwd=cli.folder, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert done.returncode == 3
+    assert b"the output cannot be written" in done.stderr
+    assert b"No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_stdin_is_no_input(cli) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m flujo_cli run flows.py:check --input - <&-"
+    done = subprocess.run(["sh", "-c", command], cwd=cli.folder, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert done.returncode == 2
+    assert b"input 'stdin' cannot be used\nWhy: it is closed" in done.stderr

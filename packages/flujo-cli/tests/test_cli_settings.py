@@ -108,3 +108,16 @@ def test_two_policies_hold_together_as_the_stricter_of_both() -> None:
     assert (
         joined(one, other) == joined(other, one) == Policy(require={"a", "b"}, guard_timeout_s=1, observer_timeout_s=2)
     )
+
+
+def test_a_file_that_may_hold_a_policy_unseen_is_refused(cli) -> None:
+    file = cli.folder / "pyproject.toml"
+    file.write_bytes("[tool.flujo.policy]\nrequire = ['flujo-deidentifier']\n".encode("utf-16"))
+    with pytest.raises(Problem, match="cannot be read") as refused:
+        read_settings()
+    assert refused.value.why == "it is not UTF-8"
+    file.unlink()
+    file.symlink_to(cli.folder / "nowhere.toml")
+    with pytest.raises(Problem) as refused:
+        read_settings()
+    assert refused.value.why == "it is a link to nothing"

@@ -130,3 +130,14 @@ def test_a_reader_that_leaves_ends_the_work(cli) -> None:
     assert code == 130
     assert "BrokenPipe" not in err
     assert "1 aborted" in err or "1 not started" in err
+
+
+def test_a_second_signal_while_a_thread_is_waited_for_leaves_no_traceback(cli) -> None:
+    process = cli.start("run", "flows.py:block", "--text", "x")
+    wait_for(process, b"waiting")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, b"not completed")
+    process.send_signal(signal.SIGINT)
+    code, _, err = end(process)
+    assert code == 130
+    assert "Traceback" not in err

@@ -60,6 +60,8 @@ def read_items(value: str | None, text: str | None, max_mb: float, plan: Plan) -
     limit = int(max_mb * MEGABYTE)
     if text is not None or value is None:
         return [Item("text", parser.argument("--text", text) if text is not None else parser.nothing())]
+    if value == "-" and sys.stdin is None:
+        raise Problem("input 'stdin' cannot be used", "it is closed", "Pipe something into it, or give --input FILE")
     if value == "-":
         return _from_file("stdin", lambda: sys.stdin.buffer.read(limit + 1), limit, parser)
     path = Path(value)
@@ -71,7 +73,7 @@ def read_items(value: str | None, text: str | None, max_mb: float, plan: Plan) -
         return _from_folder(path, limit, parser)
     if path.suffix == ".jsonl":
         return _from_lines(path, limit, parser)
-    return _from_file(str(path), lambda: _read(path, limit), limit, parser, path.name)
+    return _from_file(str(path), lambda: _read(path, limit), limit, parser, _shown(path.name))
 
 
 # --- where it comes from --------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ def _from_folder(folder: Path, limit: int, parser: _Parser) -> list[Item]:
     for path in files:
         try:
             _must_be_regular(path)
-            items.append(Item(path.name, parser.text(_decoded(_read(path, limit), limit))))
+            items.append(Item(_shown(path.name), parser.text(_decoded(_read(path, limit), limit))))
         except _Bad as problem:
             bad.append((str(path), problem))
     _stop_on(bad, f"input folder {str(folder)!r}", "files")
@@ -128,6 +130,11 @@ def _stop_on(bad: list[tuple[str, _Bad]], label: str, kind: str) -> None:
     more = f"\n  and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
     what = f"{label} cannot be used: {len(bad)} bad {kind if len(bad) > 1 else kind[:-1]}; nothing ran"
     raise Problem(what, listed + more, bad[0][1].do)
+
+
+def _shown(name: str) -> str:
+    """A file's name as text that can be printed, whatever bytes it has."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from pathlib import Path
 
 NOTHING_RAN = 2
 """Exit code of a command that could not begin (the same as for a usage or import error)."""
+INTERRUPTED = 130
+"""Exit code after SIGINT, as shells have it."""
 
 
 def main() -> None:
@@ -22,10 +24,14 @@ def main() -> None:
     if problem is not None:
         sys.stderr.write(problem)
         raise SystemExit(NOTHING_RAN)
-    # Not at the top: flujo_cli.main imports flujo.core, which is what cannot work in the cases refused above.
-    from flujo_cli.main import main as cli_main
+    try:
+        # Not at the top: flujo_cli.main imports flujo.core, which is what cannot work in the cases refused above.
+        from flujo_cli.main import main as cli_main
 
-    cli_main()
+        cli_main()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nflujo: interrupted\n")
+        raise SystemExit(INTERRUPTED) from None
 
 
 def diagnose(spec: ModuleSpec | None) -> str | None:

@@ -117,6 +117,10 @@ def run(arguments: list[str]) -> int:
     state = State()
     try:
         code = root.main(arguments, prog_name="flujo", standalone_mode=False, obj=state)
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # click's answer, exit 1, would be a finding of a checker
+            return exits.INTERRUPTED
+        raise
     except click.Abort:
         click.echo("flujo: interrupted", err=True)
         return exits.INTERRUPTED
@@ -140,8 +144,11 @@ def _leave(code: int) -> None:
     main = threading.main_thread()
     others = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
     deadline = time.monotonic() + _GRACE_S
-    for thread in others:  # idle workers need a moment to notice that their event loop is gone
-        thread.join(max(0.0, deadline - time.monotonic()))
+    try:
+        for thread in others:  # idle workers need a moment to notice that their event loop is gone
+            thread.join(max(0.0, deadline - time.monotonic()))
+    except KeyboardInterrupt:  # once more: at once
+        code = exits.INTERRUPTED
     if any(thread.is_alive() for thread in others):
         sys.stdout.flush()
         sys.stderr.flush()

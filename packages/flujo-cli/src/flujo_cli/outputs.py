@@ -17,6 +17,7 @@ from .problems import Problem
 __all__ = ["OutputFolder", "as_text", "json_of"]
 
 SUMMARY = "_summary.json"
+_SUFFIXES = (".txt", ".json")
 
 
 def as_text(value: object) -> str:
@@ -48,6 +49,10 @@ class OutputFolder:
         self._stems = _stems(list(names))
         if source is not None and os.path.isdir(source) and os.path.realpath(source) == os.path.realpath(path):
             raise Problem(f"--out {str(path)!r} is the input folder", "outputs would mix with inputs", "Choose another")
+        if source is not None and any(_same(path / name, source) for name in self._names()):
+            raise Problem(
+                f"--out {str(path)!r} holds the input", "the output would replace it", "Choose another folder"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / f".flujo-{os.getpid()}.tmp"
@@ -57,6 +62,12 @@ class OutputFolder:
             why = error.strerror or type(error).__name__
             raise Problem(f"--out {str(path)!r} cannot be written", why, "Choose a folder you may write to") from error
 
+    def _names(self) -> Iterable[str]:
+        """Every file name that may be written."""
+        yield SUMMARY
+        for stem in self._stems.values():
+            yield from (stem + suffix for suffix in _SUFFIXES)
+
     def write(self, name: str, value: object) -> Path:
         """Write an item's output.
 
@@ -64,7 +75,7 @@ class OutputFolder:
             OSError: The disk is full, or the folder is gone.
             ValueError: The value cannot be written as JSON.
         """
-        suffix = ".txt" if isinstance(value, str) else ".json"
+        suffix = _SUFFIXES[not isinstance(value, str)]
         return self._whole(self.path / (self._stems[name] + suffix), as_text(value))
 
     def write_summary(self, text: str) -> Path:
@@ -86,6 +97,10 @@ class OutputFolder:
                 partial.unlink()
             raise
         return path
+
+
+def _same(path: Path, source: str) -> bool:
+    return os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source)
 
 
 def _stems(names: list[str]) -> dict[str, str]:

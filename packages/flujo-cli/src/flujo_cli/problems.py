@@ -68,10 +68,16 @@ def report(error: Exception, state: State) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return NOTHING_RAN
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:  # a task group's wrapping says nothing
+        error = error.exceptions[0]
     known = _flujo_error(error)
     if known is not None:
         say(*known)
         return NOTHING_RAN
+    if isinstance(error, OSError):
+        what = "the output cannot be written" if error.filename is None else f"{str(error.filename)!r} cannot be used"
+        say(what, error.strerror or type(error).__name__, "Check the disk, the path and your rights")
+        return FAILED if error.filename is None else NOTHING_RAN
     do = "" if state.debug else "See where it happened: flujo --debug ..."
     say(f"unexpected {type(error).__name__}", _clean(str(error)), do)
     return FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -76,7 +77,7 @@ class RunFlags(PolicyOptions):
 @click.option("--deadline", type=float, metavar="S", help="Seconds after which an item's run is ended.")
 @click.option(
     "--max-input-mb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=1_000_000),
     default=10,
     show_default=True,
     help="Most MB of a file.",
@@ -94,6 +95,8 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
     """
     if flags["value"] is not None and flags["text"] is not None:
         raise click.UsageError("--input and --text exclude each other.")
+    if math.isnan(flags["max_input_mb"]):  # it compares with no bound
+        raise click.UsageError("--max-input-mb is not a number; give megabytes, e.g. 10.")
     with Interrupts() as interrupts:
         code = _run(target, flags, interrupts, debug=ctx.ensure_object(State).debug)
     ctx.exit(code)

@@ -98,11 +98,17 @@ def _upwards(start: Path) -> list[Path]:
 
 
 def _table(path: Path) -> dict[str, object] | None:
-    """`[tool.flujo]` of a file; None where there is none. Only a file that mentions flujo is parsed."""
+    """`[tool.flujo]` of a file; None where there is none. Only a file that mentions flujo is parsed.
+
+    A NUL byte stands in no TOML, but in UTF-16: such a file may mention flujo unseen, and is refused.
+    """
     try:
-        if b"flujo" not in path.read_bytes():
+        found = path.read_bytes()
+        if b"flujo" not in found and b"\0" not in found:
             return None
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        if path.is_symlink() and isinstance(error, FileNotFoundError):
+            raise Problem(f"{str(path)!r} cannot be read", "it is a link to nothing", "Repair or remove it") from error
         return None
     except OSError as error:  # it may hold a policy: what cannot be read must not be skipped
         raise Problem(
