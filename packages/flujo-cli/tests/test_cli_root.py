@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -122,3 +123,13 @@ def test_the_worst_of_several_codes_is_the_one_to_look_at_first() -> None:
     assert exits.worst([4, 3, 0]) == 3
     assert exits.worst([3, 6, 4]) == 6
     assert exits.worst([6, 130]) == 130
+
+
+def test_a_reader_that_is_gone_is_no_finding(cli) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "flujo_cli", "plugins"]
+    done = subprocess.run(command, cwd=cli.folder, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
+    os.close(writer)
+    assert done.returncode == 130
+    assert b"Traceback" not in done.stderr

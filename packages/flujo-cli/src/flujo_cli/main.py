@@ -114,11 +114,13 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    state = State()
+    state, stdout = State(), sys.stdout
     try:
         code = root.main(arguments, prog_name="flujo", standalone_mode=False, obj=state)
     except SystemExit as left:
-        if isinstance(left.__context__, BrokenPipeError):  # click's answer, exit 1, would be a finding of a checker
+        # Where the reader is gone, rich and click exit with 1, which of a checker would be a finding; click puts a
+        # stdout in place before, that swallows the rest.
+        if sys.stdout is not stdout or isinstance(left.__context__, BrokenPipeError):
             return exits.INTERRUPTED
         raise
     except click.Abort:
