@@ -116,6 +116,14 @@ def test_core_may_have_4000_code_lines_without_testing_comments_and_docstrings(t
     assert "flujo.core, code lines" in broken(tmp_path)
 
 
+def test_what_governs_a_run_counts_by_itself(tmp_path: Path) -> None:
+    for name in ("ledger", "plugins", "calls", "telemetry", "meter", "usage"):
+        plant(tmp_path, "x = 1\n" * 333, leaf="flujo.core", module=name)
+    assert not {what for what in broken(tmp_path) if "code lines" in what}
+    plant(tmp_path, "x = 1\n" * 3, leaf="flujo.core", module="policy")
+    assert {what for what in broken(tmp_path) if "code lines" in what} == {"flujo.core, code lines of governance"}
+
+
 def test_looking_at_nothing_is_an_error_not_a_pass(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="would check nothing"):
         size_budget.check(tmp_path)

@@ -490,8 +490,32 @@ def test_a_part_of_the_run_input_is_compared_where_its_type_is_known() -> None:
 async def test_what_an_unannotated_step_gives_is_looked_at_where_it_is_taken() -> None:
     result = await Flujo(Step(unsaid) >> echo).run_async("x")
     assert result.status == "failed"
-    assert "input 'text', taken from unsaid.output, does not fit: int is no str" in str(result.error)
+    assert result.error is not None
+    assert result.error.what == "step 'unsaid' failed"
+    assert "input 'text' of step 'echo' takes unsaid.output, which does not fit: int is no str" in str(result.error)
     assert (await Flujo(Step(unsaid) >> Step(takes_number)).run_async("x")).unwrap() == "number 42"
+
+
+def bare(text: Any) -> Any:
+    return {"there": text}
+
+
+async def test_what_a_step_gives_without_the_part_another_takes_is_its_own_failure() -> None:
+    source = Step(bare)
+    for hooks in ((), (watch,)):
+        for part, why in (("gone", "KeyError: 'gone'"), ("there", "int is no str")):
+            taken = Step(echo, inputs={"text": getattr(source.output, part)})
+            flujo = Flujo(Pipeline(source, taken), hooks=hooks)
+            result = await flujo.run_async("x" if part == "gone" else 5)
+            assert [record.name for record in result.step_history] == ["bare"]
+            assert result.step_history[0].status == "failed"
+            assert f"input 'text' of step 'echo' takes bare.output.{part}, which does not fit: {why}" in str(
+                result.error
+            )
+
+
+def watch(event: PreStepExecution) -> None:
+    """Makes the run one that is watched."""
 
 
 def test_parts_of_lists_and_dicts_have_types() -> None:

@@ -585,7 +585,7 @@ async def test_a_resource_may_hold_a_task_group_beside_others(scope: Any, body: 
 
 async def test_a_step_resource_that_holds_a_task_group_closes_where_it_is_told_that_nobody_else_will() -> None:
     specs = specs_of(of(a=Resource(background, scope="step"), b=Resource(background, scope="step")))
-    async with ResourceScope(specs, "step", "ab", {}, movable=False) as scope:
+    async with ResourceScope(specs, "step", "ab", {}) as scope:
         assert scope.values == {"a": "bg", "b": "bg"}
 
 
@@ -610,6 +610,111 @@ async def test_an_abandoned_thread_closes_its_resource_when_it_returns() -> None
         while "-c" not in log.lines and time.monotonic() < end:
             await anyio.sleep(0.01)
     assert [line for line in log.lines if not line.startswith("!")] == ["+c", "returned", "-c"]
+
+
+@contextlib.asynccontextmanager
+async def reader(log: Log, name: str) -> AsyncIterator[str]:
+    """Holds a task group, as clients do that read in the background."""
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            yield name
+    finally:
+        log.lines.append(f"-{name}")
+
+
+async def test_an_abandoned_thread_may_have_a_resource_that_holds_a_task_group() -> None:
+    log, go_on = Log(), threading.Event()
+
+    def block(c: str, d: str) -> None:
+        go_on.wait(5)
+        log.lines.append("returned")
+
+    resources = of(**{name: Resource(partial(reader, log, name), scope="step") for name in "cd"})
+    result = await Flujo(Step(block, timeout_s=0.05), resources=resources).run_async()
+    assert isinstance(result.error, StepTimeout)
+    assert result.error.abandoned
+    await anyio.sleep(0.05)
+    assert log.lines == []
+    go_on.set()
+    with anyio.fail_after(5):
+        while len(log.lines) < 3:
+            await anyio.sleep(0.01)
+    assert log.lines == ["returned", "-d", "-c"]
+    assert (
+        await Flujo(Step(lambda text: text, name="id")).run_async("the loop is whole")
+    ).output == "the loop is whole"
+
+
+def test_where_the_loop_ends_first_the_thread_runs_sync_exits_and_the_loop_async_ones() -> None:
+    log, go_on = Log(), threading.Event()
+
+    @contextlib.contextmanager
+    def held() -> Iterator[str]:
+        try:
+            yield "held"
+        finally:
+            log.lines.append("-held")
+
+    def block(c: str) -> None:
+        go_on.wait(5)
+        log.lines.append("returned")
+
+    def run(factory: Any) -> None:
+        resources = of(c=Resource(factory, scope="step"))
+        assert isinstance(Flujo(Step(block, timeout_s=0.05), resources=resources).run().error, StepTimeout)
+
+    run(held)
+    assert log.lines == []
+    run(log.opens("c"))
+    assert [line for line in log.lines if not line.startswith("!")] == ["+c", "-c"]
+    log.lines.clear()
+    go_on.set()
+    end = time.monotonic() + 5
+    while len(log.lines) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert sorted(log.lines) == ["-held", "returned", "returned"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_timeout_holds_while_resources_of_step_scope_open(sync: bool) -> None:
+    log = Log()
+
+    @contextlib.asynccontextmanager
+    async def slow(c: str) -> AsyncIterator[int]:
+        await anyio.sleep(30)
+        yield 1
+
+    class App(Resources):
+        c: str = Resource(log.opens("c"), scope="step")
+        d: int = Resource(slow, scope="step")
+
+    def takes(c: str, d: int) -> None:
+        raise AssertionError
+
+    async def takes_async(c: str, d: int) -> None:
+        raise AssertionError
+
+    work = Step(takes if sync else takes_async, timeout_s=0.05)
+    result = await Flujo(work, resources=App()).run_async()
+    assert isinstance(result.error, StepTimeout)
+    assert not result.error.abandoned
+    assert [line for line in log.lines if not line.startswith("!")] == ["+c", "-c"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_resource_of_step_scope_that_fails_to_open_or_close_fails_the_step(sync: bool) -> None:
+    def takes(c: str) -> str:
+        return c
+
+    async def takes_async(c: str) -> str:
+        return c
+
+    for fail in ("open", "close"):
+        resources = of(c=Resource(Log().opens("c", fail=fail), scope="step"))
+        result = await Flujo(Step(takes if sync else takes_async), resources=resources).run_async()
+        assert f"resource 'c' {'of scope' if fail == 'close' else 'failed'}" in str(result.error)
+        assert f"failed to {fail}" in str(result.error)
 
 
 async def test_a_thread_that_ends_in_time_has_its_resource_closed_at_once() -> None:

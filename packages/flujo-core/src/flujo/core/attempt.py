@@ -12,15 +12,16 @@ from . import telemetry
 from .assignable import type_name
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
 from .foreign import attempt, text_of
+from .keeper import Keeper
 from .outcome import Aborted, Failure, Outcome, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, PlanNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
-from .schedule import context_at, inputs_of
+from .schedule import context_at, inputs_of, part_of
 
 Changes = Mapping[str, object] | None
 
@@ -44,7 +45,7 @@ class Attempt:
         """Run it; only a cancellation is raised."""
         if self.run.plain:
             try:
-                return await self._invoke(self._inputs())
+                return self._claimed(*await self._invoke(self._inputs()))
             except StepFailed as error:
                 return Failure(error), None
         attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.node.path}
@@ -78,6 +79,7 @@ class Attempt:
                 make = partial(TransformStepOutput, run.info, node.path)
                 hint = node.output_type
                 outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, node.path)
+                outcome, changes = self._claimed(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
         except StepFailed as error:
@@ -114,15 +116,20 @@ class Attempt:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
-        node, run = self.node, self.run
-        request = StepExecutionRequest(node.step, inputs, node.step.options.timeout_s, self.ctx)
+        node, timeout_s = self.node, self.node.step.options.timeout_s
+        request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
+        done: StepOutcome | None = None
         try:
-            if node.binding.injects:
-                done = await self._with_resources(request)
+            if timeout_s is None:
+                done = await self._work(request, None)
             else:
-                done = await run.setup.backend.execute_step(request)
+                with anyio.move_on_after(timeout_s) as limit:
+                    done = await self._work(request, limit)
         except (ResourceError, StepFailed) as error:
             return Failure(error), None
+        if done is None:
+            assert timeout_s is not None
+            return Failure(StepTimeout(node.path, timeout_s, abandoned=request.thread is not None)), None
         outcome = done.outcome
         if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
             return Aborted(outcome.error), None
@@ -132,16 +139,17 @@ class Attempt:
                 return Failure(StepFailed(node.path, *problem)), None
         return outcome, done.changes
 
-    async def _with_resources(self, request: StepExecutionRequest) -> StepOutcome:
-        """Open what lives for one attempt, run it, and close that again; an abandoned thread closes it later."""
+    async def _work(self, request: StepExecutionRequest, limit: anyio.CancelScope | None) -> StepOutcome:
+        """Run it on the backend, with what lives for one attempt; an abandoned thread keeps that until it returns."""
         run, node = self.run, self.node
         wanted = run.setup.step_resources.get(node.index)
         if wanted is None:
-            request.arguments = self._arguments(request.arguments, run.step_values)
+            if node.binding.injects:
+                request.arguments = self._arguments(request.arguments, run.step_values)
             return await run.setup.backend.execute_step(request)
-        movable = not node.step.is_async  # an abandoned thread closes them
-        scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values, movable=movable)
-        await scope.__aenter__()
+        scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values)
+        keeper = None if node.step.is_async else Keeper(scope)
+        await (keeper or scope).__aenter__()
         error: BaseException | None = None
         try:
             request.arguments = self._arguments(request.arguments, scope.values)
@@ -149,13 +157,23 @@ class Attempt:
             if isinstance(done.outcome, Failure):
                 error = done.outcome.error.__cause__ or done.outcome.error
         except BaseException as raised:  # a cancel: close as after any error, then it goes on up
-            error = raised
+            error = TimeoutError() if limit is not None and limit.cancel_called else raised
             raise
         finally:
-            close = partial(scope.__aexit__, None, error, None)  # a cancel goes on up, whatever closing raises
-            if request.thread is None or not request.thread.hand_over(close):
-                await close()
+            if keeper is None or request.thread is None or not request.thread.on_return(partial(keeper.release, error)):
+                await (keeper or scope).__aexit__(None, error, None)  # a cancel goes on up, whatever closing raises
         return done
+
+    def _claimed(self, outcome: Outcome, changes: Changes) -> tuple[Outcome, Changes]:
+        """The outcome; a failure where its output lacks what a following step takes of it."""
+        if isinstance(outcome, Success):
+            for claim in self.node.claims:
+                value, error = attempt(part_of, outcome.output, claim.path)
+                problem = claim.fit(value)[1] if error is None else f"{type(error).__name__}: {text_of(error)}"
+                if problem is not None:
+                    why = f"{claim.taker}, which does not fit: {problem}"
+                    return Failure(StepFailed(self.node.path, "OutputMismatch", why)), None
+        return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
         binding = self.node.binding

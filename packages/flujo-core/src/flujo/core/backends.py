@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from threading import Lock
-from typing import Any
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
-from anyio.lowlevel import EventLoopToken, RunVar, current_token
+from anyio.lowlevel import RunVar
 
 from .context import Update
-from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, StepTimeout, UsageLimitExceeded
+from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt_async, text_of
 from .outcome import Failure, Success
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
-
-_log = logging.getLogger("flujo.core")
 
 THREADS = 256
 """Worker threads for sync steps per event loop; anyio's own limiter of 40 is left to the user's code."""
@@ -34,7 +29,7 @@ class LocalBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
-        value, error = await attempt_async(_call(request) if request.timeout_s is None else _timed(request))
+        value, error = await attempt_async(_call(request))
         own = isinstance(error, StepFailed) and error.step_path == request.ctx.step_path  # from its call of a model
         if isinstance(error, FlujoError) and (own or isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted))):
             return StepOutcome(Failure(error))
@@ -46,22 +41,11 @@ class LocalBackend:
 
 
 def _failed(request: StepExecutionRequest, error: Exception) -> StepFailed:
-    path, timeout = request.ctx.step_path, request.timeout_s
-    late = timeout is not None and request.ctx.deadline is not None and anyio.current_time() >= request.ctx.deadline
-    failed: StepFailed
-    if timeout is not None and late and isinstance(error, TimeoutError):
-        failed = StepTimeout(path, timeout, abandoned=request.thread is not None)
-    else:
-        given = request.arguments.values()
-        held = (value for view in given if isinstance(view, Resources) for value in vars(view).values())
-        failed = StepFailed(path, type(error).__name__, text_of(error, (*given, *held)))
+    given = request.arguments.values()
+    held = (value for view in given if isinstance(view, Resources) for value in vars(view).values())
+    failed = StepFailed(request.ctx.step_path, type(error).__name__, text_of(error, (*given, *held)))
     failed.__cause__ = error
     return failed
-
-
-async def _timed(request: StepExecutionRequest) -> object:
-    with anyio.fail_after(request.timeout_s):
-        return await _call(request)
 
 
 async def _call(request: StepExecutionRequest) -> object:
@@ -88,14 +72,13 @@ async def _in_thread(request: StepExecutionRequest) -> object:
 
 
 class _StepThread:
-    """A sync step in its worker thread. A timeout or cancel abandons the thread; what it uses is closed by it then."""
+    """A sync step in its worker thread. A timeout or cancel abandons the thread; what it uses is closed after it."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
-        self._token: EventLoopToken = current_token()
         self._lock = Lock()
         self._returned = False
-        self._close: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._then: Callable[[], object] | None = None
 
     def work(self) -> tuple[object]:
         """Body of the thread; the value is wrapped since trio refuses a thread that returns a coroutine."""
@@ -104,21 +87,12 @@ class _StepThread:
         finally:
             with self._lock:
                 self._returned = True
-            if self._close is not None:
-                self._run_close(self._close)
+            if self._then is not None:
+                self._then()
 
-    def hand_over(self, close: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    def on_return(self, then: Callable[[], object]) -> bool:
         """See RunningThread."""
         with self._lock:
-            if self._returned:
-                return False
-            self._close = close
-            return True
-
-    def _run_close(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            anyio.from_thread.run(close, token=self._token)
-        except anyio.RunFinishedError:  # the event loop is gone; what can be closed without it is closed in a new one
-            anyio.run(close)
-        except Exception as error:  # nobody waits for this thread any more: the log is the only place left
-            _log.warning("closing the resources of an abandoned step failed with %s", type(error).__name__)
+            if not self._returned:
+                self._then = then
+            return not self._returned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -15,7 +15,7 @@ from .bind import Binding, bind, part_type
 from .check import fitted
 from .errors import PipelineError
 from .pipeline import Pipeline, PipelineLike, as_pipeline
-from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .plan import RUN_INPUT, Claim, Plan, PlanNode, Source
 from .reducers import check_context_model, reducers_of
 from .resources import Resources, specs_of
 from .steps import Chain, Ref, Step, path_text, ref_parts, suggestion
@@ -156,7 +156,7 @@ class _Compiler:
         step, path, given = found
         wanted = draft.binding.inputs[parameter]
         draft.sources[parameter] = (step, path)
-        if wanted is not Any and (path if step is None else plain(given) is Any):
+        if path or (step is not None and wanted is not Any and plain(given) is Any):
             draft.unknown.add(parameter)
         if step is not None and not assignable(given, wanted):
             gives, takes = type_names(given, wanted)
@@ -251,6 +251,14 @@ class _Compiler:
         index[None] = RUN_INPUT
         before = [sorted({index[step] for step, _ in draft.sources.values()} - {RUN_INPUT}) for draft in order]
         after: list[list[int]] = [[] for _ in order]
+        claims: dict[Step | None, list[Claim]] = {}
+        for draft in order:
+            for p, (step, path) in draft.sources.items():
+                if p in draft.unknown and step is not None:
+                    taker = f"input {p!r} of step {draft.step.name!r} takes {Ref(step, path)!r}"
+                    # what a step gave is looked at by its class, as everywhere between steps
+                    claim = Claim(path, taker, fitted(draft.binding.inputs[p], deep=False))
+                    claims.setdefault(step, []).append(claim)
         writers: list[int] = []
         for place, direct in enumerate(before):
             seen = 0
@@ -270,7 +278,12 @@ class _Compiler:
                 successors=tuple(after[place]),
                 writers=writers[place],
                 output_classes=classes_of(draft.binding.output),
-                checks=tuple(_check(draft, parameter) for parameter in draft.sources if parameter in draft.unknown),
+                checks=tuple(
+                    (p, repr(Ref(None, path)), fitted(draft.binding.inputs[p]))
+                    for p, (s, path) in draft.sources.items()
+                    if s is None and p in draft.unknown
+                ),
+                claims=tuple(claims.get(draft.step, ())),
             )
             for place, draft in enumerate(order)
         )
@@ -301,9 +314,3 @@ class _Compiler:
                         f"Annotated[..., operator.add]"
                     )
                 last[name] = node
-
-
-def _check(draft: _Draft, parameter: str) -> tuple[str, str, Callable[[object], tuple[object, str | None]]]:
-    step, path = draft.sources[parameter]
-    # what comes from outside is looked at deeply, what a step gave by its class, as everywhere between steps
-    return parameter, repr(Ref(step, path)), fitted(draft.binding.inputs[parameter], deep=step is None)

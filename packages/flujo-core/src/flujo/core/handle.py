@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.lowlevel import current_token
 
 from .result import PipelineResult
 from .run import Run
+from .wakeup import spawn
 
 
 class RunHandle:
@@ -29,7 +28,7 @@ class RunHandle:
         self.done: anyio.Event = anyio.Event()
         self._result: PipelineResult | None = None
         self._error: BaseException | None = None
-        self._task: object = self._spawn()
+        self._task: object = spawn(self._work)
 
     @property
     def run_id(self) -> str:
@@ -47,15 +46,6 @@ class RunHandle:
             raise self._error
         assert self._result is not None
         return self._result
-
-    def _spawn(self) -> object:
-        """Start the work beside the caller; the reference that is returned keeps it alive."""
-        loop = current_token().native_token
-        if isinstance(loop, asyncio.AbstractEventLoop):
-            return loop.create_task(self._work())
-        import trio  # optional: it is there when its loop runs
-
-        return trio.lowlevel.spawn_system_task(self._work)
 
     async def _work(self) -> None:
         try:

@@ -32,6 +32,19 @@ class Source:
     type: object
 
 
+Fit = Callable[[object], tuple[object, str | None]]
+"""Makes a value fit a type; see `check.fitted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A part of a step's output that another step takes as `taker` says; checked when the output is there."""
+
+    path: tuple[str | int, ...]
+    taker: str
+    fit: Fit
+
+
 @dataclass(frozen=True, slots=True)
 class PlanNode:
     """One step in a plan, with everything resolved that does not change from run to run.
@@ -46,7 +59,8 @@ class PlanNode:
         writers: A set of nodes: those it depends on that may change the context. Bit i stands for node i, since
             in a long row these sets are long too.
         output_classes: Classes for the shallow check of an output; None accepts anything.
-        checks: For inputs whose type could not be known: where they come from, and what makes them fit.
+        checks: For parts of the run input whose type could not be known: where they are, and what makes them fit.
+        claims: What followers take of its output where the types do not tell that it is there and fits.
     """
 
     index: int
@@ -57,7 +71,8 @@ class PlanNode:
     successors: tuple[int, ...]
     writers: int
     output_classes: tuple[type, ...] | None
-    checks: tuple[tuple[str, str, Callable[[object], tuple[object, str | None]]], ...] = ()
+    checks: tuple[tuple[str, str, Fit], ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @property
     def output_type(self) -> object:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .context import RunContext
 from .outcome import Outcome
@@ -52,7 +52,7 @@ class StepExecutionRequest:
     Attributes:
         step: The step.
         arguments: Everything the step's function is called with, by parameter name.
-        timeout_s: Seconds after which the attempt is cancelled; None is never.
+        timeout_s: Seconds after which the engine cancels the attempt; None is never.
         ctx: The attempt's RunContext.
         thread: Set by the backend where the attempt runs in a thread that cannot be cancelled.
     """
@@ -67,8 +67,8 @@ class StepExecutionRequest:
 class RunningThread(Protocol):
     """A worker thread that may outlive its attempt. A backend sets it on the request when it starts one."""
 
-    def hand_over(self, close: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Leave `close` to the thread for when it returns; False when it has returned already."""
+    def on_return(self, then: Callable[[], object]) -> bool:
+        """Let the thread call `then` when it returns; False when it has returned already."""
 
 
 @dataclass(slots=True)

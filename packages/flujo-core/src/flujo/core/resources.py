@@ -221,7 +221,7 @@ class _Open:
     Attributes:
         name: Name of the resource.
         exit: Its exit.
-        shield: The cancel scope that was entered before it; None where another task may close it.
+        shield: The cancel scope that was entered before it; None for a sync exit, which no cancel can interrupt.
         around: Leaves that cancel scope.
     """
 
@@ -243,8 +243,6 @@ class ResourceScope:
         scope: Which of them this scope opens.
         wanted: Names that are needed, with all that these need; those of narrower scopes are left to their own.
         around: What the scopes around this one have open, by name.
-        movable: Whether another task may close it, as for the step of an abandoned thread; then resources with cancel
-            scopes of their own cannot be shielded.
         close_timeout_s: Seconds each resource may take to close.
 
     Attributes:
@@ -259,13 +257,11 @@ class ResourceScope:
         wanted: Iterable[str],
         around: Mapping[str, object],
         *,
-        movable: bool = False,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self._specs = specs
         self._scope = scope
         self._wanted = frozenset(wanted)
-        self._movable = movable
         self._close_timeout_s = close_timeout_s
         self._task = 0
         self._opened: list[_Open] = []
@@ -312,7 +308,7 @@ class ResourceScope:
         if not is_async and not hasattr(kind, "__enter__"):
             return made
         with ExitStack() as around:
-            shield = None if self._movable else around.enter_context(anyio.CancelScope())
+            shield = around.enter_context(anyio.CancelScope()) if is_async else None
             if is_async:
                 exit_, value = partial(kind.__aexit__, made), await kind.__aenter__(made)
             else:
@@ -330,13 +326,12 @@ class ResourceScope:
         """
         if not self._opened:
             return
-        same_task = anyio.get_current_task().id == self._task
         faults: list[tuple[str, Exception | None]] = []
         stopped: BaseException | None = None
         while self._opened:
             item = self._opened.pop()
             try:
-                fault, late = await self._close_one(item, error, own=same_task)
+                fault, late = await self._close_one(item, error)
             except BaseException as stop:  # a cancel that no shield holds off: the others are closed all the same
                 stopped = stop
                 continue
@@ -347,18 +342,33 @@ class ResourceScope:
         if faults:
             self._raise(faults)
 
-    async def _close_one(self, item: _Open, error: BaseException | None, *, own: bool) -> tuple[Exception | None, bool]:
+    async def _close_one(self, item: _Open, error: BaseException | None) -> tuple[Exception | None, bool]:
         """Call an exit; returns what it raised, and whether its time was up."""
         shield, around = item.shield, item.around
-        if shield is None or not own:
+        if shield is None:
+            return attempt(_exited, item.exit, error)[1], False
+        if anyio.get_current_task().id != self._task:
             around = ExitStack()
             shield = around.enter_context(anyio.CancelScope())
         shield.shield = True
         shield.deadline = anyio.current_time() + self._close_timeout_s
         fault: Exception | None = None
         with around:
-            _, fault = await attempt_async(_exited(item.exit, error))
+            _, fault = await attempt_async(cast("Awaitable[object]", _exited(item.exit, error)))
         return fault, shield.cancelled_caught
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether something open has an exit that only its own event loop can run."""
+        return any(item.shield is not None for item in self._opened)
+
+    def close_without_loop(self, error: BaseException | None) -> None:
+        """Close, where nothing open needs the event loop, from whatever thread; faults are logged."""
+        while self._opened:
+            item = self._opened.pop()
+            fault = attempt(_exited, item.exit, error)[1]
+            if fault is not None and fault is not error:
+                _log.warning("resource %r of an abandoned step failed to close: %s", item.name, type(fault).__name__)
 
     def _raise(self, faults: list[tuple[str, Exception | None]]) -> None:
         name, fault = faults[0]
@@ -369,8 +379,6 @@ class ResourceScope:
         raise ResourceError(what, f"{why}{others}") from fault
 
 
-async def _exited(exit_: Exit, error: BaseException | None) -> None:
+def _exited(exit_: Exit, error: BaseException | None) -> object:
     kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
-    done = exit_(kind, error, trace)
-    if inspect.isawaitable(done):
-        await cast("Awaitable[object]", done)
+    return exit_(kind, error, trace)

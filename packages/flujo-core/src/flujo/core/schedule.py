@@ -81,8 +81,16 @@ def read(state: RunState, source: Source) -> object:
     Raises:
         LookupError, AttributeError, TypeError: The part that is asked for is not there.
     """
-    value = state.run_input if source.node == RUN_INPUT else state.outputs[source.node]
-    for part in source.path:
+    return part_of(state.run_input if source.node == RUN_INPUT else state.outputs[source.node], source.path)
+
+
+def part_of(value: object, path: tuple[str | int, ...]) -> object:
+    """A part of a value.
+
+    Raises:
+        LookupError, AttributeError, TypeError: It is not there.
+    """
+    for part in path:
         value = value[part] if isinstance(part, int) or isinstance(value, Mapping) else getattr(value, part)  # type: ignore[index]
     return value
 

@@ -1,8 +1,10 @@
-"""An event that crosses threads and event loops."""
+"""The running event loop: an event that other threads may set, and a task beside the one that runs."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import anyio
 from anyio.lowlevel import current_token
@@ -37,3 +39,13 @@ class LoopEvent:
     async def wait(self) -> None:
         """Wait in the loop that made it."""
         await self._event.wait()
+
+
+def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> object:
+    """Start `work` in a task of its own that ends with the event loop; the reference returned keeps it alive."""
+    loop = current_token().native_token
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return loop.create_task(work())
+    import trio  # optional: it is there when its loop runs
+
+    return trio.lowlevel.spawn_system_task(work)
