@@ -29,6 +29,7 @@ from flujo.core import (
     StepTimeout,
     step,
 )
+from flujo.core.keeper import Keeper
 from flujo.core.resources import ResourceScope, specs_of
 
 if TYPE_CHECKING:
@@ -667,13 +668,32 @@ def test_where_the_loop_ends_first_the_thread_runs_sync_exits_and_the_loop_async
     run(held)
     assert log.lines == []
     run(log.opens("c"))
-    assert [line for line in log.lines if not line.startswith("!")] == ["+c", "-c"]
+    assert log.lines == ["+c", "!c TimeoutError", "-c"]
     log.lines.clear()
     go_on.set()
     end = time.monotonic() + 5
     while len(log.lines) < 3 and time.monotonic() < end:
         time.sleep(0.01)
     assert sorted(log.lines) == ["-held", "returned", "returned"]
+
+
+async def test_who_is_cancelled_when_all_has_just_opened_leaves_nothing_open() -> None:
+    log = Log()
+
+    @contextlib.contextmanager
+    def held() -> Iterator[str]:
+        try:
+            yield "held"
+        finally:
+            log.lines.append("-held")
+
+    keeper = Keeper(ResourceScope(specs_of(of(c=Resource(held, scope="step"))), "step", "c", {}))
+    await anyio.sleep(0.02)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await keeper.__aenter__()
+    assert scope.cancelled_caught
+    assert log.lines == ["-held"]
 
 
 @pytest.mark.parametrize("sync", [True, False])

@@ -160,7 +160,8 @@ class Attempt:
             error = TimeoutError() if limit is not None and limit.cancel_called else raised
             raise
         finally:
-            if keeper is None or request.thread is None or not request.thread.on_return(partial(keeper.release, error)):
+            scope.cause = error
+            if keeper is None or request.thread is None or not request.thread.on_return(keeper.release):
                 await (keeper or scope).__aexit__(None, error, None)  # a cancel goes on up, whatever closing raises
         return done
 

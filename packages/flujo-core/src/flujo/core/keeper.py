@@ -36,7 +36,9 @@ class Keeper:
     async def __aenter__(self) -> ResourceScope:
         try:
             await self._opened.wait()
-        except BaseException:  # a cancel, or a timeout: it goes on up when nothing is left open
+        except BaseException as stop:  # a cancel, or a timeout: it goes on up when nothing is left open
+            self.scope.cause = stop
+            self.release()
             self._cut.cancel()
             await self._end()
             raise
@@ -45,18 +47,18 @@ class Keeper:
         return self.scope
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.release(error)
+        self.scope.cause = error
+        self.release()
         await self._end()
         if self._fault is not None:
             raise self._fault
 
-    def release(self, error: BaseException | None) -> None:
-        """Say, from whatever thread, that the work is over, and what it ended with, if that was an error."""
-        self.scope.cause = error
+    def release(self) -> None:
+        """Say, from whatever thread, that the work is over; `scope.cause` is what it ended with."""
         with self._lock:
             self._released = True
         if self._left:
-            self.scope.close_without_loop(error)
+            self.scope.close_without_loop()
         else:
             self._release.set()
 

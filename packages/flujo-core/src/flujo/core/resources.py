@@ -362,12 +362,12 @@ class ResourceScope:
         """Whether something open has an exit that only its own event loop can run."""
         return any(item.shield is not None for item in self._opened)
 
-    def close_without_loop(self, error: BaseException | None) -> None:
+    def close_without_loop(self) -> None:
         """Close, where nothing open needs the event loop, from whatever thread; faults are logged."""
         while self._opened:
             item = self._opened.pop()
-            fault = attempt(_exited, item.exit, error)[1]
-            if fault is not None and fault is not error:
+            fault = attempt(_exited, item.exit, self.cause)[1]
+            if fault is not None and fault is not self.cause:
                 _log.warning("resource %r of an abandoned step failed to close: %s", item.name, type(fault).__name__)
 
     def _raise(self, faults: list[tuple[str, Exception | None]]) -> None:
