@@ -45,7 +45,8 @@ class Attempt:
         """Run it; only a cancellation is raised."""
         if self.run.plain:
             try:
-                return self._claimed(*await self._invoke(self._inputs()))
+                ended = await self._invoke(self._inputs())
+                return self._claimed(*ended) if self.node.claims else ended
             except StepFailed as error:
                 return Failure(error), None
         attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.node.path}
@@ -120,7 +121,9 @@ class Attempt:
         request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
         done: StepOutcome | None = None
         try:
-            if timeout_s is None:
+            if timeout_s is None and not node.binding.injects:
+                done = await self.run.setup.backend.execute_step(request)
+            elif timeout_s is None:
                 done = await self._work(request, None)
             else:
                 with anyio.move_on_after(timeout_s) as limit:
