@@ -514,6 +514,13 @@ async def test_what_a_step_gives_without_the_part_another_takes_is_its_own_failu
             )
 
 
+async def test_an_output_without_the_part_the_pipeline_gives_is_the_failure_of_its_step() -> None:
+    source = Step(bare)
+    result = await Flujo(Pipeline(source, output=source.output.gone)).run_async("x")
+    assert [record.status for record in result.step_history] == ["failed"]
+    assert "the pipeline's output takes bare.output.gone, which does not fit: KeyError" in str(result.error)
+
+
 def watch(event: PreStepExecution) -> None:
     """Makes the run one that is watched."""
 

@@ -677,6 +677,46 @@ def test_where_the_loop_ends_first_the_thread_runs_sync_exits_and_the_loop_async
     assert sorted(log.lines) == ["-held", "returned", "returned"]
 
 
+async def test_a_sync_step_whose_time_is_up_before_its_thread_starts_never_starts_and_closes_what_it_has() -> None:
+    log = Log()
+
+    @contextlib.contextmanager
+    def slow() -> Iterator[str]:
+        time.sleep(0.1)
+        yield "slow"
+        raise AssertionError  # it is told why the step ended, and goes no further
+
+    @contextlib.contextmanager
+    def held() -> Iterator[str]:
+        try:
+            yield "held"
+        finally:
+            log.lines.append("-held")
+
+    def work(c: str, d: str) -> None:
+        log.lines.append("work")
+
+    resources = of(c=Resource(held, scope="step"), d=Resource(slow, scope="step"))
+    result = await Flujo(Step(work, timeout_s=0.05), resources=resources).run_async()
+    assert isinstance(result.error, StepTimeout)
+    assert not result.error.abandoned
+    await anyio.sleep(0.05)
+    assert log.lines == ["-held"]
+
+
+async def test_a_resource_that_cancels_its_own_task_fails_the_sync_step_and_nothing_else() -> None:
+    @contextlib.asynccontextmanager
+    async def short() -> AsyncIterator[str]:
+        with anyio.move_on_after(0.05):
+            yield "short"
+
+    def work(c: str) -> None:
+        time.sleep(0.2)
+
+    result = await Flujo(Step(work), resources=of(c=Resource(short, scope="step"))).run_async()
+    assert "resources of a step were closed while it ran" in str(result.error)
+
+
 async def test_who_is_cancelled_when_all_has_just_opened_leaves_nothing_open() -> None:
     log = Log()
 

@@ -66,8 +66,11 @@ async def _in_thread(request: StepExecutionRequest) -> object:
     except LookupError:
         limiter = anyio.CapacityLimiter(THREADS)
         _limiter.set(limiter)
-    (value,) = await anyio.to_thread.run_sync(thread.work, abandon_on_cancel=True, limiter=limiter)
-    request.thread = None
+    try:
+        (value,) = await anyio.to_thread.run_sync(thread.work, abandon_on_cancel=True, limiter=limiter)
+    finally:
+        if not thread.abandon():
+            request.thread = None
     return value
 
 
@@ -77,22 +80,32 @@ class _StepThread:
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
         self._lock = Lock()
-        self._returned = False
+        self._running = self._dropped = False
         self._then: Callable[[], object] | None = None
 
     def work(self) -> tuple[object]:
         """Body of the thread; the value is wrapped since trio refuses a thread that returns a coroutine."""
+        with self._lock:
+            if self._dropped:  # its attempt was over before a thread was free
+                return (None,)
+            self._running = True
         try:
             return (self._function(),)
         finally:
             with self._lock:
-                self._returned = True
+                self._running = False
             if self._then is not None:
                 self._then()
+
+    def abandon(self) -> bool:
+        """Whether it still runs, when nobody waits for it any more; what has not begun will not."""
+        with self._lock:
+            self._dropped = True
+            return self._running
 
     def on_return(self, then: Callable[[], object]) -> bool:
         """See RunningThread."""
         with self._lock:
-            if not self._returned:
+            if self._running:
                 self._then = then
-            return not self._returned
+            return self._running

@@ -74,7 +74,7 @@ class _Compiler:
         output = None if named is None else self._source(named, "the pipeline's output")
         input_type = self._input_type()
         self._check_parts(input_type)
-        nodes = self._nodes(self._order())
+        nodes = self._nodes(self._order(), output)
         self._check_writes(nodes)
         if self.problems:
             raise PipelineError(f"pipeline {self.pipeline.name!r} cannot work", self.problems)
@@ -246,12 +246,15 @@ class _Compiler:
             sorter.done(number)
         return order
 
-    def _nodes(self, order: list[_Draft]) -> tuple[PlanNode, ...]:
+    def _nodes(self, order: list[_Draft], output: tuple[Step | None, Path, object] | None) -> tuple[PlanNode, ...]:
         index: dict[Step | None, int] = {draft.step: place for place, draft in enumerate(order)}
         index[None] = RUN_INPUT
         before = [sorted({index[step] for step, _ in draft.sources.values()} - {RUN_INPUT}) for draft in order]
         after: list[list[int]] = [[] for _ in order]
         claims: dict[Step | None, list[Claim]] = {}
+        if output is not None:
+            step, path, hint = output
+            claims[step] = [Claim(path, f"the pipeline's output takes {Ref(step, path)!r}", fitted(hint, deep=False))]
         for draft in order:
             for p, (step, path) in draft.sources.items():
                 if p in draft.unknown and step is not None:

@@ -73,9 +73,13 @@ class Keeper:
                 self._opened.set()
                 try:
                     await self._release.wait()
-                finally:
-                    if not self._leave():
-                        await self.scope.__aexit__(None, self.scope.cause, None)
+                except anyio.get_cancelled_exc_class() as stop:  # this task ends with what follows, as it is told to
+                    if not self._released:
+                        self.scope.cause = self.scope.cause or stop
+                        why = "one of them, or the end of the event loop, cancelled them"
+                        self._fault = ResourceError("resources of a step were closed while it ran", why)
+                if not self._leave():
+                    await self.scope.__aexit__(None, self.scope.cause, None)
         except ResourceError as error:
             self._fault = error
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -48,4 +49,4 @@ def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> object:
         return loop.create_task(work())
     import trio  # optional: it is there when its loop runs
 
-    return trio.lowlevel.spawn_system_task(work)
+    return trio.lowlevel.spawn_system_task(work, context=copy_context())
