@@ -27,6 +27,7 @@ from flujo.core import (
     Step,
     StepFailed,
     StepTimeout,
+    backends,
     step,
 )
 from flujo.core.keeper import Keeper
@@ -87,6 +88,22 @@ class Log:
                 self.lines.append(f"-{name}")
                 if fail == "close":
                     raise error or ValueError("cannot close")
+
+        return manage
+
+    def holds(self, name: str, *, wait: float = 0.0) -> Callable[[], contextlib.AbstractContextManager[str]]:
+        """One with a sync exit, which takes `wait` seconds to open."""
+
+        @contextlib.contextmanager
+        def manage() -> Iterator[str]:
+            time.sleep(wait)
+            try:
+                yield name
+            except BaseException as reason:
+                self.lines.append(f"!{name} {type(reason).__name__}")
+                raise
+            finally:
+                self.lines.append(f"-{name}")
 
         return manage
 
@@ -642,20 +659,11 @@ async def test_an_abandoned_thread_may_have_a_resource_that_holds_a_task_group()
         while len(log.lines) < 3:
             await anyio.sleep(0.01)
     assert log.lines == ["returned", "-d", "-c"]
-    assert (
-        await Flujo(Step(lambda text: text, name="id")).run_async("the loop is whole")
-    ).output == "the loop is whole"
+    assert (await Flujo(Step(lambda text: text, name="id")).run_async("goes on")).output == "goes on"
 
 
 def test_where_the_loop_ends_first_the_thread_runs_sync_exits_and_the_loop_async_ones() -> None:
     log, go_on = Log(), threading.Event()
-
-    @contextlib.contextmanager
-    def held() -> Iterator[str]:
-        try:
-            yield "held"
-        finally:
-            log.lines.append("-held")
 
     def block(c: str) -> None:
         go_on.wait(5)
@@ -665,43 +673,50 @@ def test_where_the_loop_ends_first_the_thread_runs_sync_exits_and_the_loop_async
         resources = of(c=Resource(factory, scope="step"))
         assert isinstance(Flujo(Step(block, timeout_s=0.05), resources=resources).run().error, StepTimeout)
 
-    run(held)
+    run(log.holds("held"))
     assert log.lines == []
     run(log.opens("c"))
     assert log.lines == ["+c", "!c TimeoutError", "-c"]
     log.lines.clear()
     go_on.set()
     end = time.monotonic() + 5
-    while len(log.lines) < 3 and time.monotonic() < end:
+    while len(log.lines) < 4 and time.monotonic() < end:
         time.sleep(0.01)
-    assert sorted(log.lines) == ["-held", "returned", "returned"]
+    assert sorted(log.lines) == ["!held TimeoutError", "-held", "returned", "returned"]
 
 
 async def test_a_sync_step_whose_time_is_up_before_its_thread_starts_never_starts_and_closes_what_it_has() -> None:
     log = Log()
 
-    @contextlib.contextmanager
-    def slow() -> Iterator[str]:
-        time.sleep(0.1)
-        yield "slow"
-        raise AssertionError  # it is told why the step ended, and goes no further
-
-    @contextlib.contextmanager
-    def held() -> Iterator[str]:
-        try:
-            yield "held"
-        finally:
-            log.lines.append("-held")
-
     def work(c: str, d: str) -> None:
         log.lines.append("work")
 
-    resources = of(c=Resource(held, scope="step"), d=Resource(slow, scope="step"))
+    resources = of(c=Resource(log.holds("c"), scope="step"), d=Resource(log.holds("d", wait=0.1), scope="step"))
     result = await Flujo(Step(work, timeout_s=0.05), resources=resources).run_async()
     assert isinstance(result.error, StepTimeout)
     assert not result.error.abandoned
     await anyio.sleep(0.05)
-    assert log.lines == ["-held"]
+    assert log.lines == ["!d TimeoutError", "-d", "!c TimeoutError", "-c"]
+
+
+async def test_a_sync_step_that_gets_no_thread_in_its_time_never_starts() -> None:
+    log, limiter = Log(), anyio.CapacityLimiter(1)
+    limiter.acquire_on_behalf_of_nowait("another step")
+    all_threads = backends._limiter.set(limiter)
+
+    def work(c: str) -> None:
+        log.lines.append("work")
+
+    flujo = Flujo(Step(work, timeout_s=0.05), resources=of(c=Resource(log.holds("c"), scope="step")))
+    try:
+        result = await flujo.run_async()
+    finally:
+        backends._limiter.reset(all_threads)
+    limiter.release_on_behalf_of("another step")
+    assert isinstance(result.error, StepTimeout)
+    assert not result.error.abandoned
+    await anyio.sleep(0.05)
+    assert log.lines == ["!c TimeoutError", "-c"]
 
 
 async def test_a_resource_that_cancels_its_own_task_fails_the_sync_step_and_nothing_else() -> None:
@@ -713,27 +728,24 @@ async def test_a_resource_that_cancels_its_own_task_fails_the_sync_step_and_noth
     def work(c: str) -> None:
         time.sleep(0.2)
 
-    result = await Flujo(Step(work), resources=of(c=Resource(short, scope="step"))).run_async()
+    flujo = Flujo(Step(work), resources=of(c=Resource(short, scope="step")))
+    other = flujo.start()
+    result = await flujo.run_async()
     assert "resources of a step were closed while it ran" in str(result.error)
+    assert (await other.wait()).status == "failed"
+    assert (await Flujo(Step(lambda text: text, name="id")).run_async("goes on")).output == "goes on"
 
 
 async def test_who_is_cancelled_when_all_has_just_opened_leaves_nothing_open() -> None:
     log = Log()
 
-    @contextlib.contextmanager
-    def held() -> Iterator[str]:
-        try:
-            yield "held"
-        finally:
-            log.lines.append("-held")
-
-    keeper = Keeper(ResourceScope(specs_of(of(c=Resource(held, scope="step"))), "step", "c", {}))
+    keeper = Keeper(ResourceScope(specs_of(of(c=Resource(log.holds("c"), scope="step"))), "step", "c", {}))
     await anyio.sleep(0.02)
     with anyio.CancelScope() as scope:
         scope.cancel()
         await keeper.__aenter__()
     assert scope.cancelled_caught
-    assert log.lines == ["-held"]
+    assert log.lines[-1] == "-c"
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -773,7 +785,7 @@ async def test_a_resource_of_step_scope_that_fails_to_open_or_close_fails_the_st
     for fail in ("open", "close"):
         resources = of(c=Resource(Log().opens("c", fail=fail), scope="step"))
         result = await Flujo(Step(takes if sync else takes_async), resources=resources).run_async()
-        assert f"resource 'c' {'of scope' if fail == 'close' else 'failed'}" in str(result.error)
+        assert "resource 'c'" in str(result.error)
         assert f"failed to {fail}" in str(result.error)
 
 

@@ -256,7 +256,8 @@ def test_all_wrong_options_are_told_at_once() -> None:
 def test_a_blocking_step_cannot_have_a_timeout_that_would_never_fire() -> None:
     with pytest.raises(PipelineError, match="inline=True blocks"):
         Step(plain, inline=True, timeout_s=1)
-    assert Step(shout, inline=True, timeout_s=1).is_async
+    assert not Step(shout, inline=True, timeout_s=1).needs_thread
+    assert Step(plain, timeout_s=1).needs_thread
 
 
 def test_an_at_most_once_step_may_be_tried_again_only_when_nothing_was_sent() -> None:

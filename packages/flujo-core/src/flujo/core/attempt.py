@@ -151,7 +151,7 @@ class Attempt:
                 request.arguments = self._arguments(request.arguments, run.step_values)
             return await run.setup.backend.execute_step(request)
         scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values)
-        keeper = None if node.step.is_async else Keeper(scope)
+        keeper = Keeper(scope) if node.step.needs_thread else None
         await (keeper or scope).__aenter__()
         error: BaseException | None = None
         try:

@@ -50,10 +50,7 @@ def _failed(request: StepExecutionRequest, error: Exception) -> StepFailed:
 
 async def _call(request: StepExecutionRequest) -> object:
     step = request.step
-    if step.is_async or step.options.inline:
-        value = step.function(**request.arguments)
-    else:
-        value = await _in_thread(request)
+    value = await _in_thread(request) if step.needs_thread else step.function(**request.arguments)
     # a plain function may make a coroutine too: lambda x: fetch(x)
     return await value if inspect.iscoroutine(value) else value
 

@@ -156,7 +156,8 @@ class _Compiler:
         step, path, given = found
         wanted = draft.binding.inputs[parameter]
         draft.sources[parameter] = (step, path)
-        if path or (step is not None and wanted is not Any and plain(given) is Any):
+        is_open = path if step is None else plain(given) is Any
+        if (step is not None and path) or (is_open and wanted is not Any):
             draft.unknown.add(parameter)
         if step is not None and not assignable(given, wanted):
             gives, takes = type_names(given, wanted)
@@ -252,7 +253,7 @@ class _Compiler:
         before = [sorted({index[step] for step, _ in draft.sources.values()} - {RUN_INPUT}) for draft in order]
         after: list[list[int]] = [[] for _ in order]
         claims: dict[Step | None, list[Claim]] = {}
-        if output is not None:
+        if output is not None and output[1]:  # of a whole output its own type is looked at
             step, path, hint = output
             claims[step] = [Claim(path, f"the pipeline's output takes {Ref(step, path)!r}", fitted(hint, deep=False))]
         for draft in order:

@@ -28,7 +28,7 @@ class Keeper:
         self._opened = anyio.Event()
         self._release = LoopEvent()
         self._closed = anyio.Event()
-        self._fault: ResourceError | None = None
+        self._fault: BaseException | None = None
         self._lock = Lock()
         self._released = self._left = False
         self._task = spawn(self._keep)
@@ -80,7 +80,7 @@ class Keeper:
                         self._fault = ResourceError("resources of a step were closed while it ran", why)
                 if not self._leave():
                     await self.scope.__aexit__(None, self.scope.cause, None)
-        except ResourceError as error:
+        except BaseException as error:  # handed to who waits, in whose task it counts
             self._fault = error
         finally:
             self._opened.set()

@@ -38,7 +38,13 @@ Fit = Callable[[object], tuple[object, str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A part of a step's output that another step takes as `taker` says; checked when the output is there."""
+    """A part of a step's output that another step or the pipeline takes; checked when the output is there.
+
+    Attributes:
+        path: Where the part is.
+        taker: Who takes it, for people.
+        fit: Whether it is what the taker takes.
+    """
 
     path: tuple[str | int, ...]
     taker: str

@@ -54,7 +54,7 @@ class StepExecutionRequest:
         arguments: Everything the step's function is called with, by parameter name.
         timeout_s: Seconds after which the engine cancels the attempt; None is never.
         ctx: The attempt's RunContext.
-        thread: Set by the backend where the attempt runs in a thread that cannot be cancelled.
+        thread: Set by the backend while the attempt runs in a thread that cannot be cancelled.
     """
 
     step: Step
@@ -68,7 +68,7 @@ class RunningThread(Protocol):
     """A worker thread that may outlive its attempt. A backend sets it on the request when it starts one."""
 
     def on_return(self, then: Callable[[], object]) -> bool:
-        """Let the thread call `then` when it returns; False when it has returned already."""
+        """Let the thread call `then` when it returns; False when it does not run: it has returned, or never began."""
 
 
 @dataclass(slots=True)

@@ -135,7 +135,7 @@ class Step:
         self.function: Callable[..., object] = function_of(target)
         self.name: str = name_of(target) if name is None else name
         self.options: StepOptions = StepOptions(**options)
-        self.is_async: bool = inspect.iscoroutinefunction(self.function)
+        self.needs_thread: bool = not (self.options.inline or inspect.iscoroutinefunction(self.function))
         problems = _problems(self.name, self.options, self.function)
         if problems:
             raise PipelineError(f"step {self.name!r} cannot be used", problems)
