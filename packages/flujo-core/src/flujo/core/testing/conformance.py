@@ -1,0 +1,167 @@
+"""Suites that tell the authors of a backend or price book whether it keeps the promises of its protocol."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+from anyio.lowlevel import current_token
+
+from flujo.core import ConfigurationError, ExecutionBackend, LoopRunning, PriceBook
+
+from .backend_rules import BACKEND_RULES, BackendRule, Trial
+from .price_rules import PRICE_RULES, BookTrial
+from .verdict import NotConforming
+
+LIMIT_S = 20.0
+"""Seconds after which a rule is cancelled and held to be broken; one that holds takes well under one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    """The rules of one protocol, each a check by its name that raises where the rule is broken."""
+
+    protocol: type
+    method: str
+    rules: Mapping[str, Callable[..., Any]]
+
+
+_SUITES = (
+    _Suite(ExecutionBackend, "execute_step", {rule.__name__: rule for rule in BACKEND_RULES}),
+    _Suite(PriceBook, "price", {rule.__name__: rule for rule in PRICE_RULES}),
+)
+
+
+def assert_conforms(
+    thing: object,
+    protocol: type | None = None,
+    *,
+    models: Collection[str] = (),
+    loops: Collection[str] | None = None,
+    skip: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Hold an implementation to every rule of its protocol.
+
+        assert_conforms(MyBackend())
+        assert_conforms(MyPriceBook(), models=["acme:small"])
+
+    Backends are tried on every event loop in turn. A class, or a function without parameters, is called to make a
+    fresh object for each rule: right for what belongs to one event loop.
+
+    Args:
+        thing: An object with the protocol's method, or what makes one.
+        protocol: ExecutionBackend or PriceBook; None tells by the method.
+        models: Models whose price the book must know.
+        loops: `asyncio` and `trio`, or one of them; None is those that are installed.
+        skip: Names of rules that it is known not to hold; they are missing in what is returned.
+
+    Returns:
+        Names of the rules that were held.
+
+    Raises:
+        NotConforming: Rules are broken; the message says which and why.
+        ConfigurationError: An argument cannot be used.
+        LoopRunning: An event loop is running here; the suite starts its own.
+    """
+    make = thing if inspect.isclass(thing) or inspect.isroutine(thing) else lambda: thing
+    suite = _suite_of(make, protocol)
+    unknown = set(skip) - suite.rules.keys()
+    if unknown:
+        why = f"there is no rule {', '.join(sorted(unknown))}"
+        raise ConfigurationError("skip= cannot be used", why, f"The rules are: {', '.join(suite.rules)}")
+    rules = {name: rule for name, rule in suite.rules.items() if name not in skip}
+    if suite.protocol is PriceBook:
+        broken = _broken_prices(make, rules, tuple(models))
+    else:
+        _refuse_inside_a_loop()
+        broken = {}
+        for loop in loops or _installed_loops():
+            for name, why in _broken_on(loop, make, rules).items():
+                broken[name] = f"{broken[name]}; {loop}: {why}" if name in broken else f"{loop}: {why}"
+    held = tuple(name for name in rules if name not in broken)
+    if broken:
+        raise NotConforming(_name(thing), suite.protocol.__name__, broken, held)
+    return held
+
+
+def _suite_of(make: Callable[[], object], protocol: type | None) -> _Suite:
+    """The suite of the protocol, or of the one whose method the thing has."""
+    if protocol is None:
+        sample = make()
+        found = [suite for suite in _SUITES if callable(getattr(sample, suite.method, None))]
+        what = f"{type(sample).__name__} cannot be checked"
+    else:
+        found = [suite for suite in _SUITES if suite.protocol is protocol]
+        what = f"protocol={protocol!r} cannot be used"
+    if not found:
+        known = " and ".join(f"{suite.protocol.__name__} ({suite.method})" for suite in _SUITES)
+        raise ConfigurationError(what, f"there are rules for {known}")
+    return found[0]
+
+
+def _name(thing: object) -> str:
+    return str(getattr(thing, "__name__", None) or type(thing).__name__)
+
+
+def _told(error: BaseException) -> str:
+    """Why a rule is broken: its own words, or what was raised while it was checked."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_told(part) for part in error.exceptions)
+    if isinstance(error, AssertionError):
+        return str(error)
+    return f"it raised {error!r}"
+
+
+# --- price books ------------------------------------------------------------------------------------------------------
+
+
+def _broken_prices(
+    make: Callable[[], object], rules: Mapping[str, Callable[..., Any]], models: tuple[str, ...]
+) -> dict[str, str]:
+    broken: dict[str, str] = {}
+    for name, rule in rules.items():
+        try:
+            rule(BookTrial(make(), models))  # type: ignore[arg-type]  # whether it is one is what is asked
+        except Exception as error:  # whatever a broken book makes of it
+            broken[name] = _told(error)
+    return broken
+
+
+# --- backends ---------------------------------------------------------------------------------------------------------
+
+
+def _installed_loops() -> tuple[str, ...]:
+    return ("asyncio", "trio") if find_spec("trio") else ("asyncio",)
+
+
+def _refuse_inside_a_loop() -> None:
+    try:
+        current_token()
+    except RuntimeError:  # none is running: as it should be
+        return
+    raise LoopRunning("assert_conforms", "await anyio.to_thread.run_sync(assert_conforms, backend)")
+
+
+def _broken_on(loop: str, make: Callable[[], object], rules: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """Check each rule in a loop of its own, so that what one leaves behind does not reach the next."""
+    broken: dict[str, str] = {}
+    for name, rule in rules.items():
+        try:
+            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                anyio.run(partial(_check, make, rule, folder), backend=loop)
+        except (Exception, SystemExit) as error:  # whatever a broken backend makes of it
+            broken[name] = _told(error)
+    return broken
+
+
+async def _check(make: Callable[[], object], rule: BackendRule, folder: str) -> None:
+    with anyio.move_on_after(LIMIT_S) as limit:
+        await rule(Trial(make(), folder))  # type: ignore[arg-type]  # whether it is one is what is asked
+    if limit.cancelled_caught:
+        raise TimeoutError(f"no end after {LIMIT_S:g} s")

@@ -1,0 +1,153 @@
+"""Faults at named points of a run: an error, a kill, a delay, a cancel."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self, get_args
+
+import anyio
+import anyio.lowlevel
+
+from flujo.core import ConfigurationError, ExecutionBackend, LocalBackend, StepExecutionRequest, StepOutcome
+
+Point = Literal["before_step", "after_step"]
+"""Where a fault may strike. A wrapper around a store adds `before_write` and `after_write` here, and awaits
+`FaultInjector.reach` with them around each write, as `execute_step` does around each attempt."""
+
+
+class Cancellable(Protocol):
+    """What `cancels` takes: an `anyio.CancelScope`, or the handle that `Flujo.start` gives."""
+
+    def cancel(self) -> object:
+        """Cancel it."""
+
+
+@dataclass(slots=True)
+class _Fault:
+    point: Point
+    where: str | None
+    visit: int | None
+    act: Callable[[], Awaitable[object]]
+    told: str
+    struck: int = 0
+
+    def is_due(self, point: Point, where: str, visits: Counter[tuple[Point, str | None]]) -> bool:
+        """Whether it strikes at this visit."""
+        fits = point == self.point and self.where in (None, where)
+        return fits and self.visit in (None, visits[point, self.where])
+
+
+class FaultInjector:
+    """An `ExecutionBackend` that lets another do the work, and strikes at named points before and after it.
+
+        with FaultInjector().sleeps(60, at="before_step", step="pay", visit=2) as faults:
+            result = Flujo(Step(pay, retry=RetryPolicy(max_attempts=2), timeout_s=0.1), backend=faults).run("A-17")
+        assert isinstance(result.error, StepTimeout)
+
+    Each method takes `at`, the point: `before_step`, or `after_step`, when the attempt has ended in whatever way but a
+    cancel; `step`, the step's path (None is any step); and `visit`, which time the point is reached there, from 1
+    (None is every time). Each attempt of a step is a visit. Faults due at the same visit strike in the order given.
+
+    Args:
+        backend: Where the steps really run; None is in this process.
+
+    Attributes:
+        struck: Point and step path of each fault that struck, in order.
+    """
+
+    def __init__(self, backend: ExecutionBackend | None = None) -> None:
+        self.backend: ExecutionBackend = backend or LocalBackend()
+        self.struck: list[tuple[str, str]] = []
+        self._visits: Counter[tuple[Point, str | None]] = Counter()
+        self._faults: list[_Fault] = []
+
+    # --- faults -----------------------------------------------------------------------------------------------------
+
+    def raises(
+        self, error: BaseException | type[BaseException], *, at: Point, step: str | None = None, visit: int | None = 1
+    ) -> Self:
+        """Raise `error` out of the backend, as one that is broken or lost its connection does."""
+
+        async def act() -> None:
+            raise error
+
+        return self._plan(at, step, visit, act, f"raises {error!r}")
+
+    def kills(self, *, at: Point, step: str | None = None, visit: int | None = 1) -> Self:
+        """End this process at once with SIGKILL, as a crash or the kernel's out-of-memory killer does."""
+
+        async def act() -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return self._plan(at, step, visit, act, "kills")
+
+    def sleeps(self, seconds: float, *, at: Point, step: str | None = None, visit: int | None = 1) -> Self:
+        """Wait, as a slow network does; a timeout or cancel ends it."""
+
+        async def act() -> None:
+            await anyio.sleep(seconds)
+
+        return self._plan(at, step, visit, act, f"sleeps {seconds:g} s")
+
+    def cancels(self, target: Cancellable, *, at: Point, step: str | None = None, visit: int | None = 1) -> Self:
+        """Cancel a scope around the run (a cancel from outside) or the run's handle, and let it take effect here."""
+
+        async def act() -> None:
+            target.cancel()
+            await anyio.lowlevel.checkpoint()
+
+        return self._plan(at, step, visit, act, "cancels")
+
+    def _plan(
+        self, at: Point, where: str | None, visit: int | None, act: Callable[[], Awaitable[object]], told: str
+    ) -> Self:
+        if at not in get_args(Point):
+            why = f"it is none of {', '.join(get_args(Point))}"
+            raise ConfigurationError(f"at={at!r} cannot be used", why)
+        if visit is not None and visit < 1:
+            raise ConfigurationError(f"visit={visit!r} cannot be used", "visits are counted from 1")
+        number = "every visit" if visit is None else f"visit {visit}"
+        place = "any step" if where is None else repr(where)
+        self._faults.append(_Fault(at, where, visit, act, f"{told} {at} of {place}, {number}"))
+        return self
+
+    # --- points -----------------------------------------------------------------------------------------------------
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        """Run one attempt on the wrapped backend, between its two points; see ExecutionBackend."""
+        path = request.ctx.step_path
+        await self.reach("before_step", path)
+        outcome = await self.backend.execute_step(request)
+        await self.reach("after_step", path)
+        return outcome
+
+    async def reach(self, point: Point, where: str) -> None:
+        """Say that a point was reached: what is planned for this visit strikes."""
+        self._visits[point, where] += 1
+        self._visits[point, None] += 1
+        for fault in [fault for fault in self._faults if fault.is_due(point, where, self._visits)]:
+            fault.struck += 1
+            self.struck.append((point, where))
+            await fault.act()
+
+    # --- strictness -------------------------------------------------------------------------------------------------
+
+    def assert_done(self) -> None:
+        """Fail unless every planned fault struck: a test of a fault that never happened proves nothing."""
+        left = [fault.told for fault in self._faults if not fault.struck]
+        if left:
+            raise AssertionError(f"planned and never reached: {'; '.join(left)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:  # else that is what the test must show
+            self.assert_done()
