@@ -19,6 +19,7 @@ from flujo.core import (
     StepTimeout,
     Success,
 )
+from flujo.core.foreign import attempt_async
 
 from . import trial_steps as steps
 from .verdict import demand
@@ -44,20 +45,23 @@ class Trial:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Let the backend do it. What it may not do is noted and kept from the engine, which is not under test."""
-        problem: object
+        given: object = None
+        error: BaseException | None = None
         try:
-            problem = outcome = await self.backend.execute_step(request)
+            given, error = await attempt_async(self.backend.execute_step(request))
         except anyio.get_cancelled_exc_class() as cancel:
             self.raised.append(cancel)
             raise
-        except (Exception, SystemExit, steps.Fatal) as error:  # the backend's fault, whatever it is: the rule judges it
-            self.raised.append(error)
-            problem = error
+        except steps.Fatal as fatal:
+            error = fatal
+        if error is None:
+            self.returned.append(given)
+            if isinstance(given, StepOutcome):
+                return given
         else:
-            self.returned.append(outcome)
-            if isinstance(outcome, StepOutcome):
-                return outcome
-        return StepOutcome(Failure(StepFailed(request.ctx.step_path, type(problem).__name__, "given by the backend")))
+            self.raised.append(error)
+        name = type(given if error is None else error).__name__
+        return StepOutcome(Failure(StepFailed(request.ctx.step_path, name, "given by the backend")))
 
     async def run(self, step: Step, value: object, **options: Any) -> PipelineResult:
         """Run one step; `options` are those of `Flujo`."""
@@ -224,6 +228,7 @@ async def cancelled_step_has_ended(trial: Trial) -> None:
     """When `execute_step` is over after a cancel, so is the step: what it used is closed after it, not before."""
     await _cancelled(trial)
     left = steps.marks(trial.folder)
+    demand("started" in left, "the step never started")
     demand("ended" in left, "the step goes on after its attempt was cancelled")
     demand(left == ["opened", "started", "ended", "closed"], f"a cancelled step and its resource went {left}")
 
@@ -234,6 +239,7 @@ async def _cancelled(trial: Trial) -> None:
 
         async def run() -> None:
             await trial.run(steps.sleep_holding, trial.folder, resources=trial.resources)
+            group.cancel_scope.cancel()  # over, without a cancel: nobody need wait for its start
 
         group.start_soon(run)
         await trial.marked("started")

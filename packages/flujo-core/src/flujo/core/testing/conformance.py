@@ -14,9 +14,10 @@ import anyio
 from anyio.lowlevel import current_token
 
 from flujo.core import ConfigurationError, ExecutionBackend, LoopRunning, PriceBook
+from flujo.core.foreign import attempt
 
 from .backend_rules import BACKEND_RULES, BackendRule, Trial
-from .price_rules import PRICE_RULES, BookTrial
+from .price_rules import PRICE_RULES, BookTrial, PriceRule
 from .verdict import NotConforming
 
 LIMIT_S = 20.0
@@ -126,11 +127,14 @@ def _broken_prices(
 ) -> dict[str, str]:
     broken: dict[str, str] = {}
     for name, rule in rules.items():
-        try:
-            rule(BookTrial(make(), models))  # type: ignore[arg-type]  # whether it is one is what is asked
-        except Exception as error:  # whatever a broken book makes of it
+        _, error = attempt(_try_book, make, rule, models)
+        if error is not None:
             broken[name] = _told(error)
     return broken
+
+
+def _try_book(make: Callable[[], Any], rule: PriceRule, models: tuple[str, ...]) -> None:
+    rule(BookTrial(make(), models))
 
 
 # --- backends ---------------------------------------------------------------------------------------------------------
@@ -152,16 +156,15 @@ def _broken_on(loop: str, make: Callable[[], object], rules: Mapping[str, Callab
     """Check each rule in a loop of its own, so that what one leaves behind does not reach the next."""
     broken: dict[str, str] = {}
     for name, rule in rules.items():
-        try:
-            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                anyio.run(partial(_check, make, rule, folder), backend=loop)
-        except (Exception, SystemExit) as error:  # whatever a broken backend makes of it
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            _, error = attempt(anyio.run, partial(_check, make, rule, folder), backend=loop)
+        if error is not None:
             broken[name] = _told(error)
     return broken
 
 
-async def _check(make: Callable[[], object], rule: BackendRule, folder: str) -> None:
+async def _check(make: Callable[[], Any], rule: BackendRule, folder: str) -> None:
     with anyio.move_on_after(LIMIT_S) as limit:
-        await rule(Trial(make(), folder))  # type: ignore[arg-type]  # whether it is one is what is asked
+        await rule(Trial(make(), folder))
     if limit.cancelled_caught:
         raise TimeoutError(f"no end after {LIMIT_S:g} s")

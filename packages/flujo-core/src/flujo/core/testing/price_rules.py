@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from flujo.core import Price, PriceBook
+from flujo.core.foreign import attempt
 
 from .verdict import Broken, demand
 
@@ -31,9 +32,9 @@ class BookTrial:
 
     def price(self, model: str) -> Price | None:
         """Ask the book."""
-        try:
-            answer: Any = self.book.price(model)
-        except Exception as error:  # the book's fault, whatever it is
+        answer: Any
+        answer, error = attempt(self.book.price, model)
+        if error is not None:
             raise Broken(f"price({model[:40]!r}) raised {error!r}") from error
         if inspect.iscoroutine(answer):
             answer.close()

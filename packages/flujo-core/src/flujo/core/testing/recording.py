@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio
 
 from flujo.core import UNCHANGED, Allow, ConfigurationError, Deny, Event, PipelineResult, StepRecord, hookimpl, tier_of
+from flujo.core.foreign import attempt
 from flujo.core.plugins import HOOK_NAMES
 
 E = TypeVar("E", bound=Event)
@@ -117,10 +118,8 @@ def _deep(value: object) -> object:
         errors += [value.error] if value.error is not None else []
     if isinstance(value, PipelineResult):
         errors += [record.error for record in value.step_history if record.error is not None]
-    try:
-        return deepcopy(value, {id(error): error for error in errors})
-    except Exception:  # a user's value may refuse to be copied in any way, and is then kept as it is
-        return value
+    twin, refusal = attempt(deepcopy, value, {id(error): error for error in errors})
+    return value if refusal is not None else twin  # a value that cannot be copied is kept as it is
 
 
 def _implementation(hook: str) -> Callable[..., object]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from flujo.core import ConfigurationError, ModelRequest, ModelResponse, ModelUsage
+from flujo.core import Agent, Chain, ConfigurationError, ModelRequest, ModelResponse, ModelUsage, Step
 
 C = TypeVar("C")
 
@@ -137,6 +137,9 @@ class ScriptedAgent(Script[Any]):
         super().__init__(f"agent {name!r}", answers)
         self.name: str = name
         self.run: Callable[..., Awaitable[Any]] = self._runner(inputs or {"input": Any}, output_type)
+
+    def __rshift__(self, other: Step | Chain | Agent) -> Chain:
+        return Step(self) >> other
 
     def _runner(self, inputs: Mapping[str, object], output_type: object) -> Callable[..., Awaitable[Any]]:
         """An `async def run` with the declared parameters: the engine reads what a step takes from its signature."""
