@@ -296,7 +296,10 @@ SEEDS: list[tuple[type[LocalBackend], str, str]] = [
 
 @pytest.mark.parametrize(("backend", "rule", "why"), SEEDS, ids=[seed[0].__name__ for seed in SEEDS])
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_each_rule_finds_a_backend_that_breaks_it(backend: type[LocalBackend], rule: str, why: str, loop: str) -> None:
+def test_each_rule_finds_a_backend_that_breaks_it(
+    backend: type[LocalBackend], rule: str, why: str, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flujo.core.testing.trial_steps.PATIENCE_S", 1.0)
     if issubclass(backend, Detaches) and loop == "trio":
         return
     with pytest.raises(NotConforming) as caught:

@@ -49,8 +49,10 @@ def assert_conforms(
 ) -> tuple[str, ...]:
     """Hold an implementation to every rule of its protocol.
 
-        assert_conforms(MyBackend())
-        assert_conforms(MyPriceBook(), models=["acme:small"])
+    For instance::
+
+        assert "success" in assert_conforms(MyBackend())
+        assert "stable" in assert_conforms(MyPriceBook(), models=["acme:small"])
 
     Backends are tried on every event loop in turn. A class, or a function without parameters, is called to make a
     fresh object for each rule: right for what belongs to one event loop.

@@ -45,8 +45,10 @@ class _Fault:
 class FaultInjector:
     """An `ExecutionBackend` that lets another do the work, and strikes at named points before and after it.
 
-        with FaultInjector().sleeps(60, at="before_step", step="pay", visit=2) as faults:
-            result = Flujo(Step(pay, retry=RetryPolicy(max_attempts=2), timeout_s=0.1), backend=faults).run("A-17")
+    For instance::
+
+        with FaultInjector().sleeps(60, at="after_step", step="pay") as faults:
+            result = Flujo(Step(pay, timeout_s=0.1), backend=faults).run("A-17")
         assert isinstance(result.error, StepTimeout)
 
     Each method takes `at`, the point: `before_step`, or `after_step`, when the attempt has ended in whatever way but a

@@ -28,6 +28,8 @@ class Recorded:
 class RecordingPlugin:
     """A plugin that implements every hook, notes each call, and lets everything pass as it is.
 
+    For instance::
+
         plugin = RecordingPlugin(deny_at="guard_step")
         result = Flujo(pipeline, plugins=[plugin]).run("audit logs")
         assert result.status == "aborted"

@@ -114,6 +114,8 @@ def _listed(answers: list[object]) -> str:
 class ScriptedAgent(Script[Any]):
     """An `Agent` that answers from a script.
 
+    For instance::
+
         with ScriptedAgent("a draft", "a better draft", name="writer") as writer:
             assert Flujo(writer).run("audit logs").output == "a draft"
             assert Flujo(writer).run("audit logs").output == "a better draft"
@@ -160,6 +162,8 @@ class ScriptedAgent(Script[Any]):
 
 class ScriptedModel(Script[ModelRequest]):
     """A model that answers from a script: the `send` of `ctx.call_model`.
+
+    For instance::
 
         model = ScriptedModel("three points", OSError("overloaded"))
         response = await ctx.call_model(request, model, price=Price())
