@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import importlib
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_process
 import anyio.to_thread
 import pytest
 
@@ -22,8 +23,6 @@ from flujo.core import (
     FlujoError,
     LocalBackend,
     LoopRunning,
-    Price,
-    PriceBook,
     StepExecutionRequest,
     StepFailed,
     StepOutcome,
@@ -31,7 +30,6 @@ from flujo.core import (
 )
 from flujo.core.testing import FaultInjector, NotConforming, assert_conforms
 from flujo.core.testing.backend_rules import BACKEND_RULES
-from flujo.core.testing.price_rules import PRICE_RULES
 from flujo.core.testing.trial_steps import Fatal
 
 ALL_RULES = tuple(rule.__name__ for rule in BACKEND_RULES)
@@ -55,6 +53,25 @@ def test_a_wrapper_that_only_passes_on_conforms() -> None:
             return await LocalBackend().execute_step(request)
 
     assert assert_conforms(Wrapper(), ExecutionBackend, loops=["asyncio"]) == ALL_RULES
+
+
+class Processes:
+    """Runs steps in other processes, which it kills to cancel them."""
+
+    def __init__(self, work: Callable[..., StepOutcome]) -> None:
+        self.work = work
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        what = (request.step.function.__name__, dict(request.arguments), request.ctx.step_path)
+        return await anyio.to_process.run_sync(self.work, *what, cancellable=True)
+
+
+@pytest.mark.soak  # starts some 40 processes
+def test_a_backend_of_other_processes_can_be_held_to_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))  # anyio hands the path on to its workers
+    work = importlib.import_module("backend_worker").work
+    others = tuple(rule for rule in ALL_RULES if rule != "context_variables")
+    assert assert_conforms(Processes(work), loops=["asyncio"], skip=["context_variables"]) == others
 
 
 # --- broken backends ----------------------------------------------------------------------------------------------
@@ -372,101 +389,3 @@ async def test_inside_an_event_loop_it_says_how_to_call_it() -> None:
         assert_conforms(LocalBackend())
     only = {"skip": set(ALL_RULES) - {"success"}}
     assert await anyio.to_thread.run_sync(lambda: assert_conforms(LocalBackend(), **only)) == ("success",)
-
-
-# --- price books ----------------------------------------------------------------------------------------------------
-
-
-class Book:
-    def price(self, model: str) -> Price | None:
-        return Price("0.001", "0.002") if model == "acme:small" else None
-
-
-class Guesses(Book):
-    def price(self, model: str) -> Price | None:
-        return super().price(model) or Price()
-
-
-class KeyErrors(Book):
-    def price(self, model: str) -> Price | None:
-        _provider, _name = model.split(":")
-        return super().price(model)
-
-
-class Ignorant(Book):
-    def price(self, model: str) -> Price | None:
-        return None
-
-
-class Floats(Book):
-    def price(self, model: str) -> Price | None:
-        return (0.001, 0.002) if model == "acme:small" else None  # type: ignore[return-value]
-
-
-class Bends(Book):
-    """Gets an amount past the check of Price."""
-
-    amount: object = Decimal("-1")
-
-    def price(self, model: str) -> Price | None:
-        price = super().price(model)
-        if price is not None:
-            object.__setattr__(price, "output_usd", self.amount)
-        return price
-
-
-class Infinite(Bends):
-    amount = Decimal("inf")
-
-
-class FloatInside(Bends):
-    amount = 0.002
-
-
-class Drifts(Book):
-    asked = 0
-
-    def price(self, model: str) -> Price | None:
-        self.asked += 1
-        return Price(self.asked) if model == "acme:small" else None
-
-
-class Slow(Book):
-    def price(self, model: str) -> Price | None:
-        time.sleep(0.003)
-        return super().price(model)
-
-
-class Async(Book):
-    async def price(self, model: str) -> Price | None:  # type: ignore[override]
-        return super().price(model)
-
-
-BOOKS: list[tuple[type[Book], str, str]] = [
-    (Guesses, "unknown_is_none", "a guess would be billed"),
-    (KeyErrors, "never_raises", "ValueError"),
-    (Ignorant, "known_models", "no price for acme:small"),
-    (Floats, "amounts", "gave a tuple"),
-    (Bends, "amounts", "output_usd of 'acme:small' is Decimal('-1')"),
-    (Infinite, "amounts", "Infinity"),
-    (FloatInside, "amounts", "is 0.002"),
-    (Drifts, "stable", "the price of acme:small is another"),
-    (Slow, "cheap_repeats", "ms each time"),
-    (Async, "never_raises", "price is async"),
-]
-
-
-@pytest.mark.parametrize("book", [Book(), Book, lambda: Book()])
-def test_a_price_book_holds_every_rule(book: object) -> None:
-    assert assert_conforms(book, models=["acme:small"]) == tuple(rule.__name__ for rule in PRICE_RULES)
-
-
-@pytest.mark.parametrize(("book", "rule", "why"), BOOKS, ids=[seed[0].__name__ for seed in BOOKS])
-def test_each_rule_finds_a_price_book_that_breaks_it(book: type[Book], rule: str, why: str) -> None:
-    with pytest.raises(NotConforming, match="rules of PriceBook") as caught:
-        assert_conforms(book(), PriceBook, models=["acme:small"])
-    assert why in caught.value.broken[rule]
-
-
-def test_every_rule_has_a_broken_price_book() -> None:
-    assert {rule for _, rule, _ in BOOKS} == {rule.__name__ for rule in PRICE_RULES}
