@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
@@ -54,10 +54,12 @@ class CallOptions:
 
     Attributes:
         retry: How a failed request is made again; each attempt is reserved by itself.
-        price: What the models cost, where the caller knows; None asks the price books.
+        prices: What models cost where the caller knows, by `provider:name`.
+        price: What all others cost; None asks the price books.
     """
 
     retry: RetryPolicy | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
     price: Price | None = None
 
 
@@ -72,6 +74,7 @@ class GovernedModel(WrapperModel):
         super().__init__(wrapped)
         self._ctx = ctx
         self._options = options
+        self._price = options.prices.get(wrapped.model_id, options.price)
 
     async def request(
         self,
@@ -96,9 +99,7 @@ class GovernedModel(WrapperModel):
             return answers[-1][1]
 
         try:
-            answer = await self._ctx.call_model(
-                sent.request, send, retry=self._options.retry, price=self._options.price
-            )
+            answer = await self._ctx.call_model(sent.request, send, retry=self._options.retry, price=self._price)
         except (ModelFault, ModelRejected, ModelUnavailable) as error:
             # pydantic-ai's own word for it: its fallbacks go by that
             raise (error.__cause__ or error) from error.__cause__
@@ -116,12 +117,12 @@ class GovernedModel(WrapperModel):
         """The model itself, or the one that a transform chose instead."""
         if wanted == asked:
             return self.wrapped
-        if self._options.price is not None:
+        if self._price is not None:
             why = f"a transform chose it instead of {asked!r}, for which this agent was given a price"
             raise ConfigurationError(f"model {wanted!r} cannot be used", why, "Leave out price= of the agent")
         return infer_model(wanted)
 
-    # --- what would leave by another way --------------------------------------------------------------------------------
+    # --- what would leave by another way ----------------------------------------------------------------------------
 
     @asynccontextmanager
     async def request_stream(
@@ -133,9 +134,7 @@ class GovernedModel(WrapperModel):
     ) -> AsyncGenerator[StreamedResponse]:
         """The whole answer, replayed as a stream: handlers of events see it once it is settled."""
         response = await self.request(messages, model_settings, model_request_parameters)
-        yield CompletedStreamedResponse(
-            response, model_request_parameters=model_request_parameters, replay_events=True
-        )
+        yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters, replay_events=True)
 
     async def count_tokens(
         self,
@@ -202,7 +201,7 @@ class GovernedToolset(WrapperToolset[object]):
         self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
     ) -> object:
         """Call a tool through the run; see flujo.core's `RunContext.call_tool`."""
-        call = ToolCall(name=name, arguments=_json(tool_args), id=ctx.tool_call_id or "")
+        call = ToolCall(name=name, arguments=_arguments(tool_args), id=ctx.tool_call_id or "")
         given: list[tuple[object, JsonValue]] = []
 
         async def send(final: ToolCall) -> JsonValue:
@@ -217,6 +216,10 @@ class GovernedToolset(WrapperToolset[object]):
         if result.is_error:
             raise ToolFailed(str(result.content))
         return result.content
+
+
+def _arguments(given: dict[str, object]) -> dict[str, JsonValue]:
+    return {name: _json(value) for name, value in given.items()}
 
 
 def _json(value: object) -> JsonValue:
@@ -246,7 +249,9 @@ class Governed(AbstractCapability[object]):
         while isinstance(inner, WrapperModel):
             inner = inner.wrapped
             if isinstance(inner, FallbackModel):
-                why = "each attempt at a model is reserved by itself, and those of a fallback inside cannot be told apart"
+                why = (
+                    "each attempt at a model is reserved by itself, and those of a fallback inside cannot be told apart"
+                )
                 raise ConfigurationError(f"{type(model).__name__} around a FallbackModel cannot be used", why)
         return GovernedModel(model, self._ctx, self._options)
 

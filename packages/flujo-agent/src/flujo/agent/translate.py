@@ -17,15 +17,7 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as PaiTool
 
-from flujo.core import (
-    ConfigurationError,
-    Message,
-    ModelRequest,
-    ModelResponse,
-    ModelUsage,
-    ToolCall,
-    ToolDefinition,
-)
+from flujo.core import ConfigurationError, Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition
 
 INSTRUCTIONS = -1
 """Stands for the list of instructions where others have the number of a message."""
@@ -65,10 +57,7 @@ class Outgoing:
 
 
 def outgoing(
-    model: str,
-    messages: list[pai.ModelMessage],
-    settings: ModelSettings,
-    params: ModelRequestParameters,
+    model: str, messages: list[pai.ModelMessage], settings: ModelSettings, params: ModelRequestParameters
 ) -> Outgoing:
     """The core request for what pydantic-ai is about to send to `model`.
 
@@ -154,9 +143,7 @@ def _call(part: pai.ToolCallPart) -> ToolCall:
 
 
 def _tool(tool: PaiTool) -> ToolDefinition:
-    return ToolDefinition(
-        name=tool.name, description=tool.description or "", parameters=tool.parameters_json_schema
-    )
+    return ToolDefinition(name=tool.name, description=tool.description or "", parameters=tool.parameters_json_schema)
 
 
 def _unseen(kind: str) -> ConfigurationError:
@@ -220,24 +207,30 @@ def _patched_request(message: pai.ModelRequest, place: Place, text: str) -> pai.
         parts[place.part] = replace(part, content=pieces)
     elif isinstance(part, pai.RetryFeedbackPart):
         parts[place.part] = pai.UserPromptPart(text)
-    elif isinstance(part, (pai.SystemPromptPart, pai.UserPromptPart, pai.ToolReturnPart)):
+    elif isinstance(part, pai.ToolReturnPart):
+        parts[place.part] = _with_content(part, text)
+    elif isinstance(part, (pai.SystemPromptPart, pai.UserPromptPart)):
         parts[place.part] = replace(part, content=text)
     return replace(message, parts=parts)
+
+
+def _with_content(part: pai.ToolReturnPart, text: str) -> pai.ToolReturnPart:
+    return replace(part, content=text)
 
 
 def _patched_response(message: pai.ModelResponse, place: Place, new: Message) -> pai.ModelResponse:
     parts = list(message.parts)
     if place.part is not None:
         part = parts[place.part]
-        assert isinstance(part, (pai.TextPart, pai.ThinkingPart))
-        # a signature is over the text: with another text the provider would refuse it
-        unsigned = {"signature": None} if isinstance(part, pai.ThinkingPart) and part.content != new.content else {}
-        parts[place.part] = replace(part, content=new.content, **unsigned)
+        if isinstance(part, pai.TextPart):
+            parts[place.part] = replace(part, content=new.content)
+        elif isinstance(part, pai.ThinkingPart) and part.content != new.content:
+            # its signature is over the text: with another text the provider would refuse it
+            parts[place.part] = replace(part, content=new.content, signature=None)
     for number, call in zip(place.calls, new.tool_calls, strict=True):
-        part = parts[number]
-        assert isinstance(part, pai.ToolCallPart)
-        if call != _call(part):
-            parts[number] = replace(part, tool_name=call.name, args=dict(call.arguments))
+        old = parts[number]
+        assert isinstance(old, pai.ToolCallPart)
+        parts[number] = _revised_call(old, call)
     return replace(message, parts=parts)
 
 
@@ -247,7 +240,9 @@ def _plain(messages: Sequence[Message]) -> list[pai.ModelMessage]:
     made: list[pai.ModelMessage] = []
     for message in messages:
         if message.role == "assistant":
-            made.append(pai.ModelResponse(parts=[*_text(message.content), *(_call_part(c) for c in message.tool_calls)]))
+            made.append(
+                pai.ModelResponse(parts=[*_text(message.content), *(_call_part(c) for c in message.tool_calls)])
+            )
             continue
         part: pai.ModelRequestPart
         if message.role == "system":

@@ -1,0 +1,145 @@
+"""One run of a pydantic-ai agent under one attempt of a step. Importing this imports pydantic-ai."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pydantic_ai
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.capabilities import AbstractCapability, ModelFallback
+from pydantic_ai.exceptions import ContentFilterError, ModelAPIError
+from pydantic_ai.models import Model
+from pydantic_ai.output import NativeOutput, OutputSpec, PromptedOutput, ToolOutput
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import DeferredToolRequests, Tool
+from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.usage import UsageLimits as PaiLimits
+
+from flujo.core import Price, RunContext
+
+from .errors import AgentFault
+from .faults import as_flujo_errors, narrowed
+from .governed import CallOptions, Governed
+from .models import known_price, make
+from .spec import AgentSpec
+
+if TYPE_CHECKING:
+    from .spec import AnyTool
+
+T = TypeVar("T")
+
+_MODES: dict[str, Callable[[Any], OutputSpec[object]]] = {
+    "tool": ToolOutput[object],
+    "native": NativeOutput[object],
+    "prompted": PromptedOutput[object],
+}
+
+
+@dataclass(slots=True)
+class Runner(Generic[T]):
+    """A pydantic-ai agent on one event loop, and how its calls are made.
+
+    Attributes:
+        agent: The agent.
+        options: How its models are called.
+        models: Models whose connections are closed when the event loop ends.
+        limits: Limits of pydantic-ai's own, beside those of the run; None leaves its default of 50 requests.
+    """
+
+    agent: AbstractAgent[object, T]
+    options: CallOptions
+    models: Sequence[Model] = ()
+    limits: PaiLimits | None = None
+    _opened: list[AsyncGenerator[None]] = field(default_factory=list)
+
+    async def open(self) -> None:
+        """Keep connections from here to the end of the event loop."""
+        if not self._opened:
+            self._opened = [_until_the_loop_ends(model) for model in self.models]
+            for opened in self._opened:
+                await anext(opened)
+
+    async def run(self, name: str, prompt: str, deps: object, ctx: RunContext) -> T:
+        """Run the agent once; everything it calls goes through `ctx`."""
+        with as_flujo_errors(name):
+            governed: list[AbstractCapability[object]] = [Governed(ctx, self.options)]
+            result = await self.agent.run(
+                prompt, deps=deps, capabilities=governed, usage_limits=self.limits, infer_name=False
+            )
+        if isinstance(result.output, DeferredToolRequests):
+            waiting = sorted(call.tool_name for call in (*result.output.approvals, *result.output.calls))
+            why = f"it waits for a decision on tools {waiting!r}, and runs cannot be paused for that yet"
+            raise AgentFault(f"agent {name!r} gave no output", why, "Decide inside the tool, or before the agent")
+        return result.output
+
+
+async def _until_the_loop_ends(model: Model) -> AsyncGenerator[None]:
+    """Holds a model's connections open; an event loop closes the generators that began in it before it ends.
+
+    Nothing else tells that a loop is about to end, and to close after each run would cost each run a new connection.
+    """
+    async with model:
+        yield
+
+
+def runner_of(spec: AgentSpec) -> Runner[object]:
+    """Make the agent. Blocks while models are loaded, so call it in a thread.
+
+    Raises:
+        ConfigurationError: pydantic-ai, or a provider's client, cannot work with what it is given.
+    """
+    with as_flujo_errors(spec.name):
+        model = make(spec.model, spec.base_url, spec.api_key)
+        others = [make(other) for other in spec.fallback]
+        prices: dict[str, Price] = {}
+        for asked, made in zip((spec.model, *spec.fallback), (model, *others), strict=True):
+            price = known_price(asked)
+            if price is not None:
+                prices[made.model_id] = price
+        if spec.price is not None:
+            prices[model.model_id] = spec.price
+        fallback = ModelFallback[object](*others, fallback_on=(ModelAPIError, ContentFilterError)) if others else None
+        tools, toolsets = _sorted_tools(spec.tools)
+        agent = pydantic_ai.Agent[object, object](
+            model,
+            output_type=_output(spec),
+            instructions=spec.instructions or None,
+            name=spec.name,
+            model_settings=_settings(spec),
+            retries=spec.repairs,
+            tools=tools,
+            toolsets=toolsets,
+            capabilities=[fallback] if fallback else [],
+        )
+    limits = PaiLimits(request_limit=spec.max_requests)
+    return Runner(agent, CallOptions(narrowed(spec.retry), prices), [model, *others], limits)
+
+
+def _output(spec: AgentSpec) -> OutputSpec[object]:
+    mode = spec.output_mode
+    wanted: OutputSpec[object] = spec.output_type
+    if wanted is str:
+        return wanted
+    if mode == "auto":
+        # a small local model seldom calls a tool, but llama.cpp's grammar makes any model follow a schema
+        local = isinstance(spec.model, str) and spec.model.startswith("local:")
+        return NativeOutput(spec.output_type) if local else wanted
+    return _MODES[mode](spec.output_type)
+
+
+def _settings(spec: AgentSpec) -> ModelSettings:
+    settings = ModelSettings()
+    if spec.max_tokens is not None:
+        settings["max_tokens"] = spec.max_tokens
+    if spec.temperature is not None:
+        settings["temperature"] = spec.temperature
+    return settings
+
+
+def _sorted_tools(given: Sequence[AnyTool]) -> tuple[list[Tool[object]], list[AbstractToolset[object]]]:
+    """Functions and tools on one side, whole toolsets (an MCP server, say) on the other."""
+    toolsets = [tool for tool in given if isinstance(tool, AbstractToolset)]
+    others = [tool for tool in given if not isinstance(tool, AbstractToolset)]
+    return [tool if isinstance(tool, Tool) else Tool[object](tool) for tool in others], toolsets

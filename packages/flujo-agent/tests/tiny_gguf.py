@@ -1,0 +1,100 @@
+"""A real model without weights to fetch: a small Llama with random ones, written as a GGUF file in a blink."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+WORDS = "the a audit log agent run step budget limit is was and or of to in one two three yes no good bad plan".split()
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WIDTH, LAYERS, HEADS, INNER = 64, 2, 4, 128
+
+
+def byte_letters() -> dict[int, str]:
+    """GPT-2's alphabet: a printable letter for each byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {byte: chr(byte) for byte in printable}
+    return letters | {byte: chr(256 + n) for n, byte in enumerate(b for b in range(256) if b not in letters)}
+
+
+def vocabulary() -> tuple[list[str], list[str]]:
+    """All bytes and the pieces of some words, and the merges that lead to these."""
+    letters = byte_letters()
+    tokens, merges = [letters[byte] for byte in range(256)], []
+    seen = set(tokens)
+    for word in [prefix + word for word in WORDS for prefix in ("", " ")]:
+        piece = ""
+        for letter in (letters[byte] for byte in word.encode()):
+            if piece and piece + letter not in seen:
+                merges.append(f"{piece} {letter}")
+                tokens.append(piece + letter)
+                seen.add(piece + letter)
+            piece += letter
+    return tokens, merges
+
+
+def write(path: Path, seed: int = 0) -> Path:
+    tokens, merges = vocabulary()
+    base = len(tokens)
+    tokens += ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    _describe(writer, tokens, merges, base)
+    _fill(writer, len(tokens), base, np.random.default_rng(seed))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _describe(writer: gguf.GGUFWriter, tokens: list[str], merges: list[str], base: int) -> None:
+    writer.add_name("tiny-random")
+    writer.add_context_length(4096)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * base + [gguf.TokenType.CONTROL] * 3)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(base)
+    writer.add_eos_token_id(base + 2)
+    writer.add_pad_token_id(base)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+
+
+def _fill(writer: gguf.GGUFWriter, size: int, base: int, random: np.random.Generator) -> None:
+    def weights(*shape: int, scale: float = 0.08) -> np.ndarray:
+        return random.normal(0, scale, shape).astype("float32")
+
+    shapes = {
+        "attn_q": (WIDTH, WIDTH),
+        "attn_k": (WIDTH, WIDTH),
+        "attn_v": (WIDTH, WIDTH),
+        "attn_output": (WIDTH, WIDTH),
+        "ffn_gate": (INNER, WIDTH),
+        "ffn_up": (INNER, WIDTH),
+        "ffn_down": (WIDTH, INNER),
+    }
+    writer.add_tensor("token_embd.weight", weights(size, WIDTH, scale=1.0))
+    for layer in range(LAYERS):
+        for name, shape in shapes.items():
+            writer.add_tensor(f"blk.{layer}.{name}.weight", weights(*shape))
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(WIDTH, "float32"))
+    writer.add_tensor("output_norm.weight", np.ones(WIDTH, "float32"))
+    output = weights(size, WIDTH, scale=0.3)
+    for unprintable in (slice(0, 10), slice(11, 32), slice(127, 256), slice(base, base + 2)):
+        output[unprintable] = 0  # so that its babble can be read
+    writer.add_tensor("output.weight", output)
