@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-WORDS = "the a audit log agent run step budget limit is was and or of to in one two three yes no good bad plan".split()
+WORDS = ("the", "audit", "log", "agent", "run", "step", "budget", "limit", "is", "was", "and", "of", "to", "plan")
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -7,10 +7,14 @@ Reading order: `agents` (what users make) -> `spec` (checked) -> `running` (one 
 """
 
 from .agents import ModelAgent, agent, wrap
+from .builder import AgentBuilder, PromptGuard
+from .checks import Problem, Validator
 from .errors import AgentFault, ModelFault, ModelRejected, ModelUnavailable, NeedsAsyncio
 from .prices import GenaiPriceBook, PriceData
+from .recipes import Review, generate_review_validate
 
 __all__ = [
+    "AgentBuilder",
     "AgentFault",
     "GenaiPriceBook",
     "ModelAgent",
@@ -19,6 +23,11 @@ __all__ = [
     "ModelUnavailable",
     "NeedsAsyncio",
     "PriceData",
+    "Problem",
+    "PromptGuard",
+    "Review",
+    "Validator",
     "agent",
+    "generate_review_validate",
     "wrap",
 ]

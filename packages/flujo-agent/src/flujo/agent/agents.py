@@ -186,7 +186,7 @@ def agent(
     return of_spec(spec.check())
 
 
-def of_spec(spec: AgentSpec) -> ModelAgent[object]:
+def of_spec(spec: AgentSpec) -> ModelAgent[Any]:
     """The agent that a checked spec describes."""
     return ModelAgent(spec.name, spec.output_type, partial(_runner_of, spec))
 

@@ -28,6 +28,8 @@ _EXTRAS = {
 
 def problem_with(model: object, base_url: str | None) -> str | None:
     """What is wrong with a model as the user named it, as far as can be told without importing pydantic-ai."""
+    if model is None:
+        return "its model is missing; name one: 'openai:NAME', 'local:FILE.gguf' or 'PROVIDER:NAME'"
     if not isinstance(model, str):
         return None if is_model(model) else f"model {model!r} is neither a name nor a model of pydantic-ai"
     provider, colon, name = model.partition(":")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pydantic_ai
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback
-from pydantic_ai.exceptions import ContentFilterError, ModelAPIError
+from pydantic_ai.exceptions import ContentFilterError, ModelAPIError, ModelRetry
 from pydantic_ai.models import Model
 from pydantic_ai.output import NativeOutput, OutputSpec, PromptedOutput, ToolOutput
 from pydantic_ai.settings import ModelSettings
@@ -19,6 +20,7 @@ from pydantic_ai.usage import UsageLimits as PaiLimits
 
 from flujo.core import Price, RunContext
 
+from .checks import Validator, problems_of
 from .errors import AgentFault
 from .faults import as_flujo_errors, narrowed
 from .governed import CallOptions, Governed
@@ -113,6 +115,8 @@ def runner_of(spec: AgentSpec) -> Runner[object]:
             toolsets=toolsets,
             capabilities=[fallback] if fallback else [],
         )
+        if spec.validators:
+            agent.output_validator(partial(_validated, spec.validators))
     limits = PaiLimits(request_limit=spec.max_requests)
     return Runner(agent, CallOptions(narrowed(spec.retry), prices), [model, *others], limits)
 
@@ -127,6 +131,14 @@ def _output(spec: AgentSpec) -> OutputSpec[object]:
         local = isinstance(spec.model, str) and spec.model.startswith("local:")
         return NativeOutput(spec.output_type) if local else wanted
     return _MODES[mode](spec.output_type)
+
+
+async def _validated(validators: Sequence[Validator[Any]], output: object) -> object:
+    """Sends an output that a validator refuses back to the model."""
+    problems = await problems_of(output, validators)
+    if problems:
+        raise ModelRetry("; ".join(problems))
+    return output
 
 
 def _settings(spec: AgentSpec) -> ModelSettings:

@@ -12,6 +12,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from flujo.core import PipelineError, Price, RetryPolicy
 
+from .checks import Validator, not_callable
 from .models import problem_with
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class AgentSpec:
     price: Price | None = None
     max_requests: int = 50
     repairs: int = 1
+    validators: tuple[Validator[Any], ...] = ()
 
     def check(self) -> AgentSpec:
         """Return it when an agent can be made of it.
@@ -71,6 +73,7 @@ class AgentSpec:
         yield from (
             f"tool {tool!r} is no function, pydantic-ai Tool or toolset" for tool in self.tools if not _tool(tool)
         )
+        yield from not_callable(self.validators, "validator")
         yield from self._number_problems()
 
     def _number_problems(self) -> Iterator[str]:
