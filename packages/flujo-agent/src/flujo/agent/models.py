@@ -86,7 +86,7 @@ def make(model: str | Model, base_url: str | None = None, api_key: str | None = 
         served = serve(path)
         return _compatible(LOCAL, path.name, served.base_url, served.api_key)
     if base_url is not None:
-        return _compatible("openai-compatible", name, base_url, api_key)
+        return _compatible("compatible", name, base_url, api_key)
     if api_key is not None:
         from pydantic_ai.providers import infer_provider_class  # here: as above
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 REVIEWER = """You review an answer to a task. Judge it by these criteria:
 {criteria}
 
-Approve it when it meets all of them. Otherwise list what is wrong: one sentence for each problem, saying what to change.
+Approve it when it meets all of them. Otherwise list what is wrong: one sentence each, saying what to change.
 """
 
 

@@ -1,11 +1,42 @@
-"""A real model without weights to fetch: a small Llama with random ones, written as a GGUF file in a blink."""
+"""A real model and a real server for it.
 
+The model is a small Llama with random weights, written as a GGUF file in a blink; the server is llama.cpp's own, which
+speaks OpenAI's protocol and counts tokens by itself.
+"""
+
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
+import xllamacpp
 
-WORDS = ("the", "audit", "log", "agent", "run", "step", "budget", "limit", "is", "was", "and", "of", "to", "plan")
+WORDS = (
+    # the roles are in any real vocabulary, and core counts on them: 16 tokens for what a template puts around a message
+    "system",
+    "user",
+    "assistant",
+    "the",
+    "audit",
+    "log",
+    "agent",
+    "run",
+    "step",
+    "budget",
+    "limit",
+    "is",
+    "was",
+    "and",
+    "of",
+    "to",
+    "plan",
+)
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -98,3 +129,51 @@ def _fill(writer: gguf.GGUFWriter, size: int, base: int, random: np.random.Gener
     for unprintable in (slice(0, 10), slice(11, 32), slice(127, 256), slice(base, base + 2)):
         output[unprintable] = 0  # so that its babble can be read
     writer.add_tensor("output.weight", output)
+
+
+@dataclass
+class Server:
+    """A running server, and what it says it has done since it started."""
+
+    llama: xllamacpp.Server
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.llama.listening_address}/v1"
+
+    def counted(self) -> tuple[int, int]:
+        """Tokens received and tokens given, by the server's own tally."""
+        with urllib.request.urlopen(f"{self.llama.listening_address}/metrics") as answer:
+            text = answer.read().decode()
+        found = dict(re.findall(r"^llamacpp:(\w+) (\d+)$", text, re.MULTILINE))
+        return int(found["prompt_tokens_total"]), int(found["tokens_predicted_total"])
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def server(gguf_file: Path) -> Server:
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf_file)
+    params.n_ctx = 32_768
+    params.n_parallel = 8
+    params.verbosity = 1
+    params.endpoint_metrics = True
+    params.cache_prompt = False  # what comes from its cache is not in its tally of the prompt
+    return Server(xllamacpp.Server(params))
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], str]:
+    """Runs code in a fresh interpreter in which a warning is an error, and gives what it printed."""
+
+    def run(code: str) -> str:
+        command = [sys.executable, "-W", "error", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
+
+    return run
