@@ -16,6 +16,9 @@ Fault = ModelFault | ModelRejected | ModelUnavailable
 _LONGEST = 300
 """Characters of a provider's own words that are kept: some repeat the whole request."""
 
+_DEEPEST = 8
+"""Causes of a cause that are looked at; the clients wrap an error two or three times."""
+
 _AGAIN = (pai.ModelRateLimitError, pai.ModelUnavailableError)
 _NEVER = (pai.ModelAuthenticationError, pai.ModelNotFoundError, pai.ModelQuotaExceededError)
 
@@ -39,11 +42,11 @@ def _words(error: BaseException) -> str:
 def _never_connected(error: BaseException) -> bool:
     """Whether the connection was never made: the only failure of a network after which surely nothing was billed."""
     cause: BaseException | None = error
-    while cause is not None:
+    for _ in range(_DEEPEST):
         # by name: httpx and httpx2 both have it, and which of them a provider's client uses is its own affair
         if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
             return True
-        cause = cause.__cause__
+        cause = None if cause is None else cause.__cause__
     return False
 
 

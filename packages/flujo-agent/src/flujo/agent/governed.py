@@ -101,8 +101,10 @@ class GovernedModel(WrapperModel):
         try:
             answer = await self._ctx.call_model(sent.request, send, retry=self._options.retry, price=self._price)
         except (ModelFault, ModelRejected, ModelUnavailable) as error:
+            if error.__cause__ is None:  # a transform or another send raised it
+                raise
             # pydantic-ai's own word for it: its fallbacks go by that
-            raise (error.__cause__ or error) from error.__cause__
+            raise error.__cause__ from error.__cause__.__cause__
         return revised(*answers[-1], answer)
 
     def _bounded(self, settings: ModelSettings | None) -> ModelSettings:

@@ -193,7 +193,16 @@ def _patched(sent: Outgoing, final: ModelRequest) -> tuple[list[pai.ModelMessage
             messages[place.message] = _patched_request(message, place, new.content)
         else:
             messages[place.message] = _patched_response(message, place, new)
+    if instructions != _instructions(sent.messages, sent.params):
+        text = pai.InstructionPart.join(instructions)  # which requests hold too
+        messages = [_instructed(message, text) for message in messages]
     return messages, replace(sent.params, instruction_parts=instructions)
+
+
+def _instructed(message: pai.ModelMessage, text: str | None) -> pai.ModelMessage:
+    if isinstance(message, pai.ModelRequest) and message.instructions is not None:
+        return replace(message, instructions=text)
+    return message
 
 
 def _patched_request(message: pai.ModelRequest, place: Place, text: str) -> pai.ModelRequest:
