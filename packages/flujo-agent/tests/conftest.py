@@ -150,6 +150,12 @@ class Server:
 
 
 @pytest.fixture(scope="session")
+def write_model() -> Callable[[Path, int], Path]:
+    """Writes a model with the random weights of a seed to a path."""
+    return write
+
+
+@pytest.fixture(scope="session")
 def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("model") / "tiny.gguf")
 
