@@ -419,7 +419,9 @@ def test_counting_at_the_provider_is_refused_since_it_sends_what_no_guard_saw():
         limits = PaiLimits(count_tokens_before_request=True, input_tokens_limit=10)
         from flujo.agent.governed import CallOptions, Governed
 
-        return (await counting.run(prompt, usage_limits=limits, capabilities=[Governed(ctx, CallOptions())])).output
+        return (
+            await counting.run(prompt, usage_limits=limits, capabilities=[Governed(lambda: ctx, CallOptions())])
+        ).output
 
     result = Flujo(go).run("hello")
     assert result.status == "failed"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
@@ -48,18 +49,23 @@ MAX_TOKENS_UNDER_A_LIMIT = 4096
 would be more than providers accept, and would make agents that run side by side wait for each other."""
 
 
+CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
+"""The attempt of a step that an agent of ours works for. Its models and tools are governed from the start, once, and
+find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
+
+FindStep = Callable[[], RunContext]
+
+
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """How an agent calls its models.
+    """How a model is called.
 
     Attributes:
         retry: How a failed request is made again; each attempt is reserved by itself.
-        prices: What models cost where the caller knows, by `provider:name`.
-        price: What all others cost; None asks the price books.
+        price: What the model costs where the caller knows; None asks the price books.
     """
 
     retry: RetryPolicy | None = None
-    prices: Mapping[str, Price] = field(default_factory=dict)
     price: Price | None = None
 
 
@@ -70,11 +76,10 @@ class GovernedModel(WrapperModel):
     the provider, batches) is served by it or refused.
     """
 
-    def __init__(self, wrapped: Model, ctx: RunContext, options: CallOptions) -> None:
+    def __init__(self, wrapped: Model, find_step: FindStep, options: CallOptions) -> None:
         super().__init__(wrapped)
-        self._ctx = ctx
+        self._find_step = find_step
         self._options = options
-        self._price = options.prices.get(wrapped.model_id, options.price)
 
     async def request(
         self,
@@ -84,7 +89,8 @@ class GovernedModel(WrapperModel):
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
         _refuse_provider_tools(model_request_parameters)
-        settings = self._bounded(model_settings)
+        ctx = self._find_step()
+        settings = _bounded(model_settings, ctx)
         sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
         answers: list[tuple[pai.ModelResponse, ModelResponse]] = []
 
@@ -99,7 +105,7 @@ class GovernedModel(WrapperModel):
             return answers[-1][1]
 
         try:
-            answer = await self._ctx.call_model(sent.request, send, retry=self._options.retry, price=self._price)
+            answer = await ctx.call_model(sent.request, send, retry=self._options.retry, price=self._options.price)
         except (ModelFault, ModelRejected, ModelUnavailable) as error:
             if error.__cause__ is None:  # a transform or another send raised it
                 raise
@@ -107,19 +113,11 @@ class GovernedModel(WrapperModel):
             raise error.__cause__ from error.__cause__.__cause__
         return revised(*answers[-1], answer)
 
-    def _bounded(self, settings: ModelSettings | None) -> ModelSettings:
-        """The settings with a bound for the output where a limit holds."""
-        bounded = ModelSettings(**(settings or {}))
-        left = self._ctx.usage.left
-        if bounded.get("max_tokens") is None and (left.tokens is not None or left.cost_usd is not None):
-            bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
-        return bounded
-
     def _target(self, asked: str, wanted: str) -> Model:
         """The model itself, or the one that a transform chose instead."""
         if wanted == asked:
             return self.wrapped
-        if self._price is not None:
+        if self._options.price is not None:
             why = f"a transform chose it instead of {asked!r}, for which this agent was given a price"
             raise ConfigurationError(f"model {wanted!r} cannot be used", why, "Leave out price= of the agent")
         return infer_model(wanted)
@@ -167,6 +165,15 @@ class GovernedModel(WrapperModel):
         raise _other_way("a batch of requests")
 
 
+def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:
+    """The settings with a bound for the output where a limit holds."""
+    bounded = ModelSettings(**(settings or {}))
+    left = ctx.usage.left
+    if bounded.get("max_tokens") is None and (left.tokens is not None or left.cost_usd is not None):
+        bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
+    return bounded
+
+
 def _settings(settings: ModelSettings, final: ModelRequest, target: Model) -> ModelSettings:
     """The settings of the request that may be sent; the client's own retries are off, since the run makes them."""
     made = ModelSettings(**settings)
@@ -197,7 +204,7 @@ def _other_way(what: str) -> ConfigurationError:
 class GovernedToolset(WrapperToolset[object]):
     """Tools whose calls are guarded and recorded by the run; those of MCP servers too."""
 
-    flujo: RunContext
+    find_step: FindStep
 
     async def call_tool(
         self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
@@ -212,7 +219,7 @@ class GovernedToolset(WrapperToolset[object]):
             given.append((value, _json(value.return_value if isinstance(value, ToolReturn) else value)))
             return given[-1][1]
 
-        result = await self.flujo.call_tool(call, send)
+        result = await self.find_step().call_tool(call, send)
         if given and result.content == given[-1][1]:
             return given[-1][0]  # the value itself: what it carries beside its JSON goes on to pydantic-ai
         if result.is_error:
@@ -231,10 +238,10 @@ def _json(value: object) -> JsonValue:
 
 @dataclass(init=False)
 class Governed(AbstractCapability[object]):
-    """Puts one run of an agent under one attempt of a step. It acts last, next to the model and to the tools."""
+    """Puts one run of a wrapped agent under one attempt of a step. It acts last, next to the model and the tools."""
 
-    def __init__(self, ctx: RunContext, options: CallOptions) -> None:
-        self._ctx = ctx
+    def __init__(self, find_step: FindStep, options: CallOptions) -> None:
+        self._find_step = find_step
         self._options = options
 
     def get_ordering(self) -> CapabilityOrdering:
@@ -255,8 +262,8 @@ class Governed(AbstractCapability[object]):
                     "each attempt at a model is reserved by itself, and those of a fallback inside cannot be told apart"
                 )
                 raise ConfigurationError(f"{type(model).__name__} around a FallbackModel cannot be used", why)
-        return GovernedModel(model, self._ctx, self._options)
+        return GovernedModel(model, self._find_step, self._options)
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[object]) -> AbstractToolset[object]:
         """The governed form of the agent's tools."""
-        return GovernedToolset(toolset, self._ctx)
+        return GovernedToolset(toolset, self._find_step)

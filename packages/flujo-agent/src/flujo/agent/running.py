@@ -14,16 +14,16 @@ from pydantic_ai.exceptions import ContentFilterError, ModelAPIError, ModelRetry
 from pydantic_ai.models import Model
 from pydantic_ai.output import NativeOutput, OutputSpec, PromptedOutput, ToolOutput
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import DeferredToolRequests, Tool
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.tools import DeferredToolRequests
+from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset
 from pydantic_ai.usage import UsageLimits as PaiLimits
 
-from flujo.core import Price, RunContext
+from flujo.core import RunContext
 
 from .checks import Validator, problems_of
 from .errors import AgentFault
 from .faults import as_flujo_errors, narrowed
-from .governed import CallOptions, Governed
+from .governed import CURRENT, CallOptions, Governed, GovernedModel, GovernedToolset
 from .models import known_price, make
 from .spec import AgentSpec
 
@@ -45,15 +45,15 @@ class Runner(Generic[T]):
 
     Attributes:
         agent: The agent.
-        options: How its models are called.
         models: Models whose connections are closed when the event loop ends.
         limits: Limits of pydantic-ai's own, beside those of the run; None leaves its default of 50 requests.
+        wrapped: How the models of an agent are called that was not made here, and so is governed for each run anew.
     """
 
     agent: AbstractAgent[object, T]
-    options: CallOptions
     models: Sequence[Model] = ()
     limits: PaiLimits | None = None
+    wrapped: CallOptions | None = None
     _opened: list[AsyncGenerator[None]] = field(default_factory=list)
 
     async def open(self) -> None:
@@ -65,11 +65,17 @@ class Runner(Generic[T]):
 
     async def run(self, name: str, prompt: str, deps: object, ctx: RunContext) -> T:
         """Run the agent once; everything it calls goes through `ctx`."""
-        with as_flujo_errors(name):
-            governed: list[AbstractCapability[object]] = [Governed(ctx, self.options)]
-            result = await self.agent.run(
-                prompt, deps=deps, capabilities=governed, usage_limits=self.limits, infer_name=False
-            )
+        governed: list[AbstractCapability[object]] = []
+        if self.wrapped is not None:
+            governed.append(Governed(lambda: ctx, self.wrapped))
+        token = CURRENT.set(ctx)
+        try:
+            with as_flujo_errors(name):
+                result = await self.agent.run(
+                    prompt, deps=deps, capabilities=governed or None, usage_limits=self.limits, infer_name=False
+                )
+        finally:
+            CURRENT.reset(token)
         if isinstance(result.output, DeferredToolRequests):
             waiting = sorted(call.tool_name for call in (*result.output.approvals, *result.output.calls))
             why = f"it waits for a decision on tools {waiting!r}, and runs cannot be paused for that yet"
@@ -93,32 +99,33 @@ def runner_of(spec: AgentSpec) -> Runner[object]:
         ConfigurationError: pydantic-ai, or a provider's client, cannot work with what it is given.
     """
     with as_flujo_errors(spec.name):
-        model = make(spec.model, spec.base_url, spec.api_key)
-        others = [make(other) for other in spec.fallback]
-        prices: dict[str, Price] = {}
-        for asked, made in zip((spec.model, *spec.fallback), (model, *others), strict=True):
-            price = known_price(asked)
-            if price is not None:
-                prices[made.model_id] = price
-        if spec.price is not None:
-            prices[model.model_id] = spec.price
-        fallback = ModelFallback[object](*others, fallback_on=(ModelAPIError, ContentFilterError)) if others else None
-        tools, toolsets = _sorted_tools(spec.tools)
+        models = _models(spec)
+        others, when = models[1:], (ModelAPIError, ContentFilterError)
         agent = pydantic_ai.Agent[object, object](
-            model,
+            models[0],
             output_type=_output(spec),
             instructions=spec.instructions or None,
             name=spec.name,
             model_settings=_settings(spec),
             retries=spec.repairs,
-            tools=tools,
-            toolsets=toolsets,
-            capabilities=[fallback] if fallback else [],
+            toolsets=_toolsets(spec.tools),
+            capabilities=[ModelFallback[object](*others, fallback_on=when)] if others else [],
         )
         if spec.validators:
             agent.output_validator(partial(_validated, spec.validators))
     limits = PaiLimits(request_limit=spec.max_requests)
-    return Runner(agent, CallOptions(narrowed(spec.retry), prices), [model, *others], limits)
+    return Runner(agent, models, limits)
+
+
+def _models(spec: AgentSpec) -> list[Model]:
+    """The model and those it falls back to, each under the run."""
+    retry = narrowed(spec.retry)
+    price = known_price(spec.model) if spec.price is None else spec.price
+    first = make(spec.model, spec.base_url, spec.api_key)
+    models: list[Model] = [GovernedModel(first, CURRENT.get, CallOptions(retry, price))]
+    for other in spec.fallback:
+        models.append(GovernedModel(make(other), CURRENT.get, CallOptions(retry, known_price(other))))
+    return models
 
 
 def _output(spec: AgentSpec) -> OutputSpec[object]:
@@ -150,8 +157,10 @@ def _settings(spec: AgentSpec) -> ModelSettings:
     return settings
 
 
-def _sorted_tools(given: Sequence[AnyTool]) -> tuple[list[Tool[object]], list[AbstractToolset[object]]]:
-    """Functions and tools on one side, whole toolsets (an MCP server, say) on the other."""
+def _toolsets(given: Sequence[AnyTool]) -> list[AbstractToolset[object]]:
+    """Functions, tools and whole toolsets (an MCP server, say) as one toolset under the run."""
     toolsets = [tool for tool in given if isinstance(tool, AbstractToolset)]
-    others = [tool for tool in given if not isinstance(tool, AbstractToolset)]
-    return [tool if isinstance(tool, Tool) else Tool[object](tool) for tool in others], toolsets
+    functions = [tool for tool in given if not isinstance(tool, AbstractToolset)]
+    if functions:
+        toolsets.insert(0, FunctionToolset[object](functions))
+    return [GovernedToolset(CombinedToolset(toolsets), CURRENT.get)] if toolsets else []

@@ -22,7 +22,7 @@ T = TypeVar("T")
 def runner_for(agent: AbstractAgent[object, T], retry: RetryPolicy | None, price: Price | None) -> Runner[T]:
     """What runs it; `price` holds for whichever of its models is asked."""
     models = [agent.model] if isinstance(agent.model, Model) else []
-    return Runner(agent, CallOptions(narrowed(retry), {}, price), models)
+    return Runner(agent, models, wrapped=CallOptions(narrowed(retry), price))
 
 
 def given_type(agent: AbstractAgent[object, T]) -> object:
