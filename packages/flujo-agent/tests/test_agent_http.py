@@ -68,7 +68,10 @@ def url(server: ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_address[1]}/v1"
 
 
-@pytest.mark.parametrize(("status", "error"), [(500, "ModelFault"), (429, "ModelUnavailable"), (401, "ModelRejected")])
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(500, "ModelFault"), (429, "ModelUnavailable"), (401, "ModelRejected"), (400, "ModelRejected")],
+)
 def test_the_clients_own_retries_are_off(status, error):
     with failing(*[status] * 5) as server:
         result = Flujo(agent("openai:m", base_url=url(server))).run("hello")

@@ -20,7 +20,7 @@ _DEEPEST = 8
 """Causes of a cause that are looked at; the clients wrap an error two or three times."""
 
 _AGAIN = (pai.ModelRateLimitError, pai.ModelUnavailableError)
-_NEVER = (pai.ModelAuthenticationError, pai.ModelNotFoundError, pai.ModelQuotaExceededError)
+_NEVER = (pai.ModelRequestRejectedError, pai.ModelQuotaExceededError)  # key, name and size of the request included
 
 
 def fault_of(error: pai.ModelAPIError, model: str) -> Fault:
@@ -29,7 +29,7 @@ def fault_of(error: pai.ModelAPIError, model: str) -> Fault:
     if isinstance(error, _AGAIN) or _never_connected(error):
         return ModelUnavailable(what, why, "Try again later, or name a fallback= model")
     if isinstance(error, _NEVER):
-        return ModelRejected(what, why, "Check the key, the permissions and the name of the model")
+        return ModelRejected(what, why, "Check the key, the permissions, the name of the model and what it is asked")
     return ModelFault(what, why)
 
 
@@ -48,14 +48,6 @@ def _never_connected(error: BaseException) -> bool:
             return True
         cause = None if cause is None else cause.__cause__
     return False
-
-
-def transient(error: Exception) -> bool:
-    """Whether a second attempt at the same request may go better."""
-    cause = error.__cause__
-    if isinstance(error, ModelUnavailable):
-        return True
-    return isinstance(error, ModelFault) and isinstance(cause, (pai.ModelServerError, pai.ModelConnectionError))
 
 
 def narrowed(retry: RetryPolicy | None) -> RetryPolicy | None:
