@@ -15,7 +15,12 @@ from typing import Any
 
 from fresh_venv import ROOT, FreshVenv
 
-LEAVES = {"flujo-core": "flujo.core", "flujo-audit": "flujo.audit", "flujo-deidentifier": "flujo.deidentifier"}
+LEAVES = {
+    "flujo-core": "flujo.core",
+    "flujo-agent": "flujo.agent",
+    "flujo-audit": "flujo.audit",
+    "flujo-deidentifier": "flujo.deidentifier",
+}
 
 
 class GateError(Exception):

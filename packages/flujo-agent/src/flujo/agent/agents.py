@@ -1,0 +1,222 @@
+"""Agents: objects with `async def run`, which any pipeline takes as a step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+import anyio.to_thread
+from pydantic import SecretStr
+
+from flujo.core import Agent, Chain, Price, RetryPolicy, RunContext, Step
+
+from .errors import NeedsAsyncio
+from .models import short_name
+from .prompts import prompt_of
+from .spec import AgentSpec, OutputMode
+
+if TYPE_CHECKING:
+    from pydantic_ai.agent import AbstractAgent
+    from pydantic_ai.models import Model
+
+    from .running import Runner
+    from .spec import AnyTool
+
+__all__ = ["ModelAgent", "agent", "wrap"]
+
+T = TypeVar("T")
+
+
+class ModelAgent(Generic[T]):
+    """An agent on a model, as a step: `Step(agent)`, or `>>`.
+
+    Attributes:
+        name: Its name, and that of its step unless the step has one of its own.
+        output_type: Type of what it gives.
+        run: The step's function. Its input, whatever the step before gave, becomes the prompt: a text as it is,
+            anything else as JSON. Everything it calls goes through the step's RunContext.
+    """
+
+    def __init__(self, name: str, output_type: object, make: Callable[[], Runner[T]], deps: object = None) -> None:
+        self.name = name
+        self.output_type = output_type
+        self._make = make
+        self._deps = deps
+        # One for each event loop: connections belong to the loop that opened them.
+        self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner[T]] = WeakKeyDictionary()
+        self._lock = Lock()
+
+        async def run(prompt: object, ctx: RunContext) -> T:
+            return await self._run(prompt, ctx)
+
+        # What it gives is known by this agent alone, and a pipeline reads it from the annotations.
+        run.__annotations__ = {"prompt": object, "ctx": RunContext, "return": output_type}
+        run.__qualname__ = f"{type(self).__name__}.run"
+        self.run: Callable[[object, RunContext], Awaitable[T]] = run
+
+    async def _run(self, prompt: object, ctx: RunContext) -> T:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise NeedsAsyncio(self.name) from None
+        text = prompt_of(prompt, self.name)
+        runner = self._runners.get(loop)
+        if runner is None:
+            # in a thread: to import pydantic-ai, and to load a local model, takes seconds
+            runner = await anyio.to_thread.run_sync(self._prepare, loop)
+            await runner.open()
+        return await runner.run(self.name, text, ctx if self._deps is None else self._deps, ctx)
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> Runner[T]:
+        with self._lock:
+            runner = self._runners.get(loop)
+            if runner is None:
+                runner = self._runners[loop] = self._make()
+            return runner
+
+    def __rshift__(self, other: Step | Chain | Agent) -> Chain:
+        return Step(self) >> other
+
+    def __repr__(self) -> str:
+        return f"ModelAgent({self.name!r})"
+
+
+@overload
+def agent(
+    model: str | Model,
+    *,
+    instructions: str = "",
+    tools: Sequence[AnyTool] = (),
+    base_url: str | None = None,
+    api_key: str | SecretStr | None = None,
+    retry: RetryPolicy | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    fallback: str | Model | Sequence[str | Model] = (),
+    name: str | None = None,
+    price: Price | None = None,
+    max_requests: int = 50,
+) -> ModelAgent[str]: ...
+@overload
+def agent(
+    model: str | Model,
+    *,
+    instructions: str = "",
+    output_type: type[T],
+    output_mode: OutputMode = "auto",
+    tools: Sequence[AnyTool] = (),
+    base_url: str | None = None,
+    api_key: str | SecretStr | None = None,
+    retry: RetryPolicy | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    fallback: str | Model | Sequence[str | Model] = (),
+    name: str | None = None,
+    price: Price | None = None,
+    max_requests: int = 50,
+    repairs: int = 1,
+) -> ModelAgent[T]: ...
+def agent(
+    model: str | Model,
+    *,
+    instructions: str = "",
+    output_type: object = str,
+    output_mode: OutputMode = "auto",
+    tools: Sequence[AnyTool] = (),
+    base_url: str | None = None,
+    api_key: str | SecretStr | None = None,
+    retry: RetryPolicy | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    fallback: str | Model | Sequence[str | Model] = (),
+    name: str | None = None,
+    price: Price | None = None,
+    max_requests: int = 50,
+    repairs: int = 1,
+) -> ModelAgent[Any]:
+    """Make an agent. Nothing is imported, loaded or connected before it first runs.
+
+    Args:
+        model: `PROVIDER:NAME` as pydantic-ai knows it, `local:FILE.gguf` for a model run in this process, or a model
+            object of pydantic-ai.
+        instructions: What the model is told before the prompt.
+        output_type: What the agent gives; anything pydantic can describe and check.
+        output_mode: How the model is made to give that.
+        tools: Functions the model may call, pydantic-ai Tools, and toolsets such as MCP servers. A function that takes
+            pydantic-ai's RunContext finds the step's RunContext in its `deps`.
+        base_url: Address of a server that speaks OpenAI's protocol, with `openai:NAME` as the model.
+        api_key: Key for the model's provider; left out, the provider's environment variable holds (not for
+            `base_url`, which gets no key that was not given).
+        retry: How a failed request is made again. Without `retry_on`, only where a second attempt makes sense: rate
+            limits, faults of the server and of the connection. Each attempt is reserved by itself.
+        max_tokens: Most output tokens of each request; a limit may lower it. Left out, the provider's own bound
+            holds, and under a limit 4096.
+        temperature: Sampling temperature; None leaves it to the provider.
+        fallback: Models that are asked, in order, when the one before fails or refuses to answer.
+        name: Its name; left out, the model's.
+        price: What the model costs where no price book knows, as for a `base_url`; `Price()` is free.
+        max_requests: Most requests of one run of the agent, tool rounds and repairs included.
+        repairs: How often an output or a tool call that does not fit its type goes back to the model.
+
+    Raises:
+        PipelineError: Something cannot work; all of it is told at once.
+    """
+    others = (fallback,) if isinstance(fallback, str) or not isinstance(fallback, Sequence) else tuple(fallback)
+    spec = AgentSpec(
+        model=model,
+        name=short_name(model) if name is None else name,
+        instructions=instructions,
+        output_type=output_type,
+        output_mode=output_mode,
+        tools=tuple(tools),
+        base_url=base_url,
+        api_key=api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key,
+        retry=retry,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        fallback=others,
+        price=price,
+        max_requests=max_requests,
+        repairs=repairs,
+    )
+    return of_spec(spec.check())
+
+
+def of_spec(spec: AgentSpec) -> ModelAgent[Any]:
+    """The agent that a checked spec describes."""
+    return ModelAgent(spec.name, spec.output_type, partial(_runner_of, spec))
+
+
+def _runner_of(spec: AgentSpec) -> Runner[object]:
+    from .running import runner_of  # here: imports pydantic-ai, which takes over a second
+
+    return runner_of(spec)
+
+
+def wrap(
+    agent: AbstractAgent[object, T],
+    *,
+    deps: object = None,
+    retry: RetryPolicy | None = None,
+    price: Price | None = None,
+    name: str | None = None,
+    output_type: type[T] | None = None,
+) -> ModelAgent[T]:
+    """Put an agent of pydantic-ai under Flujo: its model requests and tool calls go through the run.
+
+    Args:
+        agent: The agent; it stays as it is, and used directly it is not under any run.
+        deps: Its dependencies; left out, they are the step's RunContext.
+        retry: As for `agent`.
+        price: What its models cost, where no price book knows.
+        name: Name of the step; left out, the agent's.
+        output_type: What it gives, where that cannot be read from the agent (output functions without annotation).
+    """
+    from .wrapped import given_type, runner_for  # here: imports pydantic-ai, which who has an agent of it has done
+
+    given: object = given_type(agent) if output_type is None else output_type
+    return ModelAgent(name or agent.name or "agent", given, partial(runner_for, agent, retry, price), deps)

@@ -1,0 +1,269 @@
+"""The seam between pydantic-ai and the run: every model request and every tool call of an agent goes through `ctx`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+from pydantic_ai import messages as pai
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.exceptions import ModelAPIError, ToolFailed
+from pydantic_ai.messages import ToolReturn
+from pydantic_ai.models import (
+    CompletedStreamedResponse,
+    Model,
+    ModelRequestContext,
+    ModelRequestParameters,
+    StreamedResponse,
+    infer_model,
+)
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import RunContext as PaiContext
+from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
+from pydantic_ai.usage import RequestUsage
+from pydantic_core import to_jsonable_python
+
+from flujo.core import (
+    ConfigurationError,
+    GuardDenied,
+    ModelRequest,
+    ModelResponse,
+    Price,
+    RetryPolicy,
+    RunContext,
+    ToolCall,
+)
+
+from .errors import ModelFault, ModelRejected, ModelUnavailable
+from .faults import fault_of
+from .translate import changed, incoming, outgoing, revised
+
+MAX_TOKENS_UNDER_A_LIMIT = 4096
+"""Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
+would be more than providers accept, and would make agents that run side by side wait for each other."""
+
+
+CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
+"""The attempt of a step that an agent of ours works for. Its models and tools are governed from the start, once, and
+find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
+
+FindStep = Callable[[], RunContext]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a model is called.
+
+    Attributes:
+        retry: How a failed request is made again; each attempt is reserved by itself.
+        price: What the model costs where the caller knows; None asks the price books.
+    """
+
+    retry: RetryPolicy | None = None
+    price: Price | None = None
+
+
+class GovernedModel(WrapperModel):
+    """A model whose requests are transformed, guarded, recorded, reserved and settled by the run.
+
+    A request has one way out, `request`. What would be another (streams of their own, token counts and compaction by
+    the provider, batches) is served by it or refused.
+    """
+
+    def __init__(self, wrapped: Model, find_step: FindStep, options: CallOptions) -> None:
+        super().__init__(wrapped)
+        self._find_step = find_step
+        self._options = options
+
+    async def request(
+        self,
+        messages: list[pai.ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> pai.ModelResponse:
+        """Make one request through the run; see flujo.core's `RunContext.call_model`."""
+        _refuse_provider_tools(model_request_parameters)
+        ctx = self._find_step()
+        settings = _bounded(model_settings, ctx)
+        sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
+        answers: list[tuple[pai.ModelResponse, ModelResponse]] = []
+
+        async def send(final: ModelRequest) -> ModelResponse:
+            target = self._target(sent.request.model, final.model)
+            final_messages, params = changed(sent, final)
+            try:
+                response = await target.request(final_messages, _settings(settings, final, target), params)
+            except ModelAPIError as error:
+                raise fault_of(error, final.model) from error
+            answers.append((response, incoming(response)))
+            return answers[-1][1]
+
+        try:
+            answer = await ctx.call_model(sent.request, send, retry=self._options.retry, price=self._options.price)
+        except (ModelFault, ModelRejected, ModelUnavailable) as error:
+            if error.__cause__ is None:  # a transform or another send raised it
+                raise
+            # pydantic-ai's own word for it: its fallbacks go by that
+            raise error.__cause__ from error.__cause__.__cause__
+        return revised(*answers[-1], answer)
+
+    def _target(self, asked: str, wanted: str) -> Model:
+        """The model itself, or the one that a transform chose instead."""
+        if wanted == asked:
+            return self.wrapped
+        if self._options.price is not None:
+            why = f"a transform chose it instead of {asked!r}, for which this agent was given a price"
+            raise ConfigurationError(f"model {wanted!r} cannot be used", why, "Leave out price= of the agent")
+        return infer_model(wanted)
+
+    # --- what would leave by another way ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[pai.ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: PaiContext[object] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        """The whole answer, replayed as a stream: handlers of events see it once it is settled."""
+        response = await self.request(messages, model_settings, model_request_parameters)
+        yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters, replay_events=True)
+
+    async def count_tokens(
+        self,
+        messages: list[pai.ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> RequestUsage:
+        """Refused: the provider would see the messages before any guard and transform."""
+        raise _other_way("count_tokens_before_request")
+
+    async def compact_messages(
+        self, request_context: ModelRequestContext, *, instructions: str | None = None
+    ) -> pai.ModelResponse:
+        """Refused: it is a model call that no guard sees and no limit counts."""
+        raise _other_way("compaction by the provider")
+
+    @property
+    def batch_max_requests(self) -> int | None:
+        """None: batches would pass the governor by."""
+        return None
+
+    async def batch_encode(self, request: object) -> object:  # type: ignore[override]
+        """Refused: batches would pass the governor by."""
+        raise _other_way("a batch of requests")
+
+    async def batch_create(self, requests: Sequence[object]) -> object:  # type: ignore[override]
+        """Refused: batches would pass the governor by."""
+        raise _other_way("a batch of requests")
+
+
+def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:
+    """The settings with a bound for the output where a limit holds."""
+    bounded = ModelSettings(**(settings or {}))
+    left = ctx.usage.left
+    if bounded.get("max_tokens") is None and (left.tokens is not None or left.cost_usd is not None):
+        bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
+    return bounded
+
+
+def _settings(settings: ModelSettings, final: ModelRequest, target: Model) -> ModelSettings:
+    """The settings of the request that may be sent; the client's own retries are off, since the run makes them."""
+    made = ModelSettings(**settings)
+    if "max_retries" not in target.unsupported_settings:
+        made["max_retries"] = 0
+    if final.max_tokens is not None:
+        made["max_tokens"] = final.max_tokens
+    if final.temperature is not None:
+        made["temperature"] = final.temperature
+    return made
+
+
+def _refuse_provider_tools(params: ModelRequestParameters) -> None:
+    if params.native_tools:
+        kinds = ", ".join(sorted({tool.kind for tool in params.native_tools}))
+        reason = f"tools that run at the provider ({kinds}) are off: no guard sees their calls, no limit their cost"
+        raise GuardDenied("flujo-agent", "guard_tool_call", reason)
+
+
+def _other_way(what: str) -> ConfigurationError:
+    return ConfigurationError(f"{what} cannot be used in a Flujo run", "it would pass its guards and limits by")
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class GovernedToolset(WrapperToolset[object]):
+    """Tools whose calls are guarded and recorded by the run; those of MCP servers too."""
+
+    find_step: FindStep
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
+    ) -> object:
+        """Call a tool through the run; see flujo.core's `RunContext.call_tool`."""
+        call = ToolCall(name=name, arguments=_arguments(tool_args), id=ctx.tool_call_id or "")
+        given: list[tuple[object, JsonValue]] = []
+
+        async def send(final: ToolCall) -> JsonValue:
+            arguments = tool_args if final.arguments == call.arguments else dict(final.arguments)
+            value = await self.wrapped.call_tool(name, arguments, ctx, tool)
+            given.append((value, _json(value.return_value if isinstance(value, ToolReturn) else value)))
+            return given[-1][1]
+
+        result = await self.find_step().call_tool(call, send)
+        if given and result.content == given[-1][1]:
+            return given[-1][0]  # the value itself: what it carries beside its JSON goes on to pydantic-ai
+        if result.is_error:
+            raise ToolFailed(str(result.content))
+        return result.content
+
+
+def _arguments(given: dict[str, object]) -> dict[str, JsonValue]:
+    return {name: _json(value) for name, value in given.items()}
+
+
+def _json(value: object) -> JsonValue:
+    made: JsonValue = to_jsonable_python(value, fallback=repr, bytes_mode="base64")
+    return made
+
+
+@dataclass(init=False)
+class Governed(AbstractCapability[object]):
+    """Puts one run of a wrapped agent under one attempt of a step. It acts last, next to the model and the tools."""
+
+    def __init__(self, find_step: FindStep, options: CallOptions) -> None:
+        self._find_step = find_step
+        self._options = options
+
+    def get_ordering(self) -> CapabilityOrdering:
+        """Innermost: nothing stands between it and what it governs."""
+        return CapabilityOrdering(position="innermost")
+
+    def get_wrapper_model(self, model: Model) -> Model:
+        """The governed form of whichever model serves a request."""
+        if isinstance(model, FallbackModel):
+            governed = copy.copy(model)
+            governed.models = [self.get_wrapper_model(member) for member in model.models]
+            return governed
+        inner = model
+        while isinstance(inner, WrapperModel):
+            inner = inner.wrapped
+            if isinstance(inner, FallbackModel):
+                why = (
+                    "each attempt at a model is reserved by itself, and those of a fallback inside cannot be told apart"
+                )
+                raise ConfigurationError(f"{type(model).__name__} around a FallbackModel cannot be used", why)
+        return GovernedModel(model, self._find_step, self._options)
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[object]) -> AbstractToolset[object]:
+        """The governed form of the agent's tools."""
+        return GovernedToolset(toolset, self._find_step)

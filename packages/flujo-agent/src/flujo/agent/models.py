@@ -1,0 +1,108 @@
+"""Models by name: what can be checked without loading anything, and the model itself once it is needed."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flujo.core import Price
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+
+LOCAL = "local"
+
+_EXTRAS = {
+    "openai": ("openai", "openai"),
+    "anthropic": ("anthropic", "anthropic"),
+    "google": ("google", "google.genai"),
+    "google-gla": ("google", "google.genai"),
+    "google-vertex": ("google", "google.genai"),
+    LOCAL: ("local", "xllamacpp"),
+}
+"""Providers for which this distribution has an extra, and the module that it brings."""
+
+
+def problem_with(model: object, base_url: str | None) -> str | None:
+    """What is wrong with a model as the user named it, as far as can be told without importing pydantic-ai."""
+    if model is None:
+        return "its model is missing; name one: 'openai:NAME', 'local:FILE.gguf' or 'PROVIDER:NAME'"
+    if not isinstance(model, str):
+        return None if is_model(model) else f"model {model!r} is neither a name nor a model of pydantic-ai"
+    provider, colon, name = model.partition(":")
+    if not (provider and colon and name):
+        return f"model {model!r} is no name; write 'openai:NAME', 'local:FILE.gguf' or 'PROVIDER:NAME'"
+    if base_url is not None and provider != "openai":
+        return f"base_url= is for servers that speak OpenAI's protocol; write 'openai:{name}', not {model!r}"
+    if provider == LOCAL and not Path(name).expanduser().is_file():
+        return f"model {model!r}: there is no file {name!r}"
+    extra, module = _EXTRAS.get(provider, ("", ""))
+    if module and not _installed(module):
+        return f"model {model!r} needs {module!r}; pip install 'flujo-agent[{extra}]'"
+    return None
+
+
+def is_model(model: object) -> bool:
+    """Whether it is a model object; only who has loaded pydantic-ai can have one."""
+    loaded = sys.modules.get("pydantic_ai.models")
+    cls: object = getattr(loaded, "Model", None)
+    return inspect.isclass(cls) and isinstance(model, cls)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        return False
+
+
+def short_name(model: object) -> str:
+    """A name for a step that asks this model."""
+    name = model if isinstance(model, str) else str(getattr(model, "model_name", "agent"))
+    provider, _, rest = name.partition(":")
+    name = Path(rest).stem if provider == LOCAL else rest or name
+    return name.replace("/", "_") or "agent"
+
+
+def known_price(model: str | Model) -> Price | None:
+    """The price that goes without saying: a model in this process is free."""
+    return Price() if isinstance(model, str) and model.startswith(f"{LOCAL}:") else None
+
+
+def make(model: str | Model, base_url: str | None = None, api_key: str | None = None) -> Model:
+    """The model itself. Blocks while pydantic-ai is imported and a local model is loaded, so call it in a thread."""
+    from pydantic_ai.models import infer_model  # here: takes over a second to import
+
+    if not isinstance(model, str):
+        return model
+    provider, _, name = model.partition(":")
+    if provider == LOCAL:
+        from .local import serve  # here: only with the extra [local]
+
+        path = Path(name).expanduser()
+        served = serve(path)
+        return _compatible(LOCAL, path.name, served.base_url, served.api_key)
+    if base_url is not None:
+        return _compatible("compatible", name, base_url, api_key)
+    if api_key is not None:
+        from pydantic_ai.providers import infer_provider_class  # here: as above
+
+        return infer_model(model, lambda found: infer_provider_class(found)(api_key=api_key))  # type: ignore[call-arg]
+    return infer_model(model)
+
+
+def _compatible(provider: str, name: str, base_url: str, api_key: str | None) -> Model:
+    """A model behind any server that speaks OpenAI's protocol.
+
+    Its provider is not called `openai`: what such a server charges is not what OpenAI's price list says.
+    """
+    from pydantic_ai.models.openai import OpenAIChatModel  # here: as above
+    from pydantic_ai.profiles import ModelProfile
+    from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
+    profile = ModelProfile(supports_json_schema_output=True)
+    made = OpenAICompatibleProvider(provider, base_url=base_url, api_key=api_key, profile=profile)
+    return OpenAIChatModel(name, provider=made)

@@ -1,0 +1,143 @@
+"""What models cost, from the price list of genai-prices: offline, lazy, and the list can be named by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flujo.core import Price
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+
+__all__ = ["GenaiPriceBook", "PriceData", "TieredPrice"]
+
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class TieredPrice(Price):
+    """A price that is higher for long inputs; all tokens of a request pay the rate of its tier.
+
+    `input_usd` and `output_usd`, by which a call is made to fit, are those of the dearest tier.
+
+    Attributes:
+        tiers: Input tokens from which a rate holds, USD per input token, USD per output token; in rising order.
+    """
+
+    tiers: tuple[tuple[int, Decimal, Decimal], ...] = ()
+
+    def cost(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """USD for one request of so many tokens."""
+        _, sent, received = max(tier for tier in self.tiers if tier[0] <= input_tokens)
+        return Price(sent, received, self.request_usd).cost(input_tokens, output_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceData:
+    """Which price list was used.
+
+    Attributes:
+        source: Distribution and version it came with.
+        sha256: Digest of the file that holds the list, in hex.
+    """
+
+    source: str
+    sha256: str
+
+
+class GenaiPriceBook:
+    """A price book made of the price list that genai-prices ships. Nothing is fetched.
+
+    Prices are of a provider's standard service tier, for text. Input that the provider had cached counts at the full
+    rate, since core's usage does not tell it apart: the tally may be above the bill, never below it. Where a price
+    depends on the time of day, the highest counts.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Price | None] = {}
+
+    def price(self, model: str) -> Price | None:
+        """What `model` (`provider:name`, or a name alone) costs; None when the list does not say.
+
+        The first call loads the list (about half a second); after that a model is looked up once.
+        """
+        if model not in self._known:
+            info = _find(model)
+            self._known[model] = None if info is None else _price_of(info)
+        return self._known[model]
+
+    @property
+    def data(self) -> PriceData:
+        """The list in use, for a record of what a run was priced by."""
+        return _data()
+
+
+@cache
+def _data() -> PriceData:
+    spec = find_spec("genai_prices.data")
+    assert spec is not None
+    assert spec.origin is not None
+    digest = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return PriceData(f"genai-prices {version('genai-prices')}", digest)
+
+
+def _find(model: str) -> ModelInfo | None:
+    from genai_prices.data_snapshot import get_snapshot  # here: the list takes 0.5 s to load
+
+    provider, colon, name = model.partition(":")
+    try:
+        return get_snapshot().find_provider_model(name if colon else model, None, provider if colon else None, None)[1]
+    except LookupError:
+        return None
+
+
+def _price_of(info: ModelInfo) -> Price | None:
+    """The dearest of the prices that can hold from now on, or None where tokens are not what is paid for."""
+    prices = [_flat(price) for price in _in_force(info)]
+    known = [price for price in prices if price is not None]
+    return max(known, key=lambda price: (price.output_usd, price.input_usd)) if len(known) == len(prices) else None
+
+
+def _in_force(info: ModelInfo) -> Iterator[ModelPrice]:
+    """The price of this moment, and those of other times of the day."""
+    from genai_prices.types import ModelPrice, TimeOfDateConstraint  # here: only when a price is asked for
+
+    yield info.get_prices(datetime.now(UTC))
+    for conditional in [] if isinstance(info.prices, ModelPrice) else info.prices:
+        if isinstance(conditional.constraint, TimeOfDateConstraint):
+            yield conditional.prices
+
+
+def _flat(price: ModelPrice) -> Price | None:
+    sent = _tiers(getattr(price, "input_mtok", None))
+    received = _tiers(getattr(price, "output_mtok", None))
+    if sent is None or received is None:
+        return None
+    requests: Decimal | TieredPrices | None = getattr(price, "requests_kcount", None)
+    per_request = ZERO if requests is None else max(usd for _, usd in _tiers(requests, 1000) or ())
+    starts = sorted({start for start, _ in (*sent, *received)})
+    tiers = tuple((start, _at(sent, start), _at(received, start)) for start in starts)
+    most = max(tier[1] for tier in tiers), max(tier[2] for tier in tiers), per_request
+    return Price(*most) if len(tiers) == 1 else TieredPrice(*most, tiers=tiers)
+
+
+def _tiers(price: Decimal | TieredPrices | None, per: int = 1_000_000) -> list[tuple[int, Decimal]] | None:
+    """Pairs of the input tokens from which a rate holds and the rate in USD per unit."""
+    if price is None:
+        return None
+    if isinstance(price, Decimal):
+        return [(0, price / per)]
+    return [(0, price.base / per), *((tier.start + 1, tier.price / per) for tier in price.tiers)]
+
+
+def _at(tiers: Sequence[tuple[int, Decimal]], start: int) -> Decimal:
+    return max(tier for tier in tiers if tier[0] <= start)[1]

@@ -1,0 +1,191 @@
+"""Recipes: whole pipelines for what is built again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, Field, SecretStr
+
+from flujo.core import Pipeline, PipelineError, Price, RetryPolicy, RunContext, Step, UsageLimits, run_input
+
+from .agents import ModelAgent, of_spec
+from .checks import Validator, not_callable, problems_of
+from .errors import AgentFault
+from .prompts import prompt_of
+from .spec import AgentSpec, OutputMode
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+
+    from .spec import AnyTool
+
+__all__ = ["Review", "generate_review_validate"]
+
+T = TypeVar("T")
+
+REVIEWER = """You review an answer to a task. Judge it by these criteria:
+{criteria}
+
+Approve it when it meets all of them. Otherwise list what is wrong: one sentence each, saying what to change.
+"""
+
+
+class Review(BaseModel):
+    """A reviewer's verdict.
+
+    Attributes:
+        approved: Whether the answer meets all criteria.
+        problems: What to change, one sentence each; empty where it is approved.
+    """
+
+    approved: bool
+    problems: list[Annotated[str, Field(max_length=300)]] = Field(max_length=8)
+
+
+def generate_review_validate(
+    model: str | Model,
+    *,
+    task: str,
+    review: str,
+    validate: Validator[Any] | Sequence[Validator[Any]] = (),
+    output_type: Any = str,
+    output_mode: OutputMode = "auto",
+    reviewer: str | Model | None = None,
+    max_revisions: int = 2,
+    max_repairs: int = 2,
+    tools: Sequence[AnyTool] = (),
+    base_url: str | None = None,
+    api_key: str | SecretStr | None = None,
+    retry: RetryPolicy | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    price: Price | None = None,
+    limits: UsageLimits | None = None,
+    name: str = "generate-review-validate",
+) -> Pipeline:
+    """A model's answer that another call of a model approved and your own functions accept.
+
+    Four steps: `generate` an answer to the run's input, `review` it by criteria, `revise` it until the reviewer
+    approves, `validate` it. A step that has nothing to do asks no model.
+
+    Args:
+        model: Generates and revises; as for `agent`.
+        task: What it is to do with the run's input.
+        review: The criteria of the reviewer.
+        validate: Functions that say what is wrong with an answer; that goes back to the model.
+        output_type: What is generated.
+        output_mode: As for `agent`.
+        reviewer: Model that reviews; left out, `model` itself.
+        max_revisions: How often an answer that was not approved is made again and reviewed again.
+        max_repairs: How often an answer that a validator refused is made again.
+        tools: Tools of the generating model.
+        base_url: As for `agent`; holds for both models.
+        api_key: As for `agent`.
+        retry: As for `agent`.
+        max_tokens: As for `agent`.
+        temperature: As for `agent`.
+        price: As for `agent`.
+        limits: Limits of each run, under those of the Flujo.
+        name: Name of the pipeline.
+
+    Raises:
+        PipelineError: Something cannot work; all of it is told at once.
+    """
+    validators = tuple(validate) if isinstance(validate, Sequence) else (validate,)
+    common: dict[str, Any] = {
+        "base_url": base_url,
+        "api_key": api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key,
+        "retry": retry,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "price": price,
+    }
+    maker = AgentSpec(
+        model, "generate", task, output_type=output_type, output_mode=output_mode, tools=tuple(tools), **common
+    )
+    judge = AgentSpec(
+        model if reviewer is None else reviewer,
+        "review",
+        REVIEWER.format(criteria=review),
+        output_type=Review,
+        **common,
+    )
+    problems = [*maker.problems(), *(problem for problem in judge.problems() if problem not in maker.problems())]
+    problems += not_callable(validators, "validator")
+    problems += [] if task else ["task= says what the model is to do"]
+    problems += [] if review else ["review= says by what criteria answers are reviewed"]
+    for word, times in (("max_revisions", max_revisions), ("max_repairs", max_repairs)):
+        if not isinstance(times, int) or times < 0:
+            problems.append(f"{word}={times!r} must be a whole number of 0 or more")
+    if problems:
+        raise PipelineError(f"pipeline {name!r} cannot be built", problems)
+    return _pipeline(_Parts(of_spec(maker), of_spec(judge), validators, max_revisions, max_repairs), limits, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts(Generic[T]):
+    maker: ModelAgent[T]
+    judge: ModelAgent[Review]
+    validators: tuple[Validator[T], ...]
+    max_revisions: int
+    max_repairs: int
+
+    async def judged(self, task: object, draft: T, ctx: RunContext) -> Review:
+        asked, answer = prompt_of(task, self.judge.name), prompt_of(draft, self.judge.name)
+        return await self.judge.run(f"The task:\n{asked}\n\nThe answer to review:\n{answer}", ctx)
+
+    async def made_again(self, task: object, draft: T, problems: Sequence[str], ctx: RunContext) -> T:
+        asked, answer = prompt_of(task, self.maker.name), prompt_of(draft, self.maker.name)
+        listed = "\n".join(f"- {problem}" for problem in problems) or "- It was not approved."
+        return await self.maker.run(
+            f"{asked}\n\nYour last answer:\n{answer}\n\nWhat is wrong with it:\n{listed}\n\nAnswer again, in full.", ctx
+        )
+
+
+def _pipeline(parts: _Parts[Any], limits: UsageLimits | None, name: str) -> Pipeline:
+    async def review(task: object, draft: Any, ctx: RunContext) -> Review:
+        return await parts.judged(task, draft, ctx)
+
+    made = Step(parts.maker, name="generate")
+    judged = Step(review, inputs={"task": run_input(), "draft": made})
+    revised = Step(_revise(parts), inputs={"task": run_input(), "draft": made, "review": judged})
+    valid = Step(_validate(parts), inputs={"task": run_input(), "draft": revised})
+    return Pipeline(made, judged, revised, valid, name=name, limits=limits)
+
+
+def _revise(parts: _Parts[Any]) -> Callable[..., Awaitable[Any]]:
+    async def revise(task: object, draft: Any, review: Review, ctx: RunContext) -> Any:
+        for _ in range(parts.max_revisions):
+            if review.approved:
+                break
+            draft = await parts.made_again(task, draft, review.problems, ctx)
+            review = await parts.judged(task, draft, ctx)
+        if review.approved:
+            return draft
+        raise _given_up("the reviewer does not approve the answer", parts.max_revisions, review.problems)
+
+    revise.__annotations__["return"] = parts.maker.output_type
+    return revise
+
+
+def _validate(parts: _Parts[Any]) -> Callable[..., Awaitable[Any]]:
+    async def validate(task: object, draft: Any, ctx: RunContext) -> Any:
+        problems = await problems_of(draft, parts.validators)
+        for _ in range(parts.max_repairs):
+            if not problems:
+                break
+            draft = await parts.made_again(task, draft, problems, ctx)
+            problems = await problems_of(draft, parts.validators)
+        if not problems:
+            return draft
+        raise _given_up("validators refuse the answer", parts.max_repairs, problems)
+
+    validate.__annotations__["return"] = parts.maker.output_type
+    return validate
+
+
+def _given_up(what: str, times: int, problems: Sequence[str]) -> AgentFault:
+    why = f"after {times} further attempts: {'; '.join(problems) or 'no reason was given'}"
+    return AgentFault(what, why, "Change the task or the criteria, take a better model, or allow more attempts")

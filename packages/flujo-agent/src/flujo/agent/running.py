@@ -1,0 +1,166 @@
+"""One run of a pydantic-ai agent under one attempt of a step. Importing this imports pydantic-ai."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pydantic_ai
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.capabilities import AbstractCapability, ModelFallback
+from pydantic_ai.exceptions import ContentFilterError, ModelAPIError, ModelRetry
+from pydantic_ai.models import Model
+from pydantic_ai.output import NativeOutput, OutputSpec, PromptedOutput, ToolOutput
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import DeferredToolRequests
+from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset
+from pydantic_ai.usage import UsageLimits as PaiLimits
+
+from flujo.core import RunContext
+
+from .checks import Validator, problems_of
+from .errors import AgentFault
+from .faults import as_flujo_errors, narrowed
+from .governed import CURRENT, CallOptions, Governed, GovernedModel, GovernedToolset
+from .models import known_price, make
+from .spec import AgentSpec
+
+if TYPE_CHECKING:
+    from .spec import AnyTool
+
+T = TypeVar("T")
+
+_MODES: dict[str, Callable[[Any], OutputSpec[object]]] = {
+    "tool": ToolOutput[object],
+    "native": NativeOutput[object],
+    "prompted": PromptedOutput[object],
+}
+
+
+@dataclass(slots=True)
+class Runner(Generic[T]):
+    """A pydantic-ai agent on one event loop, and how its calls are made.
+
+    Attributes:
+        agent: The agent.
+        models: Models whose connections are closed when the event loop ends.
+        limits: Limits of pydantic-ai's own, beside those of the run; None leaves its default of 50 requests.
+        wrapped: How the models of an agent are called that was not made here, and so is governed for each run anew.
+    """
+
+    agent: AbstractAgent[object, T]
+    models: Sequence[Model] = ()
+    limits: PaiLimits | None = None
+    wrapped: CallOptions | None = None
+    _opened: list[AsyncGenerator[None]] = field(default_factory=list)
+
+    async def open(self) -> None:
+        """Keep connections from here to the end of the event loop."""
+        if not self._opened:
+            self._opened = [_until_the_loop_ends(model) for model in self.models]
+            for opened in self._opened:
+                await anext(opened)
+
+    async def run(self, name: str, prompt: str, deps: object, ctx: RunContext) -> T:
+        """Run the agent once; everything it calls goes through `ctx`."""
+        governed: list[AbstractCapability[object]] = []
+        if self.wrapped is not None:
+            governed.append(Governed(lambda: ctx, self.wrapped))
+        token = CURRENT.set(ctx)
+        try:
+            with as_flujo_errors(name):
+                result = await self.agent.run(
+                    prompt, deps=deps, capabilities=governed or None, usage_limits=self.limits, infer_name=False
+                )
+        finally:
+            CURRENT.reset(token)
+        if isinstance(result.output, DeferredToolRequests):
+            waiting = sorted(call.tool_name for call in (*result.output.approvals, *result.output.calls))
+            why = f"it waits for a decision on tools {waiting!r}, and runs cannot be paused for that yet"
+            raise AgentFault(f"agent {name!r} gave no output", why, "Decide inside the tool, or before the agent")
+        return result.output
+
+
+async def _until_the_loop_ends(model: Model) -> AsyncGenerator[None]:
+    """Holds a model's connections open; an event loop closes the generators that began in it before it ends.
+
+    Nothing else tells that a loop is about to end, and to close after each run would cost each run a new connection.
+    """
+    async with model:
+        yield
+
+
+def runner_of(spec: AgentSpec) -> Runner[object]:
+    """Make the agent. Blocks while models are loaded, so call it in a thread.
+
+    Raises:
+        ConfigurationError: pydantic-ai, or a provider's client, cannot work with what it is given.
+    """
+    with as_flujo_errors(spec.name):
+        models = _models(spec)
+        others, when = models[1:], (ModelAPIError, ContentFilterError)
+        agent = pydantic_ai.Agent[object, object](
+            models[0],
+            output_type=_output(spec),
+            instructions=spec.instructions or None,
+            name=spec.name,
+            model_settings=_settings(spec),
+            retries=spec.repairs,
+            toolsets=_toolsets(spec.tools),
+            capabilities=[ModelFallback[object](*others, fallback_on=when)] if others else [],
+        )
+        if spec.validators:
+            agent.output_validator(partial(_validated, spec.validators))
+    limits = PaiLimits(request_limit=spec.max_requests)
+    return Runner(agent, models, limits)
+
+
+def _models(spec: AgentSpec) -> list[Model]:
+    """The model and those it falls back to, each under the run."""
+    retry = narrowed(spec.retry)
+    price = known_price(spec.model) if spec.price is None else spec.price
+    first = make(spec.model, spec.base_url, spec.api_key)
+    models: list[Model] = [GovernedModel(first, CURRENT.get, CallOptions(retry, price))]
+    for other in spec.fallback:
+        models.append(GovernedModel(make(other), CURRENT.get, CallOptions(retry, known_price(other))))
+    return models
+
+
+def _output(spec: AgentSpec) -> OutputSpec[object]:
+    mode = spec.output_mode
+    wanted: OutputSpec[object] = spec.output_type
+    if wanted is str:
+        return wanted
+    if mode == "auto":
+        # a small local model seldom calls a tool, but llama.cpp's grammar makes any model follow a schema
+        local = isinstance(spec.model, str) and spec.model.startswith("local:")
+        return NativeOutput(spec.output_type) if local else wanted
+    return _MODES[mode](spec.output_type)
+
+
+async def _validated(validators: Sequence[Validator[Any]], output: object) -> object:
+    """Sends an output that a validator refuses back to the model."""
+    problems = await problems_of(output, validators)
+    if problems:
+        raise ModelRetry("; ".join(problems))
+    return output
+
+
+def _settings(spec: AgentSpec) -> ModelSettings:
+    settings = ModelSettings()
+    if spec.max_tokens is not None:
+        settings["max_tokens"] = spec.max_tokens
+    if spec.temperature is not None:
+        settings["temperature"] = spec.temperature
+    return settings
+
+
+def _toolsets(given: Sequence[AnyTool]) -> list[AbstractToolset[object]]:
+    """Functions, tools and whole toolsets (an MCP server, say) as one toolset under the run."""
+    toolsets = [tool for tool in given if isinstance(tool, AbstractToolset)]
+    functions = [tool for tool in given if not isinstance(tool, AbstractToolset)]
+    if functions:
+        toolsets.insert(0, FunctionToolset[object](functions))
+    return [GovernedToolset(CombinedToolset(toolsets), CURRENT.get)] if toolsets else []

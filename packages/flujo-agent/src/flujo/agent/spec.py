@@ -1,0 +1,109 @@
+"""What an agent is made of, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from flujo.core import PipelineError, Price, RetryPolicy
+
+from .checks import Validator, not_callable
+from .models import problem_with
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+    from pydantic_ai.tools import Tool
+    from pydantic_ai.toolsets import AbstractToolset
+
+    AnyTool = Callable[..., object] | Tool[object] | AbstractToolset[object]
+
+OutputMode = Literal["auto", "tool", "native", "prompted"]
+"""How a model is made to give an output that is no text: by calling a tool, by a schema that the provider enforces, or
+by asking for it in words. `auto` leaves it to what the model is known to do best."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """All of an agent but itself, which is made when it first runs; the fields are the arguments of `agent`."""
+
+    model: str | Model
+    name: str
+    instructions: str = ""
+    output_type: Any = str  # any form that pydantic can describe: a class, a union, an alias
+    output_mode: OutputMode = "auto"
+    tools: tuple[AnyTool, ...] = ()
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    retry: RetryPolicy | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    fallback: tuple[str | Model, ...] = ()
+    price: Price | None = None
+    max_requests: int = 50
+    repairs: int = 1
+    validators: tuple[Validator[Any], ...] = ()
+
+    def check(self) -> AgentSpec:
+        """Return it when an agent can be made of it.
+
+        Raises:
+            PipelineError: It cannot; everything that is wrong is told at once.
+        """
+        problems = list(self.problems())
+        if problems:
+            raise PipelineError(f"agent {self.name!r} cannot be built", problems)
+        return self
+
+    def problems(self) -> Iterator[str]:
+        """Everything that is wrong with it, one sentence each."""
+        for model, url in ((self.model, self.base_url), *((other, None) for other in self.fallback)):
+            problem = problem_with(model, url)
+            if problem is not None:
+                yield problem
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            yield f"base_url={self.base_url!r} is no http(s) address"
+        if not isinstance(self.instructions, str):
+            yield "instructions= is a text"
+        yield from _output_problems(self.output_type, self.output_mode)
+        yield from (
+            f"tool {tool!r} is no function, pydantic-ai Tool or toolset" for tool in self.tools if not _tool(tool)
+        )
+        yield from not_callable(self.validators, "validator")
+        yield from self._number_problems()
+
+    def _number_problems(self) -> Iterator[str]:
+        if not isinstance(self.retry, (RetryPolicy, type(None))):
+            yield "retry= is a RetryPolicy(max_attempts=...)"
+        if not isinstance(self.price, (Price, type(None))):
+            yield "price= is a Price(input_usd=..., output_usd=...), in USD per token"
+        if self.max_tokens is not None and not _whole(self.max_tokens, 1):
+            yield f"max_tokens={self.max_tokens!r} must be a whole number of 1 or more"
+        if not _whole(self.max_requests, 1):
+            yield f"max_requests={self.max_requests!r} must be a whole number of 1 or more"
+        if not _whole(self.repairs, 0):
+            yield f"repairs={self.repairs!r} must be a whole number of 0 or more"
+
+
+def _output_problems(output_type: Any, mode: str) -> Iterator[str]:
+    if mode not in get_args(OutputMode):
+        yield f"output_mode={mode!r} must be one of {get_args(OutputMode)}"
+    try:
+        TypeAdapter(output_type).json_schema()
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        reason = str(error).splitlines()[0]
+        yield f"output_type={output_type!r} has no JSON schema, so no model can be asked for it: {reason}"
+
+
+def _tool(tool: object) -> bool:
+    cls = type(tool)
+    of_pydantic_ai = any(base.__module__.startswith("pydantic_ai.") for base in cls.__mro__)
+    return inspect.isroutine(tool) or (callable(tool) and not inspect.isclass(tool)) or of_pydantic_ai
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,185 @@
+"""A real model and a real server for it.
+
+The model is a small Llama with random weights, written as a GGUF file in a blink; the server is llama.cpp's own, which
+speaks OpenAI's protocol and counts tokens by itself.
+"""
+
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import xllamacpp
+
+WORDS = (
+    # the roles are in any real vocabulary, and core counts on them: 16 tokens for what a template puts around a message
+    "system",
+    "user",
+    "assistant",
+    "the",
+    "audit",
+    "log",
+    "agent",
+    "run",
+    "step",
+    "budget",
+    "limit",
+    "is",
+    "was",
+    "and",
+    "of",
+    "to",
+    "plan",
+)
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WIDTH, LAYERS, HEADS, INNER = 64, 2, 4, 128
+
+
+def byte_letters() -> dict[int, str]:
+    """GPT-2's alphabet: a printable letter for each byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {byte: chr(byte) for byte in printable}
+    return letters | {byte: chr(256 + n) for n, byte in enumerate(b for b in range(256) if b not in letters)}
+
+
+def vocabulary() -> tuple[list[str], list[str]]:
+    """All bytes and the pieces of some words, and the merges that lead to these."""
+    letters = byte_letters()
+    tokens, merges = [letters[byte] for byte in range(256)], []
+    seen = set(tokens)
+    for word in [prefix + word for word in WORDS for prefix in ("", " ")]:
+        piece = ""
+        for letter in (letters[byte] for byte in word.encode()):
+            if piece and piece + letter not in seen:
+                merges.append(f"{piece} {letter}")
+                tokens.append(piece + letter)
+                seen.add(piece + letter)
+            piece += letter
+    return tokens, merges
+
+
+def write(path: Path, seed: int = 0) -> Path:
+    tokens, merges = vocabulary()
+    base = len(tokens)
+    tokens += ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    _describe(writer, tokens, merges, base)
+    _fill(writer, len(tokens), base, np.random.default_rng(seed))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _describe(writer: gguf.GGUFWriter, tokens: list[str], merges: list[str], base: int) -> None:
+    writer.add_name("tiny-random")
+    writer.add_context_length(4096)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * base + [gguf.TokenType.CONTROL] * 3)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(base)
+    writer.add_eos_token_id(base + 2)
+    writer.add_pad_token_id(base)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+
+
+def _fill(writer: gguf.GGUFWriter, size: int, base: int, random: np.random.Generator) -> None:
+    def weights(*shape: int, scale: float = 0.08) -> np.ndarray:
+        return random.normal(0, scale, shape).astype("float32")
+
+    shapes = {
+        "attn_q": (WIDTH, WIDTH),
+        "attn_k": (WIDTH, WIDTH),
+        "attn_v": (WIDTH, WIDTH),
+        "attn_output": (WIDTH, WIDTH),
+        "ffn_gate": (INNER, WIDTH),
+        "ffn_up": (INNER, WIDTH),
+        "ffn_down": (WIDTH, INNER),
+    }
+    writer.add_tensor("token_embd.weight", weights(size, WIDTH, scale=1.0))
+    for layer in range(LAYERS):
+        for name, shape in shapes.items():
+            writer.add_tensor(f"blk.{layer}.{name}.weight", weights(*shape))
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(WIDTH, "float32"))
+    writer.add_tensor("output_norm.weight", np.ones(WIDTH, "float32"))
+    output = weights(size, WIDTH, scale=0.3)
+    for unprintable in (slice(0, 10), slice(11, 32), slice(127, 256), slice(base, base + 2)):
+        output[unprintable] = 0  # so that its babble can be read
+    writer.add_tensor("output.weight", output)
+
+
+@dataclass
+class Server:
+    """A running server, and what it says it has done since it started."""
+
+    llama: xllamacpp.Server
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.llama.listening_address}/v1"
+
+    def counted(self) -> tuple[int, int]:
+        """Tokens received and tokens given, by the server's own tally."""
+        with urllib.request.urlopen(f"{self.llama.listening_address}/metrics") as answer:
+            text = answer.read().decode()
+        found = dict(re.findall(r"^llamacpp:(\w+) (\d+)$", text, re.MULTILINE))
+        return int(found["prompt_tokens_total"]), int(found["tokens_predicted_total"])
+
+
+@pytest.fixture(scope="session")
+def write_model() -> Callable[[Path, int], Path]:
+    """Writes a model with the random weights of a seed to a path."""
+    return write
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def server(gguf_file: Path) -> Server:
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf_file)
+    params.n_ctx = 32_768
+    params.n_parallel = 8
+    params.verbosity = 1
+    params.endpoint_metrics = True
+    params.cache_prompt = False  # what comes from its cache is not in its tally of the prompt
+    return Server(xllamacpp.Server(params))
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], str]:
+    """Runs code in a fresh interpreter in which a warning is an error, and gives what it printed."""
+
+    def run(code: str) -> str:
+        command = [sys.executable, "-W", "error", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
+
+    return run
