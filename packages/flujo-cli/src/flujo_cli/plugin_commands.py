@@ -33,6 +33,9 @@ KNOWN = {
     "runs": Known("flujo-hitl", "List, resume and replay stored runs."),
 }
 
+OURS = {known.distribution for known in KNOWN.values()} | {"flujo-agent"}
+"""Our own packages; flujo-agent brings no command."""
+
 
 def listed() -> list[tuple[str, str]]:
     """Name and help of every plugin's command. Our own packages are not imported for it; others have to be.
@@ -46,8 +49,7 @@ def listed() -> list[tuple[str, str]]:
         settings = Settings()
     installed = _installed(settings)
     rows = [(word, known.help) for word, known in KNOWN.items() if known.distribution in installed]
-    ours = {known.distribution for known in KNOWN.values()}
-    found = _commands(installed - ours)
+    found = _commands(installed - OURS)
     return sorted([*rows, *((command.name, command.help) for _, command in found if command.name not in KNOWN)])
 
 
