@@ -38,7 +38,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end"], str]
+Event = tuple[Literal["start", "end", "stop"], str]
 
 
 @dataclass
@@ -48,7 +48,7 @@ class World:
     Attributes:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
-        events: Starts of attempts and ends of visits, by path, in order.
+        events: What bodies did, by path, in order: "start" and "stop" of each call, "end" of a visit that gave a value.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         cancel: Cancels the run.
@@ -72,6 +72,14 @@ class World:
             yield
         finally:
             self.active.remove(path)
+            self.events.append(("stop", path))
+
+    def begin(self, *, pauses: bool, healed: bool = True) -> World:
+        """Forget all traces, for another run."""
+        self.pauses, self.healed, self.cancel = pauses, healed, None
+        for traces in (self.events, self.answers, self.active, self.wrong):
+            traces.clear()
+        return self
 
 
 def flujo_of(spec: Spec, world: World, **options: Any) -> Flujo:
@@ -110,6 +118,8 @@ def wires(wired: Wired, graph: Graph, made: dict[int, Any]) -> dict[str, Any]:
     for parameter, source in zip(("value", "second", "third"), wired.sources, strict=False):
         if source.kind != "after" and (source.kind == "node" or len(wired.sources) > 1):
             named[parameter] = origin(source, made)
+        elif source.kind == "run" and isinstance(wired.node, Work) and wired.node.raw:
+            named[parameter] = run_input()  # where another input is declared, this one must be too
     if isinstance(wired.node, Work):
         return {"inputs": named} if named else {}
     return {"inputs": named["value"]} if named else {}

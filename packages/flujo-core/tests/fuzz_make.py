@@ -124,9 +124,11 @@ class Maker:
     def following(self, place: Place, before: list[Node]) -> list[Node]:
         """The next node of a row; a Map comes with what makes its list."""
         node = self.node(place)
-        if isinstance(node, Each) and not (before and gives_list(before[-1])):
-            return [self.lister(place), node]
-        return [node]
+        fed = isinstance(node, Each) and not (before and gives_list(before[-1]))
+        nodes = [self.lister(place), node] if fed else [node]
+        if isinstance(nodes[0], Work) and not before:
+            nodes[0] = replace(nodes[0], raw=False)
+        return nodes
 
     def node(self, place: Place) -> Node:
         kind = self.pick(12) if place.level > 0 and self.left > 1 else 0
@@ -161,7 +163,7 @@ class Maker:
             node = self.node(replace(inside, alone=inside.alone and at == writer))
             lists = [at for at, wired in enumerate(nodes) if gives_list(wired.node)]
             if isinstance(node, Each) and not lists:
-                nodes.append(Wired(self.lister(inside), (self.source(nodes),)))
+                nodes.append(Wired(self.lister(replace(inside, alone=False)), (self.source(nodes),)))
                 lists = [len(nodes) - 1]
             nodes.append(self.wired(node, nodes, lists))
         return Graph(name, tuple(nodes), self.pick(len(nodes)) if self.pick(4) == 3 else None)
@@ -264,7 +266,7 @@ class Maker:
             return replace(work, fails=1 + self.pick(2), attempts=3)
         if fault == 2:
             return replace(work, rejects=1 + self.pick(2), attempts=3)
-        hard = fault in (3, 4, 5) if caught else fault == 3 and not self.pick(5)
+        hard = fault in (3, 4, 5, 6) if caught else fault == 3 and not self.pick(2)
         if not hard:
             return work
         kind = self.pick(3)

@@ -84,11 +84,16 @@ class Reference:
     Args:
         decided: Paths of the pauses that are decided; None is all of them.
         healed: Whether flaky steps give their value.
+
+    Attributes:
+        visits: Every visit of a step, by its path.
+        limits: How many bodies of each Parallel and Map may be open at once, by the start of their paths.
     """
 
     decided: Collection[str] | None = None
     healed: bool = True
     visits: dict[str, Visit] = field(default_factory=dict)
+    limits: dict[str, int | None] = field(default_factory=dict)
 
     def run(self, spec: Spec) -> Ended:
         """How the whole pipeline ends."""
@@ -140,14 +145,15 @@ class Reference:
         ends: dict[int, Ended] = {}
         marks: dict[int, list[str]] = {}
         above: dict[int, set[int]] = {}
-        for at in plan_order(graph):
+        order = plan_order(graph)
+        for at in order:
             wired = graph.nodes[at]
             before = {source.at for source in wired.sources if source.kind != "run"}
             above[at] = before.union(*(above[one] for one in before))
             if not all(isinstance(ends.get(one), Good) for one in before):
                 continue
             count = len(self.visits)
-            ends[at] = self.wired(wired, prefix, around, ends, [one for one in plan_order(graph) if one in above[at]])
+            ends[at] = self.wired(wired, prefix, around, ends, [one for one in order if one in above[at]])
             marks[at] = list(self.visits)[count:]
         bad = [at for at, ended in ends.items() if isinstance(ended, Bad)]
         if bad:
@@ -155,7 +161,7 @@ class Reference:
             self.doubt(path for at in marks.keys() - sure for path in marks[at])
         if stopped := united(ends.values()):
             return stopped
-        return self.outcome(graph, around, ends)
+        return self.outcome(graph, around, ends, order)
 
     def wired(self, wired: Wired, prefix: str, around: Around, ends: dict[int, Ended], above: list[int]) -> Ended:
         sources = wired.sources or (Source(),)
@@ -168,9 +174,8 @@ class Reference:
             return self.work(wired.node, prefix + wired.node.name, inputs, inside)
         return self.node(wired.node, prefix, inside)
 
-    def outcome(self, graph: Graph, around: Around, ends: dict[int, Ended]) -> Good:
+    def outcome(self, graph: Graph, around: Around, ends: dict[int, Ended], order: list[int]) -> Good:
         """What a graph gives whose nodes all ended well."""
-        order = plan_order(graph)
         used = {source.at for wired in graph.nodes for source in wired.sources if source.kind != "run"}
         sinks = [at for at in order if at not in used]
         last = frozenset().union(*(ends[at].ends for at in sinks)) or around.after
@@ -211,6 +216,7 @@ class Reference:
         return Bad(frozenset({("LoopLimit", path)}))
 
     def fan(self, fan: Fan, prefix: str, around: Around) -> Ended:
+        self.limits[prefix] = fan.limit
         bodies = [(branch, prefix, around) for branch in fan.branches]
         ended = self.gathered([(self.branch, *one) for one in bodies], fan.limit, fan.collect)
         if not isinstance(ended, list):
@@ -219,6 +225,7 @@ class Reference:
         return joined(value, ended, around)
 
     def each(self, each: Each, path: str, around: Around) -> Ended:
+        self.limits[f"{path}["] = each.limit
         bodies = [
             (self.body, each.body, f"{path}[{at}]/", replace(around, value=item))
             for at, item in enumerate(around.value)  # type: ignore[arg-type]
