@@ -97,10 +97,10 @@ class Reference:
 
     def run(self, spec: Spec) -> Ended:
         """How the whole pipeline ends."""
-        return self.node(spec.root, "", Around(spec.start, spec.start, (), frozenset()), root=True)
+        return self.node(spec.root, "", Around(spec.start, spec.start, (), frozenset()), whole=True)
 
-    def node(self, node: Node, prefix: str, around: Around, *, root: bool = False) -> Ended:
-        """How a node ends; `prefix` stands before its name in a path."""
+    def node(self, node: Node, prefix: str, around: Around, *, whole: bool = False) -> Ended:
+        """How a node ends; `prefix` stands before its name in a path, and before its nodes' if it is the `whole`."""
         match node:
             case Row():
                 return self.row(node, prefix, around)
@@ -108,7 +108,7 @@ class Reference:
                 return self.work(node, prefix + node.name, {"value": around.value}, around)
             case Graph():
                 inside = replace(around, run_input=around.value)
-                return self.graph(node, prefix if root else f"{prefix}{node.name}/", inside)
+                return self.graph(node, prefix if whole else f"{prefix}{node.name}/", inside)
             case Choice():
                 return self.choice(node, prefix + node.name, around)
             case Repeat():
@@ -121,8 +121,8 @@ class Reference:
                 return self.either(node, f"{prefix}{node.name}/", around)
 
     def body(self, node: Node, prefix: str, around: Around) -> Ended:
-        """How a body of a Branch, Loop or Map ends."""
-        return self.node(node, prefix, around)
+        """How a body of a Branch, Loop or Map ends: the name of a Pipeline that is one stands in no path."""
+        return self.node(node, prefix, around, whole=True)
 
     def branch(self, node: Node, prefix: str, around: Around) -> Ended:
         """How a body of a Parallel or Fallback ends: one of several steps has its name in their paths."""

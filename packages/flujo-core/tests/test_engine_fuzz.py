@@ -1,9 +1,9 @@
 """Random nested pipelines with random outcomes, delays, failures, pauses and cancels, on the real engine.
 
-Held against a reference without tasks or time: every due step runs once per visit, none before what it depends on; end,
-context, history and errors are the reference's; pausing, the JSON of snapshots and any number of resumes change nothing; a
-failed run that is tried again repeats nothing that ended well; nothing goes on after a cancel; a replay calls no step
-and diverges nowhere. What exactly is compared stands in `fuzz_check.py`.
+Held against a reference without tasks or time: every due step runs once per visit, none before what it depends on;
+end, context, history and errors are the reference's; pausing, the JSON of snapshots and any number of resumes change
+nothing; a failed run that is tried again repeats nothing that ended well; nothing goes on after a cancel; a replay
+calls no step and diverges nowhere. What exactly is compared stands in `fuzz_check.py`.
 """
 
 from __future__ import annotations
