@@ -156,6 +156,8 @@ class Running:
         for one in reversed(bare):
             if one.scope.limits is not None:
                 ledger = one.ledger = Ledger(one.scope.limits, ledger)
+                if one.spent is not None:
+                    ledger.spent.add(one.spent)
         return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:

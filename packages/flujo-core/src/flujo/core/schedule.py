@@ -108,7 +108,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     """Begin a combinator: read its input, and open its first bodies or ask what to do."""
     if not frame.is_open:
         return
-    value, problem = _flow_input(frame, node)
+    value, problem = flow_input(frame, node)
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
@@ -134,7 +134,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
         _finish(state, part, [])
 
 
-def _flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
     try:
         inputs = inputs_of(frame, node)
     except (LookupError, AttributeError, TypeError) as error:
