@@ -28,8 +28,8 @@ from flujo.core import (
     run_input,
 )
 
-REFUSED = -1
-"""What a step gives whose validator is to refuse it."""
+NO_GOOD = -1
+"""What the first attempt of a step gives whose validator is to refuse it; the second gives -2, and so on."""
 
 GIVES = {"int": int, "list": list[int], "pair": tuple[int, int]}
 
@@ -38,7 +38,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop"], str]
+Event = tuple[Literal["start", "end", "stop", "cut"], str]
 
 
 @dataclass
@@ -48,7 +48,8 @@ class World:
     Attributes:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
-        events: What bodies did, by path, in order: "start" and "stop" of each call, "end" of a visit that gave a value.
+        events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
+            cancelled), "end" of a visit that gave a value.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         cancel: Cancels the run.
@@ -68,11 +69,17 @@ class World:
         """Take note that a body runs."""
         self.events.append(("start", path))
         self.active.append(path)
+        kind: Event = ("stop", path)
         try:
             yield
+        except Exception:
+            raise
+        except BaseException:  # trio's and asyncio's cancels
+            kind = ("cut", path)
+            raise
         finally:
             self.active.remove(path)
-            self.events.append(("stop", path))
+            self.events.append(kind)
 
     def begin(self, *, pauses: bool, healed: bool = True) -> World:
         """Forget all traces, for another run."""
@@ -264,8 +271,8 @@ async def cancel(work: Work, world: World, ctx: RunContext) -> None:
 
 def attempt(work: Work, world: World, ctx: RunContext, inputs: list[Any], memory: Memory | None) -> Any:
     """What the step gives for its inputs, unless this attempt fails."""
-    expected = ("not good",) if 1 < ctx.attempt <= work.rejects + 1 else ()
-    if work.rejects and tuple(ctx.feedback) != expected:
+    expected = (refuse(1 - ctx.attempt),) if ctx.attempt > 1 else ()
+    if work.rejects and ctx.feedback[-1:] != expected:
         world.wrong.append(f"{ctx.step_path} attempt {ctx.attempt} has the feedback {ctx.feedback!r}")
     value = worth(work.name, work.ends, work.size, tuple(inputs), () if memory is None else seen(memory))
     if work.fails_on and mix("fails", value) % work.fails_on == 0:
@@ -281,15 +288,17 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
     """What the function returns: the value with its change of the context, or what a validator refuses."""
     changes = {work.writes: change(work.writes, value)} if work.writes else {}
     if ctx.attempt <= work.rejects:
-        value = {"int": REFUSED, "list": [REFUSED], "pair": (REFUSED, REFUSED)}[work.ends]
+        number = -ctx.attempt
+        value = {"int": number, "list": [number], "pair": (number, number)}[work.ends]
     else:
         world.events.append(("end", ctx.step_path))
     return Update(value, **changes) if work.writes else value
 
 
 def refuse(output: Any) -> str | None:
-    """The validator of generated steps."""
-    return "not good" if output in (REFUSED, [REFUSED], (REFUSED, REFUSED)) else None
+    """The validator of generated steps: refuses what is below zero."""
+    number = output if isinstance(output, int) else output[0] if output else 0
+    return f"not {number}" if number <= NO_GOOD else None
 
 
 MAKERS: dict[type, Callable[..., Any]] = {

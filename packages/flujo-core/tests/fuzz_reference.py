@@ -195,10 +195,10 @@ class Reference:
         label = mix("on", *asked) % choice.modulo
         for case, body in choice.cases:
             if case in (label, f"c{label}"):
-                return self.body(body, f"{path}[{case}]/", around)
+                return given(self.body(body, f"{path}[{case}]/", around))
         if choice.otherwise is None:
             return Bad(frozenset({("NoCase", path)}))
-        return self.body(choice.otherwise, f"{path}[otherwise]/", around)
+        return given(self.body(choice.otherwise, f"{path}[otherwise]/", around))
 
     def repeat(self, loop: Repeat, path: str, around: Around) -> Ended:
         deltas: tuple[Delta, ...] = ()
@@ -256,7 +256,7 @@ class Reference:
             ended = self.branch(option, prefix, around)
             if not isinstance(ended, Bad):
                 break
-        return replace(ended, value=ended.flow) if isinstance(ended, Good) else ended
+        return given(ended)
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -264,9 +264,9 @@ class Reference:
         if work.skips_on and mix("when", around.value) % work.skips_on == 0:
             self.visits[path] = Visit("skipped", 0, around.after)
             return Good(None, around.value, (), around.after)
-        given = (*inputs.values(), *((around.run_input,) if work.raw else ()))
+        arrived = (*inputs.values(), *((around.run_input,) if work.raw else ()))
         held = remembered(around.deltas) if work.reads else ()
-        value = worth(work.name, work.ends, work.size, given, held)
+        value = worth(work.name, work.ends, work.size, arrived, held)
         failing = max(work.fails, work.rejects)
         if work.pause and self.decided is not None and path not in self.decided:
             self.visits[path] = Visit("paused", 1, around.after)
@@ -283,6 +283,11 @@ class Reference:
         """What happened to these visits is open."""
         for path in paths:
             self.visits[path] = replace(self.visits[path], sure=False)
+
+
+def given(ended: Ended) -> Ended:
+    """What a combinator makes of the end of its body: a step skipped in it has handed on what it was given."""
+    return replace(ended, value=ended.flow) if isinstance(ended, Good) else ended
 
 
 def united(ends: Iterable[Ended]) -> Bad | Open | None:
