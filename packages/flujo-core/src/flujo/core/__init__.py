@@ -31,6 +31,9 @@ _NAMES_OF_MODULE = {
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput",
+    "snapshot": "Snapshot",
+    "replay": "Divergence Replay",
+    "resume": "Receipt",
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",

@@ -93,14 +93,18 @@ def _is_json(value: object) -> bool:
 
 def dump_changes(model: type[BaseModel] | None, changes: Mapping[str, object], where: str) -> dict[str, JsonValue]:
     """Write context changes by field."""
-    return {name: dump(_field(model, name), value, f"context field {name!r} of {where}") for name, value in changes.items()}
+    return {
+        name: dump(_field(model, name), value, f"context field {name!r} of {where}") for name, value in changes.items()
+    }
 
 
 def load_changes(model: type[BaseModel] | None, data: object, where: str) -> dict[str, object]:
     """Read what `dump_changes` wrote."""
     if model is None or not isinstance(data, dict) or not data.keys() <= model.model_fields.keys():
         raise SnapshotError(f"context changes of {where} do not fit", "they name unknown fields", _DO)
-    return {name: load(_field(model, name), value, f"context field {name!r} of {where}") for name, value in data.items()}
+    return {
+        name: load(_field(model, name), value, f"context field {name!r} of {where}") for name, value in data.items()
+    }
 
 
 def _field(model: type[BaseModel] | None, name: str) -> object:
@@ -109,7 +113,19 @@ def _field(model: type[BaseModel] | None, name: str) -> object:
 
 # --- errors -------------------------------------------------------------------------------------------------------
 
-_FACTS = ("step_path", "error_type", "seconds", "abandoned", "iterations", "limit", "value", "plugin", "hook", "reason", "by")
+_FACTS = (
+    "step_path",
+    "error_type",
+    "seconds",
+    "abandoned",
+    "iterations",
+    "limit",
+    "value",
+    "plugin",
+    "hook",
+    "reason",
+    "by",
+)
 
 
 def dump_error(error: FlujoError) -> JsonValue:

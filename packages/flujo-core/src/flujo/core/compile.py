@@ -116,7 +116,9 @@ class _ScopeBuilder:
         if draft.output is not None:
             output = self._source("", draft.output, draft.output.type)
         else:
-            sinks = [(draft.names[one.node], Edge(one.node, (), one.binding.output, chained=True)) for one in draft.sinks]
+            sinks = [
+                (draft.names[one.node], Edge(one.node, (), one.binding.output, chained=True)) for one in draft.sinks
+            ]
             output = {name: self._source("", edge, edge.type) for name, edge in sinks}
             output = next(iter(output.values())) if len(output) == 1 else output
         segment = f"{pipeline.name}/" if draft.segment else ""
@@ -147,7 +149,9 @@ class _ScopeBuilder:
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)
-        return FlowNode(*facts, *rest, cast("Kind", kind_of(node)), flow, bodies, words, isinstance(node.inputs, Mapping))
+        return FlowNode(
+            *facts, *rest, cast("Kind", kind_of(node)), flow, bodies, words, isinstance(node.inputs, Mapping)
+        )
 
     def _claims(self) -> dict[Node | None, list[Claim]]:
         """What followers take of an output whose type does not tell that it is there and fits."""

@@ -6,7 +6,8 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from types import EllipsisType
+from typing import Any, TypedDict, Unpack, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -16,21 +17,26 @@ from .backends import LocalBackend
 from .check import fitted
 from .compile import compile_plan
 from .context import RunInfo
-from .errors import ConfigurationError, InputError, LoopRunning, RunExists
+from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists
 from .handle import RunHandle
 from .ledger import Budget, Ledger
 from .loader import canonical
+from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
 from .plugins import Hooks, resolve
 from .policy import Policy
 from .protocols import ExecutionBackend
 from .registry import Plugins
+from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
+from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult
+from .resume import Decision, PastRows, PastRun, claim, decide, release
 from .run import Run
-from .running import Setup
+from .running import Past, Resumed, Setup
 from .schedule import start
+from .snapshot import Snapshot
 from .usage import UsageLimits
 from .wakeup import loop_is_running
 
@@ -178,8 +184,105 @@ class Flujo:
         run_id, plan = options.get("run_id") or secrets.token_hex(16), self.plan
         words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
-        ledger, context = self._ledger(options.get("limits")), self._context(options.get("context"))
-        return Run(self._setup, info, ledger, start(plan, value, context), context, scope, deadline_s)
+        limits, context = options.get("limits"), self._context(options.get("context"))
+        run = Run(self._setup, info, self._ledger(limits), start(plan, value, context), context, scope, deadline_s)
+        run.own_limits = limits if isinstance(limits, UsageLimits) else None
+        return run
+
+    # --- going on ---------------------------------------------------------------------------------------------------
+
+    async def resume_async(
+        self,
+        target: PipelineResult | Snapshot,
+        decision: object = None,
+        *,
+        pause: Pause | str | None = None,
+        limits: Limits = None,
+        retry: bool = False,
+    ) -> PipelineResult:
+        """Go on with a run that paused, failed, or was stopped by a limit. What ended well is not done again.
+
+        Args:
+            target: Its result, or a snapshot of it.
+            decision: The answer to a question; it must be what the question's schema asks for.
+            pause: Which question, or its id; may be left out where one is open.
+            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts.
+            retry: Run what failed, was cancelled or was stopped again.
+
+        Raises:
+            SnapshotError: The snapshot is damaged, or of another pipeline.
+            InputError: The decision is not what was asked for; the question stays open.
+            ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
+        """
+        if isinstance(target, PipelineResult):
+            origin = cast("Run", target.origin)
+            snapshot = origin.standing()
+            past: Past = PastRun(origin.history, origin.rows, origin.length)
+        elif isinstance(target, Snapshot):
+            snapshot, past = target, PastRows(self.plan, target.journal)
+        else:
+            what = f"a {type(target).__name__} cannot be resumed"
+            raise ResumeError(what, "it is no PipelineResult and no Snapshot", "Run ids and tokens need a store")
+        run, position = self._continued(snapshot, past, limits), past.length
+        decided = self._decided(run, snapshot, decision, pause, retry or limits is not None)
+        pause_id, digest = ("", "") if decided is None else (decided.pause.id, decided.digest)
+        if run.info.run_id in self._active:
+            raise RunExists(run.info.run_id)
+        claim(run.info.run_id, position, pause_id, digest)
+        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entry)
+        try:
+            return await self._execute(run)
+        finally:
+            if not run.journal:
+                release(run.info.run_id, position)
+
+    def _continued(self, snapshot: Snapshot, past: Past, limits: Limits) -> Run:
+        """The run of a snapshot, ready to go on."""
+        check_snapshot(self.plan, snapshot)
+        stand, state = snapshot.checkpoint, restored(self.plan, snapshot.checkpoint)
+        ledger = self._ledger(snapshot.limits) if limits is None else self._ledger(limits, own=None)
+        at: Ledger | None = ledger
+        while at is not None and not isinstance(at, Budget):  # a Budget counted it when it was spent
+            at.spent.add(stand.usage)
+            at = at.parent
+        words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
+        info = RunInfo(snapshot.run_id, self.plan.name, self.plan.fingerprint, *words)
+        scope = None if stand.left_s is None else anyio.CancelScope()
+        run = Run(self._setup, info, ledger, state, state.root.context, scope, stand.left_s, past=past)
+        run.own_limits = limits if isinstance(limits, UsageLimits) else snapshot.limits
+        return run
+
+    def _decided(
+        self, run: Run, snapshot: Snapshot, decision: object, pause: Pause | str | None, again: bool
+    ) -> Decision | None:
+        """The decision, checked; None where a run goes on without one."""
+        run_id = snapshot.run_id
+        if run.state.finished:
+            raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
+        if run.state.pauses and (decision is not None or pause is not None or not again):
+            return decide(self.plan, run_id, run.state, decision, pause)
+        if not again:
+            do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
+            raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {snapshot.status} and asks nothing", do)
+        return None
+
+    async def replay_async(self, target: PipelineResult | Snapshot) -> Replay:
+        """Run the engine again over what was recorded: no step is called, every branch and loop is asked anew.
+
+        Args:
+            target: A result, or a snapshot.
+
+        Returns:
+            What it gives, and where it first went another way than the run did.
+
+        Raises:
+            SnapshotError: The snapshot is damaged, or of another pipeline.
+        """
+        snapshot = target.snapshot() if isinstance(target, PipelineResult) else target
+        check_snapshot(self.plan, snapshot)
+        root = restored(self.plan, snapshot.checkpoint).root
+        rows = [(row, entry_of(self.plan, row)) for row in snapshot.journal]
+        return await replayed(self.plan, root.input, root.context, rows, snapshot.status == "completed")
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id
@@ -206,18 +309,19 @@ class Flujo:
             raise InputError("context does not fit", f"{type(context).__name__} is no {model.__name__}")
         return context
 
-    def _ledger(self, limits: Limits) -> Ledger:
-        """A fresh ledger for one run, under every limit that holds for it."""
+    def _ledger(self, limits: Limits, own: Limits | EllipsisType = ...) -> Ledger:
+        """A fresh ledger for one run, under every limit that holds for it; `own` stands for the Flujo's."""
         limits = _checked(limits)
-        shared = [item for item in (limits, self.limits) if isinstance(item, Budget)]
+        mine = self.limits if own is ... else own
+        shared = [item for item in (limits, mine) if isinstance(item, Budget)]
         if shared and not shared[0].stands_under(shared[-1]):
             why = "the Flujo has a Budget, and the run was given another that does not stand under it"
             raise ConfigurationError("limits cannot be used", why, "Give it that one as parent: Budget(limits, parent)")
-        own = [item for item in (self.limits, limits, self.plan.limits) if isinstance(item, UsageLimits)]
+        lines = [item for item in (mine, limits, self.plan.limits) if isinstance(item, UsageLimits)]
         ledger: Ledger | None = shared[0] if shared else None
-        for item in own[:-1]:
+        for item in lines[:-1]:
             ledger = Ledger(item, ledger)
-        return Ledger(own[-1] if own else None, ledger)
+        return Ledger(lines[-1] if lines else None, ledger)
 
     # --- app scope --------------------------------------------------------------------------------------------------
 

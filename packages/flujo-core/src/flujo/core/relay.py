@@ -50,9 +50,7 @@ class Relay:
 
     __slots__ = ("_do", "_group", "_is_armed", "_ready", "_workers")
 
-    def __init__(
-        self, ready: deque[Due], workers: set[Worker], do: Callable[[Due, Worker], Awaitable[None]]
-    ) -> None:
+    def __init__(self, ready: deque[Due], workers: set[Worker], do: Callable[[Due, Worker], Awaitable[None]]) -> None:
         self._ready = ready
         self._workers = workers
         self._do = do

@@ -17,7 +17,18 @@ from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .schedule import context_at, find_due, flow_input
 from .schemas import type_of_schema
-from .snapshot import VERSION, AnswerData, Checkpoint, EntryData, FrameData, PartData, PauseData, Snapshot, body_type, passed_type
+from .snapshot import (
+    VERSION,
+    AnswerData,
+    Checkpoint,
+    EntryData,
+    FrameData,
+    PartData,
+    PauseData,
+    Snapshot,
+    body_type,
+    passed_type,
+)
 
 _DO = "Use the snapshot that the run's result gave, whole"
 
@@ -175,11 +186,13 @@ class _Restorer:
 
     def _pause(self, data: PauseData) -> None:
         frame, node = self._visit(data)
-        schema = None if data.schema_ is None else type_of_schema(node, data.schema_)
-        request, error = attempt(PauseForHumanInput, data.question, schema, payload=data.payload, expires_at=data.expires_at)
+        schema = None if data.wanted is None else type_of_schema(node, data.wanted)
+        request, error = attempt(
+            PauseForHumanInput, data.question, schema, payload=data.payload, expires_at=data.expires_at
+        )
         if request is None or error is not None:
             _unfit(f"the question of {node.path!r} does not fit: {text_of(error or ValueError())}")
-        request.asked, request.shown_schema = data.asked, data.schema_
+        request.asked, request.shown_schema = data.asked, data.wanted
         self.live.pauses[frame.id, node.index] = Paused(request)
 
 
@@ -214,5 +227,14 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
     else:
         _unfit(f"its journal has an entry of unknown kind {data.kind!r}")
     changes = None if data.changes is None else load_changes(plan.context_model, data.changes, data.path)
-    facts = (data.path, data.started_at, data.duration_s, changes, data.attempts, data.usage, data.cached, data.cancelled)
+    facts = (
+        data.path,
+        data.started_at,
+        data.duration_s,
+        changes,
+        data.attempts,
+        data.usage,
+        data.cached,
+        data.cancelled,
+    )
     return Entry(data.frame, data.node, outcome, *facts)

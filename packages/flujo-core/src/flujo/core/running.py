@@ -20,7 +20,7 @@ from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .cache import Cache
 from .frames import Frame, RunState
-from .journal import Journal
+from .journal import Entry, Journal
 from .ledger import Ledger
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .pause import Pause, pause_of
@@ -31,7 +31,8 @@ from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
 from .relay import Worker
-from .usage import Price, Usage
+from .snapshot import EntryData
+from .usage import Price, Usage, UsageLimits
 
 T = TypeVar("T")
 
@@ -39,8 +40,15 @@ T = TypeVar("T")
 class Past(Protocol):
     """What a resumed run did before."""
 
+    @property
+    def length(self) -> int:
+        """Entries of its journal."""
+
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
+
+    def rows(self) -> list[EntryData]:
+        """Its journal, as data."""
 
 
 @dataclass(slots=True)
@@ -79,6 +87,15 @@ class Setup:
         return view
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """How a run came to go on: what was decided and is journaled first, where anything was."""
+
+    pause: Pause | None = None
+    value: object = None
+    entry: Entry | None = None
+
+
 @dataclass(eq=False, repr=False)
 class Running:
     """The shared part of a run.
@@ -93,7 +110,9 @@ class Running:
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
         workers: Who works on several steps at once.
-        past: What a resumed run did before: its records, read on first use.
+        past: What a resumed run did before, read on first use.
+        resumed: How it came to go on; None of a run from its start.
+        own_limits: Limits that were given to this run alone.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -113,6 +132,8 @@ class Running:
     workers: set[Worker] = field(default_factory=set)
     output: object = None
     past: Past | None = None
+    resumed: Resumed | None = None
+    own_limits: UsageLimits | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)

@@ -40,8 +40,10 @@ def advance(state: RunState, entry: Entry) -> None:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
     kind = type(outcome)
-    if state.pauses and kind is not Paused:
+    if (state.pauses or state.answers) and kind is not Paused:
         state.pauses.pop((frame.id, node.index), None)
+        if kind is not Answer and kind is not Failure:  # a failed step that runs again asks what it asked before
+            state.answers.pop((frame.id, node.index), None)
     if kind is Success:
         _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
     elif kind is Skipped:
@@ -418,5 +420,3 @@ def final_context(frame: Frame) -> BaseModel | None:
         for changes in changes_of(frame):
             context = apply_changes(context, changes)
     return context
-
-

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from .codec import dump, dump_changes, dump_error
 from .errors import SnapshotError
@@ -62,7 +62,7 @@ class PauseData(_Data):
     frame: int
     node: int
     question: str
-    schema_: dict[str, JsonValue] | None = Field(default=None, alias="schema")
+    wanted: dict[str, JsonValue] | None = None
     payload: JsonValue = None
     expires_at: datetime | None = None
     asked: bool = False
@@ -159,7 +159,9 @@ class Snapshot(_Data):
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             why = f"{place}: {first['msg']}" if place else first["msg"]
-            raise SnapshotError("snapshot cannot be used", why, "Use the text that model_dump_json() gave, whole") from None
+            raise SnapshotError(
+                "snapshot cannot be used", why, "Use the text that model_dump_json() gave, whole"
+            ) from None
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None) -> Checkp
 
 def _pause(key: tuple[int, int], request: Any) -> PauseData:
     return PauseData(
-        frame=key[0], node=key[1], question=request.question, schema=request.json_schema, payload=request.payload,
+        frame=key[0], node=key[1], question=request.question, wanted=request.json_schema, payload=request.payload,
         expires_at=request.expires_at, asked=request.asked,
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, cast
@@ -16,8 +15,7 @@ from .flow import Branch, Loop
 from .foreign import attempt_async, text_of
 from .frames import Due, Frame
 from .journal import Entry
-from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
-from .pause import Pause
+from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
 from .relay import Worker
 from .running import Running
@@ -25,18 +23,8 @@ from .schedule import advance, context_at, inputs_of
 from .usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """How a run came to go on: what was decided, where anything was."""
-
-    pause: Pause | None = None
-    value: object = None
-
-
 class Work(Running):
     """The part of a run that does what is due."""
-
-    resumed: Resumed | None = None
 
     if TYPE_CHECKING:
 
@@ -84,7 +72,7 @@ class Work(Running):
             failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `{what}=` of {path!r}")
             failed.__cause__ = error
         else:
-            choice = self._choice(flow, answer)
+            choice = self.choice(flow, answer)
             if choice is not None:
                 self.note(Entry(frame.id, node.index, Choice(choice)))
                 return
@@ -92,7 +80,8 @@ class Work(Running):
         self.note(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
-    def _choice(flow: Branch | Loop, answer: object) -> int | None:
+    def choice(flow: Branch | Loop, answer: object) -> int | None:
+        """What an answer means; None where no case fits it."""
         if isinstance(flow, Loop):
             return int(bool(answer))
         for place, label in enumerate(flow.labels):
@@ -207,7 +196,6 @@ class Work(Running):
 
 
 _CANCELLED = Aborted(RunAborted("cancelled"))
-_ = Paused
 
 
 def _no_case(path: str, answer: object, flow: Branch) -> StepFailed:
