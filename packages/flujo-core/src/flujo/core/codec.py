@@ -39,7 +39,8 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     adapter = adapter_of(hint)
     text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
     if adapter is None or text is None or error is not None:
-        why = f"{type_name(hint)} is no type that can be written as JSON ({type(error).__name__ if error else 'no schema'})"
+        cause = "no schema" if error is None else type(error).__name__
+        why = f"{type_name(hint)} is no type that can be written as JSON ({cause})"
         raise SnapshotError(f"{where} cannot be kept", why, "Use a pydantic model, a dataclass or plain data")
     back, error = attempt(adapter.validate_json, text)
     if error is not None or type(back) is not type(value) or attempt(lambda: bool(back == value))[0] is not True:
@@ -138,8 +139,9 @@ def dump_error(error: FlujoError) -> JsonValue:
 
 def load_error(data: object, where: str) -> FlujoError:
     """Read what `dump_error` wrote; an unknown kind becomes a plain FlujoError."""
-    texts = [data.get(name) for name in ("what", "why", "do")] if isinstance(data, dict) else []
-    if not isinstance(data, dict) or not all(isinstance(text, str) for text in texts) or len(texts) != 3:
+    found = [data.get(name) for name in ("what", "why", "do")] if isinstance(data, dict) else []
+    texts = [text for text in found if isinstance(text, str)]
+    if not isinstance(data, dict) or len(texts) != 3:
         raise SnapshotError(f"{where} in the snapshot does not fit", "it is no error", _DO)
     kind = getattr(errors, str(data.get("type")), None)
     cls = kind if isinstance(kind, type) and issubclass(kind, FlujoError) else FlujoError

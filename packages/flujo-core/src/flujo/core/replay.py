@@ -12,7 +12,7 @@ from .flow import Branch, Loop
 from .foreign import attempt, attempt_async
 from .frames import Frame, RunState
 from .journal import Entry
-from .outcome import Aborted, Choice, Paused, Success
+from .outcome import Aborted, Choice, Success
 from .plan import FlowNode, Plan, StepNode
 from .schedule import advance, find_due, result_of, start
 from .snapshot import EntryData
@@ -64,31 +64,32 @@ async def replayed(
     state = start(plan, value, context)
     position = -1
     for position, (row, entry) in enumerate(rows):
-        if entry.cancelled or isinstance(entry.outcome, Aborted):
-            continue
-        frame = state.frames.get(entry.frame)
-        node = plan.nodes[entry.node]
-        path = entry.path or node.path
-        if row.unwritten is not None:
-            told = f"an output of {row.unwritten}, which could not be written"
-            return Replay(None, Divergence(position, path, told, "nothing to go on with"))
-        answered = (entry.frame, entry.node) in state.pauses
-        if frame is None:
-            continue  # it no longer counted when it ended
-        if not answered and not _is_due(state, frame, node):
-            return Replay(None, Divergence(position, path, f"{type(entry.outcome).__name__}", "it is not due here"))
-        if isinstance(entry.outcome, Choice) and isinstance(node, FlowNode):
-            now = await _chosen(frame, node)
-            if now != entry.outcome.value:
-                return Replay(None, Divergence(position, path, _told(node, entry.outcome.value), _told(node, now)))
-        elif isinstance(node, StepNode) and isinstance(entry.outcome, Success) and node.output_classes is not None:
-            if not isinstance(entry.outcome.output, node.output_classes):
-                now_told = f"{type(entry.outcome.output).__name__} is no output of it"
-                return Replay(None, Divergence(position, path, "success", now_told))
+        if entry.cancelled or isinstance(entry.outcome, Aborted) or entry.frame not in state.frames:
+            continue  # it was stopped, or no longer counted when it ended
+        differs = await _difference(state, row, entry)
+        if differs is not None:
+            return Replay(None, Divergence(position, entry.path or plan.nodes[entry.node].path, *differs))
         advance(state, entry)
-        if not isinstance(entry.outcome, Paused) and state.failure is not None:
+        if state.failure is not None:
             find_due(state)  # a run that went on after a failure did so by a resume
     return _ended(state, position + 1, finished)
+
+
+async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[str, str] | None:
+    """What is recorded and what the engine makes of it, where these differ."""
+    frame, node, outcome = state.frames[entry.frame], state.plan.nodes[entry.node], entry.outcome
+    if row.unwritten is not None:
+        return f"an output of {row.unwritten}, which could not be written", "nothing to go on with"
+    if (entry.frame, entry.node) not in state.pauses and not _is_due(state, frame, node):
+        return type(outcome).__name__, "it is not due here"
+    if isinstance(outcome, Choice) and isinstance(node, FlowNode):
+        now = await _chosen(frame, node)
+        return None if now == outcome.value else (_told(node, outcome.value), _told(node, now))
+    if isinstance(node, StepNode) and isinstance(outcome, Success):
+        classes = node.output_classes
+        if classes is not None and not isinstance(outcome.output, classes):
+            return "Success", f"{type(outcome.output).__name__} is no output of it"
+    return None
 
 
 def _ended(state: RunState, position: int, finished: bool) -> Replay:

@@ -14,8 +14,8 @@ from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepF
 from .foreign import attempt, text_of
 from .relay import Relay
 from .resources import ResourceScope
-from .resume import merged
 from .result import PipelineResult, RunStatus, StepRecord
+from .resume import merged
 from .running import Act, status_of
 from .schedule import final_context, result_of
 from .snapshot import Checkpoint, EntryData, Snapshot, checkpoint_of, entry_data

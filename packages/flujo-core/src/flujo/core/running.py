@@ -15,22 +15,22 @@ from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
+from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .cache import Cache
 from .frames import Frame, RunState
 from .journal import Entry, Journal
 from .ledger import Ledger
-from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .pause import Pause, pause_of
+from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, StepNode
 from .plugins import Hooks
 from .protocols import ExecutionBackend
+from .relay import Worker
 from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
-from .relay import Worker
 from .snapshot import EntryData
 from .usage import Price, Usage, UsageLimits
 

@@ -40,10 +40,8 @@ def advance(state: RunState, entry: Entry) -> None:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
     kind = type(outcome)
-    if (state.pauses or state.answers) and kind is not Paused:
-        state.pauses.pop((frame.id, node.index), None)
-        if kind is not Answer and kind is not Failure:  # a failed step that runs again asks what it asked before
-            state.answers.pop((frame.id, node.index), None)
+    if state.pauses or state.answers:
+        _forget_questions(state, (frame.id, node.index), outcome)
     if kind is Success:
         _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
     elif kind is Skipped:
@@ -59,6 +57,13 @@ def advance(state: RunState, entry: Entry) -> None:
         state.due.append((frame, node))
     if state.todo:
         _work(state)
+
+
+def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
+    if not isinstance(outcome, Paused):
+        state.pauses.pop(visit, None)
+        if not isinstance(outcome, (Answer, Failure)):  # a failed step that runs again asks what it asked before
+            state.answers.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -83,9 +88,8 @@ def find_due(state: RunState) -> None:
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
                 state.todo.append((_begin, (frame, node)))
-            elif part is None or part.asks:
-                if (frame.id, node.index) not in state.pauses:
-                    state.due.append((frame, node))
+            elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
+                state.due.append((frame, node))
     _work(state)
 
 
@@ -137,6 +141,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
 
 
 def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+    """What a combinator is given, or why it cannot be."""
     try:
         inputs = inputs_of(frame, node)
     except (LookupError, AttributeError, TypeError) as error:

@@ -103,8 +103,8 @@ class Work(Running):
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
-            error = self.verdict or RunAborted("cancelled")
-            entry.outcome, entry.cancelled, entry.duration_s = Aborted(error), True, perf_counter() - clock
+            stopped = self.verdict or RunAborted("cancelled")
+            entry.outcome, entry.cancelled, entry.duration_s = Aborted(stopped), True, perf_counter() - clock
             self.journal.append(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
