@@ -48,8 +48,8 @@ _NAMES_OF_MODULE = {
     "marks": "hookimpl",
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
-    "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult "
-    "StepEvent TransformModelRequest "
+    "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
+    "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
@@ -59,8 +59,8 @@ _NAMES_OF_MODULE = {
     "scrubbing": "scrub",
     # errors
     "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied InputError LoopLimit "
-    "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists RunPaused "
-    "SnapshotError StepFailed StepTimeout UsageLimitExceeded",
+    "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists "
+    "RunPaused SnapshotError StepFailed StepTimeout UsageLimitExceeded",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

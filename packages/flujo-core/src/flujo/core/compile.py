@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from pydantic import BaseModel
@@ -17,7 +19,7 @@ from .plan import BODY_INPUT, RUN_INPUT, Claim, FlowNode, Kind, Plan, Scope, Sou
 from .reducers import check_context_model
 from .resources import Resources, specs_of
 from .scopes import ScopeCompiler
-from .steps import Node, Ref, Step
+from .steps import Node, Ref, Step, StepOptions
 
 
 def compile_plan(
@@ -83,6 +85,13 @@ def _is_fan(node: Node) -> bool:
     return kind_of(node) in ("parallel", "fallback")
 
 
+def _is_bare(step: Step) -> bool:
+    """Whether a step asks for nothing but to be called."""
+    plain = StepOptions(inputs=step.options.inputs, reads=step.options.reads, effect=step.options.effect)
+    asks = replace(step.options, version=1, writes=(), pauses=False)
+    return inspect.iscoroutinefunction(step.function) and asks == plain
+
+
 class _ScopeBuilder:
     """Makes the scope of a plan of what was found out about it.
 
@@ -145,7 +154,8 @@ class _ScopeBuilder:
         facts = (self.base + place, place, self.number, name, self.prefix + name, binding, sources, self.before[place])
         rest = (tuple(self.after[place]), one.writers, one.writes, checks, claims)
         if isinstance(node, Step):
-            return StepNode(*facts, *rest, node, classes_of(binding.output))
+            bare = _is_bare(node) and not (binding.injects or checks or claims)
+            return StepNode(*facts, *rest, node, classes_of(binding.output), bare)
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)

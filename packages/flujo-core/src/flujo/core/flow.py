@@ -107,10 +107,10 @@ class Loop(Flow):
         name: str | None = None,
         inputs: Mapping[str, Origin] | Origin | None = None,
     ) -> None:
-        span = f"1 to {MAX_ITERATIONS}"
+        most = MAX_ITERATIONS
         whole = isinstance(max_iterations, int) and not isinstance(max_iterations, bool)
         rules = (
-            (not whole or not 1 <= max_iterations <= MAX_ITERATIONS, f"max_iterations={max_iterations!r} must be {span}"),
+            (not whole or not 1 <= max_iterations <= most, f"max_iterations={max_iterations!r} must be 1 to {most}"),
             (on_limit not in ("fail", "return"), f"on_limit={on_limit!r} must be 'fail' or 'return'"),
             (until is None and on_limit == "fail", "without until= it could only fail; give one, or on_limit='return'"),
         )  # fmt: skip

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -51,7 +51,7 @@ class PauseForHumanInput(Exception):
     def json_schema(self) -> dict[str, Any] | None:
         """JSON schema of the decision; None takes any JSON. It is kept where the type itself was not found again."""
         if self.shown_schema is None and self.schema is not None:
-            self.shown_schema = TypeAdapter[Any](self.schema).json_schema()
+            self.shown_schema = TypeAdapter(cast("Any", self.schema)).json_schema()
         return self.shown_schema
 
 

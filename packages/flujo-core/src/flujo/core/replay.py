@@ -14,8 +14,9 @@ from .frames import Frame, RunState
 from .journal import Entry
 from .outcome import Aborted, Choice, Success
 from .plan import FlowNode, Plan, StepNode
-from .schedule import advance, find_due, result_of, start
+from .schedule import advance, find_due, start
 from .snapshot import EntryData
+from .values import result_of
 from .work import Work
 
 

@@ -15,7 +15,7 @@ from .journal import Entry
 from .outcome import Aborted, Answer, Choice, Failure, Outcome, Paused, Skipped, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
-from .schedule import context_at, find_due, flow_input
+from .schedule import find_due, flow_input
 from .schemas import type_of_schema
 from .snapshot import (
     VERSION,
@@ -29,6 +29,7 @@ from .snapshot import (
     body_type,
     passed_type,
 )
+from .values import context_at
 
 _DO = "Use the snapshot that the run's result gave, whole"
 

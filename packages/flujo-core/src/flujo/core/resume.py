@@ -21,8 +21,8 @@ from .pause import Pause, PauseForHumanInput, pause_of
 from .plan import Plan, StepNode
 from .restore import entry_of
 from .result import StepRecord
-from .schedule import unfit_claim
 from .snapshot import EntryData
+from .values import unfit_claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 
 import anyio
+import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .relay import Relay
+from .relay import YIELD_EVERY, Relay
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
 from .running import Act, status_of
-from .schedule import final_context, result_of
 from .snapshot import Checkpoint, EntryData, Snapshot, checkpoint_of, entry_data
+from .values import final_context, result_of
 from .work import Work
 
 
@@ -139,11 +140,15 @@ class Run(Work):
         due = self.state.due
         if self.resumed is not None and self.resumed.entry is not None:
             self.note(self.resumed.entry)
+        done = 0
         while due and self.verdict is None:
+            done += 1
+            if done % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
             if len(due) > 1:
                 await Relay(due, self.workers, self.do).run()
-            else:
-                await self.do(due.popleft(), None)
+            elif work := self.do(due.popleft(), None):
+                await work
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""

@@ -15,6 +15,7 @@ from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
+from .backends import LocalBackend
 from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
@@ -102,6 +103,7 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is traced, so that an attempt is only its work.
+        direct: Whether, besides, steps run in this process, so that the work may be one call.
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
@@ -141,6 +143,7 @@ class Running:
     def __post_init__(self) -> None:
         self.hooks: Hooks = self.setup.hooks
         self.plain: bool = self.tracer is None and not self.hooks.table
+        self.direct: bool = self.plain and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
