@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, cast
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationError
 
 from . import errors
-from .assignable import plain, type_name
+from .assignable import is_typed_dict, members, plain, type_name
 from .check import adapter_of
 from .errors import FlujoError, SnapshotError
 from .foreign import attempt
@@ -87,6 +90,41 @@ def _is_json(value: object) -> bool:
         elif type(one) not in _PLAIN or (type(one) is float and not math.isfinite(one)):
             return False
     return True
+
+
+def unkept(hint: object) -> str | None:
+    """Why values of a type cannot be written as JSON and read back equal; None where they can, as far as types tell."""
+    for part in _parts(hint):
+        if part in (Any, object):
+            return "no type is declared"
+        if inspect.isclass(part) and issubclass(part, (SecretStr, SecretBytes)):
+            return "it holds a secret, which is never written"
+        if get_origin(part) in (Union, types.UnionType):
+            shapes = [one for one in members(part) if inspect.isclass(one) and _has_fields(one)]
+            if len(shapes) > 1:
+                names = " and ".join(type_name(one) for one in shapes)
+                return f"{names} look alike as JSON; give the union a discriminator: Annotated[..., Field(discriminator=...)]"
+    adapter = adapter_of(hint)
+    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema, mode="serialization")
+    return None if schema is not None and error is None else f"{type_name(hint)} has no JSON form"
+
+
+def _parts(hint: object) -> Iterator[object]:
+    """A type and the types in it; what has a discriminator is one."""
+    left = [hint]
+    while left:
+        part = plain(one) if get_origin(one := left.pop()) is not Annotated else one
+        if get_origin(part) is Annotated:
+            if any(getattr(note, "discriminator", None) for note in get_args(part)[1:]):
+                continue
+            part = plain(part)
+        yield part
+        if get_origin(part) is not Literal:
+            left += [inner for inner in get_args(part) if inner is not Ellipsis]
+
+
+def _has_fields(cls: type) -> bool:
+    return issubclass(cls, BaseModel) or is_dataclass(cls) or is_typed_dict(cls)
 
 
 # --- context changes ----------------------------------------------------------------------------------------------

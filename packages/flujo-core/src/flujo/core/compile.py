@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from pydantic import BaseModel
 
-from .assignable import classes_of
+from .assignable import classes_of, type_name
 from .check import fitted
+from .codec import unkept
 from .drafts import Draft, Edge, ScopeDraft, bodies_of, kind_of
 from .errors import PipelineError
 from .flow import Flow
@@ -41,9 +42,27 @@ def compile_plan(
     specs, kind = specs_of(resources), None if resources is None else type(resources)
     for scope in reversed(scopes):  # each after those in it
         ScopeCompiler(scope, specs, kind, context_model).check()
+    scopes[0].problems += _unkept(scopes, context_model)
     if scopes[0].problems:
         raise PipelineError(f"pipeline {source.name!r} cannot work", scopes[0].problems)
     return Plan(source.name, _built(scopes), context_model)
+
+
+def _unkept(scopes: list[ScopeDraft], context_model: type[BaseModel] | None) -> Iterator[str]:
+    """What a pause could not keep, where a step says that it pauses."""
+    drafts = [draft for scope in scopes for draft in scope.drafts.values()]
+    pausing = [one.node.name for one in drafts if isinstance(one.node, Step) and one.node.options.pauses]
+    if not pausing:
+        return
+    do = f"step {pausing[0]!r} pauses, so what the run holds must be kept"
+    for one in drafts:
+        if isinstance(one.node, Step) and (why := unkept(one.binding.output)):
+            yield f"step {one.node.name!r} gives {type_name(one.binding.output)}, which cannot be kept: {why}; {do}"
+    for name, field in context_model.model_fields.items() if context_model is not None else ():
+        if why := unkept(field.annotation):
+            yield f"context field {name!r} cannot be kept: {why}; {do}"
+    if scopes[0].input_type is not Any and (why := unkept(scopes[0].input_type)):
+        yield f"the run input is {type_name(scopes[0].input_type)}, which cannot be kept: {why}; {do}"
 
 
 def _discovered(root: Pipeline) -> list[ScopeDraft]:
