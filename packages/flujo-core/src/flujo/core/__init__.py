@@ -31,9 +31,9 @@ _NAMES_OF_MODULE = {
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput",
-    "snapshot": "Snapshot",
+    "snapshot": "Checkpoint EntryData Receipt Snapshot",
     "replay": "Divergence Replay",
-    "resume": "Receipt",
+    "store": "MemoryStore",
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
@@ -51,7 +51,7 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command ExecutionBackend PriceBook RunStore StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",

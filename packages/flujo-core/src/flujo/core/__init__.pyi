@@ -74,16 +74,16 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .plugins import Hooks, Implementation, tier_of
 from .policy import Policy
-from .protocols import Agent, Command, ExecutionBackend, PriceBook, StepExecutionRequest, StepOutcome
+from .protocols import Agent, Command, ExecutionBackend, PriceBook, RunStore, StepExecutionRequest, StepOutcome
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
-from .resume import Receipt
 from .retry import RetryPolicy
 from .scrubbing import scrub
-from .snapshot import Snapshot
+from .snapshot import Checkpoint, EntryData, Receipt, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
+from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
 
 __all__ = [
@@ -101,10 +101,12 @@ __all__ = [
     "Budget",
     "Chain",
     "Charge",
+    "Checkpoint",
     "Command",
     "ConfigurationError",
     "Deny",
     "Divergence",
+    "EntryData",
     "Event",
     "ExecutionBackend",
     "Failure",
@@ -129,6 +131,7 @@ __all__ = [
     "LoopLimit",
     "LoopRunning",
     "Map",
+    "MemoryStore",
     "Message",
     "Meter",
     "ModelRequest",
@@ -187,6 +190,7 @@ __all__ = [
     "RunInfo",
     "RunOptions",
     "RunPaused",
+    "RunStore",
     "Scope",
     "SendModel",
     "SendTool",

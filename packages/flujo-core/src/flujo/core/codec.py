@@ -103,7 +103,7 @@ def unkept(hint: object) -> str | None:
             shapes = [one for one in members(part) if inspect.isclass(one) and _has_fields(one)]
             if len(shapes) > 1:
                 names = " and ".join(type_name(one) for one in shapes)
-                return f"{names} look alike as JSON; give the union a discriminator: Annotated[..., Field(discriminator=...)]"
+                return f"{names} may look alike as JSON; give the union a discriminator: Field(discriminator=...)"
     adapter = adapter_of(hint)
     schema, error = (None, None) if adapter is None else attempt(adapter.json_schema, mode="serialization")
     return None if schema is not None and error is None else f"{type_name(hint)} has no JSON form"

@@ -24,7 +24,11 @@ from .steps import Node, Ref, Step, StepOptions
 
 
 def compile_plan(
-    pipeline: PipelineLike, *, resources: Resources | None = None, context_model: type[BaseModel] | None = None
+    pipeline: PipelineLike,
+    *,
+    resources: Resources | None = None,
+    context_model: type[BaseModel] | None = None,
+    kept: bool = False,
 ) -> Plan:
     """Check a pipeline and freeze it.
 
@@ -32,6 +36,7 @@ def compile_plan(
         pipeline: A Pipeline, a node, or nodes joined by `>>`.
         resources: What steps may be given; parameters that match a field are not inputs.
         context_model: The context's model; parameters of that type receive it.
+        kept: Whether a store keeps its runs, so that all they hold must be such that JSON can hold it.
 
     Raises:
         PipelineError: It cannot work; `problems` lists everything that is wrong.
@@ -42,19 +47,20 @@ def compile_plan(
     specs, kind = specs_of(resources), None if resources is None else type(resources)
     for scope in reversed(scopes):  # each after those in it
         ScopeCompiler(scope, specs, kind, context_model).check()
-    scopes[0].problems += _unkept(scopes, context_model)
+    scopes[0].problems += _unkept(scopes, context_model, kept)
     if scopes[0].problems:
         raise PipelineError(f"pipeline {source.name!r} cannot work", scopes[0].problems)
     return Plan(source.name, _built(scopes), context_model)
 
 
-def _unkept(scopes: list[ScopeDraft], context_model: type[BaseModel] | None) -> Iterator[str]:
-    """What a pause could not keep, where a step says that it pauses."""
+def _unkept(scopes: list[ScopeDraft], context_model: type[BaseModel] | None, kept: bool) -> Iterator[str]:
+    """What could not be kept, where a store keeps the runs or a step says that it pauses."""
     drafts = [draft for scope in scopes for draft in scope.drafts.values()]
     pausing = [one.node.name for one in drafts if isinstance(one.node, Step) and one.node.options.pauses]
-    if not pausing:
+    if not pausing and not kept:
         return
-    do = f"step {pausing[0]!r} pauses, so what the run holds must be kept"
+    who = f"step {pausing[0]!r} pauses" if pausing else "a store keeps its runs"
+    do = f"{who}, so what they hold must be kept"
     for one in drafts:
         if isinstance(one.node, Step) and (why := unkept(one.binding.output)):
             yield f"step {one.node.name!r} gives {type_name(one.binding.output)}, which cannot be kept: {why}; {do}"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pydantic import JsonValue, TypeAdapter
 
 from .check import adapter_of, fitted
-from .errors import AlreadyResumed, AmbiguousPause, InputError, ResumeConflict, ResumeError
+from .errors import AmbiguousPause, InputError, ResumeError
 from .foreign import attempt
 from .frames import RunState
 from .journal import Entry
@@ -21,25 +21,9 @@ from .pause import Pause, PauseForHumanInput, pause_of
 from .plan import Plan, StepNode
 from .restore import entry_of
 from .result import StepRecord
-from .snapshot import EntryData
+from .snapshot import EntryData, Receipt
+from .store import refusal
 from .values import unfit_claim
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """That a run went on from where it stood, and why.
-
-    Attributes:
-        run_id: The run.
-        pause_id: The question that was answered; empty where the run was continued without one.
-        digest: SHA-256 of the decision as canonical JSON.
-        decided_at: When, in UTC.
-    """
-
-    run_id: str
-    pause_id: str
-    digest: str
-    decided_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +47,7 @@ CLAIMS_KEPT = 100_000
 _claims: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
 
 
-def claim(run_id: str, position: int, pause_id: str, digest: str) -> Receipt:
+def claim(run_id: str, position: int, pause_id: str, digest: str) -> None:
     """Let one of all resumes of a run from one place win, in this process; only a store can do so beyond it.
 
     Args:
@@ -81,12 +65,8 @@ def claim(run_id: str, position: int, pause_id: str, digest: str) -> Receipt:
     before = _claims.setdefault((run_id, position), receipt)
     if len(_claims) > CLAIMS_KEPT:
         _claims.popitem(last=False)
-    if before is receipt:
-        return receipt
-    if before.pause_id != pause_id:
-        why = "it went on from there before, by another answer"
-        raise ResumeError(f"run {run_id!r} cannot be resumed from here", why, "Use the result of that resume")
-    raise AlreadyResumed(before) if before.digest == digest else ResumeConflict(before)
+    if before is not receipt:
+        raise refusal(before, receipt)
 
 
 def release(run_id: str, position: int) -> None:

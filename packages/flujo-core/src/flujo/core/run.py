@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
+from typing import Literal
 
 import anyio
 import anyio.lowlevel
@@ -139,6 +140,7 @@ class Run(Work):
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         due = self.state.due
         if self.resumed is not None and self.resumed.entry is not None:
+            await self._keep(self.resumed.entry)
             self.note(self.resumed.entry)
         done = 0
         while due and self.verdict is None:
@@ -208,15 +210,16 @@ class Run(Work):
             SnapshotError: A value that it needs cannot be written.
         """
         left = None if self.deadline_s is None else max(0.0, self.deadline_s - (time.perf_counter() - self.clock))
-        return checkpoint_of(self.state, self.ledger.spent, left)
+        return checkpoint_of(self.state, self.ledger.spent, left, self.length)
 
-    def standing(self) -> Snapshot:
+    def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""
         info = self.info
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
         return Snapshot(
-            run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=self.status,
+            run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts, limits=self.own_limits,
-            checkpoint=self.checkpoint,
+            checkpoint=stand,
         )  # fmt: skip
 
     def snapshot(self) -> Snapshot:

@@ -27,7 +27,7 @@ from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, StepNode
 from .plugins import Hooks
-from .protocols import ExecutionBackend
+from .protocols import ExecutionBackend, RunStore
 from .relay import Worker
 from .resources import Resources, ResourceSpec
 from .result import StepRecord
@@ -103,7 +103,7 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is traced, so that an attempt is only its work.
-        direct: Whether, besides, steps run in this process, so that the work may be one call.
+        direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
@@ -115,6 +115,7 @@ class Running:
         past: What a resumed run did before, read on first use.
         resumed: How it came to go on; None of a run from its start.
         own_limits: Limits that were given to this run alone.
+        store: Where the run is kept; None keeps it in this object alone.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -136,6 +137,7 @@ class Running:
     past: Past | None = None
     resumed: Resumed | None = None
     own_limits: UsageLimits | None = None
+    store: RunStore | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
@@ -143,7 +145,7 @@ class Running:
     def __post_init__(self) -> None:
         self.hooks: Hooks = self.setup.hooks
         self.plain: bool = self.tracer is None and not self.hooks.table
-        self.direct: bool = self.plain and type(self.setup.backend) is LocalBackend
+        self.direct: bool = self.plain and self.store is None and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:

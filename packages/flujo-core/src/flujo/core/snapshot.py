@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -95,7 +96,7 @@ class EntryData(_Data):
 
 
 class Checkpoint(_Data):
-    """Where a run stands: its live frames, whatever came before."""
+    """Where a run stood when its journal had `position` entries: its live frames, whatever came before."""
 
     input: JsonValue = None
     context: JsonValue = None
@@ -105,6 +106,7 @@ class Checkpoint(_Data):
     answers: list[AnswerData] = []
     usage: Usage
     left_s: float | None = None
+    position: int = 0
 
 
 class Snapshot(_Data):
@@ -134,7 +136,7 @@ class Snapshot(_Data):
     run_id: str
     pipeline: str
     fingerprint: str
-    status: RunStatus
+    status: RunStatus | Literal["running"]
     actor: str | None = None
     tenant: str | None = None
     tags: dict[str, str] = {}
@@ -164,10 +166,27 @@ class Snapshot(_Data):
             ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That a run went on from where it stood, and why.
+
+    Attributes:
+        run_id: The run.
+        pause_id: The question that was answered; empty where the run was continued without one.
+        digest: SHA-256 of the decision as canonical JSON.
+        decided_at: When, in UTC.
+    """
+
+    run_id: str
+    pause_id: str
+    digest: str
+    decided_at: datetime
+
+
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_of(state: RunState, usage: Usage, left_s: float | None) -> Checkpoint:
+def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position: int = 0) -> Checkpoint:
     """Where a run stands. It costs what is live, not what was done.
 
     Raises:
@@ -184,6 +203,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None) -> Checkp
         answers=[AnswerData(frame=f, node=n, answers=given) for (f, n), given in state.answers.items()],  # type: ignore[arg-type]
         usage=usage,
         left_s=left_s,
+        position=position,
     )
 
 

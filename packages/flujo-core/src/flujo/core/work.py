@@ -22,6 +22,7 @@ from .plan import FlowNode, StepNode
 from .relay import Worker
 from .running import Running
 from .schedule import advance
+from .snapshot import entry_data
 from .usage import Usage
 from .values import context_at, inputs_of
 
@@ -58,6 +59,17 @@ class Work(Running):
         if state.failure is not None:
             self.stop(state.failure.error, ctx)
 
+    async def _keep(self, entry: Entry) -> None:
+        """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
+        if self.store is None:
+            return
+        row = entry_data(self.setup.plan, entry)
+        if row.unwritten is not None:
+            why = f"its output of type {row.unwritten} cannot be kept by the store"
+            entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
+            row = entry_data(self.setup.plan, entry)
+        await self.store.append(self.info.run_id, row)
+
     # --- combinators ------------------------------------------------------------------------------------------------
 
     async def _ask(self, frame: Frame, node: FlowNode) -> None:
@@ -76,10 +88,14 @@ class Work(Running):
         else:
             choice = self.choice(flow, answer)
             if choice is not None:
-                self.note(Entry(frame.id, node.index, Choice(choice)))
+                entry = Entry(frame.id, node.index, Choice(choice))
+                await self._keep(entry)
+                self.note(entry)
                 return
             failed = _no_case(path, answer, cast("Branch", flow))
-        self.note(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
+        entry = Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock)
+        await self._keep(entry)
+        self.note(entry)
 
     @staticmethod
     def choice(flow: Branch | Loop, answer: object) -> int | None:
@@ -138,7 +154,8 @@ class Work(Running):
             self._note_cancelled(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
-        error = outcome.error
+        await self._keep(entry)
+        outcome, error = entry.outcome, entry.outcome.error
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, ctx)
         if isinstance(outcome, (Success, Skipped)) and not self.plain:
