@@ -35,8 +35,19 @@ def test_the_ten_lines_generate_review_and_validate_on_a_real_model(write_model,
 
 
 @pytest.mark.parametrize("code", OTHERS)
-def test_the_other_examples_build_a_pipeline(code, gguf_file):
+def test_the_other_examples_build_a_pipeline(code, gguf_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run(code, gguf_file)["pipeline"] is not None
+
+
+def test_the_cassette_of_the_readme_is_recorded_once_then_replayed(gguf_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = next(code for code in OTHERS if "Cassette" in code)
+    outputs = [run(code, gguf_file)["result"].output for _ in range(2)]
+    assert outputs[0] == outputs[1]
+    recorded = (tmp_path / "answer.json").read_text(encoding="utf-8")
+    assert "[EMAIL]" in recorded
+    assert "anna" not in recorded
 
 
 def test_the_readme_names_all_that_is_public():
