@@ -45,7 +45,7 @@ _NAMES_OF_MODULE = {
     "OnGovernorBreach OnGuardDenied OnModelCall OnRetry OnRunEnd OnRunStart OnStepFailure OnToolCall "
     "OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command CommandHost ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",

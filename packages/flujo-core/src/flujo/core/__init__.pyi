@@ -61,7 +61,7 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import RUN_INPUT, Plan, PlanNode, Source
 from .plugins import Hooks, Implementation, tier_of
 from .policy import Policy
-from .protocols import Agent, Command, ExecutionBackend, PriceBook, StepExecutionRequest, StepOutcome
+from .protocols import Agent, Command, CommandHost, ExecutionBackend, PriceBook, StepExecutionRequest, StepOutcome
 from .registry import Plugins
 from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
@@ -82,6 +82,7 @@ __all__ = [
     "Chain",
     "Charge",
     "Command",
+    "CommandHost",
     "ConfigurationError",
     "Deny",
     "Event",
