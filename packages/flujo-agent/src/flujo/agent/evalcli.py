@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import anyio
 import click
@@ -50,7 +51,8 @@ more cost or latency, where a tolerance for it is given.
 
 \b
 Exit codes:
-  0 clean   1 regression; without --compare: a case did not complete
+  0 clean   1 regression; without --compare: a case did not complete,
+  or a scorer failed on it
   2 unusable: nothing ran, or nothing can be said   130 interrupted
 """
 
@@ -75,7 +77,20 @@ class EvalFlags(TypedDict):
     as_json: bool
 
 
-_SHARE = click.FloatRange(min=0)
+class _Share(click.FloatRange):
+    """A share; not a number would let every regression pass, since it compares with nothing."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click does, and refuse what is no number."""
+        share = float(super().convert(value, param, ctx))
+        if math.isnan(share):
+            self.fail("it is not a number; give for instance 0.1", param, ctx)
+        return share
+
+
+_SHARE = _Share(min=0)
 _FILE = click.Path(path_type=Path)
 
 
@@ -85,7 +100,12 @@ _FILE = click.Path(path_type=Path)
 @click.option("--save", type=_FILE, metavar="RUN.json", help="Keep what it gave, without inputs and outputs.")
 @click.option("--compare", type=_FILE, metavar="RUN.json", help="Say what became worse since a kept run.")
 @click.option(
-    "--score-tolerance", type=_SHARE, default=0.05, show_default=True, help="How much lower a score may be, 0 to 1."
+    "--score-tolerance",
+    type=_SHARE,
+    default=0.05,
+    show_default=True,
+    metavar="N",
+    help="How much lower a score may be, 0 to 1.",
 )
 @click.option("--cost-tolerance", type=_SHARE, metavar="SHARE", help="How much more it may cost: 0.2 is 20 %.")
 @click.option("--latency-tolerance", type=_SHARE, metavar="SHARE", help="How much longer a case may take.")

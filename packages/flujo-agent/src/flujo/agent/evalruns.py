@@ -124,15 +124,16 @@ def load(path: Path) -> EvalRun:
 
 
 def save(run: EvalRun, path: Path) -> None:
-    """Write it whole or not at all.
+    """Write it whole or not at all; without reasons and errors, which may quote what is private.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(run.model_dump(mode="json", exclude_defaults=True) | {"format": run.format}, indent=2)
+    words = {"cases": {"__all__": {"reasons", "unscored", "error"}}}
+    kept = {"format": run.format, **run.model_dump(mode="json", exclude_defaults=True, exclude=words)}
     try:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         os.replace(unfinished, path)
     except OSError as error:
         with suppress(OSError):

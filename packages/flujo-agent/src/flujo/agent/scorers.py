@@ -69,7 +69,8 @@ class Check(BaseModel):
         )
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {getattr(self, name)!r}" for name in sorted(self.model_fields_set - {"weight"}))
+        given = self.model_dump(mode="json", include=self.model_fields_set - {"weight"})
+        return ", ".join(f"{name}: {value!r}" for name, value in given.items())
 
 
 _CHECKS = TypeAdapter(Annotated[list[Check], Field(min_length=1)])
