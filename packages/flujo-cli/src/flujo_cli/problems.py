@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .exits import FAILED, NOTHING_RAN
 
-if TYPE_CHECKING:
-    from flujo.core import Flujo
-
 __all__ = ["Problem", "State", "note", "report", "say"]
 
 
 class State:
-    """What the whole command line knows: filled by the options `--debug` and `--json` wherever they stand.
-
-    To the commands of plugins it is flujo.core's `CommandHost`.
-    """
+    """What the whole command line knows: filled by the options `--debug` and `--json` wherever they stand."""
 
     def __init__(self) -> None:
         self.debug = False
         self.json = False
-
-    def prepare(
-        self,
-        target: str,
-        *,
-        plugins: Iterable[str] = (),
-        require: Iterable[str] = (),
-        policy_file: Path | None = None,
-        hooks: Iterable[Callable[..., object]] = (),
-    ) -> Flujo:
-        """Load FILE[:NAME] as `flujo run` does; see flujo.core's `CommandHost`."""
-        from .prepare import PolicyOptions, prepare  # imports flujo.core, which the help must not
-
-        options = PolicyOptions(plugin=tuple(plugins), require=tuple(require), policy_file=policy_file)
-        return prepare(target, options, hooks)[1]
 
 
 class Problem(click.ClickException):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from contextvars import ContextVar, Token
 from difflib import unified_diff
 from functools import partial
@@ -14,12 +13,13 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue
 
 from flujo.core import ConfigurationError, ModelRequest
 
 from .cleaning import Cleaner, Redactor
 from .errors import CassetteMismatch
+from .tapefile import Call, read, write
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse
@@ -38,23 +38,6 @@ def replaying() -> bool:
     """Whether model calls are answered from a file here, so that no model is needed."""
     cassette = ACTIVE.get()
     return cassette is not None and not cassette.recording
-
-
-class Call(BaseModel):
-    """One call in the file: what was asked, and what came back."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    request: dict[str, JsonValue]
-    response: dict[str, JsonValue] | None = None
-    error: dict[str, JsonValue] | None = None
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal["flujo-cassette/1"]
-    calls: list[Call]
 
 
 class Cassette:
@@ -101,7 +84,7 @@ class Cassette:
             what = f"cassette {str(self.path)!r} is in use already"
             raise ConfigurationError(what, "each `with` block needs a Cassette of its own")
         if not self.recording:
-            self._calls = [*_read(self.path)]
+            self._calls = [*read(self.path)]
         self._token = ACTIVE.set(self)
         return self
 
@@ -113,7 +96,7 @@ class Cassette:
         if error is not None:  # it says more than what follows from it, and half a recording would be a trap
             return
         if self.recording:
-            _write(self.path, [call for call in self._calls if call is not None])
+            write(self.path, [call for call in self._calls if call is not None])
             return
         unused = [call for at, call in enumerate(self._calls) if call is not None and at not in self._used]
         if unused or self._unexpected:
@@ -162,51 +145,3 @@ def _mismatch(path: Path, unexpected: list[str], unused: list[Call]) -> Cassette
     models = sorted({str(call.request.get("model")) for call in unused})
     why = unexpected[0] if unexpected else f"the run did not make requests to {models} that the file holds"
     return CassetteMismatch(what, why, 'When the change is meant, record again: mode="record"')
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> list[Call]:
-    try:
-        file = _File.model_validate_json(path.read_bytes())
-    except OSError as error:
-        do = 'Record it once: mode="record", or mode="auto"'
-        raise ConfigurationError(f"cassette {str(path)!r} cannot be read", error.strerror or "", do) from error
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        why = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
-        raise ConfigurationError(f"{str(path)!r} is no cassette", why, 'Record it: mode="record"') from error
-    for call in file.calls:
-        _each_text(call, lambda text: "\n".join(map(str, text)) if isinstance(text, list) else text)
-    return file.calls
-
-
-def _write(path: Path, calls: list[Call]) -> None:
-    """Write the file whole or not at all."""
-    shown = [call.model_copy(deep=True) for call in calls]
-    for call in shown:
-        _each_text(call, lambda text: [*text.split("\n")] if isinstance(text, str) and "\n" in text else text)
-    content = {
-        "format": "flujo-cassette/1",
-        "calls": [call.model_dump(mode="json", exclude_none=True) for call in shown],
-    }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise ConfigurationError(f"cassette {str(path)!r} cannot be written", error.strerror or "") from error
-
-
-def _each_text(call: Call, change: Callable[[JsonValue], JsonValue]) -> None:
-    """Change the texts of a call in place; in the file a text of several lines is a list of them, so that it diffs."""
-    messages, parts = call.request.get("messages"), (call.response or {}).get("parts")
-    for items, names in ((messages, ("content",)), (parts, ("text", "thinking"))):
-        for item in items if isinstance(items, list) else []:
-            for name in names:
-                if isinstance(item, dict) and name in item:
-                    item[name] = change(item[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_ai import exceptions
@@ -15,10 +15,8 @@ from flujo.core import ConfigurationError, Message, ModelRequest, ModelUsage, To
 from .cleaning import Cleaner
 from .errors import ModelRejected, ModelUnavailable
 from .faults import fault_of
+from .tapefile import Call
 from .translate import incoming, revised
-
-if TYPE_CHECKING:
-    from .cassette import Call
 
 Json = dict[str, JsonValue]
 
@@ -87,8 +85,6 @@ async def taken_down(
     asked: Json, ask: Callable[[], Awaitable[pai.ModelResponse]], cleaner: Cleaner, keep: Callable[[Call], None]
 ) -> pai.ModelResponse:
     """Ask, keep what belongs into the file, and give the response as the file has it. A failure is kept, too."""
-    from .cassette import Call  # here: that module imports this one, but only when a model is asked
-
     try:
         response = await ask()
     except exceptions.ModelAPIError as error:
