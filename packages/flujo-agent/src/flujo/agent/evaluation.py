@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import to_json, to_jsonable_python
@@ -40,6 +39,8 @@ def read_dataset(path: Path, scorers: Iterable[type[Evaluator[Any, Any, Any]]] =
     Raises:
         ConfigurationError: It cannot be read, is none, or names a scorer that is unknown or cannot work.
     """
+    from yaml import YAMLError  # here: pydantic-evals brings it, so it is missing where that is
+
     try:
         # a text first: a file that is not there must not be told in pydantic-evals' words
         text = path.read_text(encoding="utf-8")
@@ -47,7 +48,7 @@ def read_dataset(path: Path, scorers: Iterable[type[Evaluator[Any, Any, Any]]] =
         dataset = AnyDataset.from_text(text, fmt, [*SCORERS, *scorers], default_name=path.stem)  # type: ignore[arg-type]
     except OSError as error:
         raise ConfigurationError(f"dataset {str(path)!r} cannot be read", error.strerror or "") from error
-    except (ValueError, TypeError, yaml.YAMLError, ExceptionGroup) as error:
+    except (ValueError, TypeError, YAMLError, ExceptionGroup) as error:
         why = "\n".join(_reasons(error))
         do = "See flujo eval --help for what a dataset looks like"
         raise ConfigurationError(f"dataset {str(path)!r} cannot be used", why, do) from error
