@@ -297,6 +297,28 @@ def test_a_redactor_that_cannot_work_is_told(path, redact, why):
     assert why in str(result.error)
 
 
+def test_what_a_model_thought_is_kept_and_masked_and_what_cannot_be_shown_is_refused(path):
+    def thinks(*parts):
+        return FunctionModel(lambda messages, info: pai.ModelResponse(parts=[*parts]), model_name="said")
+
+    thought = pai.ThinkingPart(f"the key is {KEY}\nand so on")
+    recorded = run(agent(thinks(thought, pai.TextPart("done"))), path, "record")
+    assert recorded.output == run(agent(says()), path, "replay").output == "done"
+    part = json.loads(path.read_text())["calls"][0]["response"]["parts"][0]
+    assert part == {"thinking": ["the key is [SECRET]", "and so on"]}
+    with Cassette(path, mode="record"):
+        result = Flujo(agent(thinks(pai.FilePart(pai.BinaryContent(b"x", media_type="image/png"))))).run("go")
+    assert "cannot be recorded" in str(result.error)
+
+
+def test_an_answer_that_was_edited_into_nonsense_is_told(path):
+    run(agent(says("done")), path, "record")
+    path.write_text(path.read_text().replace('"text"', '"txt"'))
+    with Cassette(path):
+        result = Flujo(agent(says())).run("go")
+    assert "a call of the cassette cannot be read" in str(result.error)
+
+
 # --- files that cannot be used ----------------------------------------------------------------------------------------
 
 

@@ -232,6 +232,16 @@ def test_what_does_not_complete_any_more_or_is_gone_is_a_regression(flujo):
     assert "note: case 'third' is new" in said.out
 
 
+def test_a_scorer_that_is_gone_is_a_regression_and_a_new_one_is_none(flujo):
+    flujo("eval", "flows.py:pipeline", "cases.yaml", "--save", "base.json")
+    write("cases.yaml", CASES.replace("name: tone", "name: voice"))
+    said = flujo("eval", "flows.py:pipeline", "cases.yaml", "--compare", "base.json")
+    assert said.code == 1
+    assert "regression: case 'first': not scored by tone" in said.out
+    assert "regression: scorer 'tone': 0.75 -> none" in said.out
+    assert "voice" not in said.out.partition("since the saved run")[2]
+
+
 def test_more_cost_is_a_regression_only_where_asked(flujo):
     flujo("eval", "flows.py:worse", "cases.yaml", "--save", "base.json")
     wide = ("--compare", "base.json", "--score-tolerance", 1)
@@ -281,6 +291,22 @@ def test_the_policy_of_the_settings_holds(flujo):
     said = flujo("eval", "flows.py:pipeline", "cases.yaml")
     assert said.code == 2
     assert "flujo-gone" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cases: []", "it has no cases"),
+        ("cases: [", "while parsing"),
+        ("cases: [{input: a}]", "cases.0.inputs"),
+        ("cases: [{inputs: a, name: b}, {inputs: c, name: b}]", "Duplicate case name"),
+    ],
+)
+def test_a_dataset_that_is_none_is_told(flujo, text, words):
+    write("wrong.yaml", text)
+    said = flujo("eval", "flows.py:pipeline", "wrong.yaml")
+    assert said.code == 2
+    assert words in said.err
 
 
 @pytest.mark.parametrize(
