@@ -287,7 +287,7 @@ async def test_13_a_pause_inside_parallel_keeps_the_other_branches() -> None:
     assert statuses(result) == {"parallel/other": "completed", "parallel/ask": "completed", "sum": "completed"}
 
 
-# --- failures, time, context, resources ---------------------------------------------------------------------------------
+# --- failures, time, context, resources -------------------------------------------------------------------------------
 
 
 async def test_17_an_abort_after_a_step_keeps_the_step_and_its_cost() -> None:
