@@ -298,7 +298,7 @@ async def test_17_the_cost_of_a_failed_branch_counts() -> None:
 
 
 async def test_18_one_failure_or_all_may_be_collected() -> None:
-    """Differs: the value of a failed branch is its error, so that a step can tell it from a value; it is not left out."""
+    """Differs: the value of a failed branch is its error, not left out."""
     one = await Flujo(Parallel(Step(breaks), books("fine", "0"), on_failure="collect")).run_async(3)
     output: Any = one.output
     assert one.status == "completed"
@@ -328,7 +328,7 @@ async def test_20_21_how_values_of_a_field_are_merged_is_the_fields_reducer() ->
 
 
 async def test_22_the_step_after_a_parallel_takes_keys_values_union_or_concatenation() -> None:
-    """Differs: no `reduce=`; the outputs are a dict by name in declared order, and the next step does with it what it likes."""
+    """Differs: no `reduce=`; the next step does what it likes with the dict by name, in declared order."""
 
     async def few(value: int) -> list[int]:
         await anyio.sleep(0.01)
@@ -340,7 +340,11 @@ async def test_22_the_step_after_a_parallel_takes_keys_values_union_or_concatena
     fan = Parallel(Step(few), Step(other))
 
     async def reduce(outputs: dict[str, list[int]]) -> tuple[list[str], set[int], list[int]]:
-        return list(outputs), set().union(*outputs.values()), sum(outputs.values(), [])
+        return (
+            list(outputs),
+            set().union(*outputs.values()),
+            [number for numbers in outputs.values() for number in numbers],
+        )
 
     result = await Flujo(fan >> Step(reduce)).run_async(1)
     assert result.output == (["few", "other"], {1, 10}, [1, 1, 10])
