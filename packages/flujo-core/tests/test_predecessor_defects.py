@@ -188,7 +188,9 @@ async def test_08_a_cache_hit_costs_nothing_and_says_that_it_is_one() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("combinator", [lambda s: s, lambda s: Parallel(s, Step(forever, name="b")), Fallback])
+@pytest.mark.parametrize(
+    "combinator", [Step, lambda s: Parallel(s, Step(forever)), lambda s: Fallback(s, Step(forever))]
+)
 async def test_09_cancelling_the_task_raises_and_cancels_the_step(
     combinator: Callable[[Step], Any], anyio_backend: str
 ) -> None:
