@@ -83,9 +83,8 @@ async def refusal(text: str | bytes, flujo: Flujo | None = None) -> SnapshotErro
 def bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file that is only there when something of a snapshot was executed or imported."""
     sentinel = tmp_path / "boom"
-    (tmp_path / "bomb_module.py").write_text(
-        f"import pathlib\npathlib.Path({str(sentinel)!r}).touch()\ndef boom(*_, **__):\n    pass\nclass Boom:\n    pass\n"
-    )
+    source = f"import pathlib\npathlib.Path({str(sentinel)!r}).touch()\nclass Boom:\n    pass\nboom = Boom\n"
+    (tmp_path / "bomb_module.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield sentinel
     assert not sentinel.exists()
