@@ -181,26 +181,32 @@ async def test_09_every_step_sees_what_the_ones_before_have_spent() -> None:
 
 @pytest.mark.parametrize("limits", [UsageLimits("1"), UsageLimits(total_tokens_limit=100)], ids=["cost", "tokens"])
 async def test_10_a_breach_cancels_the_siblings_even_one_that_fails_while_it_is_cancelled(limits: UsageLimits) -> None:
-    began = anyio.Event()
+    began = {"bad_loser": anyio.Event(), "slow": anyio.Event()}
 
     async def bad_loser(value: int) -> int:
         try:
-            began.set()
+            began["bad_loser"].set()
             await anyio.sleep_forever()
         finally:
             raise ValueError("and it does not even end well")
 
+    async def slow(value: int) -> int:
+        began["slow"].set()
+        await anyio.sleep_forever()
+        return value
+
     async def dear(value: int, ctx: RunContext) -> int:
-        await began.wait()
+        for event in began.values():
+            await event.wait()
         async with ctx.usage.reserve(cost_usd=2, tokens=200):
             return value
 
     with anyio.fail_after(5):
-        result = await Flujo(Parallel(Step(dear), Step(bad_loser), Step(forever)), limits=limits).run_async(1)
+        result = await Flujo(Parallel(Step(dear), Step(bad_loser), Step(slow)), limits=limits).run_async(1)
     assert limit_of(result) in ("total_cost_usd_limit", "total_tokens_limit")
     told = dict(ends(result))
     assert told["parallel/dear"] == "failed"
-    assert told["parallel/forever"] == "cancelled"
+    assert told["parallel/slow"] == "cancelled"
     assert told["parallel/bad_loser"] in ("failed", "cancelled")
 
 
@@ -264,7 +270,7 @@ class Known(BaseModel):
 
 
 def notes(name: str, wait_s: float = 0, **changes: object) -> Step:
-    async def work(value: int, known: Known) -> Update[int]:
+    async def work(value: object, known: Known) -> Update[int]:
         await anyio.sleep(wait_s)
         return Update(len(known.seen), **changes)
 

@@ -214,8 +214,8 @@ async def test_40_a_backend_gets_every_step_however_deep() -> None:
     deep = "loop#{}/branch[{}]/"
     assert sorted(backend.paths) == [
         "map[0]/" + deep.format(1, "otherwise") + "plus",
-        "map[0]/" + deep.format(2, "True") + "sub/plus",
-        "map[1]/" + deep.format(1, "True") + "sub/plus",
+        "map[0]/" + deep.format(2, "True") + "plus",
+        "map[1]/" + deep.format(1, "True") + "plus",
     ]
 
 
