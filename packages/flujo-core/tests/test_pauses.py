@@ -146,7 +146,7 @@ async def test_reading_the_output_of_a_paused_run_says_that_it_waits() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 async def test_several_pauses_are_answered_in_any_order(order: tuple[int, ...]) -> None:
-    flujo = Flujo(Parallel(asks("a"), asks("b"), asks("c")) >> Step(dict, name="end", inline=True))
+    flujo = Flujo(Parallel(asks("a"), asks("b"), asks("c")) >> Step(lambda outputs: outputs, name="end", inline=True))
     result = await flujo.run_async(1)
     pauses = result.pauses
     assert [pause.step_path for pause in pauses] == ["parallel/a", "parallel/b", "parallel/c"]

@@ -105,11 +105,22 @@ async def test_02_branches_of_080_and_010_fit_under_a_limit_of_1() -> None:
 
 
 async def test_03_a_breach_in_one_branch_cancels_the_slow_one_beside_it_at_once() -> None:
-    flujo = Flujo(Parallel(pays("dear", "2"), Step(forever)), limits=UsageLimits("1"))
+    began = anyio.Event()
+
+    async def slow(value: int) -> int:
+        began.set()
+        await anyio.sleep_forever()
+        return value
+
+    async def dear(value: int, ctx: RunContext) -> int:
+        await began.wait()
+        async with ctx.usage.reserve(cost_usd=2):
+            return value
+
     with anyio.fail_after(5):  # the sibling never ends by itself
-        result = await flujo.run_async(1)
+        result = await Flujo(Parallel(Step(dear), Step(slow)), limits=UsageLimits("1")).run_async(1)
     assert result.status == "stopped"
-    assert statuses(result) == {"parallel/dear": "failed", "parallel/forever": "cancelled"}
+    assert statuses(result) == {"parallel/dear": "failed", "parallel/slow": "cancelled"}
 
 
 async def test_04_a_breach_keeps_the_history_and_what_was_paid_for() -> None:
