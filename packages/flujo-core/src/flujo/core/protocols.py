@@ -11,6 +11,7 @@ from .outcome import Outcome
 from .usage import Price
 
 if TYPE_CHECKING:
+    from .snapshot import EntryData, Snapshot
     from .steps import Step
 
 
@@ -77,6 +78,25 @@ class StepOutcome:
 
     outcome: Outcome
     changes: Mapping[str, object] | None = None
+
+
+class RunStore(Protocol):
+    """Keeps runs. Every method returns when what it wrote is as durable as the store promises."""
+
+    async def create(self, snapshot: Snapshot) -> None:
+        """Keep a run that is about to start; raises RunExists where its id is known."""
+
+    async def append(self, run_id: str, row: EntryData) -> None:
+        """Add one entry to the journal of a run; nothing written before is touched."""
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """Keep where a run stands, without touching its journal; `snapshot.journal` is empty here."""
+
+    async def load(self, run_id: str) -> Snapshot:
+        """The run with its whole journal; raises ResumeError where the id is not known."""
+
+    async def claim(self, run_id: str, position: int, pause_id: str, digest: str) -> None:
+        """Let one of all resumes of a run from one place win; raises AlreadyResumed, ResumeConflict or ResumeError."""
 
 
 class ExecutionBackend(Protocol):
