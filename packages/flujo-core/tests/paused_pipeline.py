@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import anyio
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from flujo.core import Flujo, Loop, Map, Parallel, PauseForHumanInput, Pipeline, PipelineResult, Snapshot, Step, step
 
@@ -42,6 +42,7 @@ Payment = Annotated[Card | Cash, Field(discriminator="kind")]
 
 
 class Order(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
     colour: Colour
     points: tuple[Point, ...]
     payments: list[Payment]
@@ -76,9 +77,13 @@ async def report(value: Order, card: Card, numbers: list[int]) -> str:
     return f"{same} {type(card).__name__} {card.amount} {numbers}"
 
 
+@step(inline=True)
+def numbers(number: int) -> list[int]:
+    return [number, number + 1]
+
+
 def build() -> Flujo:
     asked = Step(approve, inputs={"value": order})
-    numbers = Step(lambda number: [number, number + 1], name="numbers", inline=True)
     looped = numbers >> Map(Loop(Parallel(again) >> Step(only, inline=True), until=lambda value: value > 10))
     end = Step(report, inputs={"value": order, "card": asked, "numbers": "map"})
     return Flujo(Pipeline(order, asked, looped, end))
@@ -104,8 +109,7 @@ async def main(act: str, file: Path) -> None:
         file.write_text((await flujo.run_async(1)).snapshot().model_dump_json())
         return
     snapshot = Snapshot.model_validate_json(file.read_bytes())
-    first = next(pause for pause in snapshot.pauses if pause.step_path == "approve")
-    result = await flujo.resume_async(snapshot, Card(amount=Decimal("0.20")), pause=first.id)
+    result = await flujo.resume_async(snapshot, Card(amount=Decimal("0.20")), pause="approve")
     print((await answer_all(flujo, result)).output)  # noqa: T201
 
 

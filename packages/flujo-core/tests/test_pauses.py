@@ -26,6 +26,7 @@ from flujo.core import (
     PipelineResult,
     RetryPolicy,
     RunContext,
+    RunPaused,
     Snapshot,
     Step,
     StepFailed,
@@ -55,6 +56,16 @@ async def ask(value: int) -> int:
 
 def asks(name: str) -> Step:
     return Step(ask, name=name)
+
+
+@step(inline=True)
+def kept(outputs: dict[str, int]) -> dict[str, int]:
+    return outputs
+
+
+@step(inline=True)
+def shout(text: str) -> str:
+    return f"{text}!"
 
 
 @step(inline=True)
@@ -136,7 +147,7 @@ async def test_a_pause_is_no_failure_for_fallback_collect_or_retry() -> None:
 
 async def test_reading_the_output_of_a_paused_run_says_that_it_waits() -> None:
     paused = await Flujo(ask).run_async(1)
-    with pytest.raises(Exception, match="paused"):
+    with pytest.raises(RunPaused, match="waits for 1 answer"):
         paused.unwrap()
     assert "paused" in repr(paused)
 
@@ -146,7 +157,7 @@ async def test_reading_the_output_of_a_paused_run_says_that_it_waits() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 async def test_several_pauses_are_answered_in_any_order(order: tuple[int, ...]) -> None:
-    flujo = Flujo(Parallel(asks("a"), asks("b"), asks("c")) >> Step(lambda outputs: outputs, name="end", inline=True))
+    flujo = Flujo(Parallel(asks("a"), asks("b"), asks("c")) >> kept)
     result = await flujo.run_async(1)
     pauses = result.pauses
     assert [pause.step_path for pause in pauses] == ["parallel/a", "parallel/b", "parallel/c"]
@@ -275,7 +286,7 @@ async def test_ask_runs_the_body_again_from_its_start_with_the_recorded_answers(
         return f"{value}, {first.amount}, {second}"
 
     def build() -> Flujo:
-        return Flujo(form >> Step(lambda text: text + "!", name="end", inline=True))
+        return Flujo(form >> shout)
 
     first = await build().run_async(1)
     assert [pause.question for pause in first.pauses] == ["How many?"]

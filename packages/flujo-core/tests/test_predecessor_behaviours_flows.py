@@ -18,12 +18,12 @@ from flujo.core import (
     Branch,
     Fallback,
     Flujo,
-    FlujoError,
     InputError,
     Loop,
     LoopLimit,
     Map,
     PauseForHumanInput,
+    ResumeError,
     RetryPolicy,
     RunContext,
     Step,
@@ -112,7 +112,7 @@ async def test_25_the_tally_goes_on_after_a_pause() -> None:
 async def test_26_a_run_that_is_not_paused_takes_no_decision(pipeline: Step) -> None:
     flujo = Flujo(pipeline)
     ended = await flujo.run_async(1)
-    with pytest.raises(FlujoError, match="pause"):
+    with pytest.raises(ResumeError, match="cannot be resumed"):
         await flujo.resume_async(ended, 5)
 
 
@@ -128,7 +128,11 @@ async def test_28_30_pauses_of_a_map_are_one_per_item_and_those_in_a_row_come_on
 
 
 async def test_29_a_pause_may_be_the_last_thing_of_a_pipeline() -> None:
-    flujo = Flujo(Step(lambda text: text.upper(), name="shout", inline=True) >> decide)
+    @step(inline=True)
+    def shout(text: str) -> str:
+        return text.upper()
+
+    flujo = Flujo(shout >> decide)
     result = await flujo.resume_async(await flujo.run_async("x"), {"approved": False})
     assert result.output == Decision(approved=False)
 

@@ -290,7 +290,10 @@ async def test_13_a_pause_inside_parallel_keeps_the_other_branches() -> None:
         ran.append("other")
         return value + 1
 
-    flujo = Flujo(Parallel(ask, Step(other)) >> Step(lambda both: both["ask"] + both["other"], name="sum", inline=True))
+    async def add(both: dict[str, int]) -> int:
+        return both["ask"] + both["other"]
+
+    flujo = Flujo(Parallel(ask, Step(other)) >> Step(add, name="sum"))
     paused = await flujo.run_async(1)
     assert paused.status == "paused"
     assert statuses(paused) == {"parallel/other": "completed", "parallel/ask": "paused"}

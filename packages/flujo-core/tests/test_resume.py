@@ -21,6 +21,7 @@ from flujo.core import (
     PauseForHumanInput,
     PipelineResult,
     ResumeConflict,
+    ResumeError,
     RunAborted,
     RunContext,
     Snapshot,
@@ -61,7 +62,7 @@ async def test_with_several_open_pauses_one_must_be_named() -> None:
     for pause in paused.pauses:
         assert pause.step_path in str(unclear.value)
     for unknown in ("no such pause", paused.pauses[0].id + "x"):
-        with pytest.raises(FlujoError, match="pause"):
+        with pytest.raises(ResumeError, match="does not wait for"):
             await flujo.resume_async(paused, 5, pause=unknown)
     half = await flujo.resume_async(paused, 5, pause=paused.pauses[0])
     assert (await flujo.resume_async(half, 6)).output == {"a": 5, "b": 6}
@@ -125,7 +126,6 @@ async def test_a_refused_answer_uses_nothing_up_and_the_next_pause_of_a_run_is_a
 async def test_two_runs_of_one_pipeline_have_pauses_of_their_own() -> None:
     flujo = Flujo(ask)
     one, two = await flujo.run_async(1), await flujo.run_async(1)
-    assert one.pauses[0].id != two.pauses[0].id
     assert (await flujo.resume_async(one, 1)).output == 1
     assert (await flujo.resume_async(two, 2)).output == 2
 
@@ -147,9 +147,12 @@ async def test_a_failed_run_goes_on_only_when_asked_to_retry() -> None:
     assert failed.status == "failed"
     with pytest.raises(FlujoError, match="retry"):
         await flujo.resume_async(failed)
-    assert (await flujo.resume_async(copied(failed), retry=True)).status == "failed"
+    again = await flujo.resume_async(copied(failed), retry=True)
+    assert again.status == "failed"
+    with pytest.raises(AlreadyResumed):
+        await flujo.resume_async(copied(failed), retry=True)
     healthy[0] = True
-    result = await flujo.resume_async(copied(failed), retry=True)
+    result = await flujo.resume_async(copied(again), retry=True)
     assert result.output == [2, 3]
     assert len(effects) <= 3  # the one that was cut off may have run again, the others have not
     assert result.step_history[-1].status == "completed"
@@ -172,7 +175,7 @@ async def test_a_run_stopped_by_a_limit_goes_on_with_other_limits() -> None:
     more = await flujo.resume_async(copied(stopped), limits=UsageLimits("1.3"))
     assert (more.status, more.total_cost_usd) == ("stopped", Decimal("1.2"))
     assert isinstance(more.error, UsageLimitExceeded)
-    result = await flujo.resume_async(copied(more), limits=UsageLimits("1.6"))
+    result = await flujo.resume_async(more, limits=UsageLimits("1.6"))
     assert (result.output, result.total_cost_usd) == (4, Decimal("1.6"))
     assert effects == ["paid"] * 4
 
@@ -191,28 +194,41 @@ async def test_a_decision_may_come_with_other_limits() -> None:
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("after_s", "status"), [(0.3, "completed"), (0.6, "aborted")])
-def test_paused_time_does_not_count_against_the_deadline_and_the_time_before_does(after_s: float, status: str) -> None:
+def test_paused_time_does_not_count_against_the_deadline() -> None:
     async def before(value: int) -> int:
         await anyio.sleep(0.6)
         return value
 
     async def after(value: int) -> int:
-        await anyio.sleep(after_s)
+        await anyio.sleep(0.3)
         return value
 
     async def main() -> None:
         flujo = Flujo(Step(before) >> ask >> Step(after))
         paused = await flujo.run_async(1, deadline_s=1)
-        assert paused.status == "paused"
         await anyio.sleep(1000)  # of the clock of this test
-        result = await flujo.resume_async(copied(paused), 5)
-        assert result.status == status
-        if status == "aborted":
-            assert isinstance(result.error, RunAborted)
-            assert "deadline" in str(result.error)
+        assert (await flujo.resume_async(copied(paused), 5)).output == 5
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_the_time_before_a_pause_counts_against_the_deadline() -> None:
+    async def before(value: int) -> int:
+        await anyio.sleep(0.5)
+        return value
+
+    async def after(value: int) -> int:
+        await anyio.sleep_forever()
+        return value
+
+    flujo = Flujo(Step(before) >> ask >> Step(after))
+    paused = await flujo.run_async(1, deadline_s=1)
+    started = anyio.current_time()
+    result = await flujo.resume_async(copied(paused), 5)
+    assert anyio.current_time() - started < 0.9  # what was left is 0.5 s or less, not the whole second
+    assert result.status == "aborted"
+    assert isinstance(result.error, RunAborted)
+    assert "deadline" in str(result.error)
 
 
 async def test_a_resumed_run_can_be_cancelled_from_outside_and_resumed_by_nobody_else() -> None:
