@@ -51,7 +51,7 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command ExecutionBackend PriceBook RunStore StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command CommandHost ExecutionBackend PriceBook RunStore StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",

@@ -74,7 +74,16 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .plugins import Hooks, Implementation, tier_of
 from .policy import Policy
-from .protocols import Agent, Command, ExecutionBackend, PriceBook, RunStore, StepExecutionRequest, StepOutcome
+from .protocols import (
+    Agent,
+    Command,
+    CommandHost,
+    ExecutionBackend,
+    PriceBook,
+    RunStore,
+    StepExecutionRequest,
+    StepOutcome,
+)
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
@@ -103,6 +112,7 @@ __all__ = [
     "Charge",
     "Checkpoint",
     "Command",
+    "CommandHost",
     "ConfigurationError",
     "Deny",
     "Divergence",

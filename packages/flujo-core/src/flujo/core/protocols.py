@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .context import RunContext
@@ -11,6 +12,7 @@ from .outcome import Outcome
 from .usage import Price
 
 if TYPE_CHECKING:
+    from .engine import Flujo
     from .snapshot import EntryData, Snapshot
     from .steps import Step
 
@@ -44,6 +46,27 @@ class Command:
     name: str
     help: str
     target: str
+
+
+@runtime_checkable
+class CommandHost(Protocol):
+    """What the command line is to a plugin's command, which finds it with `click_context.find_object(CommandHost)`."""
+
+    def prepare(
+        self,
+        target: str,
+        *,
+        plugins: Iterable[str] = (),
+        require: Iterable[str] = (),
+        policy_file: Path | None = None,
+        hooks: Iterable[Callable[..., object]] = (),
+    ) -> Flujo:
+        """Load FILE[:NAME] under the settings and the policy that hold here, as `flujo run` does.
+
+        Raises:
+            FlujoError: The pipeline cannot work, or a plugin that must act cannot; click's errors where the file, the
+                settings or an option cannot be used.
+        """
 
 
 @dataclass(slots=True)

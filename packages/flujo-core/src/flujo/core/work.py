@@ -8,6 +8,8 @@ from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, cast
 
+import anyio
+
 from . import payloads
 from .attempt import Attempt, Changes, settled
 from .backends import told
@@ -68,7 +70,8 @@ class Work(Running):
             why = f"its output of type {row.unwritten} cannot be kept by the store"
             entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
             row = entry_data(self.setup.plan, entry)
-        await self.store.append(self.info.run_id, row)
+        with anyio.CancelScope(shield=True):  # it happened, so it is written even while the run is being cancelled
+            await self.store.append(self.info.run_id, row)
 
     # --- combinators ------------------------------------------------------------------------------------------------
 
@@ -152,6 +155,7 @@ class Work(Running):
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
             entry.duration_s = perf_counter() - clock
             self._note_cancelled(entry)
+            await self._keep(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
         await self._keep(entry)
