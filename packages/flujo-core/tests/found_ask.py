@@ -42,7 +42,7 @@ async def test_an_answer_goes_to_the_question_it_was_given_to() -> None:
 
 
 async def test_an_approval_is_not_used_for_another_question() -> None:
-    """ "Pay 100?" was answered with yes; the body, run again, asks "Pay 200?" and gets that yes. SEMANTICS section 8 and
+    """The yes to "Pay 100?" is given to "Pay 200?", which the body asks when it runs again. SEMANTICS section 8 and
     DESIGN: an approval is bound to a digest of exactly what was shown."""
     amount = [100]
 
