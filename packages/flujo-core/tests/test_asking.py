@@ -1,7 +1,4 @@
-"""Not collected: what `ctx.ask` and `ctx.call_tool` do wrong when a body runs again; each is a test to pass one day.
-
-Run it with `pytest packages/flujo-core/tests/found_ask.py`; a test that passes moves to test_pauses.
-"""
+"""A body that asks, or calls tools, and runs again: each answer and result goes to what it was given to."""
 
 from __future__ import annotations
 
@@ -18,8 +15,6 @@ def copied(result: PipelineResult) -> Snapshot:
 
 
 async def test_an_answer_goes_to_the_question_it_was_given_to() -> None:
-    """`RunContext.ask` hands recorded answers out by count: two questions of one body at the same time get each other's
-    answer. On asyncio `second?` is asked twice, and its answer is given to `first?`."""
     got: dict[str, int] = {}
 
     @step(pauses=True)
@@ -42,8 +37,6 @@ async def test_an_answer_goes_to_the_question_it_was_given_to() -> None:
 
 
 async def test_an_approval_is_not_used_for_another_question() -> None:
-    """The yes to "Pay 100?" is given to "Pay 200?", which the body asks when it runs again. SEMANTICS section 8 and
-    DESIGN: an approval is bound to a digest of exactly what was shown."""
     amount = [100]
 
     @step(pauses=True)
@@ -59,8 +52,6 @@ async def test_an_approval_is_not_used_for_another_question() -> None:
 
 
 async def test_a_tool_called_before_ask_is_not_called_again() -> None:
-    """SEMANTICS sections 7 and 8, and the docstring of `ask`: effects before it belong in `call_tool`, whose recorded
-    result a re-run gets. It is called again."""
     calls: list[str] = []
 
     async def send(call: ToolCall) -> object:
@@ -80,7 +71,6 @@ async def test_a_tool_called_before_ask_is_not_called_again() -> None:
 
 
 async def test_a_tool_called_in_a_failed_attempt_is_not_called_again_by_the_next() -> None:
-    """The same for a retry: "a re-run of the step gets recorded results"."""
     calls: list[str] = []
 
     async def send(call: ToolCall) -> object:

@@ -1,7 +1,4 @@
-"""Not collected: what the engine does not do yet, each as a test that must pass one day.
-
-Run it with `pytest packages/flujo-core/tests/found_snapshots.py`; a test that passes moves to the file it names.
-"""
+"""Limits, time, bytes and infinity survive a pause; damage to a snapshot is found; it shows what is asked."""
 
 from __future__ import annotations
 
@@ -30,7 +27,6 @@ async def ask(value: int) -> int:
 
 
 async def test_a_run_with_limits_of_its_own_survives_json() -> None:
-    """To test_resume. `UsageLimits.cost` (init=False) is written, and refused when it is read."""
     flujo = Flujo(ask)
     paused = await flujo.run_async(1, limits=UsageLimits("1"))
     text = paused.snapshot().model_dump_json()
@@ -38,8 +34,6 @@ async def test_a_run_with_limits_of_its_own_survives_json() -> None:
 
 
 def test_the_time_before_a_pause_counts_on_the_clock_that_the_deadline_is_on() -> None:
-    """To test_resume. The deadline is on `anyio.current_time()`, what is left of it on `time.perf_counter()`."""
-
     async def sleeps(value: int) -> int:
         await anyio.sleep(0.6)
         return value
@@ -56,8 +50,6 @@ def test_the_time_before_a_pause_counts_on_the_clock_that_the_deadline_is_on() -
     ("hint", "value"), [(bytes, b"\xff\x00"), (list[bytes], [b"\x80"]), (float, float("inf")), (float, float("-inf"))]
 )
 async def test_bytes_and_infinity_come_back(hint: Any, value: Any) -> None:
-    """To TYPES of test_snapshots. Compiles with `pauses=True`, then fails the step at the pause."""
-
     async def give(given):  # type: ignore[no-untyped-def]
         return value
 
@@ -73,7 +65,6 @@ async def test_bytes_and_infinity_come_back(hint: Any, value: Any) -> None:
 
 
 async def test_a_flipped_bit_anywhere_in_a_snapshot_is_refused() -> None:
-    """To test_bad_snapshots (check 22: bit flip -> typed error). A flip in a payload leaves good JSON: 3 becomes 7."""
     text = (await Flujo(plus >> ask).run_async(2)).snapshot().model_dump_json().encode()
     chance = random.Random(22)
     for _ in range(200):
@@ -85,7 +76,6 @@ async def test_a_flipped_bit_anywhere_in_a_snapshot_is_refused() -> None:
 
 
 async def test_a_snapshot_shows_what_is_asked() -> None:
-    """To test_snapshots. A process that only has the snapshot cannot list the questions and their ids."""
     paused = await Flujo(plus >> ask).run_async(2)
     snapshot: Any = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
     assert [pause.id for pause in snapshot.pauses] == [pause.id for pause in paused.pauses]

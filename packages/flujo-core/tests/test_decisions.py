@@ -1,7 +1,4 @@
-"""Not collected: what the engine does not do yet with answers and kept values, each as a test that must pass one day.
-
-Run it with `pytest packages/flujo-core/tests/found_decisions.py`; a test that passes moves to the file it names.
-"""
+"""Decisions are what was asked for, whatever its type; what a run keeps comes back as it was."""
 
 from __future__ import annotations
 
@@ -67,9 +64,6 @@ SCHEMAS: list[tuple[Any, Any, Any]] = [
 @pytest.mark.parametrize("asks", [False, True], ids=["raise", "ask"])
 @pytest.mark.parametrize(("schema", "good", "wrong"), SCHEMAS, ids=lambda value: str(value)[:30])
 async def test_an_answer_is_checked_whatever_type_its_schema_is(schema: Any, good: Any, wrong: Any, asks: bool) -> None:
-    """To test_pauses. `type_of_schema` finds no such type again, in memory neither: with `raise` the wrong answer
-    becomes the output, with `ctx.ask` it fails the step and the pause is used up."""
-
     async def raises(value: int) -> Any:
         raise PauseForHumanInput("What?", schema=schema)
 
@@ -85,8 +79,6 @@ async def test_an_answer_is_checked_whatever_type_its_schema_is(schema: Any, goo
 
 
 async def test_a_bound_of_the_schema_holds_where_the_step_gives_the_plain_type() -> None:
-    """To test_pauses. The same, as users write it: -5 is paid."""
-
     @step(pauses=True)
     async def pay(value: int) -> int:
         raise PauseForHumanInput("How much?", schema=Annotated[int, Field(ge=0, le=100)])
@@ -97,8 +89,6 @@ async def test_a_bound_of_the_schema_holds_where_the_step_gives_the_plain_type()
 
 
 async def test_the_answer_does_not_stand_in_an_error() -> None:
-    """To test_pauses. The StepFailed of `ctx.ask` holds pydantic's text with `input_value=`."""
-
     @step(pauses=True)
     async def form(value: int, ctx: RunContext) -> str:
         return await ctx.ask("What?", schema=Annotated[str, Field(max_length=3)])  # type: ignore[no-any-return]
@@ -114,9 +104,6 @@ async def test_the_answer_does_not_stand_in_an_error() -> None:
 
 @pytest.mark.parametrize("given", [{"$error": {"a": "b"}}, {"$error": {"what": "w", "why": "", "do": ""}}], ids=str)
 async def test_a_users_dict_is_never_taken_for_an_error_of_ours(given: dict[str, dict[str, str]]) -> None:
-    """To test_snapshots. `codec.load` takes any `{"$error": ...}` for an error: such a run can never be resumed, or
-    goes on with an exception in place of the value. It may come from the run input, so from outside."""
-
     async def same(value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         return value
 
@@ -137,7 +124,6 @@ async def test_a_users_dict_is_never_taken_for_an_error_of_ours(given: dict[str,
 
 @pytest.mark.parametrize("through", [lambda result: result, copied], ids=["result", "json"])
 async def test_what_a_loop_at_its_limit_gave_survives_a_pause(through: Any) -> None:
-    """To test_pauses. `load_error` sets `partial` to None, for a result of this process as well."""
     spent = Loop(plus, until=lambda value: False, max_iterations=2)
     flujo = Flujo(Parallel(spent, ask, on_failure="collect"))
     result: Any = await flujo.resume_async(through(await flujo.run_async(1)), 5)
@@ -146,8 +132,6 @@ async def test_what_a_loop_at_its_limit_gave_survives_a_pause(through: Any) -> N
 
 
 async def test_a_wrong_position_in_a_snapshot_is_refused_in_our_own_words() -> None:
-    """To test_bad_snapshots. Entries before the checkpoint are applied to it a second time: KeyError, or a run that
-    says it completed or paused. Here position is left out, so it is 0."""
     flujo = Flujo(Map(Loop(Parallel(plus, ask) >> Step(summed), until=lambda value: value > 90)))
     result = await flujo.run_async([1, 2])
     for _ in range(3):
@@ -166,7 +150,6 @@ async def summed(outputs: dict[str, int]) -> int:
 
 
 async def test_a_resume_warns_of_nothing() -> None:
-    """To test_resume. The search for the type makes JSON schemas of what the step's module holds, here RetryPolicy."""
     flujo = Flujo(Step(unfound))
     paused = await flujo.run_async(1)
     with warnings.catch_warnings(record=True) as caught:
@@ -181,8 +164,6 @@ async def unfound(value: int) -> Any:
 
 
 async def test_a_resume_makes_no_schema_for_each_open_pause() -> None:
-    """To the benchmarks. Each resume of 1,000 open pauses takes 0.7 s, so answering all takes minutes: nearly all of
-    it is `TypeAdapter(JsonValue)` in PauseForHumanInput.__init__, and `type_of_schema`, once per open pause."""
     flujo = Flujo(Map(ask))
     paused = await flujo.run_async(list(range(200)))
     profile = cProfile.Profile()
