@@ -250,8 +250,10 @@ class Plan:
             [
                 node.path,
                 *_meaning(node),
-                [[s.parameter, s.node, list(s.path), schemas.get(id(s.type))] for s in node.sources],
-                schemas.get(id(node.output_type)),
+                [[s.parameter, s.node, list(s.path)] for s in node.sources],
+                [schemas[id(hint)] for hint in (node.output_type, *(s.type for s in node.sources))]
+                if isinstance(node, StepNode)
+                else None,
             ]
             for node in self.nodes
         ]
