@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from flujo.core import (
-    FlujoError,
     Flujo,
+    FlujoError,
     Loop,
     LoopLimit,
     Pipeline,
