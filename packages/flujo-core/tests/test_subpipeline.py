@@ -250,7 +250,7 @@ def test_a_step_inside_cannot_be_read_from_outside_nor_the_other_way_round() -> 
 
 
 def test_what_it_takes_and_gives_must_fit_its_neighbours() -> None:
-    [before] = problems_of(lambda: text >> sub() if False else text >> Pipeline(double, name="sub"))
+    [before] = problems_of(lambda: text >> Pipeline(double, name="sub"))
     for word in ("'text'", "str", "'value'", "double", "int"):
         assert word in before
     [after] = problems_of(lambda: Pipeline(double, name="sub") >> upper)
