@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
@@ -15,21 +15,37 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchema
 from .assignable import type_name
 from .bind import Binding
 from .check import adapter_of
+from .flow import Branch, Flow, Loop, Map, Parallel
+from .pipeline import Pipeline
 from .steps import Step
 from .usage import UsageLimits
 
 RUN_INPUT = -1
-"""Index that stands for the run input where a node's index is expected."""
+"""Index that stands, where a node's index is expected, for the input of the run, or of the sub-pipeline around."""
+
+BODY_INPUT = -2
+"""Index that stands for what the combinator around gives its body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one input of a node comes from: a node's output or the run input, or a part of it."""
+    """Where one input of a node comes from: a node's output, an input around it, or a part of either.
+
+    Attributes:
+        parameter: What takes it.
+        node: Index in `Plan.nodes`, or RUN_INPUT or BODY_INPUT.
+        path: Which part; empty is all of it.
+        type: What the parameter takes.
+        place: Place of the node in its scope; RUN_INPUT or BODY_INPUT as it is.
+        chained: Whether it comes by `>>`, so that a skipped node hands its own input on.
+    """
 
     parameter: str
     node: int
     path: tuple[str | int, ...]
     type: object
+    place: int = RUN_INPUT
+    chained: bool = True
 
 
 Fit = Callable[[object], tuple[object, str | None]]
@@ -51,91 +67,212 @@ class Claim:
     fit: Fit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PlanNode:
-    """One step in a plan, with everything resolved that does not change from run to run.
+    """One node in a plan, with everything resolved that does not change from run to run.
 
     Attributes:
-        index: Place in `Plan.nodes`; a node stands after all it depends on.
-        step: The step.
+        index: Place in `Plan.nodes`.
+        place: Place in its scope; a node stands after all it depends on.
+        scope: Index of the scope it stands in.
+        name: Its name there.
+        path: Where it stands, for people; `[*]` and `#*` stand for the item and the iteration.
         binding: How its parameters are filled.
         sources: Where its inputs come from.
-        predecessors: Nodes it waits for.
-        successors: Nodes that wait for it.
-        writers: A set of nodes: those it depends on that may change the context. Bit i stands for node i, since
-            in a long row these sets are long too.
-        output_classes: Classes for the shallow check of an output; None accepts anything.
-        checks: For parts of the run input whose type could not be known: where they are, and what makes them fit.
+        predecessors: Places of the nodes it waits for.
+        successors: Places of the nodes that wait for it.
+        writers: A set of places: those it depends on that may change the context. Bit i stands for place i, since in a
+            long row these sets are long too.
+        writes: Context fields it may change.
+        checks: For parts of an input whose type could not be known: where they are, and what makes them fit.
         claims: What followers take of its output where the types do not tell that it is there and fits.
     """
 
     index: int
-    step: Step
+    place: int
+    scope: int
+    name: str
+    path: str
     binding: Binding
     sources: tuple[Source, ...]
     predecessors: tuple[int, ...]
     successors: tuple[int, ...]
     writers: int
-    output_classes: tuple[type, ...] | None
-    checks: tuple[tuple[str, str, Fit], ...] = ()
-    claims: tuple[Claim, ...] = ()
+    writes: frozenset[str]
+    checks: tuple[tuple[str, str, Fit], ...]
+    claims: tuple[Claim, ...]
 
     @property
     def output_type(self) -> object:
         """Annotated type of the output."""
         return self.binding.output
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class StepNode(PlanNode):
+    """A step in a plan.
+
+    Attributes:
+        step: The step.
+        output_classes: Classes for the shallow check of an output; None accepts anything.
+    """
+
+    step: Step
+    output_classes: tuple[type, ...] | None
+
     def needs(self, resources: Iterable[str]) -> set[str]:
         """Which of the `resources` the step takes, by name."""
         return set(resources if self.binding.all_resources_parameter is not None else self.binding.resources)
 
+
+Kind = Literal["pipeline", "branch", "loop", "parallel", "map", "fallback"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FlowNode(PlanNode):
+    """A combinator or a sub-pipeline in a plan.
+
+    Attributes:
+        kind: Which of them.
+        flow: What the user wrote.
+        bodies: The scopes it opens.
+        words: What each body is called: a branch's label, a parallel branch's name.
+        gathers: Whether it is given a dict of several inputs by name.
+    """
+
+    kind: Kind
+    flow: Flow | Pipeline
+    bodies: tuple[Scope, ...]
+    words: tuple[str, ...]
+    gathers: bool
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Scope:
+    """The nodes of one pipeline or body; a frame is opened for it each time it is run.
+
+    Attributes:
+        index: Place in `Plan.scopes`; 0 is the whole pipeline.
+        nodes: Its nodes, each after all it depends on.
+        output: Which node's output, or which part of it, it gives; by name where there are several.
+        input_type: Type of the input; `Any` where no node takes it or none says.
+        output_type: Type of the output.
+        segment: What stands for it in a path after its combinator's name, `/` included; empty where that is clear.
+        owns_input: Whether `run_input()` in it is its own input; else it is that of the scope around.
+        limits: Limits of each run of it.
+        first: Nodes that are due when it is opened.
+        waiting: For each node, how many it waits for.
+    """
+
+    index: int
+    nodes: tuple[StepNode | FlowNode, ...]
+    output: Source | Mapping[str, Source]
+    input_type: object
+    output_type: object
+    segment: str
+    owns_input: bool
+    limits: UsageLimits | None
+    first: tuple[StepNode | FlowNode, ...] = ()
+    waiting: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.first = tuple(node for node in self.nodes if not node.predecessors)
+        self.waiting = tuple(len(node.predecessors) for node in self.nodes)
+
     @property
-    def path(self) -> str:
-        """Where the step stands, for people."""
-        return self.step.name
+    def writes(self) -> frozenset[str]:
+        """Context fields it may change."""
+        return frozenset().union(*(node.writes for node in self.nodes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """A pipeline that is known to work.
 
     Attributes:
         name: Name of the pipeline.
-        nodes: The steps, each after all it depends on.
-        output: Which node's output, or which part of it, the run gives; by name where there are several.
-        input_type: Type of the run input; `Any` where no step takes it or none says.
+        scopes: The pipeline itself and all bodies in it, each before those in it.
         context_model: The context model, if there is one.
-        limits: Limits of every run of the pipeline.
     """
 
     name: str
-    nodes: tuple[PlanNode, ...]
-    output: Source | Mapping[str, Source]
-    input_type: object
+    scopes: tuple[Scope, ...]
     context_model: type[BaseModel] | None
-    limits: UsageLimits | None
+
+    @property
+    def root(self) -> Scope:
+        """The whole pipeline."""
+        return self.scopes[0]
+
+    @cached_property
+    def nodes(self) -> tuple[StepNode | FlowNode, ...]:
+        """All nodes, scope by scope."""
+        return tuple(node for scope in self.scopes for node in scope.nodes)
+
+    @cached_property
+    def steps(self) -> tuple[StepNode, ...]:
+        """All steps."""
+        return tuple(node for node in self.nodes if isinstance(node, StepNode))
+
+    @property
+    def output(self) -> Source | Mapping[str, Source]:
+        """What the run gives."""
+        return self.root.output
+
+    @property
+    def input_type(self) -> object:
+        """Type of the run input."""
+        return self.root.input_type
+
+    @property
+    def limits(self) -> UsageLimits | None:
+        """Limits of every run of the pipeline."""
+        return self.root.limits
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over paths, edges, schemas, effects and versions of the steps; never over source text."""
-        types = {id(hint): hint for node in self.nodes for hint in (node.output_type, *(s.type for s in node.sources))}
-        schemas = {key: _schema(hint) for key, hint in types.items()}  # each once: a long pipeline has few types
+        """SHA-256 over paths, kinds, edges, schemas, effects and versions; never over source text."""
+        hints = {id(hint): hint for node in self.nodes for hint in (node.output_type, *(s.type for s in node.sources))}
+        schemas = {key: _schema(hint) for key, hint in hints.items()}  # each once: a long pipeline has few types
         nodes = [
             [
                 node.path,
-                "step",
+                *_meaning(node),
                 [[s.parameter, s.node, list(s.path), schemas[id(s.type)]] for s in node.sources],
                 schemas[id(node.output_type)],
-                node.step.options.effect,
-                node.step.options.version,
             ]
             for node in self.nodes
         ]
         context = None if self.context_model is None else _schema(self.context_model)
-        outputs = {"": self.output} if isinstance(self.output, Source) else self.output
-        given = {name: [source.node, list(source.path)] for name, source in outputs.items()}
+        given = [
+            {name: [source.node, list(source.path)] for name, source in _named(scope.output).items()}
+            for scope in self.scopes
+        ]
         text = json.dumps([nodes, context, given], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _named(output: Source | Mapping[str, Source]) -> Mapping[str, Source]:
+    return {"": output} if isinstance(output, Source) else output
+
+
+def _meaning(node: StepNode | FlowNode) -> list[object]:
+    """What a node does, beyond its types and edges, as JSON."""
+    if isinstance(node, StepNode):
+        options = node.step.options
+        return ["step", options.effect, options.version, options.when is not None]
+    flow = node.flow
+    facts: list[object] = [node.kind, list(node.words), [scope.index for scope in node.bodies]]
+    if isinstance(flow, Loop):
+        facts += [flow.max_iterations, flow.on_limit]
+    if isinstance(flow, (Parallel, Map)):
+        facts += [flow.limit, flow.on_failure]
+    if isinstance(flow, Branch):
+        facts += [flow.has_otherwise]
+    return facts
 
 
 def _schema(hint: object) -> object:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, overload
+from typing import Any, Literal, get_args, overload
 
-from .callables import function_of, hints_of, local_hints, name_of
-from .context import Update
+from .callables import function_of, local_hints, name_of
 from .errors import NotSent, PipelineError
 from .protocols import Agent
 from .retry import RetryPolicy
+from .signatures import Question, Signature, question, signature_of
 from .usage import UsageLimits
 
 Effect = Literal["pure", "idempotent", "at_most_once"]
@@ -37,9 +35,16 @@ class StepOptions:
         version: Raise it when the step's meaning changes; part of the plan's fingerprint.
         validate: Check the whole output deeply against its type, not only its class.
         inline: Run a plain function on the event loop: right for trivial ones only, it blocks all other work.
+        when: Asked with the step's input (a dict by name where it has several), or the input and the context; False
+            skips the step: `>>` hands its input on, a declared edge gives None.
+        validators: Asked with the output, or the output and the context; they return None or True where it is good,
+            else False or a text, which the next attempt finds in `ctx.feedback`.
+        cache: Keep the output, and give it again for equal inputs and equal context fields of `reads`, while the Flujo
+            lives. Raise `version` when the function's meaning changes.
+        pauses: It may pause the run: what the run holds must then be serialisable when it is compiled.
     """
 
-    inputs: Mapping[str, Step | Ref | str] | None = None
+    inputs: Mapping[str, Origin] | None = None
     retry: RetryPolicy | None = None
     timeout_s: float | None = None
     reads: tuple[str, ...] = ()
@@ -49,24 +54,13 @@ class StepOptions:
     version: int = 1
     validate: bool = False
     inline: bool = False
+    when: Question | None = None
+    validators: tuple[Question, ...] = ()
+    cache: bool = False
+    pauses: bool = False
 
 
 _OPTION_NAMES = tuple(StepOptions.__dataclass_fields__)
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a step's function takes and gives, by its annotations; what is not annotated is `Any`.
-
-    Attributes:
-        parameters: Annotation of each parameter, in order.
-        optional: Names of parameters with a default.
-        output: Type of the output, an `Update[T]` unwrapped.
-    """
-
-    parameters: Mapping[str, object]
-    optional: frozenset[str]
-    output: object
 
 
 class Ref:
@@ -74,7 +68,7 @@ class Ref:
 
     __slots__ = ("_path", "_source")
 
-    def __init__(self, source: Step | str | None, path: tuple[str | int, ...] = ()) -> None:
+    def __init__(self, source: Node | str | None, path: tuple[str | int, ...] = ()) -> None:
         self._source = source
         self._path = path
 
@@ -96,7 +90,7 @@ class Ref:
         return start + path_text(self._path)
 
 
-def ref_parts(ref: Ref) -> tuple[Step | str | None, tuple[str | int, ...]]:
+def ref_parts(ref: Ref) -> tuple[Node | str | None, tuple[str | int, ...]]:
     """The source (None is the run input) and the path of a Ref; a function, since any attribute is a path."""
     return ref._source, ref._path
 
@@ -111,7 +105,39 @@ def run_input() -> Ref:
     return Ref(None)
 
 
-class Step:
+class Node:
+    """What may stand in a pipeline: a step, a combinator, another pipeline.
+
+    Attributes:
+        name: Name in the pipeline, and in paths.
+        inputs: Where its input comes from, where that is not the node before it.
+        auto_named: Whether nobody chose the name; it is numbered then where another node has it.
+    """
+
+    name: str
+    inputs: Mapping[str, Origin] | Origin | None = None
+    auto_named: bool = False
+
+    @property
+    def output(self) -> Ref:
+        """This node's output, or a part of it: `tone.output.label`."""
+        return Ref(self)
+
+    def __rshift__(self, other: Node | Chain | Agent) -> Chain:
+        return _joined(self, other)
+
+    def __rrshift__(self, other: Agent) -> Chain:
+        return _joined(other, self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+Origin = Node | Ref | str
+"""Where an input comes from: a node, a part of its output, the run input, or a node's name."""
+
+
+class Step(Node):
     """One unit of work: a function or an object with `async def run`, and how it is to be run.
 
     Args:
@@ -131,20 +157,21 @@ class Step:
             target = target.target
         for key in ("reads", "writes"):
             options[key] = _names(options.get(key, ()))
+        where = f"step {name or getattr(target, '__name__', '')!r}"
+        options["when"] = _asked(options.get("when"), f"when= of {where}")
+        options["validators"] = tuple(
+            _asked(one, f"validators= of {where}") for one in _names(options.get("validators", ()))
+        )
         self.target: object = target
         self.function: Callable[..., object] = function_of(target)
-        self.name: str = name_of(target) if name is None else name
+        self.name = name_of(target) if name is None else name
         self.options: StepOptions = StepOptions(**options)
+        self.inputs = self.options.inputs
         self.needs_thread: bool = not (self.options.inline or inspect.iscoroutinefunction(self.function))
         problems = _problems(self.name, self.options, self.function)
         if problems:
             raise PipelineError(f"step {self.name!r} cannot be used", problems)
         self._hints = local_hints(self.function)
-
-    @property
-    def output(self) -> Ref:
-        """This step's output, or a part of it: `tone.output.label`."""
-        return Ref(self)
 
     def signature(self) -> Signature:
         """Read the annotations of the step's function.
@@ -152,59 +179,34 @@ class Step:
         Raises:
             PipelineError: An annotation names something that does not exist.
         """
-        try:
-            hints = hints_of(self.function) if self._hints is None else self._hints
-            parameters = inspect.signature(self.function).parameters
-        except NameError as error:
-            why = f"its annotations name {error.name or str(error)!r}, which is not there when the pipeline is compiled"
-            do = "import it at run time (not only under TYPE_CHECKING), or define it before the step"
-            raise PipelineError(f"step {self.name!r} cannot be read", [f"{why}; {do}"]) from error
-        except (TypeError, ValueError) as error:
-            why = f"{error}; wrap it in a function with annotations"
-            raise PipelineError(f"step {self.name!r} cannot be read", [why]) from error
-        first = next(iter(parameters.values()), None)
-        if first is not None and first.kind is inspect.Parameter.POSITIONAL_ONLY:
-            why = f"parameter {first.name!r} is positional-only, and inputs are given by name"
-            raise PipelineError(f"step {self.name!r} cannot be called", [f"{why}; wrap it in a function without `/`"])
-        bound = self.function.keywords if isinstance(self.function, partial) else ()
-        named = {name: p for name, p in parameters.items() if p.kind not in _VARIADIC and name not in bound}
-        return Signature(
-            {name: hints.get(name, Any) for name in named},
-            frozenset(name for name, p in named.items() if p.default is not inspect.Parameter.empty),
-            _unwrap_update(hints.get("return", Any)),
-        )
+        return signature_of(self.name, self.function, self._hints)
+
+    def cache(self) -> Step:
+        """The same step, whose output is kept and given again for equal inputs; see `StepOptions.cache`."""
+        return Step(self, cache=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function, outside any run: handy in unit tests."""
         return self.function(*args, **kwargs)
 
-    def __rshift__(self, other: Step | Chain | Agent) -> Chain:
-        return _joined(self, other)
-
-    def __rrshift__(self, other: Agent) -> Chain:
-        return _joined(other, self)
-
-    def __repr__(self) -> str:
-        return f"Step({self.name!r})"
-
 
 class Chain:
-    """Steps in a row: each gets what the one before returned. Written `a >> b >> c`.
+    """Nodes in a row: each gets what the one before returned. Written `a >> b >> c`.
 
     It remembers what was joined, so that a long row is not copied by each `>>`.
     """
 
     __slots__ = ("_left", "_right")
 
-    def __init__(self, left: Step | Chain, right: Step | Chain) -> None:
+    def __init__(self, left: Node | Chain, right: Node | Chain) -> None:
         self._left = left
         self._right = right
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps, first to last."""
-        found: list[Step] = []
-        left: list[Step | Chain] = [self]
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes, first to last."""
+        found: list[Node] = []
+        left: list[Node | Chain] = [self]
         while left:
             part = left.pop()
             if isinstance(part, Chain):
@@ -213,23 +215,23 @@ class Chain:
                 found.append(part)
         return tuple(found)
 
-    def __rshift__(self, other: Step | Chain | Agent) -> Chain:
+    def __rshift__(self, other: Node | Chain | Agent) -> Chain:
         return _joined(self, other)
 
     def __rrshift__(self, other: Agent) -> Chain:
         return _joined(other, self)
 
     def __repr__(self) -> str:
-        return f"Chain({' >> '.join(repr(step.name) for step in self.steps)})"
+        return f"Chain({' >> '.join(repr(node.name) for node in self.nodes)})"
 
 
 def _joined(left: object, right: object) -> Chain:
     return Chain(*(as_member(side, "cannot be joined with >>") for side in (left, right)))
 
 
-def as_member(part: object, cannot: str) -> Step | Chain:
-    """A step or a chain as it is, an agent as a step; `cannot` says what anything else is not fit for."""
-    if isinstance(part, (Step, Chain)):
+def as_member(part: object, cannot: str) -> Node | Chain:
+    """A node or a chain as it is, an agent as a step; `cannot` says what anything else is not fit for."""
+    if isinstance(part, (Node, Chain)):
         return part
     if not inspect.isclass(part) and inspect.iscoroutinefunction(getattr(part, "run", None)):
         return Step(part)
@@ -244,7 +246,7 @@ def step(function: Callable[..., object], /) -> Step: ...
 def step(
     *,
     name: str | None = None,
-    inputs: Mapping[str, Step | Ref | str] | None = None,
+    inputs: Mapping[str, Origin] | None = None,
     retry: RetryPolicy | None = None,
     timeout_s: float | None = None,
     reads: tuple[str, ...] | str = (),
@@ -254,6 +256,10 @@ def step(
     version: int = 1,
     validate: bool = False,
     inline: bool = False,
+    when: Callable[..., object] | None = None,
+    validators: Iterable[Callable[..., object]] | Callable[..., object] = (),
+    cache: bool = False,
+    pauses: bool = False,
 ) -> Callable[[Callable[..., object]], Step]: ...
 def step(
     function: Callable[..., object] | None = None, /, **options: Any
@@ -266,9 +272,6 @@ def step(
     return make if function is None else make(function)
 
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
 def suggestion(name: str, known: Iterable[str]) -> str:
     """What a name that is not known was perhaps meant to be: the nearest, or else which there are."""
     names = list(known)
@@ -276,8 +279,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(map(repr, names[:20])) or 'none'}"
 
 
+def _asked(function: object, where: str) -> Question | None:
+    return function if function is None or isinstance(function, Question) else question(function, where)
+
+
 def _names(given: object) -> tuple[object, ...]:
-    """Context fields as a tuple; one alone may be given as a text."""
+    """Context fields or validators as a tuple; one alone may be given as it is."""
     return tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else (given,)
 
 
@@ -287,6 +294,7 @@ def _problems(name: object, options: StepOptions, function: Callable[..., object
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     blocks = options.inline and not inspect.iscoroutinefunction(function)
     generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+    mixed = options.cache and options.effect == "at_most_once"
     unsafe = options.effect == "at_most_once" and isinstance(retry, RetryPolicy) and _repeats(retry)
     rules = (
         (generator, "it is a generator; a step returns one value"),
@@ -297,6 +305,7 @@ def _problems(name: object, options: StepOptions, function: Callable[..., object
         (timeout is not None and not (number and timeout > 0), f"timeout_s={timeout!r} must be seconds above 0"),
         (not all(isinstance(field, str) for field in fields), "reads= and writes= are names of context fields"),
         (options.effect not in get_args(Effect), f"effect={options.effect!r} must be one of {get_args(Effect)}"),
+        (mixed, "it is at_most_once, so its output cannot stand for doing it again; drop cache=True"),
         (not isinstance(options.version, int), f"version={options.version!r} must be a whole number"),
         (unsafe, "it is at_most_once and would be tried again; limit the retry: retry_on=(NotSent,)"),
         (blocks and timeout is not None, "inline=True blocks the event loop, so timeout_s cannot end it; drop one"),
@@ -310,15 +319,3 @@ def _is_name(name: object) -> bool:
 
 def _repeats(retry: RetryPolicy) -> bool:
     return retry.max_attempts > 1 and not all(issubclass(error, NotSent) for error in retry.retry_on)
-
-
-def _unwrap_update(hint: object) -> object:
-    """The output type of a step that may return `Update[T]`, alone or in a union."""
-    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    if inner is Update:
-        return Any
-    if get_origin(inner) is Update:
-        return get_args(inner)[0]
-    if get_origin(hint) in (Union, types.UnionType):
-        return Union[tuple(_unwrap_update(part) for part in get_args(hint))]  # noqa: UP007 - built at run time
-    return hint
