@@ -14,7 +14,8 @@ from anyio.lowlevel import RunVar
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt_async, text_of
-from .outcome import Failure, Success
+from .outcome import Failure, Paused, Success
+from .pause import PauseForHumanInput
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
 
@@ -30,6 +31,8 @@ class LocalBackend:
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
         value, error = await attempt_async(_call(request))
+        if isinstance(error, PauseForHumanInput):
+            return StepOutcome(Paused(error))
         own = isinstance(error, StepFailed) and error.step_path == request.ctx.step_path  # from its call of a model
         if isinstance(error, FlujoError) and (own or isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted))):
             return StepOutcome(Failure(error))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import ConfigurationError, GuardDenied, UsageLimitExceeded
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
+from .pause import PauseForHumanInput
 from .retry import RetryPolicy
 from .usage import Price, Usage
 
@@ -89,6 +91,8 @@ class RunContext:
         attempt: Number of this attempt, from 1.
         deadline: When this attempt must end, on the event loop's clock (`anyio.current_time()`); None is never.
         denial: What a guard or a required recorder said no with; the step cannot undo it by catching it.
+        feedback: What the validators said to the attempt before this one.
+        pending: The question that `ask` raised; the step cannot undo it by catching it.
     """
 
     run: RunInfo
@@ -98,6 +102,10 @@ class RunContext:
     _ledger: Ledger
     _gate: CallGate
     denial: GuardDenied | None = None
+    feedback: tuple[str, ...] = ()
+    pending: PauseForHumanInput | None = None
+    _answers: Sequence[object] = ()
+    _asked: int = 0
     _meter: Meter | None = None
     _ended: bool = False
 
@@ -148,6 +156,30 @@ class RunContext:
         if self._ended:
             what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
             raise ConfigurationError(what, why, "Await its calls inside the step")
+
+    async def ask(
+        self, question: str, schema: object = None, *, payload: object = None, expires_at: datetime | None = None
+    ) -> Any:
+        """Ask a human: the run pauses, and when it is resumed the step's body runs again from its start.
+
+        What it does before this call is done again then, so effects belong in steps before, or in `call_tool`.
+
+        Args:
+            question: What the human is asked.
+            schema: Type of the answer, as of PauseForHumanInput.
+            payload: What the human must see to decide, as JSON.
+            expires_at: When the question is no longer open; None is never.
+
+        Returns:
+            The answer, validated against `schema`.
+        """
+        self._check_open()
+        if self._asked < len(self._answers):
+            self._asked += 1
+            return self._answers[self._asked - 1]
+        self.pending = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
+        self.pending.asked = True
+        raise self.pending
 
     async def call_model(
         self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None

@@ -9,7 +9,14 @@ FlujoError                  what happened, why, and what to do next
 ├── LoopRunning             a sync call inside a running event loop (also a RuntimeError)
 ├── RunExists               a run with this id is already known
 ├── StepFailed              a step ended with a failure; `__cause__` is the original exception
-│   └── StepTimeout         ... because its time was up
+│   ├── StepTimeout         ... because its time was up
+│   └── LoopLimit           ... because a loop was not good in time; `partial` is its last output
+├── RunPaused               the output of a run was read that waits for a human
+├── SnapshotError           a snapshot cannot be used (also a ValueError)
+├── ResumeError             a run cannot be resumed like this
+│   ├── AmbiguousPause      several questions are open and none was named
+│   ├── AlreadyResumed      the question was answered before, in the same way
+│   └── ResumeConflict      the question was answered before, in another way
 ├── UsageLimitExceeded      a limit refused further work
 ├── GuardDenied             a guard, or a required recorder, did not let the work through
 ├── RunAborted              a hook, or a cancel, ended the run
@@ -121,6 +128,57 @@ class StepTimeout(StepFailed):
         tail = "; its thread cannot be stopped and was abandoned" if abandoned else ""
         message = f"no result after {seconds:g} s{tail}"
         super().__init__(step_path, "StepTimeout", message, "Raise `timeout_s`, or make the step faster")
+
+
+class LoopLimit(StepFailed):
+    """A loop reached `max_iterations` and was not good. `partial` is the last output."""
+
+    def __init__(self, step_path: str, iterations: int, partial: object = None) -> None:
+        self.iterations = iterations
+        self.partial = partial
+        do = "Raise `max_iterations`, or say on_limit='return' where the last output is good enough"
+        super().__init__(step_path, "LoopLimit", f"not done after {iterations} iterations", do)
+
+
+class RunPaused(FlujoError):
+    """The output of a run was read that waits for a human."""
+
+    def __init__(self, run_id: str, questions: int) -> None:
+        what, why = f"run {run_id!r} has no output yet", f"it waits for {questions} answer{'s' * (questions != 1)}"
+        super().__init__(what, why, "Read `result.pauses`, and continue it with `resume_async`")
+
+
+class SnapshotError(FlujoError, ValueError):
+    """A snapshot is damaged, foreign, of another pipeline or of a later version; nothing of it was used."""
+
+
+class ResumeError(FlujoError):
+    """A run cannot be resumed like this; it is as it was before."""
+
+
+class AmbiguousPause(ResumeError):
+    """Several questions are open, and none was named. `pauses` are their ids."""
+
+    def __init__(self, run_id: str, pauses: Sequence[str]) -> None:
+        self.pauses: tuple[str, ...] = tuple(pauses)
+        why = f"it waits for {', '.join(map(repr, self.pauses))}"
+        super().__init__(f"run {run_id!r} cannot be resumed", why, "Say which is answered: pause=result.pauses[0]")
+
+
+class AlreadyResumed(ResumeError):
+    """The question was answered before, in the same way. `receipt` says when and with what."""
+
+    def __init__(self, receipt: object) -> None:
+        self.receipt = receipt
+        super().__init__("the pause is no longer open", "it was answered before with the same decision")
+
+
+class ResumeConflict(ResumeError):
+    """The question was answered before, in another way, and that counts. `receipt` says when and with what."""
+
+    def __init__(self, receipt: object) -> None:
+        self.receipt = receipt
+        super().__init__("the pause is no longer open", "it was answered before with another decision")
 
 
 class UsageLimitExceeded(FlujoError):

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from .outcome import Outcome
+from .errors import FlujoError
+from .outcome import Aborted, Answer, Choice, Failure, Outcome, Paused, Skipped, StepStatus
 from .result import StepRecord
+from .usage import Usage
+
+_STATUS: dict[type, StepStatus] = {Failure: "failed", Aborted: "aborted", Paused: "paused", Skipped: "skipped"}
 
 
-class Entry(NamedTuple):
-    """The end of a step. One entry holds both instants, its start and its end.
+@dataclass(slots=True)
+class Entry:
+    """The end of a visit of a node. One entry holds both instants, its start and its end.
 
     Attributes:
-        node: Index of the step in its plan.
-        outcome: How it ended.
+        frame: Number of the frame in which it was visited.
+        node: Index of the node in its plan.
+        outcome: How it ended; of a combinator, what was chosen.
+        path: Where the step stands in this run; empty where there is nothing for people to see.
+        started_at: Start of the first attempt, seconds since the epoch.
+        duration_s: Seconds from the first start to the end, waits between attempts included.
         changes: Context fields it wrote; None when it wrote none.
-        record: The facts for people.
+        attempts: How often it was tried.
+        usage: What it used, failed attempts included; None is nothing.
+        cached: Whether the output came from the cache.
+        cancelled: Whether it was stopped because a sibling ended the run or its body.
     """
 
+    frame: int
     node: int
-    outcome: Outcome
-    changes: Mapping[str, object] | None
-    record: StepRecord
+    outcome: Outcome | Choice | Answer
+    path: str = ""
+    started_at: float = 0.0
+    duration_s: float = 0.0
+    changes: Mapping[str, object] | None = None
+    attempts: int = 1
+    usage: Usage | None = None
+    cached: bool = False
+    cancelled: bool = False
+
+    def record(self) -> StepRecord:
+        """The facts for people."""
+        outcome = self.outcome
+        status = "cancelled" if self.cancelled else _STATUS.get(type(outcome), "completed")
+        output = None if isinstance(outcome, (Choice, Answer, Skipped)) else outcome.output
+        error: FlujoError | None = outcome.error
+        name, times = self.path.rpartition("/")[2], (self.started_at, self.duration_s)
+        used = self.usage or Usage()
+        return StepRecord(name, self.path, status, output, error, self.attempts, *times, used, self.cached)
 
 
 Journal = list[Entry]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from .errors import FlujoError
+from .pause import PauseForHumanInput
 
 
 @dataclass(slots=True)
@@ -25,6 +26,23 @@ class Failure:
 
 
 @dataclass(slots=True)
+class Skipped:
+    """The step's `when` said no; `output` is its input, which `>>` hands on."""
+
+    output: object
+    error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
+class Paused:
+    """The step waits for a human."""
+
+    request: PauseForHumanInput
+    output: ClassVar[None] = None
+    error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
 class Aborted:
     """The step was not let through, or was ended with the run: a denial, an abort or a cancel."""
 
@@ -32,7 +50,24 @@ class Aborted:
     output: ClassVar[None] = None
 
 
-Outcome = Success | Failure | Aborted
+Outcome = Success | Failure | Paused | Skipped | Aborted
 
-StepStatus = Literal["completed", "failed", "aborted", "cancelled"]
-"""Status of a step record; `cancelled` is a step that was stopped because a sibling ended the run."""
+
+@dataclass(slots=True)
+class Choice:
+    """What a branch or a loop was told: the place of the case to run; for a loop 1 where it is to end, else 0."""
+
+    value: int
+    error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a human answered to `ctx.ask`: the step runs again and finds it."""
+
+    value: object
+    error: ClassVar[None] = None
+
+
+StepStatus = Literal["completed", "failed", "aborted", "cancelled", "paused", "skipped"]
+"""Status of a step record; `cancelled` is a step that was stopped because a sibling ended the run or its body."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
@@ -18,18 +18,29 @@ from . import telemetry
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .cache import Cache
+from .frames import Frame, RunState
 from .journal import Journal
 from .ledger import Ledger
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
-from .plan import Plan, PlanNode
+from .pause import Pause, pause_of
+from .plan import Plan, StepNode
 from .plugins import Hooks
 from .protocols import ExecutionBackend
 from .resources import Resources, ResourceSpec
+from .result import StepRecord
 from .retry import RetryPolicy
-from .schedule import RunState, start
+from .relay import Worker
 from .usage import Price, Usage
 
 T = TypeVar("T")
+
+
+class Past(Protocol):
+    """What a resumed run did before."""
+
+    def records(self) -> list[StepRecord]:
+        """Its step records, in order."""
 
 
 @dataclass(slots=True)
@@ -46,6 +57,7 @@ class Setup:
         run_resources: Names of app and run scope that steps need.
         step_resources: For each node that needs resources of step scope, all names it needs.
         resources: The user's Resources object.
+        cache: Outputs of steps that are to be kept.
     """
 
     plan: Plan
@@ -57,6 +69,7 @@ class Setup:
     run_resources: frozenset[str]
     step_resources: Mapping[int, frozenset[str]]
     resources: Resources | None
+    cache: Cache = field(default_factory=Cache)
 
     def resources_view(self, values: Mapping[str, object]) -> Resources:
         """The user's Resources class with the open resources as its fields."""
@@ -79,6 +92,8 @@ class Running:
         deadline_s: Seconds the steps may take; None is unlimited.
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
+        workers: Who works on several steps at once.
+        past: What a resumed run did before: its records, read on first use.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -86,36 +101,62 @@ class Running:
     setup: Setup
     info: RunInfo
     ledger: Ledger
-    run_input: InitVar[object]
+    state: RunState
     context: BaseModel | None
     scope: anyio.CancelScope | None
     deadline_s: float | None
-    state: RunState = field(init=False)
-    due: list[int] = field(init=False)
     tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
     journal: Journal = field(default_factory=list)
     verdict: FlujoError | None = None
     values: Mapping[str, object] = field(default_factory=dict)
     step_values: Mapping[str, object] = field(default_factory=dict)
-    strands: dict[anyio.CancelScope, RunContext | None] = field(default_factory=dict)
+    workers: set[Worker] = field(default_factory=set)
     output: object = None
+    past: Past | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
-    _ledgers: dict[int, Ledger] = field(default_factory=dict)
+    _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
 
-    def __post_init__(self, run_input: object) -> None:
+    def __post_init__(self) -> None:
         self.hooks: Hooks = self.setup.hooks
         self.plain: bool = self.tracer is None and not self.hooks.table
-        self.state, self.due = start(self.setup.plan, run_input, self.context)
 
-    def ledger_of(self, node: PlanNode) -> Ledger:
-        """The ledger a step reserves from: the run's, or its own under it where it has limits."""
-        limits = node.step.options.limits
+    @property
+    def run_input(self) -> object:
+        """What the run was given."""
+        return self.state.root.input
+
+    @property
+    def pauses(self) -> tuple[Pause, ...]:
+        """The questions that wait for a human."""
+        state, found = self.state, []
+        for key, paused in state.pauses.items():
+            frame, node = state.frames[key[0]], state.plan.nodes[key[1]]
+            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.answers.get(key, ()))))
+        return tuple(found)
+
+    def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
+        """The ledger a step reserves from: that of the pipeline around, or its own under it where it has limits."""
+        limits, ledger = node.step.options.limits, self._ledger_around(frame)
         if limits is None:
-            return self.ledger
-        if node.index not in self._ledgers:
-            self._ledgers[node.index] = Ledger(limits, self.ledger)
-        return self._ledgers[node.index]
+            return ledger
+        key = (frame.id, node.index)
+        if key not in self._ledgers:
+            self._ledgers[key] = Ledger(limits, ledger)
+        return self._ledgers[key]
+
+    def _ledger_around(self, frame: Frame) -> Ledger:
+        """The ledger of the nearest frame with limits; a frame's own is made when it is first asked for."""
+        bare: list[Frame] = []
+        at: Frame | None = frame
+        while at is not None and at.parent is not None and at.ledger is None:
+            bare.append(at)
+            at = at.parent
+        ledger = self.ledger if at is None or at.ledger is None else at.ledger
+        for one in reversed(bare):
+            if one.scope.limits is not None:
+                ledger = one.ledger = Ledger(one.scope.limits, ledger)
+        return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:
         """End the run: running steps are cancelled, the result is `aborted` with everything kept."""
@@ -131,15 +172,23 @@ class Running:
         if self.verdict is None:
             self.verdict = error
         spare = isinstance(error, UsageLimitExceeded)
-        for scope, ctx in self.strands.items():
+        for worker in self.workers:
+            ctx = worker.ctx
             if ctx is not None and ctx.metered is not None:
                 ctx.metered.refuse(self.verdict)
             if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
-                scope.cancel()
+                worker.scope.cancel()
+
+    def cancel_closed(self) -> None:
+        """Cancel what still runs in frames that were closed."""
+        self.state.has_closed = False
+        for worker in self.workers:
+            if worker.frame is not None and not worker.frame.is_open:
+                worker.scope.cancel()
 
     async def back_off(self, retry: RetryPolicy, number: int, error: Exception, ctx: RunContext) -> None:
         """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""
-        delay = retry.delay_s(number, random.random())
+        delay = retry.delay_s(number, random.random(), error)
         payload = partial(OnRetry, self.info, ctx.step_path, number, type(error).__name__, delay)
         await self.observe("on_retry", payload, ctx)
         await anyio.sleep(delay)
@@ -202,7 +251,9 @@ class Running:
             if failed is not None:
                 await self._deny(failed, act.ctx)
 
-    async def conclude(self, act: Act, error: BaseException | None, value: object, usage: Usage) -> None:
+    async def conclude(
+        self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False
+    ) -> None:
         """Have it written down how `act` ended; does nothing when it never came to that.
 
         It happened, so it is recorded even while the run is being cancelled.
@@ -210,8 +261,8 @@ class Running:
         if act.intended and self.hooks.of("record_result"):
             name = error.error_type if isinstance(error, StepFailed) else type(error).__name__ if error else ""
             payload = RecordResult(
-                self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, status_of(error), value, name, usage,
-                perf_counter() - act.started,
+                self.info, act.kind, act.record_id, _path(act.ctx), act.attempt,
+                "paused" if paused else status_of(error), value, name, usage, perf_counter() - act.started,
             )  # fmt: skip
             with anyio.CancelScope(shield=True):
                 failed = await self.hooks.record(payload, "record_result", self.values)

@@ -1,87 +1,358 @@
 """What is due next: pure decisions over a plan and the outcomes so far. No I/O, no clock, no chance, no await.
 
 `advance` updates the state it is handed; folding the same entries always gives an equal state, which is what makes a
-journal enough to go on from.
+journal enough to go on from. Nothing here recurses: work that makes more work is put on `state.todo`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import cast
 
 from pydantic import BaseModel
 
+from .errors import LoopLimit, StepFailed
+from .flow import Loop, Map, Parallel
+from .foreign import attempt, text_of
+from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Success
-from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .outcome import Answer, Choice, Failure, Paused, Skipped, Success
+from .plan import BODY_INPUT, FlowNode, Plan, Source, StepNode
 from .reducers import apply_changes
 
-
-@dataclass(slots=True)
-class RunState:
-    """Where a run stands.
-
-    Attributes:
-        run_input: What the run was given.
-        context: The context the run began with.
-        waiting: For each node, how many of its predecessors have not ended well.
-        outputs: Output of each node that did.
-        changes: Context changes of each node that made some.
-        succeeded: How many nodes ended well.
-        seen: Contexts that were asked for, by the writers they hold: to be found again, not part of what a run is.
-    """
-
-    run_input: object
-    context: BaseModel | None
-    waiting: list[int]
-    outputs: list[object]
-    changes: dict[int, Mapping[str, object]]
-    succeeded: int = 0
-    seen: dict[int, BaseModel] = field(default_factory=dict, compare=False)
-
-    def finished(self, plan: Plan) -> bool:
-        """Whether every step ended well."""
-        return self.succeeded == len(plan.nodes)
+Node = StepNode | FlowNode
 
 
-def start(plan: Plan, run_input: object, context: BaseModel | None) -> tuple[RunState, list[int]]:
-    """The state before the first step, and the nodes that are due."""
-    waiting = [len(node.predecessors) for node in plan.nodes]
-    state = RunState(run_input, context, waiting, [None] * len(waiting), {})
-    return state, [index for index, count in enumerate(waiting) if count == 0]
-
-
-def advance(plan: Plan, state: RunState, entry: Entry) -> list[int]:
-    """Take the end of a step into account and return the nodes that became due; none after a failure."""
-    if not isinstance(entry.outcome, Success):
-        return []
-    state.outputs[entry.node] = entry.outcome.output
-    state.succeeded += 1
-    if entry.changes:
-        state.changes[entry.node] = entry.changes
-    due = []
-    for successor in plan.nodes[entry.node].successors:
-        state.waiting[successor] -= 1
-        if state.waiting[successor] == 0:
-            due.append(successor)
-    return due
-
-
-def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
-    """The state after `entries`."""
-    state, _ = start(plan, run_input, context)
-    for entry in entries:
-        advance(plan, state, entry)
+def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
+    """The state before the first step."""
+    root = Frame(0, plan.root, None, 0, run_input, context)
+    state = RunState(plan, root, {0: root})
+    _begin_first(state, root)
+    if state.todo:
+        _work(state)
     return state
 
 
-def read(state: RunState, source: Source) -> object:
+def advance(state: RunState, entry: Entry) -> None:
+    """Take the end of a visit into account: `due` gets what can be done now. What no longer counts changes nothing."""
+    frame = state.frames.get(entry.frame)
+    if frame is None:
+        return
+    node, outcome = state.plan.nodes[entry.node], entry.outcome
+    kind = type(outcome)
+    if state.pauses and kind is not Paused:
+        state.pauses.pop((frame.id, node.index), None)
+    if kind is Success:
+        _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
+    elif kind is Skipped:
+        _end(state, frame, node, Passed(cast("Skipped", outcome).output), ())
+    elif isinstance(outcome, Failure):
+        _fail(state, frame, node, outcome)
+    elif isinstance(outcome, Choice):
+        _choose(state, frame.parts[node.place], outcome.value)
+    elif isinstance(outcome, Paused):
+        state.pauses[frame.id, node.index] = outcome
+    elif isinstance(outcome, Answer):
+        state.answers.setdefault((frame.id, node.index), []).append(outcome.value)
+        state.due.append((frame, node))
+    if state.todo:
+        _work(state)
+
+
+def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
+    """The state after `entries`, with all that is due then."""
+    state = start(plan, run_input, context)
+    for entry in entries:
+        advance(state, entry)
+    find_due(state)
+    return state
+
+
+def find_due(state: RunState) -> None:
+    """Find out anew what is due: whatever began and has not ended, but for what waits for a human."""
+    state.due.clear()
+    state.failure = None
+    for frame in sorted(state.frames.values(), key=lambda one: one.id):
+        if frame.left == 0 and frame.parent is not None:
+            state.todo.append((_body_ended, (frame,)))
+        for node in frame.scope.nodes:
+            if frame.waiting[node.place] or frame.outputs[node.place] is not UNSET:
+                continue
+            part = frame.parts.get(node.place)
+            if part is None and isinstance(node, FlowNode):
+                state.todo.append((_begin, (frame, node)))
+            elif part is None or part.asks:
+                if (frame.id, node.index) not in state.pauses:
+                    state.due.append((frame, node))
+    _work(state)
+
+
+def _work(state: RunState) -> None:
+    while state.todo:
+        act, about = state.todo.popleft()
+        act(state, *about)
+
+
+# --- beginning ----------------------------------------------------------------------------------------------------
+
+
+def _begin_first(state: RunState, frame: Frame) -> None:
+    for node in frame.scope.first:
+        if type(node) is StepNode:
+            state.due.append((frame, node))
+        else:
+            state.todo.append((_begin, (frame, node)))
+
+
+def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
+    """Begin a combinator: read its input, and open its first bodies or ask what to do."""
+    if not frame.is_open:
+        return
+    value, problem = _flow_input(frame, node)
+    context: BaseModel | None = None
+    if problem is None and frame.context is not None:
+        context, error = attempt(context_at, frame, node)
+        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text_of(error)))
+    if problem is not None:
+        _fail(state, frame, node, problem)
+        return
+    part = frame.parts[node.place] = Part(node, frame, value, context)
+    if node.kind == "branch":
+        part.asks = True
+        state.due.append((frame, node))
+        return
+    if isinstance(node.flow, Parallel):
+        part.total = len(node.bodies)
+    elif isinstance(node.flow, Map):
+        part.total = len(cast("list[object]", value))
+    elif isinstance(node.flow, Loop):
+        part.next = 1
+    part.results = [UNSET] * part.total if node.kind in ("map", "parallel") else []
+    if part.total:
+        _open_more(state, part)
+    else:
+        _finish(state, part, [])
+
+
+def _flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+    try:
+        inputs = inputs_of(frame, node)
+    except (LookupError, AttributeError, TypeError) as error:
+        why = f"a part of its input is missing ({type(error).__name__}: {error})"
+        return None, Failure(_failed(frame, node, "InputMissing", why))
+    for parameter, origin, fit in node.checks:
+        inputs[parameter], problem = fit(inputs[parameter])
+        if problem is not None:
+            why = f"input {parameter!r}, taken from {origin}, does not fit: {problem}"
+            return None, Failure(_failed(frame, node, "InputMismatch", why))
+    value = inputs if node.gathers else inputs.get("input")
+    if node.kind == "map" and not isinstance(value, (list, tuple)):
+        why = f"a map takes a list or a tuple of items, and was given {type(value).__name__}"
+        return None, Failure(_failed(frame, node, "InputMismatch", why))
+    return value, None
+
+
+def _failed(frame: Frame, node: FlowNode, error_type: str, why: str) -> StepFailed:
+    return StepFailed(frame.prefix + node.name, error_type, why)
+
+
+def _open_more(state: RunState, part: Part) -> None:
+    """Open as many bodies as there are and the limit allows; one that waits for a human keeps its place."""
+    flow = part.node.flow
+    limit = flow.limit if isinstance(flow, (Parallel, Map)) else 1
+    while part.next < part.total and (limit is None or len(part.bodies) < limit):
+        _open(state, part, part.next)
+        part.next += 1
+    if isinstance(flow, Loop) and not part.bodies:
+        _open(state, part, part.next)
+        part.next += 1
+
+
+def _open(state: RunState, part: Part, slot: int) -> None:
+    node = part.node
+    several = node.kind in ("parallel", "branch", "fallback")
+    scope = node.bodies[slot if several else 0]
+    value = part.value[slot] if node.kind == "map" else part.value  # type: ignore[index]
+    frame = Frame(state.next_id, scope, part, slot, value, part.context)
+    state.next_id += 1
+    state.frames[frame.id] = frame
+    part.bodies[slot] = frame
+    _begin_first(state, frame)
+
+
+# --- ending -------------------------------------------------------------------------------------------------------
+
+
+def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Changes) -> None:
+    """A node ended well."""
+    frame.outputs[node.place] = output
+    if changes:
+        frame.changes[node.place] = changes
+    for place in node.successors:
+        frame.waiting[place] -= 1
+        if frame.waiting[place] == 0:
+            successor = frame.scope.nodes[place]
+            if type(successor) is StepNode:
+                state.due.append((frame, successor))
+            else:
+                state.todo.append((_begin, (frame, successor)))
+    frame.left -= 1
+    if frame.left == 0 and frame.parent is not None:
+        state.todo.append((_body_ended, (frame,)))
+
+
+def _body_ended(state: RunState, frame: Frame) -> None:
+    """All nodes of a body ended well: its combinator goes on, or ends too."""
+    if not frame.is_open:
+        return
+    node, parent = cast("FlowNode", frame.node), cast("Frame", frame.parent)
+    part = parent.parts[node.place]
+    output, error = attempt(result_of, frame)
+    if error is not None:
+        why = f"a part of its output is missing ({type(error).__name__}: {error})"
+        _fail(state, frame, node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
+        return
+    if node.kind == "loop" and frame.changes:
+        context, error = attempt(final_context, frame)
+        if error is not None:
+            _fail(state, frame, node, Failure(_failed(parent, node, type(error).__name__, text_of(error))))
+            return
+        part.context = context
+    frame.is_open = False
+    del state.frames[frame.id], part.bodies[frame.slot]
+    part.ended += 1
+    if frame.changes:
+        part.changes[frame.slot] = changes_of(frame)
+    if node.kind == "loop":
+        _iterated(state, part, output)
+    elif part.results:
+        part.results[frame.slot] = output
+        _fan_in(state, part)
+    else:
+        _finish(state, part, output)
+
+
+def _iterated(state: RunState, part: Part, output: object) -> None:
+    part.output = output
+    if cast("Loop", part.node.flow).until is None:
+        _go_on(state, part)
+    else:
+        part.asks = True
+        state.due.append((part.frame, part.node))
+
+
+def _fan_in(state: RunState, part: Part) -> None:
+    if part.ended < part.total:
+        _open_more(state, part)
+    elif part.node.kind == "map":
+        _finish(state, part, part.results)
+    else:
+        _finish(state, part, dict(zip(part.node.words, part.results, strict=True)))
+
+
+def _choose(state: RunState, part: Part, choice: int) -> None:
+    """A branch was told its case, or a loop whether it is to end."""
+    part.asks = False
+    if part.node.kind == "branch":
+        _open(state, part, choice)
+    elif choice:
+        _finish(state, part, part.output)
+    else:
+        _go_on(state, part)
+
+
+def _go_on(state: RunState, part: Part) -> None:
+    """The next iteration of a loop, or its end where there may be no more."""
+    flow = cast("Loop", part.node.flow)
+    if part.ended < flow.max_iterations:
+        part.value = part.output
+        _open_more(state, part)
+    elif flow.on_limit == "return":
+        _finish(state, part, part.output)
+    else:
+        path = part.frame.prefix + part.node.name
+        part.asks = flow.until is not None  # so that it is asked again where the run is resumed
+        _fail(state, part.frame, part.node, Failure(LoopLimit(path, flow.max_iterations, part.output)))
+
+
+def _finish(state: RunState, part: Part, output: object) -> None:
+    """A combinator ended well, where its followers find what they take of its output."""
+    node, frame = part.node, part.frame
+    if node.claims:
+        problem = unfit_claim(node, output)
+        if problem is not None:
+            _fail(state, frame, node, Failure(_failed(frame, node, "OutputMismatch", problem)))
+            return
+    del frame.parts[node.place]
+    changes = tuple(change for slot in sorted(part.changes) for change in part.changes[slot])
+    _end(state, frame, node, output, changes)
+
+
+def unfit_claim(node: Node, output: object) -> str | None:
+    """Why a follower cannot take what it wants of an output; None where all can."""
+    for claim in node.claims:
+        value, error = attempt(part_of, output, claim.path)
+        problem = claim.fit(value)[1] if error is None else f"{type(error).__name__}: {text_of(error)}"
+        if problem is not None:
+            return f"{claim.taker}, which does not fit: {problem}"
+    return None
+
+
+# --- failing ------------------------------------------------------------------------------------------------------
+
+
+def _fail(state: RunState, frame: Frame, node: Node, failure: Failure) -> None:
+    """A node failed: the nearest combinator that can go on does; else the whole run has failed, and stays as it is."""
+    body = frame
+    while body.parent is not None:
+        around = cast("FlowNode", body.node)
+        part = body.parent.parts[around.place]
+        if around.kind == "fallback" and body.slot + 1 < len(around.bodies):
+            _close(state, part, body)
+            _open(state, part, body.slot + 1)
+            return
+        if isinstance(around.flow, (Parallel, Map)) and around.flow.on_failure == "collect":
+            _close(state, part, body)
+            part.results[body.slot] = failure.error
+            part.ended += 1
+            state.todo.append((_fan_in, (part,)))
+            return
+        body = body.parent
+    state.failure = state.failure or failure
+
+
+def _close(state: RunState, part: Part, body: Frame) -> None:
+    """Close a body and all in it; what still runs there no longer counts."""
+    del part.bodies[body.slot]
+    open_ = [body]
+    for frame in open_:  # grows on the way
+        frame.is_open = False
+        del state.frames[frame.id]
+        open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
+    if state.pauses or state.answers:
+        gone = {frame.id for frame in open_}
+        state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
+        state.answers = {key: given for key, given in state.answers.items() if key[0] not in gone}
+    state.has_closed = True
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def read(frame: Frame, source: Source) -> object:
     """The value a source stands for.
 
     Raises:
         LookupError, AttributeError, TypeError: The part that is asked for is not there.
     """
-    return part_of(state.run_input if source.node == RUN_INPUT else state.outputs[source.node], source.path)
+    place = source.place
+    if place >= 0:
+        value = frame.outputs[place]
+        if type(value) is Passed:
+            value = value.value if source.chained else None
+    else:
+        value = frame.input if place == BODY_INPUT else frame.run_input
+    return part_of(value, source.path) if source.path else value
 
 
 def part_of(value: object, path: tuple[str | int, ...]) -> object:
@@ -95,45 +366,57 @@ def part_of(value: object, path: tuple[str | int, ...]) -> object:
     return value
 
 
-def inputs_of(state: RunState, node: PlanNode) -> dict[str, object]:
+def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
     """Inputs of a due node by parameter name."""
-    return {source.parameter: read(state, source) for source in node.sources}
+    return {source.parameter: read(frame, source) for source in node.sources}
+
+
+def result_of(frame: Frame) -> object:
+    """What a scope gives when all its nodes ended.
+
+    Raises:
+        LookupError, AttributeError, TypeError: A part that `output=` names is not there.
+    """
+    output = frame.scope.output
+    if isinstance(output, Source):
+        return read(frame, output)
+    return {name: read(frame, source) for name, source in output.items()}
 
 
 _REMEMBERED = 1024
 """How many contexts are kept to build others on; a context that grows would else be held once per step."""
 
 
-def context_at(state: RunState, node: PlanNode) -> BaseModel | None:
-    """The context as all steps before `node` left it, changes applied in plan order."""
-    context, writers, ahead = state.context, node.writers, []
+def context_at(frame: Frame, node: Node) -> BaseModel | None:
+    """The context as all nodes before `node` left it, changes applied in plan order."""
+    context, writers, ahead = frame.context, node.writers, []
     if context is None or not writers:
         return context
-    while writers and writers not in state.seen:
+    while writers and writers not in frame.seen:
         ahead.append(writers.bit_length() - 1)
         writers ^= 1 << ahead[-1]
-    context = state.seen.get(writers, context)
+    context = frame.seen.get(writers, context)
     for writer in reversed(ahead):
         writers |= 1 << writer
-        changes = state.changes.get(writer)
-        context = apply_changes(context, changes) if changes else context
-        state.seen[writers] = context
-        if len(state.seen) > _REMEMBERED:
-            del state.seen[next(iter(state.seen))]
+        for changes in frame.changes.get(writer, ()):
+            context = apply_changes(context, changes)
+        frame.seen[writers] = context
+        if len(frame.seen) > _REMEMBERED:
+            del frame.seen[next(iter(frame.seen))]
     return context
 
 
-def final_context(state: RunState) -> BaseModel | None:
-    """The context as the whole run left it so far."""
-    context = state.context
+def changes_of(frame: Frame) -> Changes:
+    """All context changes made in a frame, in plan order."""
+    return tuple(change for place in sorted(frame.changes) for change in frame.changes[place])
+
+
+def final_context(frame: Frame) -> BaseModel | None:
+    """The context as all nodes of a frame left it so far."""
+    context = frame.context
     if context is not None:
-        for node in sorted(state.changes):
-            context = apply_changes(context, state.changes[node])
+        for changes in changes_of(frame):
+            context = apply_changes(context, changes)
     return context
 
 
-def result_of(plan: Plan, state: RunState) -> object:
-    """What a finished run gives."""
-    if isinstance(plan.output, Source):
-        return read(state, plan.output)
-    return {name: read(state, source) for name, source in plan.output.items()}

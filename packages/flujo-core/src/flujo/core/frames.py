@@ -1,0 +1,179 @@
+"""Where a run stands: one frame for each scope that is open, one part for each combinator that has begun."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from .ledger import Ledger
+from .outcome import Failure, Paused
+from .plan import FlowNode, Plan, Scope, StepNode
+
+
+class _Unset:
+    """The type of UNSET."""
+
+    __slots__ = ()
+
+
+UNSET: Final = _Unset()
+"""Stands for the output of a node that has not ended."""
+
+
+class Passed:
+    """Stands for the output of a skipped step: `>>` takes the value, a declared edge None."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+Changes = tuple[Mapping[str, object], ...]
+"""Context changes, in the order they are applied."""
+
+
+class Frame:
+    """An open scope.
+
+    Attributes:
+        id: Its number in the run; it hangs only on the order of the entries.
+        scope: What is run.
+        parent: The frame around; None of the whole pipeline.
+        node: The combinator in `parent` that opened it.
+        slot: Which of that node's bodies it is: a place, an item, an iteration from 1.
+        input: What the combinator gave it.
+        run_input: What `run_input()` means in it.
+        context: The context it began with.
+        prefix: What stands before the names of its steps in a path.
+        outputs: Output of each node.
+        waiting: For each node, how many it still waits for.
+        left: How many nodes have not ended.
+        changes: Context changes of the nodes that made some, by place.
+        parts: Combinators that have begun and not ended, by place.
+        seen: Contexts that were asked for, by the writers they hold: to be found again, not part of what a run is.
+        ledger: What its steps reserve from, where it has limits of its own.
+        is_open: Whether it still counts.
+    """
+
+    __slots__ = (
+        "changes", "context", "id", "input", "is_open", "ledger", "left", "node", "outputs", "parent", "parts",
+        "prefix", "run_input", "scope", "seen", "slot", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self, id: int, scope: Scope, part: Part | None, slot: int, value: object, context: BaseModel | None
+    ) -> None:
+        parent = None if part is None else part.frame
+        self.id: int = id
+        self.scope: Scope = scope
+        self.parent: Frame | None = parent
+        self.node: FlowNode | None = None if part is None else part.node
+        self.slot: int = slot
+        self.input: object = value
+        self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
+        self.context: BaseModel | None = context
+        self.prefix: str = "" if part is None else prefix_of(part, scope, slot)
+        self.left: int = len(scope.waiting)
+        self.outputs: list[object] = [UNSET] * self.left
+        self.waiting: list[int] = list(scope.waiting)
+        self.changes: dict[int, Changes] = {}
+        self.parts: dict[int, Part] = {}
+        self.seen: dict[int, BaseModel] = {}
+        self.ledger: Ledger | None = None
+        self.is_open: bool = True
+
+
+class Part:
+    """A combinator that has begun.
+
+    Attributes:
+        node: The combinator.
+        frame: Where it stands.
+        value: What it was given.
+        context: The context its next body begins with.
+        total: How many bodies there are to run; a loop does not know.
+        next: The slot of the next body.
+        ended: How many bodies ended.
+        results: Of a fan-out, what each body gave.
+        changes: Context changes of its bodies, by slot.
+        output: Of a loop, what the last iteration gave.
+        asks: Whether it waits for a choice.
+        bodies: The open ones, by slot.
+    """
+
+    __slots__ = (
+        "asks", "bodies", "changes", "context", "ended", "frame", "next", "node", "output", "results", "total", "value",
+    )  # fmt: skip
+
+    def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
+        self.node: FlowNode = node
+        self.frame: Frame = frame
+        self.value: object = value
+        self.context: BaseModel | None = context
+        self.total: int = 1
+        self.next: int = 0
+        self.ended: int = 0
+        self.results: list[object] = []
+        self.changes: dict[int, Changes] = {}
+        self.output: object = None
+        self.asks: bool = False
+        self.bodies: dict[int, Frame] = {}
+
+
+def prefix_of(part: Part, scope: Scope, slot: int) -> str:
+    """What stands before the names of a body's steps: `outer/loop#2/map[3]/`."""
+    node = part.node
+    start = part.frame.prefix + node.name
+    match node.kind:
+        case "map":
+            return f"{start}[{slot}]/"
+        case "loop":
+            return f"{start}#{slot}/"
+        case "branch":
+            return f"{start}[{node.words[slot]}]/"
+        case "pipeline":
+            return f"{start}/"
+    return f"{start}/{scope.segment and node.words[slot] + '/'}"
+
+
+Due = tuple[Frame, StepNode | FlowNode]
+"""A step to be run, or a combinator to be asked what to do, in its frame."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        plan: What is run.
+        root: The frame of the whole pipeline.
+        frames: The open frames, by their number.
+        next_id: Number of the next frame.
+        due: What can be done now.
+        pauses: What waits for a human, by frame and node.
+        answers: What humans answered to a step that will run again, by frame and node.
+        failure: The failure that nothing caught.
+        has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
+        todo: Work of `advance` itself; empty between its calls.
+    """
+
+    plan: Plan
+    root: Frame
+    frames: dict[int, Frame] = field(default_factory=dict)
+    next_id: int = 1
+    due: deque[Due] = field(default_factory=deque)
+    pauses: dict[tuple[int, int], Paused] = field(default_factory=dict)
+    answers: dict[tuple[int, int], list[object]] = field(default_factory=dict)
+    failure: Failure | None = None
+    has_closed: bool = False
+    todo: deque[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=deque)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step ended well."""
+        return self.root.left == 0

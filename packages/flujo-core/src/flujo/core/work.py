@@ -1,0 +1,216 @@
+"""What a run does with one due item: a step with all its attempts, or a combinator that asks what to do."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter, time
+from typing import TYPE_CHECKING, cast
+
+from . import payloads
+from .attempt import Attempt, Changes
+from .context import CallGate, RunContext
+from .errors import RunAborted, StepFailed, UsageLimitExceeded
+from .flow import Branch, Loop
+from .foreign import attempt_async, text_of
+from .frames import Due, Frame
+from .journal import Entry
+from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
+from .pause import Pause
+from .plan import FlowNode, StepNode
+from .relay import Worker
+from .running import Running
+from .schedule import advance, context_at, inputs_of
+from .usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """How a run came to go on: what was decided, where anything was."""
+
+    pause: Pause | None = None
+    value: object = None
+
+
+class Work(Running):
+    """The part of a run that does what is due."""
+
+    resumed: Resumed | None = None
+
+    if TYPE_CHECKING:
+
+        @property
+        def calls(self) -> CallGate:
+            """The way to models and tools."""
+
+    async def do(self, due: Due, worker: Worker | None) -> None:
+        """Do one item, journal how it ended, and find out what is due then."""
+        frame, node = due
+        if self.verdict is not None or not frame.is_open:
+            return
+        if worker is not None:
+            worker.frame = frame
+        if isinstance(node, StepNode):
+            await self._step(frame, node, worker)
+        else:
+            await self._ask(frame, node)
+
+    def note(self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None) -> None:
+        """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
+        state = self.state
+        self.journal.append(entry)
+        if worker is not None:
+            worker.frame = None  # it ended: nothing can cancel it any more with its frame
+        advance(state, entry)
+        if state.has_closed:
+            self.cancel_closed()
+        if state.failure is not None:
+            self.stop(state.failure.error, ctx)
+
+    # --- combinators ------------------------------------------------------------------------------------------------
+
+    async def _ask(self, frame: Frame, node: FlowNode) -> None:
+        """Ask a branch which case to run, or a loop whether it is good."""
+        part, started, clock = frame.parts[node.place], time(), perf_counter()
+        flow = cast("Branch | Loop", node.flow)
+        about = flow.on if isinstance(flow, Branch) else flow.until
+        assert about is not None
+        value = part.value if isinstance(flow, Branch) else part.output
+        answer, error = await attempt_async(about.ask(value, part.context))
+        path = frame.prefix + node.name
+        if error is not None:
+            what = "on" if isinstance(flow, Branch) else "until"
+            failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `{what}=` of {path!r}")
+            failed.__cause__ = error
+        else:
+            choice = self._choice(flow, answer)
+            if choice is not None:
+                self.note(Entry(frame.id, node.index, Choice(choice)))
+                return
+            failed = _no_case(path, answer, cast("Branch", flow))
+        self.note(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
+
+    @staticmethod
+    def _choice(flow: Branch | Loop, answer: object) -> int | None:
+        if isinstance(flow, Loop):
+            return int(bool(answer))
+        for place, label in enumerate(flow.labels):
+            if type(label) is type(answer) and label == answer:
+                return place
+        return len(flow.labels) if flow.has_otherwise else None
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
+        """Run one step with all its attempts."""
+        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time(), 0.0, attempts=0)
+        clock = perf_counter()
+        ctx: RunContext | None = None
+        try:
+            outcome: Outcome | None = None
+            if node.step.options.when is not None:
+                outcome = await self._unwanted(frame, node, entry.path)
+            if outcome is None:
+                ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
+        except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
+            error = self.verdict or RunAborted("cancelled")
+            entry.outcome, entry.cancelled, entry.duration_s = Aborted(error), True, perf_counter() - clock
+            self.journal.append(entry)
+            raise
+        entry.duration_s, entry.outcome = perf_counter() - clock, outcome
+        error = outcome.error
+        if isinstance(outcome, Aborted):
+            self.stop(outcome.error, ctx)
+        if isinstance(outcome, (Success, Skipped)) and not self.plain:
+            await self._tell_completed(entry, ctx)
+        self.note(entry, worker, ctx)
+        if error is not None and isinstance(outcome, Failure):
+            failure = partial(payloads.OnStepFailure, self.info, entry.path, entry.record(), error)
+            await self.observe("on_step_failure", failure, ctx)
+
+    async def _tell_completed(self, entry: Entry, ctx: RunContext | None) -> None:
+        if entry.cached:
+            await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
+        who = (self.info, entry.path)
+        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, copy(entry.record())), ctx)
+
+    async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
+        """How a step ends that is not to run; None where it is."""
+        when = node.step.options.when
+        assert when is not None
+        try:
+            inputs = inputs_of(frame, node)
+        except (LookupError, AttributeError, TypeError):
+            return None  # the attempt says what is missing
+        value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+        context = context_at(frame, node) if frame.context is not None else None
+        wanted, error = await attempt_async(when.ask(value, context))
+        if error is not None:
+            failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `when=` of {path!r}")
+            failed.__cause__ = error
+            return Failure(failed)
+        return None if wanted else Skipped(value)
+
+    async def _attempts(
+        self, frame: Frame, node: StepNode, entry: Entry, worker: Worker | None
+    ) -> tuple[RunContext, Outcome, Changes]:
+        """Try a step until it ends well or may not be tried again."""
+        feedback: tuple[str, ...] = ()
+        while True:
+            entry.attempts += 1
+            trial = Attempt(self, self.calls, frame, node, entry.attempts, feedback)
+            if worker is not None:
+                worker.ctx = trial.ctx
+            try:
+                outcome, changes = await trial.execute()
+            finally:
+                trial.ctx.end()
+                if trial.ctx.metered is not None:
+                    self._book(trial.ctx, entry)
+            if trial.ctx.metered is not None:
+                await self._warn(entry.path, trial.ctx)
+            entry.cached = trial.cached
+            if not await self._again(node, outcome, trial):
+                return trial.ctx, outcome, changes
+            feedback = (*feedback, *trial.feedback)
+
+    def _book(self, ctx: RunContext, entry: Entry) -> None:
+        """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
+        meter = ctx.usage
+        entry.usage = entry.usage or Usage()
+        entry.usage.add(meter.spent)
+        breach = meter.breach or meter.exceeded()
+        if breach is not None:
+            self.stop(breach, ctx)
+
+    async def _warn(self, path: str, ctx: RunContext) -> None:
+        """Tell observers of limits that are nearly used up, and of one that stopped the run."""
+        for limit, share in ctx.usage.warnings():
+            await self.observe("on_usage_warning", partial(payloads.OnUsageWarning, self.info, limit, share), ctx)
+        breach = self.verdict
+        if isinstance(breach, UsageLimitExceeded) and not self.breach_told:
+            self.breach_told = True
+            await self.observe("on_governor_breach", partial(payloads.OnGovernorBreach, self.info, path, breach), ctx)
+
+    async def _again(self, node: StepNode, outcome: Outcome, trial: Attempt) -> bool:
+        """Whether a failed step is tried again; waits before it is."""
+        retry = node.step.options.retry
+        if retry is None or not isinstance(outcome, Failure) or self.verdict is not None:
+            return False
+        cause = outcome.error.__cause__
+        error = cause if isinstance(cause, Exception) else outcome.error
+        if not (retry.applies(error, trial.number) or retry.applies(outcome.error, trial.number)):
+            return False
+        await self.back_off(retry, trial.number, error, trial.ctx)
+        return self.verdict is None
+
+
+_CANCELLED = Aborted(RunAborted("cancelled"))
+_ = Paused
+
+
+def _no_case(path: str, answer: object, flow: Branch) -> StepFailed:
+    labels = ", ".join(map(repr, flow.labels))
+    why = f"`on` answered a {type(answer).__name__} that is none of its labels: {labels}"
+    return StepFailed(path, "NoCase", why, "Add a case, or otherwise=")
