@@ -21,14 +21,16 @@ if getattr(sys.modules.get("flujo"), "__file__", None) is not None:
 _NAMES_OF_MODULE = {
     # define
     "pipeline": "Pipeline PipelineLike",
-    "steps": "Chain Ref Step run_input step",
+    "flow": "Branch Fallback Flow Loop Map Parallel",
+    "steps": "Chain Node Ref Step run_input step",
     "compile": "compile_plan",
-    "plan": "RUN_INPUT Plan PlanNode Source",
+    "plan": "BODY_INPUT RUN_INPUT FlowNode Plan PlanNode Scope Source StepNode",
     "assignable": "type_name",
     "context": "RunContext RunInfo SendModel SendTool Update",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
-    "outcome": "Aborted Failure Outcome Success",
+    "outcome": "Aborted Failure Outcome Paused Skipped Success",
+    "pause": "Pause PauseForHumanInput",
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
@@ -42,8 +44,8 @@ _NAMES_OF_MODULE = {
     # extend
     "marks": "hookimpl",
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
-    "OnGovernorBreach OnGuardDenied OnModelCall OnRetry OnRunEnd OnRunStart OnStepFailure OnToolCall "
-    "OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
+    "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
+    "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
@@ -52,8 +54,9 @@ _NAMES_OF_MODULE = {
     "backends": "LocalBackend",
     "scrubbing": "scrub",
     # errors
-    "errors": "ConfigurationError FlujoError GuardDenied InputError LoopRunning NotSent PipelineError PluginError "
-    "ResourceError RunAborted RunExists StepFailed StepTimeout UsageLimitExceeded",
+    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied InputError LoopLimit LoopRunning "
+    "NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists RunPaused "
+    "SnapshotError StepFailed StepTimeout UsageLimitExceeded",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

@@ -7,49 +7,72 @@ from collections.abc import Mapping
 from functools import partial
 
 import anyio
+from pydantic import BaseModel
 
 from . import telemetry
 from .assignable import type_name
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
-from .foreign import attempt, text_of
+from .foreign import attempt, attempt_async, text_of
+from .frames import Frame
 from .keeper import Keeper
-from .outcome import Aborted, Failure, Outcome, Success
+from .outcome import Aborted, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
-from .plan import RUN_INPUT, PlanNode
+from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
-from .schedule import context_at, inputs_of, part_of
+from .schedule import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
 
 
 class Attempt:
-    """One attempt of one step in one run."""
+    """One attempt of one visit of a step.
 
-    __slots__ = ("ctx", "node", "number", "run")
+    Args:
+        run: The run.
+        gate: The way to models and tools.
+        frame: Where the step stands.
+        node: The step.
+        number: Number of this attempt, from 1.
+        feedback: What validators said to the attempts before.
 
-    def __init__(self, run: Running, gate: CallGate, node: PlanNode, number: int) -> None:
+    Attributes:
+        cached: Whether the output came from the cache.
+        feedback: What validators said to this one.
+    """
+
+    __slots__ = ("cached", "ctx", "feedback", "frame", "node", "number", "path", "run")
+
+    def __init__(
+        self, run: Running, gate: CallGate, frame: Frame, node: StepNode, number: int, feedback: tuple[str, ...] = ()
+    ) -> None:
         self.run: Running = run
-        self.node: PlanNode = node
+        self.frame: Frame = frame
+        self.node: StepNode = node
         self.number: int = number
+        self.path: str = frame.prefix + node.name
+        self.cached: bool = False
+        self.feedback: tuple[str, ...] = ()
         timeout = node.step.options.timeout_s
         deadline = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
         if timeout is not None:
             deadline = min(anyio.current_time() + timeout, math.inf if deadline is None else deadline)
-        self.ctx: RunContext = RunContext(run.info, node.path, number, deadline, run.ledger_of(node), gate)
+        ledger = run.ledger_of(frame, node)
+        self.ctx: RunContext = RunContext(run.info, self.path, number, deadline, ledger, gate, feedback=feedback)
+        if run.state.answers:
+            self.ctx.answered(run.state.answers.get((frame.id, node.index), ()))
 
     async def execute(self) -> tuple[Outcome, Changes]:
         """Run it; only a cancellation is raised."""
         if self.run.plain:
             try:
-                ended = await self._invoke(self._inputs())
-                return self._claimed(*ended) if self.node.claims else ended
+                return await self._finished(*await self._invoke(self._inputs()))
             except StepFailed as error:
                 return Failure(error), None
-        attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.node.path}
+        attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path}
         with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
             outcome, changes = await self._hooked()
             if outcome.error is not None:
@@ -61,12 +84,12 @@ class Attempt:
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work."""
         run, node = self.run, self.node
-        act = Act("step", f"{node.path}@{self.number}", self.ctx, self.number)
+        act = Act("step", f"{self.path}@{self.number}", self.ctx, self.number)
         outcome: Outcome
         changes: Changes = None
         try:
             inputs = await self._transformed(self._inputs())
-            facts = (run.info, node.path, node.step.name, self.number)
+            facts = (run.info, self.path, node.step.name, self.number)
             # Each gets inputs of its own: who looks on cannot change what the step is given.
             await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
             await run.intend(act, dict(inputs))
@@ -77,10 +100,10 @@ class Attempt:
             if self.ctx.denial is not None:
                 raise self.ctx.denial
             if isinstance(outcome, Success):
-                make = partial(TransformStepOutput, run.info, node.path)
+                make = partial(TransformStepOutput, run.info, self.path)
                 hint = node.output_type
-                outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, node.path)
-                outcome, changes = self._claimed(outcome, changes)
+                outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
+                outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
         except StepFailed as error:
@@ -88,26 +111,27 @@ class Attempt:
         except BaseException as stop:  # a cancel: each intent gets its result
             await run.conclude(act, stop, None, self.ctx.spent)
             raise
-        await run.conclude(act, outcome.error, outcome.output, self.ctx.spent)
+        paused = isinstance(outcome, Paused)
+        await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
         return outcome, changes
 
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
     def _inputs(self) -> dict[str, object]:
         try:
-            inputs = inputs_of(self.run.state, self.node)
+            inputs = inputs_of(self.frame, self.node)
         except (LookupError, AttributeError, TypeError) as error:
             why = f"a part of its input is missing ({type(error).__name__}: {error})"
-            raise StepFailed(self.node.path, "InputMissing", why) from error
+            raise StepFailed(self.path, "InputMissing", why) from error
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:
                 why = f"input {parameter!r}, taken from {origin}, does not fit: {problem}"
-                raise StepFailed(self.node.path, "InputMismatch", why)
+                raise StepFailed(self.path, "InputMismatch", why)
         return inputs
 
     async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
-        run, path = self.run, self.node.path
+        run, path = self.run, self.path
         for source in self.node.sources:
             name, from_run_input = source.parameter, source.node == RUN_INPUT
             make = partial(TransformStepInput, run.info, path, name, from_run_input=from_run_input)
@@ -117,6 +141,21 @@ class Attempt:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
+        """Do the work, or find that it was done before."""
+        if not self.node.step.options.cache:
+            return await self._executed(inputs)
+        cache = self.run.setup.cache
+        key = cache.key(self.node, inputs, self._context() if self.node.step.options.reads else None)
+        kept = None if key is None else cache.find(key)
+        if kept is not None:
+            self.cached = True
+            return Success(kept[0]), kept[1]
+        outcome, changes = await self._executed(inputs)
+        if key is not None and isinstance(outcome, Success):
+            cache.keep(key, outcome.output, changes)
+        return outcome, changes
+
+    async def _executed(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         node, timeout_s = self.node, self.node.step.options.timeout_s
         request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
         done: StepOutcome | None = None
@@ -132,14 +171,16 @@ class Attempt:
             return Failure(error), None
         if done is None:
             assert timeout_s is not None
-            return Failure(StepTimeout(node.path, timeout_s, abandoned=request.thread is not None)), None
+            return Failure(StepTimeout(self.path, timeout_s, abandoned=request.thread is not None)), None
         outcome = done.outcome
+        if self.ctx.pending is not None:  # whatever the step made of it
+            return Paused(self.ctx.pending), None
         if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
             return Aborted(outcome.error), None
         if isinstance(outcome, Success):
             problem = self._problem(outcome.output, done)
             if problem is not None:
-                return Failure(StepFailed(node.path, *problem)), None
+                return Failure(StepFailed(self.path, *problem)), None
         return outcome, done.changes
 
     async def _work(self, request: StepExecutionRequest, limit: anyio.CancelScope | None) -> StepOutcome:
@@ -168,15 +209,22 @@ class Attempt:
                 await (keeper or scope).__aexit__(None, error, None)  # a cancel goes on up, whatever closing raises
         return done
 
-    def _claimed(self, outcome: Outcome, changes: Changes) -> tuple[Outcome, Changes]:
-        """The outcome; a failure where its output lacks what a following step takes of it."""
+    async def _finished(self, outcome: Outcome, changes: Changes) -> tuple[Outcome, Changes]:
+        """The outcome; a failure where validators, or what a follower takes of its output, say so."""
         if isinstance(outcome, Success):
-            for claim in self.node.claims:
-                value, error = attempt(part_of, outcome.output, claim.path)
-                problem = claim.fit(value)[1] if error is None else f"{type(error).__name__}: {text_of(error)}"
-                if problem is not None:
-                    why = f"{claim.taker}, which does not fit: {problem}"
-                    return Failure(StepFailed(self.node.path, "OutputMismatch", why)), None
+            for validator in self.node.step.options.validators:
+                said, error = await attempt_async(validator.ask(outcome.output, self._context()))
+                if error is not None:
+                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text_of(error)}")
+                    failed.__cause__ = error
+                    return Failure(failed), None
+                if said is not None and said is not True:
+                    self.feedback = (*self.feedback, said if isinstance(said, str) else "it is not valid")
+            if self.feedback:
+                return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
+            problem = unfit_claim(self.node, outcome.output)
+            if problem is not None:
+                return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
         return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
@@ -192,10 +240,12 @@ class Attempt:
             arguments[binding.all_resources_parameter] = self.run.setup.resources_view(values)
         return arguments
 
-    def _context(self) -> object:
-        context, error = attempt(context_at, self.run.state, self.node)
+    def _context(self) -> BaseModel | None:
+        if self.frame.context is None:
+            return None
+        context, error = attempt(context_at, self.frame, self.node)
         if error is not None:  # the user's own reducer failed
-            raise StepFailed(self.node.path, type(error).__name__, text_of(error)) from error
+            raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
         return context
 
     def _problem(self, output: object, done: StepOutcome) -> tuple[str, str] | None:

@@ -128,6 +128,10 @@ class RunContext:
                 self._meter.settle_open()
         return self._meter
 
+    def answered(self, answers: Sequence[object]) -> None:
+        """Give it what a human answered to the questions it asks again."""
+        self._answers = answers
+
     def _breached(self, error: UsageLimitExceeded) -> None:
         self._gate.breached(self, error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -30,6 +30,7 @@ from .resources import Resources, ResourceScope, specs_of, widened
 from .result import PipelineResult
 from .run import Run
 from .running import Setup
+from .schedule import start
 from .usage import UsageLimits
 from .wakeup import loop_is_running
 
@@ -106,7 +107,7 @@ class Flujo:
         self.plugins.require(self.policy.require)
         specs = specs_of(resources)
         table = resolve(self.plugins.acting, self.observers, frozenset(map(canonical, self.policy.require)), specs)
-        needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.nodes}
+        needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.steps}
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
         hooked = Hooks(self.policy, table)
@@ -174,11 +175,11 @@ class Flujo:
             if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
-        run_id, plan = options.get("run_id") or uuid.uuid4().hex, self.plan
+        run_id, plan = options.get("run_id") or secrets.token_hex(16), self.plan
         words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         ledger, context = self._ledger(options.get("limits")), self._context(options.get("context"))
-        return Run(self._setup, info, ledger, value, context, scope, deadline_s)
+        return Run(self._setup, info, ledger, start(plan, value, context), context, scope, deadline_s)
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id

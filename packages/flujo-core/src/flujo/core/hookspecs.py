@@ -156,6 +156,26 @@ def on_governor_breach(payload: payloads.OnGovernorBreach) -> None:
 
 
 @hookspec
+def on_cache_hit(payload: payloads.OnCacheHit) -> None:
+    """A step was not run, for its output was kept from before; its guards and transforms ran."""
+
+
+@hookspec
+def on_run_pause(payload: payloads.OnRunPause) -> None:
+    """A run waits for a human; `on_run_end` follows, and `on_run_resume` when it goes on."""
+
+
+@hookspec
+def on_run_resume(payload: payloads.OnRunResume) -> None:
+    """A run goes on from where it stood, instead of `on_run_start`."""
+
+
+@hookspec
+def on_human_decision(payload: payloads.OnHumanDecision) -> None:
+    """A human decided; the run is about to go on."""
+
+
+@hookspec
 def on_run_end(payload: payloads.OnRunEnd) -> None:
     """A run ended, in whatever way. Last hook of a run: an AbortPipeline raised here comes too late to change it."""
 

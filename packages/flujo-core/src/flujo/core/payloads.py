@@ -13,6 +13,7 @@ from typing import Final, Literal
 from .context import RunInfo
 from .errors import FlujoError, GuardDenied, UsageLimitExceeded
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .pause import Pause
 from .result import PipelineResult, StepRecord
 from .usage import Usage, UsageLimits
 
@@ -165,7 +166,7 @@ class RecordIntent(Event):
 class RecordResult(Event):
     """It happened. `value` is the output, ModelResponse or ToolResult; None where there is none.
 
-    `status` is completed, failed, stopped, aborted or cancelled; `error_type` names the error, never its text.
+    `status` is completed, failed, stopped, aborted, cancelled or paused; `error_type` names the error, never its text.
     """
 
     kind: RecordKind
@@ -261,7 +262,34 @@ class OnGovernorBreach(StepEvent):
 
 
 @dataclass(slots=True, repr=False, eq=False)
+class OnCacheHit(StepEvent):
+    """A step was not run: its output was kept from before. `post_step_execution` follows."""
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class OnRunPause(Event):
+    """A run waits for a human, and nothing else of it can go on."""
+
+    pauses: tuple[Pause, ...]
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class OnRunResume(Event):
+    """A run goes on from where it stood."""
+
+    input: object
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class OnHumanDecision(StepEvent):
+    """A human decided what a paused step asked; the run is about to go on."""
+
+    pause: Pause
+    decision: object
+
+
+@dataclass(slots=True, repr=False, eq=False)
 class OnRunEnd(Event):
-    """A run ended, in whatever way."""
+    """A run ended or paused, in whatever way."""
 
     result: PipelineResult

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from .errors import FlujoError
+from .errors import FlujoError, RunPaused
 from .outcome import StepStatus
+from .pause import Pause
 from .usage import Usage
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
 
 RunStatus = Literal["completed", "failed", "paused", "stopped", "aborted"]
 """`stopped` is a run that a limit stopped; `aborted` one that was denied, aborted or cancelled."""
@@ -44,37 +49,53 @@ class StepRecord:
     cached: bool = False
 
 
-@dataclass(slots=True, repr=False)
+class Origin(Protocol):
+    """The run that a result comes from."""
+
+    def history(self) -> list[StepRecord]:
+        """One record per visit of a step."""
+
+    def snapshot(self) -> Snapshot:
+        """Where it stands, as data."""
+
+
+@dataclass(repr=False, eq=False)
 class PipelineResult:
-    """The end of a run.
+    """The end of a run, or its pause.
 
     Attributes:
         run_id: Unique id of the run.
         status: How the run ended.
         context: The user's context as the run left it; None without a context model.
-        step_history: One record per step that was started, in the order they ended.
         usage: What the whole run used.
-        error: Why the run did not complete.
+        error: Why the run did not complete; None of a paused one.
         counts: What plugins counted, e.g. `{"redactions": {"PERSON": 3}}`.
         duration_s: Seconds from start to end.
+        pauses: Questions that wait for a human.
     """
 
     run_id: str
     status: RunStatus
     value: object
     context: object
-    step_history: list[StepRecord]
     usage: Usage
-    error: FlujoError | None = None
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    duration_s: float = 0.0
+    error: FlujoError | None
+    counts: Mapping[str, Mapping[str, int]]
+    duration_s: float
+    pauses: tuple[Pause, ...]
+    origin: Origin
+
+    @cached_property
+    def step_history(self) -> list[StepRecord]:
+        """One record per step that was started, in the order they ended; made when it is first read."""
+        return self.origin.history()
 
     @property
     def output(self) -> object:
         """What the pipeline gave.
 
         Raises:
-            FlujoError: The run did not complete; it is the stored error.
+            FlujoError: The run did not complete; it is the stored error, or RunPaused.
         """
         return self.unwrap()
 
@@ -87,12 +108,19 @@ class PipelineResult:
         """Return the output, or raise the stored error when the run did not complete."""
         if self.error is not None:
             raise self.error
+        if self.status == "paused":
+            raise RunPaused(self.run_id, len(self.pauses))
         return self.value
+
+    def snapshot(self) -> Snapshot:
+        """The run as JSON data, to be resumed later, elsewhere; see Snapshot.
+
+        Raises:
+            SnapshotError: A value that the run holds cannot be written as JSON and read back; it is named.
+        """
+        return self.origin.snapshot()
 
     def __repr__(self) -> str:
         """Never raises, and shows no output: it may be long or private."""
         error = f", error={type(self.error).__name__}" if self.error is not None else ""
-        return (
-            f"PipelineResult(run_id={self.run_id!r}, status={self.status!r}, steps={len(self.step_history)}, "
-            f"cost_usd={self.usage.cost_usd}{error})"
-        )
+        return f"PipelineResult(run_id={self.run_id!r}, status={self.status!r}, cost_usd={self.usage.cost_usd}{error})"
