@@ -290,7 +290,8 @@ async def test_an_alternative_may_be_a_pipeline_a_chain_or_an_agent() -> None:
     result = await Flujo(negate >> Fallback(Agent(), double >> fail, sub)).run_async(5)
     assert result.output == -15
     assert [r.path for r in result.step_history] == [
-        "negate", "fallback/agent", "fallback/fail/double", "fallback/fail/fail", "fallback/sub/double", "fallback/sub/add",
+        "negate", "fallback/agent", "fallback/fail/double", "fallback/fail/fail",
+        "fallback/sub/double", "fallback/sub/add",
     ]  # fmt: skip
 
 
