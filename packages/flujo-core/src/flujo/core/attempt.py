@@ -23,7 +23,7 @@ from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
-from .schedule import context_at, inputs_of, unfit_claim
+from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
 
@@ -172,16 +172,9 @@ class Attempt:
         if done is None:
             assert timeout_s is not None
             return Failure(StepTimeout(self.path, timeout_s, abandoned=request.thread is not None)), None
-        outcome = done.outcome
         if self.ctx.pending is not None:  # whatever the step made of it
             return Paused(self.ctx.pending), None
-        if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
-            return Aborted(outcome.error), None
-        if isinstance(outcome, Success):
-            problem = self._problem(outcome.output, done)
-            if problem is not None:
-                return Failure(StepFailed(self.path, *problem)), None
-        return outcome, done.changes
+        return settled(node, self.path, done, self.run.setup.plan.context_model)
 
     async def _work(self, request: StepExecutionRequest, limit: anyio.CancelScope | None) -> StepOutcome:
         """Run it on the backend, with what lives for one attempt; an abandoned thread keeps that until it returns."""
@@ -248,17 +241,31 @@ class Attempt:
             raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
         return context
 
-    def _problem(self, output: object, done: StepOutcome) -> tuple[str, str] | None:
-        """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-        node, run = self.node, self.run
-        if node.output_classes is not None and not isinstance(output, node.output_classes):
-            return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
-        if node.step.options.validate:
-            _, problem = fitted(node.output_type)(output)
-            if problem is not None:
-                return "OutputMismatch", problem
-        if done.changes:
-            done.changes, problem = fitted_changes(run.setup.plan.context_model, node.step.options.writes, done.changes)
-            if problem is not None:
-                return "UpdateMismatch", problem
-        return None
+
+def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:
+    """What a backend gave, checked: its output against the step's type, its context changes against the model."""
+    outcome = done.outcome
+    if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
+        return Aborted(outcome.error), None
+    if isinstance(outcome, Success):
+        problem = _problem(node, outcome.output, done, model)
+        if problem is not None:
+            return Failure(StepFailed(path, *problem)), None
+    return outcome, done.changes
+
+
+def _problem(
+    node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
+) -> tuple[str, str] | None:
+    """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
+    if node.output_classes is not None and not isinstance(output, node.output_classes):
+        return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
+    if node.step.options.validate:
+        _, problem = fitted(node.output_type)(output)
+        if problem is not None:
+            return "OutputMismatch", problem
+    if done.changes:
+        done.changes, problem = fitted_changes(model, node.step.options.writes, done.changes)
+        if problem is not None:
+            return "UpdateMismatch", problem
+    return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from pydantic import TypeAdapter
 
 from .errors import ConfigurationError, GuardDenied, UsageLimitExceeded
 from .ledger import Ledger
@@ -180,7 +183,8 @@ class RunContext:
         self._check_open()
         if self._asked < len(self._answers):
             self._asked += 1
-            return self._answers[self._asked - 1]
+            answer = self._answers[self._asked - 1]
+            return answer if schema is None else TypeAdapter(cast("Any", schema)).validate_json(json.dumps(answer))
         self.pending = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
         self.pending.asked = True
         raise self.pending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union, cast
 
 from typing_extensions import TypedDict
 
@@ -132,13 +132,18 @@ def flow_binding(node: Node, bodies: list[ScopeDraft], what: str, problems: list
         taken, given = list[taken] | tuple[taken, ...], list[_collected(node, given)]  # type: ignore[valid-type,misc]
     elif isinstance(node, Parallel):
         names = {word: _collected(node, body.output_type) for word, body in zip(node.bodies, bodies, strict=True)}
-        given = TypedDict("Branches", names)  # type: ignore[operator]
+        given = dict_type("Branches", names)
     if isinstance(node.inputs, Mapping):
         several = {name: Any for name in node.inputs}
         if not assignable(dict[str, Any], taken):
             problems.append(f"{what} is given a dict by inputs=, but its body takes {type_name(taken)}")
         return Binding(several, frozenset(), given, (), False)
     return Binding({"input": taken}, frozenset({"input"}), given, (), False)
+
+
+def dict_type(name: str, fields: Mapping[str, object]) -> object:
+    """A dict with these keys, as a type."""
+    return cast("Any", TypedDict)(name, dict(fields))
 
 
 def _collected(node: Parallel | Map, given: object) -> object:

@@ -34,7 +34,9 @@ class Flow(Node):
         self, bodies: Mapping[str, PipelineLike], name: str | None, inputs: Mapping[str, Origin] | Origin | None
     ) -> None:
         kind = type(self).__name__.lower()
-        if name is not None and (not isinstance(name, str) or not name.isprintable() or not name.strip() or "/" in name):
+        if name is not None and (
+            not isinstance(name, str) or not name.isprintable() or not name.strip() or "/" in name
+        ):
             raise PipelineError(f"{kind} {name!r} cannot be used", ["a name is printable text and has no '/'"])
         self.name = kind if name is None else name
         self.auto_named = name is None
@@ -105,9 +107,10 @@ class Loop(Flow):
         name: str | None = None,
         inputs: Mapping[str, Origin] | Origin | None = None,
     ) -> None:
+        most = MAX_ITERATIONS
         whole = isinstance(max_iterations, int) and not isinstance(max_iterations, bool)
         rules = (
-            (not whole or not 1 <= max_iterations <= MAX_ITERATIONS, f"max_iterations={max_iterations!r} must be 1 to {MAX_ITERATIONS}"),
+            (not whole or not 1 <= max_iterations <= most, f"max_iterations={max_iterations!r} must be 1 to {most}"),
             (on_limit not in ("fail", "return"), f"on_limit={on_limit!r} must be 'fail' or 'return'"),
             (until is None and on_limit == "fail", "without until= it could only fail; give one, or on_limit='return'"),
         )  # fmt: skip
@@ -143,7 +146,9 @@ class Parallel(Flow):
         names = [_name_of(branch, body) for branch, body in zip(branches, bodies, strict=True)]
         double = next((one for one in names if names.count(one) > 1), None)
         if not branches or double is not None:
-            why = f"two branches are called {double!r}; give one another name" if branches else "give at least one branch"
+            why = (
+                f"two branches are called {double!r}; give one another name" if branches else "give at least one branch"
+            )
             raise PipelineError(f"parallel {name or 'parallel'!r} cannot be built", [why])
         self.limit, self.on_failure = _fan(f"parallel {name or 'parallel'!r}", limit, on_failure)
         super().__init__(dict(zip(names, bodies, strict=True)), name, inputs)
@@ -183,10 +188,7 @@ class Fallback(Flow):
     """
 
     def __init__(
-        self,
-        *bodies: PipelineLike,
-        name: str | None = None,
-        inputs: Mapping[str, Origin] | Origin | None = None,
+        self, *bodies: PipelineLike, name: str | None = None, inputs: Mapping[str, Origin] | Origin | None = None
     ) -> None:
         pipelines = [as_pipeline(body) for body in bodies]
         names = [_name_of(body, pipeline) for body, pipeline in zip(bodies, pipelines, strict=True)]

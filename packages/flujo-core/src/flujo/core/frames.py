@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from .ledger import Ledger
 from .outcome import Failure, Paused
 from .plan import FlowNode, Plan, Scope, StepNode
+from .usage import Usage
 
 
 class _Unset:
@@ -57,12 +58,13 @@ class Frame:
         parts: Combinators that have begun and not ended, by place.
         seen: Contexts that were asked for, by the writers they hold: to be found again, not part of what a run is.
         ledger: What its steps reserve from, where it has limits of its own.
+        spent: What was spent in it before its run was resumed, where it has limits of its own.
         is_open: Whether it still counts.
     """
 
     __slots__ = (
         "changes", "context", "id", "input", "is_open", "ledger", "left", "node", "outputs", "parent", "parts",
-        "prefix", "run_input", "scope", "seen", "slot", "waiting",
+        "prefix", "run_input", "scope", "seen", "slot", "spent", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +87,7 @@ class Frame:
         self.parts: dict[int, Part] = {}
         self.seen: dict[int, BaseModel] = {}
         self.ledger: Ledger | None = None
+        self.spent: Usage | None = None
         self.is_open: bool = True
 
 

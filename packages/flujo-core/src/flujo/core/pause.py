@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -44,12 +44,15 @@ class PauseForHumanInput(Exception):
         self.schema = schema
         self.expires_at = expires_at
         self.asked: bool = False
+        self.shown_schema: dict[str, Any] | None = None
         super().__init__(question)
 
     @property
     def json_schema(self) -> dict[str, Any] | None:
-        """JSON schema of the decision; None takes any JSON."""
-        return None if self.schema is None else TypeAdapter(self.schema).json_schema()
+        """JSON schema of the decision; None takes any JSON. It is kept where the type itself was not found again."""
+        if self.shown_schema is None and self.schema is not None:
+            self.shown_schema = TypeAdapter(cast("Any", self.schema)).json_schema()
+        return self.shown_schema
 
 
 @dataclass(frozen=True, slots=True)

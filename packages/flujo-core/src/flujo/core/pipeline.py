@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .errors import PipelineError
 from .protocols import Agent
-from .steps import Chain, Node, Origin, Step, as_member
+from .steps import Chain, Node, Origin, as_member
 from .usage import UsageLimits
 
 

@@ -118,10 +118,16 @@ class StepNode(PlanNode):
     Attributes:
         step: The step.
         output_classes: Classes for the shallow check of an output; None accepts anything.
+        is_bare: Whether a visit is no more than one call of an async function with its inputs.
     """
 
     step: Step
     output_classes: tuple[type, ...] | None
+    is_bare: bool
+
+    def admits(self, output: object) -> bool:
+        """Whether an output is of the declared class."""
+        return self.output_classes is None or isinstance(output, self.output_classes)
 
     def needs(self, resources: Iterable[str]) -> set[str]:
         """Which of the `resources` the step takes, by name."""

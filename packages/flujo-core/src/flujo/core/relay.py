@@ -45,13 +45,13 @@ class Relay:
     Args:
         ready: The items.
         workers: Filled with the workers that are there.
-        do: Does one item.
+        do: What does one item; None where there is nothing to do any more.
     """
 
     __slots__ = ("_do", "_group", "_is_armed", "_ready", "_workers")
 
     def __init__(
-        self, ready: deque[Due], workers: set[Worker], do: Callable[[Due, Worker], Awaitable[None]]
+        self, ready: deque[Due], workers: set[Worker], do: Callable[[Due, Worker], Awaitable[None] | None]
     ) -> None:
         self._ready = ready
         self._workers = workers
@@ -80,7 +80,10 @@ class Relay:
                     item = ready.popleft()
                     if ready and not self._is_armed:
                         self._arm()
-                    await self._do(item, worker)
+                    work = self._do(item, worker)
+                    if work is None:
+                        continue
+                    await work
                     worker.frame = worker.ctx = None
                     done += 1
                     if scope.cancel_called or not _is_clean(base):

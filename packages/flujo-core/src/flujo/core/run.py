@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
+from typing import Literal
 
 import anyio
+import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
+from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .relay import Relay
+from .relay import YIELD_EVERY, Relay
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
+from .resume import merged
 from .running import Act, status_of
-from .schedule import final_context, result_of
+from .snapshot import Checkpoint, EntryData, Snapshot, checkpoint_of, entry_data
+from .values import final_context, result_of
 from .work import Work
 
 
@@ -135,11 +139,18 @@ class Run(Work):
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         due = self.state.due
+        if self.resumed is not None and self.resumed.entry is not None:
+            await self._keep(self.resumed.entry)
+            self.note(self.resumed.entry)
+        done = 0
         while due and self.verdict is None:
+            done += 1
+            if done % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
             if len(due) > 1:
                 await Relay(due, self.workers, self.do).run()
-            else:
-                await self.do(due.popleft(), None)
+            elif work := self.do(due.popleft(), None):
+                await work
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
@@ -149,6 +160,11 @@ class Run(Work):
             self.context = context
             if self.verdict is None and self.state.finished:
                 self.output, error = attempt(result_of, root)
+            elif self.verdict is None and self.state.pauses:
+                error = attempt(lambda: self.checkpoint)[1]
+                if isinstance(error, SnapshotError):
+                    self.stop(StepFailed(self.pauses[0].step_path, "NotSerialisable", str(error)))
+                    return
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
@@ -169,7 +185,43 @@ class Run(Work):
             self.pauses if paused else (), self,
         )  # fmt: skip
 
+    # --- as data --------------------------------------------------------------------------------------------------
+
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
         before = [] if self.past is None else self.past.records()
-        return [*before, *(entry.record() for entry in self.journal if entry.path)]
+        return merged([*before, *(entry.record() for entry in self.journal if entry.path)])
+
+    @property
+    def length(self) -> int:
+        """Entries of the whole journal, those before a resume included."""
+        return len(self.journal) + (0 if self.past is None else self.past.length)
+
+    def rows(self) -> list[EntryData]:
+        """The whole journal as data."""
+        before = [] if self.past is None else self.past.rows()
+        return [*before, *(entry_data(self.setup.plan, entry) for entry in self.journal)]
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where it stands, once it stands still.
+
+        Raises:
+            SnapshotError: A value that it needs cannot be written.
+        """
+        left = None if self.deadline_s is None else max(0.0, self.deadline_s - (time.perf_counter() - self.clock))
+        return checkpoint_of(self.state, self.ledger.spent, left, self.length)
+
+    def standing(self, status: Literal["running"] | None = None) -> Snapshot:
+        """The run as data, without its journal: what it costs to go on with it."""
+        info = self.info
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
+        return Snapshot(
+            run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
+            actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts, limits=self.own_limits,
+            checkpoint=stand,
+        )  # fmt: skip
+
+    def snapshot(self) -> Snapshot:
+        """The whole run as data."""
+        return self.standing().model_copy(update={"journal": self.rows()})

@@ -15,23 +15,25 @@ from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
+from .backends import LocalBackend
+from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .cache import Cache
 from .frames import Frame, RunState
-from .journal import Journal
+from .journal import Entry, Journal
 from .ledger import Ledger
-from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .pause import Pause, pause_of
+from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, StepNode
 from .plugins import Hooks
-from .protocols import ExecutionBackend
+from .protocols import ExecutionBackend, RunStore
+from .relay import Worker
 from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
-from .relay import Worker
-from .usage import Price, Usage
+from .snapshot import EntryData
+from .usage import Price, Usage, UsageLimits
 
 T = TypeVar("T")
 
@@ -39,8 +41,15 @@ T = TypeVar("T")
 class Past(Protocol):
     """What a resumed run did before."""
 
+    @property
+    def length(self) -> int:
+        """Entries of its journal."""
+
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
+
+    def rows(self) -> list[EntryData]:
+        """Its journal, as data."""
 
 
 @dataclass(slots=True)
@@ -79,12 +88,22 @@ class Setup:
         return view
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """How a run came to go on: what was decided and is journaled first, where anything was."""
+
+    pause: Pause | None = None
+    value: object = None
+    entry: Entry | None = None
+
+
 @dataclass(eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
     Attributes:
         plain: Whether nobody listens and nothing is traced, so that an attempt is only its work.
+        direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
@@ -93,7 +112,10 @@ class Running:
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
         workers: Who works on several steps at once.
-        past: What a resumed run did before: its records, read on first use.
+        past: What a resumed run did before, read on first use.
+        resumed: How it came to go on; None of a run from its start.
+        own_limits: Limits that were given to this run alone.
+        store: Where the run is kept; None keeps it in this object alone.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -113,6 +135,9 @@ class Running:
     workers: set[Worker] = field(default_factory=set)
     output: object = None
     past: Past | None = None
+    resumed: Resumed | None = None
+    own_limits: UsageLimits | None = None
+    store: RunStore | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
@@ -120,6 +145,7 @@ class Running:
     def __post_init__(self) -> None:
         self.hooks: Hooks = self.setup.hooks
         self.plain: bool = self.tracer is None and not self.hooks.table
+        self.direct: bool = self.plain and self.store is None and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
@@ -156,6 +182,8 @@ class Running:
         for one in reversed(bare):
             if one.scope.limits is not None:
                 ledger = one.ledger = Ledger(one.scope.limits, ledger)
+                if one.spent is not None:
+                    ledger.spent.add(one.spent)
         return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:

@@ -6,7 +6,7 @@ journal enough to go on from. Nothing here recurses: work that makes more work i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import cast
 
 from pydantic import BaseModel
@@ -17,10 +17,8 @@ from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
 from .outcome import Answer, Choice, Failure, Paused, Skipped, Success
-from .plan import BODY_INPUT, FlowNode, Plan, Source, StepNode
-from .reducers import apply_changes
-
-Node = StepNode | FlowNode
+from .plan import FlowNode, Plan, StepNode
+from .values import Node, changes_of, context_at, final_context, inputs_of, result_of, unfit_claim
 
 
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
@@ -40,8 +38,8 @@ def advance(state: RunState, entry: Entry) -> None:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
     kind = type(outcome)
-    if state.pauses and kind is not Paused:
-        state.pauses.pop((frame.id, node.index), None)
+    if state.pauses or state.answers:
+        _forget_questions(state, (frame.id, node.index), outcome)
     if kind is Success:
         _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
     elif kind is Skipped:
@@ -57,6 +55,13 @@ def advance(state: RunState, entry: Entry) -> None:
         state.due.append((frame, node))
     if state.todo:
         _work(state)
+
+
+def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
+    if not isinstance(outcome, Paused):
+        state.pauses.pop(visit, None)
+        if not isinstance(outcome, (Answer, Failure)):  # a failed step that runs again asks what it asked before
+            state.answers.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -81,9 +86,8 @@ def find_due(state: RunState) -> None:
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
                 state.todo.append((_begin, (frame, node)))
-            elif part is None or part.asks:
-                if (frame.id, node.index) not in state.pauses:
-                    state.due.append((frame, node))
+            elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
+                state.due.append((frame, node))
     _work(state)
 
 
@@ -108,7 +112,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     """Begin a combinator: read its input, and open its first bodies or ask what to do."""
     if not frame.is_open:
         return
-    value, problem = _flow_input(frame, node)
+    value, problem = flow_input(frame, node)
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
@@ -134,7 +138,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
         _finish(state, part, [])
 
 
-def _flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+    """What a combinator is given, or why it cannot be."""
     try:
         inputs = inputs_of(frame, node)
     except (LookupError, AttributeError, TypeError) as error:
@@ -288,16 +293,6 @@ def _finish(state: RunState, part: Part, output: object) -> None:
     _end(state, frame, node, output, changes)
 
 
-def unfit_claim(node: Node, output: object) -> str | None:
-    """Why a follower cannot take what it wants of an output; None where all can."""
-    for claim in node.claims:
-        value, error = attempt(part_of, output, claim.path)
-        problem = claim.fit(value)[1] if error is None else f"{type(error).__name__}: {text_of(error)}"
-        if problem is not None:
-            return f"{claim.taker}, which does not fit: {problem}"
-    return None
-
-
 # --- failing ------------------------------------------------------------------------------------------------------
 
 
@@ -334,89 +329,3 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
         state.answers = {key: given for key, given in state.answers.items() if key[0] not in gone}
     state.has_closed = True
-
-
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
-def read(frame: Frame, source: Source) -> object:
-    """The value a source stands for.
-
-    Raises:
-        LookupError, AttributeError, TypeError: The part that is asked for is not there.
-    """
-    place = source.place
-    if place >= 0:
-        value = frame.outputs[place]
-        if type(value) is Passed:
-            value = value.value if source.chained else None
-    else:
-        value = frame.input if place == BODY_INPUT else frame.run_input
-    return part_of(value, source.path) if source.path else value
-
-
-def part_of(value: object, path: tuple[str | int, ...]) -> object:
-    """A part of a value.
-
-    Raises:
-        LookupError, AttributeError, TypeError: It is not there.
-    """
-    for part in path:
-        value = value[part] if isinstance(part, int) or isinstance(value, Mapping) else getattr(value, part)  # type: ignore[index]
-    return value
-
-
-def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
-    """Inputs of a due node by parameter name."""
-    return {source.parameter: read(frame, source) for source in node.sources}
-
-
-def result_of(frame: Frame) -> object:
-    """What a scope gives when all its nodes ended.
-
-    Raises:
-        LookupError, AttributeError, TypeError: A part that `output=` names is not there.
-    """
-    output = frame.scope.output
-    if isinstance(output, Source):
-        return read(frame, output)
-    return {name: read(frame, source) for name, source in output.items()}
-
-
-_REMEMBERED = 1024
-"""How many contexts are kept to build others on; a context that grows would else be held once per step."""
-
-
-def context_at(frame: Frame, node: Node) -> BaseModel | None:
-    """The context as all nodes before `node` left it, changes applied in plan order."""
-    context, writers, ahead = frame.context, node.writers, []
-    if context is None or not writers:
-        return context
-    while writers and writers not in frame.seen:
-        ahead.append(writers.bit_length() - 1)
-        writers ^= 1 << ahead[-1]
-    context = frame.seen.get(writers, context)
-    for writer in reversed(ahead):
-        writers |= 1 << writer
-        for changes in frame.changes.get(writer, ()):
-            context = apply_changes(context, changes)
-        frame.seen[writers] = context
-        if len(frame.seen) > _REMEMBERED:
-            del frame.seen[next(iter(frame.seen))]
-    return context
-
-
-def changes_of(frame: Frame) -> Changes:
-    """All context changes made in a frame, in plan order."""
-    return tuple(change for place in sorted(frame.changes) for change in frame.changes[place])
-
-
-def final_context(frame: Frame) -> BaseModel | None:
-    """The context as all nodes of a frame left it so far."""
-    context = frame.context
-    if context is not None:
-        for changes in changes_of(frame):
-            context = apply_changes(context, changes)
-    return context
-
-

@@ -8,11 +8,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from pydantic import BaseModel
-from typing_extensions import TypedDict
 
 from .assignable import assignable, common, plain, type_name, type_names
 from .bind import Binding, bind, part_type
-from .drafts import Demand, Draft, Edge, ScopeDraft, flow_binding, kind_of
+from .drafts import Demand, Draft, Edge, ScopeDraft, dict_type, flow_binding, kind_of
 from .errors import PipelineError
 from .flow import Map, Parallel
 from .reducers import reducers_of
@@ -256,7 +255,7 @@ class ScopeCompiler:
         if len(sinks) == 1:
             return sinks[0].gives(chained=True)
         names = {self.scope.names[draft.node]: draft.gives(chained=True) for draft in sinks}
-        return TypedDict("Outputs", names) if names else Any  # type: ignore[operator]
+        return dict_type("Outputs", names) if names else Any
 
     # --- order ------------------------------------------------------------------------------------------------------
 
@@ -309,9 +308,10 @@ class ScopeCompiler:
             for name in sorted(draft.writes - reduced.keys()):
                 # in this order each writer of a field must come after the one before, and so after all of them
                 if name in last and not draft.writers >> place[last[name].node] & 1:
-                    one, other = self._what(last[name].node), self._what(draft.node)
+                    names = self.scope.names
+                    one, other = names[last[name].node], names[draft.node]
                     self.problems.append(
-                        f"{one} and {other} may run at the same time and both write {name!r}; "
+                        f"steps {one!r} and {other!r} may run at the same time and both write {name!r}; "
                         f"let one follow the other, {do}"
                     )
                 last[name] = draft

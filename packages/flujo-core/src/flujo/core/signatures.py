@@ -110,7 +110,11 @@ def question(function: object, where: str) -> Question:
     placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
     many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if len(needed) > 2 or not (placed or many) or any(p.kind is p.KEYWORD_ONLY and p.name in needed for p in parameters):
+    if (
+        len(needed) > 2
+        or not (placed or many)
+        or any(p.kind is p.KEYWORD_ONLY and p.name in needed for p in parameters)
+    ):
         why = f"it is called with (value) or (value, context), but takes {', '.join(needed) or 'nothing'}"
         raise PipelineError(f"{where} cannot be used", [why])
     return Question(function, len(needed) == 2)
