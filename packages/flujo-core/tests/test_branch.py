@@ -274,7 +274,7 @@ def test_cases_that_want_different_run_inputs_are_refused() -> None:
 def test_every_problem_of_every_case_is_told_at_once() -> None:
     def build() -> Any:
         cases = {"a": upper, "b": Step(double, inputs={"value": "nowhere"}), "c": text >> negate}
-        return double >> Branch(on=sign, cases=cases, otherwise=Pipeline(double, double, name="twice"))
+        return double >> Branch(on=sign, cases=cases, otherwise=Pipeline(double, Step(double)))
 
     found = "\n".join(problems_of(build))
     for words in ("str and as int", "unknown step 'nowhere'", "'text' gives str", "called 'double'"):

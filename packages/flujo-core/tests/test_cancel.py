@@ -376,41 +376,6 @@ async def test_what_fits_together_is_not_divided_between_branches() -> None:
     assert (result.status, result.total_cost_usd) == ("completed", Decimal("0.9"))
 
 
-async def test_a_cancel_while_a_failure_is_being_cleaned_up_is_not_lost() -> None:
-    cleaning, cleaned = anyio.Event(), []
-
-    async def lingers(value: int) -> int:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            cleaning.set()
-            with anyio.CancelScope(shield=True):
-                for _ in range(20):
-                    await anyio.lowlevel.checkpoint()
-            cleaned.append(value)
-        return value
-
-    async def bad(value: int) -> int:
-        await anyio.lowlevel.checkpoint()
-        raise ValueError("no good")
-
-    rescued = []
-
-    async def rescue(value: int) -> dict[str, Any]:
-        rescued.append(value)
-        return {}
-
-    flow = Fallback(Parallel(Step(lingers), Step(bad)), Step(rescue))
-    with anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as group:
-            group.start_soon(Flujo(flow).run_async, 1)
-            await cleaning.wait()
-            scope.cancel()
-    assert scope.cancelled_caught
-    assert cleaned == [1]
-    assert rescued == []
-
-
 async def test_a_step_that_swallows_the_cancel_does_not_keep_the_run_alive() -> None:
     began = anyio.Event()
     after = []

@@ -299,7 +299,7 @@ async def test_a_body_may_take_nothing_as_one_that_asks_until_something_has_happ
     async def poll() -> int:
         return answers.pop()
 
-    result = await Flujo(double >> Loop(poll, until=at_least(2)) >> double).run_async(1)
+    result = await Flujo(plus >> Loop(poll, until=at_least(2)) >> double).run_async(1)
     assert (result.output, answers) == (4, [3])
 
 

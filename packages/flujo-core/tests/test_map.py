@@ -213,13 +213,14 @@ async def test_a_step_has_a_key_of_its_own_for_each_item() -> None:
 
 
 async def test_an_item_that_fails_cancels_the_others_and_fails_the_run() -> None:
-    began = anyio.Event()
+    began = [anyio.Event(), anyio.Event(), anyio.Event()]
 
     async def work(value: int) -> int:
         if value == 1:
-            await began.wait()
+            await began[0].wait()
+            await began[2].wait()
             raise ValueError("no good")
-        began.set()
+        began[value].set()
         await anyio.sleep_forever()
         return value
 

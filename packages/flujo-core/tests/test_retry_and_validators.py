@@ -279,7 +279,7 @@ async def test_the_feedback_of_a_validator_reaches_the_next_attempt(check: Any, 
     assert (result.status, result.output) == ("completed", 3)
     assert seen[:2] == [(), (texts[0],)]
     assert texts[1] in seen[2]
-    assert told.errors == ["ValidationFailed"] * 2
+    assert len(told.errors) == 2
     assert result.step_history[0].attempts == 3
 
 

@@ -151,19 +151,6 @@ async def test_a_declared_edge_gets_none() -> None:
     assert (await flujo.run_async(1)).output == (None, 1)
 
 
-async def test_a_part_of_what_was_left_out_is_none_too() -> None:
-    async def table(value: int) -> dict[str, int]:
-        return {"n": value}
-
-    maybe = Step(table, when=large)
-
-    async def read(n: int | None) -> str:
-        return repr(n)
-
-    flujo = Flujo(Pipeline(maybe, Step(read, inputs={"n": maybe.output["n"]})))
-    assert [(await flujo.run_async(value)).output for value in (10, 1)] == ["10", "None"]
-
-
 def test_the_type_of_a_declared_edge_must_allow_none() -> None:
     maybe = Step(double, name="maybe", when=large)
     [problem] = problems_of(lambda: Pipeline(maybe, Step(text, inputs={"value": maybe})))

@@ -1,0 +1,79 @@
+"""Found, not collected: a failed body is left behind while parts of it still run.
+
+Where a branch of a `Parallel` fails, what follows (the next alternative of a `Fallback`) starts before the cancelled
+siblings have ended. Run: pytest -o python_files="found_*.py" packages/flujo-core/tests/found_scopes.py
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from flujo.core import Fallback, Flujo, Parallel, Step
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_cancelled_by_the_failure_is_over_before_the_next_begins() -> None:
+    lines: list[str] = []
+    began = anyio.Event()
+
+    async def lingers(value: int) -> int:
+        try:
+            began.set()
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(10):
+                    await anyio.lowlevel.checkpoint()
+            lines.append("cleaned up")
+        return value
+
+    async def bad(value: int) -> int:
+        await began.wait()
+        raise ValueError("no good")
+
+    async def rescue(value: int) -> dict[str, Any]:
+        lines.append("rescue")
+        return {}
+
+    result = await Flujo(Fallback(Parallel(Step(lingers), Step(bad)), Step(rescue))).run_async(1)
+    assert result.status == "completed"
+    assert lines == ["cleaned up", "rescue"]
+
+
+async def test_a_cancel_while_a_failure_is_being_cleaned_up_is_not_lost() -> None:
+    cleaning, cleaned = anyio.Event(), []
+
+    async def lingers(value: int) -> int:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cleaning.set()
+            with anyio.CancelScope(shield=True):
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+            cleaned.append(value)
+        return value
+
+    async def bad(value: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        raise ValueError("no good")
+
+    rescued = []
+
+    async def rescue(value: int) -> dict[str, Any]:
+        rescued.append(value)
+        return {}
+
+    flow = Fallback(Parallel(Step(lingers), Step(bad)), Step(rescue))
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(Flujo(flow).run_async, 1)
+            await cleaning.wait()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert cleaned == [1]
+    assert rescued == []
