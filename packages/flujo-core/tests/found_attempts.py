@@ -65,7 +65,7 @@ async def test_a_no_without_words_names_its_check() -> None:
 
 
 async def test_an_output_that_a_validator_refused_is_not_kept() -> None:
-    """It is cached before it is validated: the next attempt hits it, is refused again, and the step can never succeed."""
+    """It is cached before it is validated: the next attempt hits it and is refused again, for ever."""
     calls = []
 
     async def work(value: int) -> int:
