@@ -44,7 +44,7 @@ class Attempt:
         feedback: What validators said to this one.
     """
 
-    __slots__ = ("cached", "ctx", "feedback", "frame", "node", "number", "path", "run")
+    __slots__ = ("_fresh", "cached", "ctx", "feedback", "frame", "node", "number", "path", "run")
 
     def __init__(
         self, run: Running, gate: CallGate, frame: Frame, node: StepNode, number: int, feedback: tuple[str, ...] = ()
@@ -56,6 +56,7 @@ class Attempt:
         self.path: str = frame.prefix + node.name
         self.cached: bool = False
         self.feedback: tuple[str, ...] = ()
+        self._fresh: tuple[str, object, Changes] | None = None
         timeout = node.step.options.timeout_s
         deadline = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
         if timeout is not None:
@@ -146,13 +147,14 @@ class Attempt:
             return await self._executed(inputs)
         cache = self.run.setup.cache
         key = cache.key(self.node, inputs, self._context() if self.node.step.options.reads else None)
-        kept = None if key is None else cache.find(key)
+        # An attempt that follows another looks no more: what it would find may be what was refused.
+        kept = cache.find(key) if key is not None and self.number == 1 else None
         if kept is not None:
             self.cached = True
             return Success(kept[0]), kept[1]
         outcome, changes = await self._executed(inputs)
         if key is not None and isinstance(outcome, Success):
-            cache.keep(key, outcome.output, changes)
+            self._fresh = (key, outcome.output, changes)
         return outcome, changes
 
     async def _executed(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
@@ -212,12 +214,14 @@ class Attempt:
                     failed.__cause__ = error
                     return Failure(failed), None
                 if said is not None and said is not True:
-                    self.feedback = (*self.feedback, said if isinstance(said, str) else "it is not valid")
+                    self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
             if self.feedback:
                 return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
             problem = unfit_claim(self.node, outcome.output)
             if problem is not None:
                 return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
+            if self._fresh is not None:
+                self.run.setup.cache.keep(*self._fresh)
         return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:

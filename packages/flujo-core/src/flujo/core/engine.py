@@ -260,14 +260,15 @@ class Flujo:
         for entry in late:  # what ended after that place was kept, before its process was gone
             advance(state, entry)
         find_due(state)
-        given, own = (snapshot.limits, self.limits) if limits is None else (limits, None)
+        mine = None if snapshot.limits is None else snapshot.limits.limits()
+        given, own = (mine, self.limits) if limits is None else (limits, None)
         ledger = ledger_under(given, own, self.plan.limits)
         carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
         words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
         info = RunInfo(snapshot.run_id, self.plan.name, self.plan.fingerprint, *words)
         scope = None if stand.left_s is None else anyio.CancelScope()
         facts = (state.root.context, scope, stand.left_s)
-        own_limits = limits if isinstance(limits, UsageLimits) else snapshot.limits
+        own_limits = limits if isinstance(limits, UsageLimits) else mine
         return Run(self._setup, info, ledger, state, *facts, past=past, own_limits=own_limits, store=self.store)
 
     def _decided(

@@ -86,10 +86,22 @@ class Pause:
 
 def pause_of(request: PauseForHumanInput, step_path: str, number: int) -> Pause:
     """What a run shows of a request: `number` counts the questions that this visit of the step asked before."""
-    schema = request.json_schema
-    shown = {"question": request.question, "schema": schema, "payload": request.payload}
-    text = json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return shown(request.question, request.json_schema, request.payload, request.expires_at, step_path, number)
+
+
+def shown(
+    question: str,
+    schema: Mapping[str, JsonValue] | None,
+    payload: JsonValue,
+    expires_at: datetime | None,
+    step_path: str,
+    number: int,
+) -> Pause:
+    """What is shown of a question, with the digest of it."""
+    text = json.dumps(
+        {"question": question, "schema": schema, "payload": payload},
+        sort_keys=True, separators=(",", ":"), ensure_ascii=False,
+    )  # fmt: skip
     digest = hashlib.sha256(text.encode()).hexdigest()
     pause_id = f"{step_path}?{number}" if number else step_path
-    facts = (request.question, schema, digest, request.expires_at, None, request.payload)
-    return Pause(pause_id, step_path, *facts)
+    return Pause(pause_id, step_path, question, schema, digest, expires_at, None, payload)

@@ -241,14 +241,15 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over paths, kinds, edges, schemas, effects and versions; never over source text."""
-        hints = {id(hint): hint for node in self.nodes for hint in (node.output_type, *(s.type for s in node.sources))}
+        # Types of combinators follow from those of the steps in them, and may be nested deeper than pydantic can go.
+        hints = {id(hint): hint for node in self.steps for hint in (node.output_type, *(s.type for s in node.sources))}
         schemas = {key: _schema(hint) for key, hint in hints.items()}  # each once: a long pipeline has few types
         nodes = [
             [
                 node.path,
                 *_meaning(node),
-                [[s.parameter, s.node, list(s.path), schemas[id(s.type)]] for s in node.sources],
-                schemas[id(node.output_type)],
+                [[s.parameter, s.node, list(s.path), schemas.get(id(s.type))] for s in node.sources],
+                schemas.get(id(node.output_type)),
             ]
             for node in self.nodes
         ]

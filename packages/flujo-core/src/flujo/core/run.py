@@ -19,7 +19,7 @@ from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
 from .running import Act, status_of
-from .snapshot import Checkpoint, EntryData, Snapshot, checkpoint_of, entry_data
+from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot, checkpoint_of, entry_data
 from .values import final_context, result_of
 from .work import Work
 
@@ -58,9 +58,15 @@ class Run(Work):
             self.scope.deadline = anyio.current_time() + self.deadline_s
         with self.scope:
             await self._with_hook_resources(app)
+        self._note_time_left()
         if self.scope.cancelled_caught:
             self._cut()
         return self._result()
+
+    def _note_time_left(self) -> None:
+        """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
+        if self.scope is not None and self.deadline_s is not None:
+            self.left_s = max(0.0, self.scope.deadline - anyio.current_time())
 
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
@@ -148,12 +154,13 @@ class Run(Work):
             if done % YIELD_EVERY == 0:
                 await anyio.lowlevel.checkpoint()
             if len(due) > 1:
-                await Relay(due, self.workers, self.do).run()
+                await Relay(due, self.workers, self.do, self.release).run()
             elif work := self.do(due.popleft(), None):
                 await work
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
+        self._note_time_left()
         root = self.state.root
         context, error = attempt(final_context, root)
         if error is None:
@@ -209,8 +216,7 @@ class Run(Work):
         Raises:
             SnapshotError: A value that it needs cannot be written.
         """
-        left = None if self.deadline_s is None else max(0.0, self.deadline_s - (time.perf_counter() - self.clock))
-        return checkpoint_of(self.state, self.ledger.spent, left, self.length)
+        return checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""
@@ -218,10 +224,10 @@ class Run(Work):
         stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
         return Snapshot(
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
-            actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts, limits=self.own_limits,
-            checkpoint=stand,
+            actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
+            limits=LimitsData.of(self.own_limits), checkpoint=stand,
         )  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """The whole run as data."""
-        return self.standing().model_copy(update={"journal": self.rows()})
+        return self.standing().model_copy(update={"journal": self.rows()}).sealed()

@@ -20,7 +20,7 @@ from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .frames import Frame, RunState
+from .frames import Due, Frame, RunState
 from .journal import Entry, Journal
 from .ledger import Ledger
 from .pause import Pause, pause_of
@@ -112,9 +112,11 @@ class Running:
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
         workers: Who works on several steps at once.
+        held: What is due once all of some workers, whose steps were cancelled, have ended.
         past: What a resumed run did before, read on first use.
         resumed: How it came to go on; None of a run from its start.
         own_limits: Limits that were given to this run alone.
+        left_s: Seconds of the deadline that are left, once it stands still.
         store: Where the run is kept; None keeps it in this object alone.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
@@ -133,11 +135,13 @@ class Running:
     values: Mapping[str, object] = field(default_factory=dict)
     step_values: Mapping[str, object] = field(default_factory=dict)
     workers: set[Worker] = field(default_factory=set)
+    held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
     output: object = None
     past: Past | None = None
     resumed: Resumed | None = None
     own_limits: UsageLimits | None = None
     store: RunStore | None = None
+    left_s: float | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
@@ -207,17 +211,29 @@ class Running:
             if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
                 worker.scope.cancel()
 
-    def cancel_closed(self) -> None:
-        """Cancel what still runs in frames that were closed."""
+    def cancel_closed(self, due_before: int) -> None:
+        """Cancel what still runs in frames that were closed; what became due by it waits until that has ended."""
         self.state.has_closed = False
-        for worker in self.workers:
-            if worker.frame is not None and not worker.frame.is_open:
-                worker.scope.cancel()
+        ending = {worker for worker in self.workers if worker.frame is not None and not worker.frame.is_open}
+        for worker in ending:
+            worker.scope.cancel()
+        due = self.state.due
+        if ending and len(due) > due_before:
+            self.held.append((ending, [due.pop() for _ in range(len(due) - due_before)]))
+
+    def release(self, worker: Worker) -> None:
+        """A worker ended: what waited for the last of its kind is due now."""
+        for ending, items in self.held:
+            ending.discard(worker)
+            if not ending:
+                self.state.due.extend(reversed(items))
+        self.held = [(ending, items) for ending, items in self.held if ending]
 
     async def back_off(self, retry: RetryPolicy, number: int, error: Exception, ctx: RunContext) -> None:
         """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""
         delay = retry.delay_s(number, random.random(), error)
-        payload = partial(OnRetry, self.info, ctx.step_path, number, type(error).__name__, delay)
+        kind = error.error_type if isinstance(error, StepFailed) else type(error).__name__
+        payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
         await self.observe("on_retry", payload, ctx)
         await anyio.sleep(delay)
 

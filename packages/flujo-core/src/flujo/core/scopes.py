@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, Optional
 
 from pydantic import BaseModel
 
@@ -124,7 +124,7 @@ class ScopeCompiler:
         if len(before) > 1:
             many = " and ".join(repr(self.scope.names[node]) for node in before)
             self.problems.append(f"{what} follows {many}; say which input is which with inputs=")
-        elif len(free) == 1 and (before or not given):
+        elif len(free) == 1 and (before or not given or not self.scope.owns_input):
             self._connect(draft, free[0], self._before(before))
         elif before or missing:
             self._unfilled(draft, free)
@@ -192,9 +192,10 @@ class ScopeCompiler:
         elif node not in self.drafts:
             problem = f"names step {node.name!r}, which is not in the pipeline; add it"
         else:
-            hint, problem = part_type(self.drafts[node].gives(chained=False), path)
+            draft = self.drafts[node]
+            hint, problem = part_type(draft.gives(chained=False), path)
             if not problem:
-                return Edge(node, path, hint)
+                return Edge(node, path, Optional[hint] if draft.may_be_skipped else hint)  # noqa: UP045
             problem = f"cannot be read from {self._what(node)}: {problem}"
         self.problems.append(f"{where} {problem}")
         return None
@@ -255,7 +256,7 @@ class ScopeCompiler:
         if len(sinks) == 1:
             return sinks[0].gives(chained=True)
         names = {self.scope.names[draft.node]: draft.gives(chained=True) for draft in sinks}
-        return dict_type("Outputs", names) if names else Any
+        return dict_type(names) if names else Any
 
     # --- order ------------------------------------------------------------------------------------------------------
 

@@ -89,6 +89,11 @@ class Question:
     function: Callable[..., object]
     with_context: bool
 
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
     async def ask(self, value: object, context: object) -> object:
         """Call it and await its answer; whatever it raises is raised."""
         answer = self.function(value, context) if self.with_context else self.function(value)
@@ -101,6 +106,8 @@ def question(function: object, where: str) -> Question:
     Raises:
         PipelineError: It cannot be called with a value, or a value and the context.
     """
+    if isinstance(function, Question):
+        return function
     if not callable(function):
         raise PipelineError(f"{where} cannot be used", [f"{function!r} is no function; give one: lambda value: ..."])
     try:

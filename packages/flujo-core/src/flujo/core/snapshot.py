@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -15,6 +17,7 @@ from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
 from .outcome import Answer, Choice, Skipped, Success
+from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
 from .usage import Usage, UsageLimits
@@ -28,6 +31,25 @@ MAX_BYTES = 64 * 2**20
 
 class _Data(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class LimitsData(_Data):
+    """`UsageLimits` that were given to one run."""
+
+    total_cost_usd_limit: Decimal | None
+    total_tokens_limit: int | None
+    requests_limit: int | None
+    warn_at: float
+    on_unknown_price: Literal["refuse", "warn"]
+
+    @classmethod
+    def of(cls, limits: UsageLimits | None) -> LimitsData | None:
+        """Write limits."""
+        return None if limits is None else cls(**{name: getattr(limits, name) for name in cls.model_fields})
+
+    def limits(self) -> UsageLimits:
+        """Read them."""
+        return UsageLimits(**self.model_dump())
 
 
 class PartData(_Data):
@@ -58,10 +80,12 @@ class FrameData(_Data):
 
 
 class PauseData(_Data):
-    """A question that waits for a human."""
+    """A question that waits for a human: the `number`th of this visit of the step at `path`."""
 
     frame: int
     node: int
+    path: str
+    number: int
     question: str
     wanted: dict[str, JsonValue] | None = None
     payload: JsonValue = None
@@ -129,6 +153,7 @@ class Snapshot(_Data):
         limits: Limits that were given to this run alone.
         checkpoint: Where it stands.
         journal: What it did, in order.
+        digest: SHA-256 of all else, so that damage is found; empty of what never left its process.
     """
 
     format: str = "flujo-snapshot"
@@ -141,9 +166,26 @@ class Snapshot(_Data):
     tenant: str | None = None
     tags: dict[str, str] = {}
     counts: dict[str, dict[str, int]] = {}
-    limits: UsageLimits | None = None
+    limits: LimitsData | None = None
     checkpoint: Checkpoint
     journal: list[EntryData] = []
+    digest: str = ""
+
+    @property
+    def pauses(self) -> tuple[Pause, ...]:
+        """The questions that wait for a human."""
+        return tuple(
+            shown(one.question, one.wanted, one.payload, one.expires_at, one.path, one.number)
+            for one in self.checkpoint.pauses
+        )
+
+    def sealed(self) -> Self:
+        """The same with its digest."""
+        return self.model_copy(update={"digest": self.computed_digest()})
+
+    def computed_digest(self) -> str:
+        """SHA-256 of all but the digest."""
+        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
@@ -156,14 +198,17 @@ class Snapshot(_Data):
             why = f"it has {len(json_data)} bytes, more than the {MAX_BYTES} that are read"
             raise SnapshotError("snapshot cannot be used", why, "Keep large data outside and pass references to it")
         try:
-            return super().model_validate_json(json_data, **options)
+            read = super().model_validate_json(json_data, **options)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             why = f"{place}: {first['msg']}" if place else first["msg"]
-            raise SnapshotError(
-                "snapshot cannot be used", why, "Use the text that model_dump_json() gave, whole"
-            ) from None
+            do = "Use the text that model_dump_json() gave, whole"
+            raise SnapshotError("snapshot cannot be used", why, do) from None
+        if read.version == VERSION and read.digest != read.computed_digest():
+            why = "its digest does not fit: something in it was changed"
+            raise SnapshotError(f"snapshot of run {read.run_id!r} cannot be used", why, "Use it as it was written")
+        return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +244,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         context=None if root.context is None else dump(type(root.context), root.context, "the context"),
         next_frame=state.next_id,
         frames=[_frame(plan, frame) for frame in frames],
-        pauses=[_pause(key, paused.request) for key, paused in state.pauses.items()],
+        pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
         answers=[AnswerData(frame=f, node=n, answers=given) for (f, n), given in state.answers.items()],  # type: ignore[arg-type]
         usage=usage,
         left_s=left_s,
@@ -207,10 +252,11 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
     )
 
 
-def _pause(key: tuple[int, int], request: Any) -> PauseData:
+def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
+    path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.answers.get(key, ()))
     return PauseData(
-        frame=key[0], node=key[1], question=request.question, wanted=request.json_schema, payload=request.payload,
-        expires_at=request.expires_at, asked=request.asked,
+        frame=key[0], node=key[1], path=path, number=number, question=request.question, asked=request.asked,
+        wanted=request.json_schema, payload=request.payload, expires_at=request.expires_at,
     )  # fmt: skip
 
 

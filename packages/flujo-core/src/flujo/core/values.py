@@ -24,7 +24,9 @@ def read(frame: Frame, source: Source) -> object:
     if place >= 0:
         value = frame.outputs[place]
         if type(value) is Passed:
-            value = value.value if source.chained else None
+            if not source.chained:
+                return None  # of what was left out, every part is None
+            value = value.value
     else:
         value = frame.input if place == BODY_INPUT else frame.run_input
     return part_of(value, source.path) if source.path else value

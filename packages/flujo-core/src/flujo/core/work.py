@@ -55,9 +55,10 @@ class Work(Running):
         self.journal.append(entry)
         if worker is not None:
             worker.frame = None  # it ended: nothing can cancel it any more with its frame
+        due_before = len(state.due)
         advance(state, entry)
         if state.has_closed:
-            self.cancel_closed()
+            self.cancel_closed(due_before)
         if state.failure is not None:
             self.stop(state.failure.error, ctx)
 
@@ -213,7 +214,7 @@ class Work(Running):
             entry.cached = trial.cached
             if not await self._again(node, outcome, trial):
                 return trial.ctx, outcome, changes
-            feedback = (*feedback, *trial.feedback)
+            feedback = trial.feedback
 
     def _book(self, ctx: RunContext, entry: Entry) -> None:
         """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
