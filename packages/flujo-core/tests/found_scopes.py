@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flujo.core import Fallback, Flujo, Parallel, Step
+from flujo.core import Fallback, Flujo, Map, Parallel, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -77,3 +77,32 @@ async def test_a_cancel_while_a_failure_is_being_cleaned_up_is_not_lost() -> Non
     assert scope.cancelled_caught
     assert cleaned == [1]
     assert rescued == []
+
+
+async def test_a_limit_of_one_holds_while_a_failed_item_is_still_ending() -> None:
+    """The next item starts beside what is left of the one before."""
+    inside: set[int] = set()
+    peak = 0
+
+    async def lingers(value: int) -> int:
+        nonlocal peak
+        inside.add(value)
+        peak = max(peak, len(inside))
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+            inside.remove(value)
+        return value
+
+    async def bad(value: int) -> int:
+        while value not in inside:
+            await anyio.lowlevel.checkpoint()
+        raise ValueError("no good")
+
+    flow = Map(Parallel(Step(lingers), Step(bad)), limit=1, on_failure="collect")
+    with anyio.fail_after(5):
+        await Flujo(flow).run_async([1, 2, 3])
+    assert peak == 1
