@@ -207,11 +207,11 @@ async def test_asyncio_timeout_works_around_a_run() -> None:
 
 async def test_a_step_that_takes_its_time_to_end_is_waited_for() -> None:
     ended = []
-    began = anyio.Event()
+    one, other = anyio.Event(), anyio.Event()
 
-    async def lingers(value: int) -> int:
+    async def lingers(value: int, ctx: RunContext) -> int:
         try:
-            began.set()
+            (one if ctx.step_path.endswith("a") else other).set()
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
@@ -222,7 +222,8 @@ async def test_a_step_that_takes_its_time_to_end_is_waited_for() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(Flujo(Parallel(Step(lingers, name="a"), Step(lingers, name="b"))).run_async, 1)
-        await began.wait()
+        await one.wait()
+        await other.wait()
         group.cancel_scope.cancel()
     assert ended == [1, 1]
 

@@ -1,8 +1,4 @@
-"""Found, not collected: a failed body is left behind while parts of it still run.
-
-Where a branch of a `Parallel` fails, what follows (the next alternative of a `Fallback`) starts before the cancelled
-siblings have ended. Run: pytest -o python_files="found_*.py" packages/flujo-core/tests/found_scopes.py
-"""
+"""What a failed body leaves behind is over before anything follows from its failure."""
 
 from __future__ import annotations
 
@@ -80,7 +76,6 @@ async def test_a_cancel_while_a_failure_is_being_cleaned_up_is_not_lost() -> Non
 
 
 async def test_a_limit_of_one_holds_while_a_failed_item_is_still_ending() -> None:
-    """The next item starts beside what is left of the one before."""
     inside: set[int] = set()
     peak = 0
 

@@ -1,7 +1,4 @@
-"""Found, not collected: what compiling lets through, refuses wrongly, or does not name.
-
-Run: pytest -o python_files="found_*.py" packages/flujo-core/tests/found_compile.py
-"""
+"""Combinators that cannot work: nothing is let through that fails later, and what is wrong is named."""
 
 from __future__ import annotations
 
@@ -60,14 +57,11 @@ def problems_of(make: Any) -> list[str]:
 
 
 async def test_the_free_parameter_of_a_single_step_gets_the_input_of_the_body() -> None:
-    """words: 'a body that is a chain or a single node: its first step (free parameter) gets the body's input'."""
     result = await Flujo(Map(Step(pair, inputs={"first": run_input()}))).run_async([1, 2])
     assert result.output == [(1, [1, 2]), (2, [1, 2])]
 
 
 def test_a_part_of_a_step_that_may_be_skipped_may_be_none_too() -> None:
-    """It is taken as int and fails when the step is skipped: InputMissing."""
-
     async def read(n: int) -> str:
         return repr(n)
 
@@ -93,7 +87,6 @@ def test_a_name_is_printable_and_has_no_slash() -> None:
 
 
 def test_a_validator_that_is_nothing_is_refused() -> None:
-    """It is taken, and the run raises AttributeError instead of giving a result."""
     with pytest.raises(PipelineError, match="validator"):
         Flujo(Step(double, validators=(None,)))
 
@@ -117,7 +110,6 @@ def test_a_case_that_is_no_pipeline_is_named_by_its_label() -> None:
 
 
 def test_types_are_called_as_users_call_them() -> None:
-    """It says 'gives Branches' and 'gives list[Outputs]': words no user wrote."""
     [problem] = problems_of(lambda: Parallel(double, negate) >> double)
     assert "dict" in problem
     [problem] = problems_of(lambda: Pipeline(double, negate, name="two") >> upper)
@@ -125,7 +117,6 @@ def test_types_are_called_as_users_call_them() -> None:
 
 
 def test_the_fingerprint_of_nested_parallels_is_linear_and_never_recurses() -> None:
-    """80 deep takes 1.9 s, 160 raises RecursionError (pydantic's schema of nested TypedDicts)."""
     node: Any = double
     for number in range(200):
         node = Parallel(node, name=f"n{number}")

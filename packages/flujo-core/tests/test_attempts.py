@@ -1,15 +1,10 @@
-"""Found, not collected: attempts, validators and the cache.
-
-Run: pytest -o python_files="found_*.py" packages/flujo-core/tests/found_attempts.py
-"""
+"""What one attempt leaves to the next, to observers and to the cache."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from flujo.core import Flujo, Map, OnRetry, RetryPolicy, RunContext, Step, step
+from flujo.core import Flujo, OnRetry, RetryPolicy, RunContext, Step, step
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +45,6 @@ async def test_a_retry_after_a_validator_is_told_as_such() -> None:
 
 
 async def test_a_no_without_words_names_its_check() -> None:
-    """The feedback is 'it is not valid': with several checks nobody, nor a model, can tell which."""
     seen = []
 
     async def write(value: int, ctx: RunContext) -> int:
@@ -65,7 +59,6 @@ async def test_a_no_without_words_names_its_check() -> None:
 
 
 async def test_an_output_that_a_validator_refused_is_not_kept() -> None:
-    """It is cached before it is validated: the next attempt hits it and is refused again, for ever."""
     calls = []
 
     async def work(value: int) -> int:
@@ -78,7 +71,6 @@ async def test_an_output_that_a_validator_refused_is_not_kept() -> None:
 
 
 async def test_bytes_hit() -> None:
-    """Bytes that are no UTF-8 (a picture) never hit, in silence."""
     calls = []
 
     async def size(data: bytes) -> int:
@@ -91,8 +83,6 @@ async def test_bytes_hit() -> None:
 
 
 async def test_an_error_that_cannot_be_asked_is_a_failure_like_others() -> None:
-    """What the exception's own property raises comes out of run_async."""
-
     class Odd(Exception):
         @property
         def retry_after_s(self) -> float:
@@ -102,16 +92,3 @@ async def test_an_error_that_cannot_be_asked_is_a_failure_like_others() -> None:
         raise Odd("odd")
 
     assert (await Flujo(Step(work, retry=TWICE)).run_async(1)).status == "failed"
-
-
-async def test_an_item_of_another_type_is_a_mismatch_that_names_both_types() -> None:
-    """Between steps: exact type or isinstance. In a chain it is checked; an item goes into the body unchecked."""
-
-    async def loose(start: int) -> Any:
-        return [1, "two"]
-
-    result = await Flujo(Step(loose) >> Map(upper)).run_async(1)
-    assert result.status == "failed"
-    assert "AttributeError" not in str(result.error)
-    assert "int" in str(result.error)
-    assert "str" in str(result.error)
