@@ -63,8 +63,9 @@ class Attempt:
             deadline = min(anyio.current_time() + timeout, math.inf if deadline is None else deadline)
         ledger = run.ledger_of(frame, node)
         self.ctx: RunContext = RunContext(run.info, self.path, number, deadline, ledger, gate, feedback=feedback)
-        if run.state.answers:
-            self.ctx.answered(run.state.answers.get((frame.id, node.index), ()))
+        self.ctx.visit = (frame.id, node.index)
+        if run.state.known:
+            self.ctx.told(run.state.known.get(self.ctx.visit, ()))
 
     async def execute(self) -> tuple[Outcome, Changes]:
         """Run it; only a cancellation is raised."""

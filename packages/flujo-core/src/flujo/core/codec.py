@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationError
 
-from . import errors
 from .assignable import is_typed_dict, members, plain, type_name
 from .check import adapter_of
-from .errors import FlujoError, SnapshotError
+from .errors import SnapshotError
 from .foreign import attempt
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -32,8 +31,6 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     Raises:
         SnapshotError: It would not come back equal, and of the same type.
     """
-    if isinstance(value, FlujoError):
-        return {"$error": dump_error(value)}
     if plain(hint) in (Any, object):
         if not _is_json(value):
             why = f"it holds {type(value).__name__}, and no type is declared with which it could be read back"
@@ -58,8 +55,6 @@ def load(hint: object, data: JsonValue, where: str) -> object:
     Raises:
         SnapshotError: It is no value of the type `hint`.
     """
-    if isinstance(data, dict) and data.keys() == {"$error"}:
-        return load_error(data["$error"], where)
     if plain(hint) in (Any, object):
         return data
     adapter = adapter_of(hint)
@@ -148,47 +143,3 @@ def load_changes(model: type[BaseModel] | None, data: object, where: str) -> dic
 
 def _field(model: type[BaseModel] | None, name: str) -> object:
     return Any if model is None else model.model_fields[name].annotation
-
-
-# --- errors -------------------------------------------------------------------------------------------------------
-
-_FACTS = (
-    "step_path",
-    "error_type",
-    "seconds",
-    "abandoned",
-    "iterations",
-    "limit",
-    "value",
-    "plugin",
-    "hook",
-    "reason",
-    "by",
-)
-
-
-def dump_error(error: FlujoError) -> JsonValue:
-    """Write one of our own errors; its cause and other people's objects stay behind."""
-    facts: dict[str, JsonValue] = {
-        name: getattr(error, name) for name in _FACTS if isinstance(getattr(error, name, None), (str, int, float))
-    }
-    return {"type": type(error).__name__, "what": error.what, "why": error.why, "do": error.do, "facts": facts}
-
-
-def load_error(data: object, where: str) -> FlujoError:
-    """Read what `dump_error` wrote; an unknown kind becomes a plain FlujoError."""
-    found = [data.get(name) for name in ("what", "why", "do")] if isinstance(data, dict) else []
-    texts = [text for text in found if isinstance(text, str)]
-    if not isinstance(data, dict) or len(texts) != 3:
-        raise SnapshotError(f"{where} in the snapshot does not fit", "it is no error", _DO)
-    kind = getattr(errors, str(data.get("type")), None)
-    cls = kind if isinstance(kind, type) and issubclass(kind, FlujoError) else FlujoError
-    error = cls.__new__(cls, *texts)
-    FlujoError.__init__(error, *texts)
-    facts = data.get("facts")
-    for name, value in facts.items() if isinstance(facts, dict) else ():
-        if name in _FACTS and isinstance(value, (str, int, float)):
-            setattr(error, name, value)
-    if isinstance(error, errors.LoopLimit):
-        error.partial = None
-    return error

@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel
 
-from .assignable import classes_of, type_name
+from .assignable import classes_of, plain, type_name
 from .check import fitted
 from .codec import unkept
 from .drafts import Draft, Edge, ScopeDraft, bodies_of, kind_of
 from .errors import PipelineError
 from .flow import Flow
 from .pipeline import Pipeline, PipelineLike, as_pipeline
-from .plan import BODY_INPUT, RUN_INPUT, Claim, FlowNode, Kind, Plan, Scope, Source, StepNode
+from .plan import BODY_INPUT, RUN_INPUT, Claim, Fit, FlowNode, Kind, Plan, Scope, Source, StepNode
 from .reducers import check_context_model
 from .resources import Resources, specs_of
 from .scopes import ScopeCompiler
@@ -110,6 +110,13 @@ def _is_fan(node: Node) -> bool:
     return kind_of(node) in ("parallel", "fallback")
 
 
+def _item_fit(one: Draft, bodies: tuple[Scope, ...]) -> Fit | None:
+    """How the items of a map are looked at, where what gives them does not say their type."""
+    given = [edge.type for edge in one.edges.values() if edge.node is not None]
+    is_open = kind_of(one.node) == "map" and any(plain(hint) is Any or Any in get_args(plain(hint)) for hint in given)
+    return fitted(bodies[0].input_type, deep=False) if is_open else None
+
+
 def _is_bare(step: Step) -> bool:
     """Whether a step asks for nothing but to be called."""
     plain = StepOptions(inputs=step.options.inputs, reads=step.options.reads, effect=step.options.effect)
@@ -184,9 +191,8 @@ class _ScopeBuilder:
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)
-        return FlowNode(
-            *facts, *rest, cast("Kind", kind_of(node)), flow, bodies, words, isinstance(node.inputs, Mapping)
-        )
+        kind, gathers = cast("Kind", kind_of(node)), isinstance(node.inputs, Mapping)
+        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies))
 
     def _claims(self) -> dict[Node | None, list[Claim]]:
         """What followers take of an output whose type does not tell that it is there and fits."""

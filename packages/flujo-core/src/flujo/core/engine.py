@@ -17,10 +17,11 @@ from .budgets import Limits, carry, checked, ledger_under
 from .check import fitted
 from .compile import compile_plan
 from .context import RunInfo
-from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists
+from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists, SnapshotError
+from .foreign import attempt
 from .handle import RunHandle
 from .loader import canonical
-from .pause import Pause
+from .pause import Pause, PauseForHumanInput
 from .pipeline import PipelineLike
 from .plan import Plan
 from .plugins import Hooks, resolve
@@ -224,7 +225,8 @@ class Flujo:
             ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
         """
         snapshot, past = await self._known(target)
-        run, position = self._continued(snapshot, past, limits), past.length
+        asked = cast("Run", target.origin).questions if isinstance(target, PipelineResult) else {}
+        run, position = self._continued(snapshot, past, limits, asked), past.length
         decided = self._decided(run, snapshot, decision, pause, retry or limits is not None)
         pause_id, digest = ("", "") if decided is None else (decided.pause.id, decided.digest)
         if run.info.run_id in self._active:
@@ -252,13 +254,18 @@ class Flujo:
         what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
         raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
 
-    def _continued(self, snapshot: Snapshot, past: Past, limits: Limits) -> Run:
+    def _continued(
+        self, snapshot: Snapshot, past: Past, limits: Limits, asked: Mapping[tuple[int, int], PauseForHumanInput]
+    ) -> Run:
         """The run of a snapshot, ready to go on."""
         check_snapshot(self.plan, snapshot)
-        stand, state = snapshot.checkpoint, restored(self.plan, snapshot.checkpoint)
+        stand, state = snapshot.checkpoint, restored(self.plan, snapshot.checkpoint, asked)
         late = [entry_of(self.plan, row) for row in snapshot.journal[stand.position :]]
         for entry in late:  # what ended after that place was kept, before its process was gone
-            advance(state, entry)
+            _, error = attempt(advance, state, entry)
+            if error is not None:
+                why = f"its journal does not fit where it stands ({type(error).__name__})"
+                raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
         find_due(state)
         mine = None if snapshot.limits is None else snapshot.limits.limits()
         given, own = (mine, self.limits) if limits is None else (limits, None)

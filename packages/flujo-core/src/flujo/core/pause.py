@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from .check import adapter_of
 from .errors import ConfigurationError
 from .scrubbing import scrub
 
@@ -37,7 +39,7 @@ class PauseForHumanInput(Exception):
         if expires_at is not None and expires_at.tzinfo is None:
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
         try:
-            self.payload: JsonValue = TypeAdapter(JsonValue).validate_python(payload)
+            self.payload: JsonValue = _json().validate_python(payload)
         except ValidationError:
             raise ConfigurationError(what, f"its payload holds what is no JSON ({type(payload).__name__})") from None
         self.question = question
@@ -51,8 +53,17 @@ class PauseForHumanInput(Exception):
     def json_schema(self) -> dict[str, Any] | None:
         """JSON schema of the decision; None takes any JSON. It is kept where the type itself was not found again."""
         if self.shown_schema is None and self.schema is not None:
-            self.shown_schema = TypeAdapter(cast("Any", self.schema)).json_schema()
+            adapter = adapter_of(self.schema)
+            if adapter is None:
+                what = f"schema={self.schema!r} of a question cannot be used"
+                raise ConfigurationError(what, "pydantic knows no way to check it", "Use a model or plain types")
+            self.shown_schema = adapter.json_schema()
         return self.shown_schema
+
+
+@cache
+def _json() -> TypeAdapter[JsonValue]:
+    return TypeAdapter(JsonValue)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ class FlowNode(PlanNode):
         bodies: The scopes it opens.
         words: What each body is called: a branch's label, a parallel branch's name.
         gathers: Whether it is given a dict of several inputs by name.
+        fit_item: Of a map whose items have no known type: whether one is what the body takes.
     """
 
     kind: Kind
@@ -154,6 +155,7 @@ class FlowNode(PlanNode):
     bodies: tuple[Scope, ...]
     words: tuple[str, ...]
     gathers: bool
+    fit_item: Fit | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)

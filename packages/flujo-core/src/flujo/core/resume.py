@@ -21,6 +21,7 @@ from .pause import Pause, PauseForHumanInput, pause_of
 from .plan import Plan, StepNode
 from .restore import entry_of
 from .result import StepRecord
+from .schemas import type_of_schema, unfit
 from .snapshot import EntryData, Receipt
 from .store import refusal
 from .values import unfit_claim
@@ -85,7 +86,7 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, pause: Pa
     open_: dict[str, tuple[Pause, tuple[int, int], PauseForHumanInput]] = {}
     for key, paused in state.pauses.items():
         frame, node = state.frames[key[0]], plan.nodes[key[1]]
-        shown = pause_of(paused.request, frame.prefix + node.name, len(state.answers.get(key, ())))
+        shown = pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ())))
         open_[shown.id] = (shown, key, paused.request)
     wanted = pause.id if isinstance(pause, Pause) else pause
     if wanted is None and len(open_) != 1:
@@ -101,7 +102,7 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, pause: Pa
     assert isinstance(node, StepNode)
     value = _fitted(decision, request, node, shown.id)
     data = _as_json(value, shown.id)
-    outcome: Answer | Success | Failure = Answer(data) if request.asked else Success(value)
+    outcome: Answer | Success | Failure = Answer(data, shown.shown_digest) if request.asked else Success(value)
     if not request.asked and (problem := unfit_claim(node, value)):
         raise InputError(f"decision for {shown.id!r} does not fit", problem)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
@@ -112,7 +113,12 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, pause: Pa
 
 def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause_id: str) -> object:
     """The decision as the question wants it, and, where it becomes the output, as that is declared."""
-    hints: Sequence[object] = [] if request.schema is None else [request.schema]
+    schema, asked = request.schema, request.json_schema
+    if schema is None and asked is not None:
+        schema = type_of_schema(node, asked)
+        if schema is None and (problem := unfit(asked, _as_json(decision, pause_id), asked)):
+            raise InputError(f"decision for {pause_id!r} does not fit", problem, "The question stays open")
+    hints: Sequence[object] = [] if schema is None else [schema]
     if not request.asked:
         hints = [*hints, node.output_type]
     for hint in hints:

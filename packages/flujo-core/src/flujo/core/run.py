@@ -14,6 +14,7 @@ from . import payloads, telemetry
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
+from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
@@ -146,7 +147,7 @@ class Run(Work):
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         due = self.state.due
         if self.resumed is not None and self.resumed.entry is not None:
-            await self._keep(self.resumed.entry)
+            await self.keep(self.resumed.entry)
             self.note(self.resumed.entry)
         done = 0
         while due and self.verdict is None:
@@ -193,6 +194,11 @@ class Run(Work):
         )  # fmt: skip
 
     # --- as data --------------------------------------------------------------------------------------------------
+
+    @property
+    def questions(self) -> dict[tuple[int, int], PauseForHumanInput]:
+        """The open questions as they were asked, by frame and node."""
+        return {key: paused.request for key, paused in self.state.pauses.items()}
 
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""

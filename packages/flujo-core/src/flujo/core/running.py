@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from . import telemetry
 from .backends import LocalBackend
@@ -23,6 +23,7 @@ from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitE
 from .frames import Due, Frame, RunState
 from .journal import Entry, Journal
 from .ledger import Ledger
+from .outcome import Called, Failure
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, StepNode
@@ -32,7 +33,8 @@ from .relay import Worker
 from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
-from .snapshot import EntryData
+from .schedule import advance
+from .snapshot import EntryData, entry_data
 from .usage import Price, Usage, UsageLimits
 
 T = TypeVar("T")
@@ -162,7 +164,7 @@ class Running:
         state, found = self.state, []
         for key, paused in state.pauses.items():
             frame, node = state.frames[key[0]], state.plan.nodes[key[1]]
-            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.answers.get(key, ()))))
+            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ()))))
         return tuple(found)
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
@@ -236,6 +238,27 @@ class Running:
         payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
         await self.observe("on_retry", payload, ctx)
         await anyio.sleep(delay)
+
+    # --- the journal ------------------------------------------------------------------------------------------------
+
+    async def keep(self, entry: Entry) -> None:
+        """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
+        if self.store is None:
+            return
+        row = entry_data(self.setup.plan, entry)
+        if row.unwritten is not None:
+            why = f"its output of type {row.unwritten} cannot be kept by the store"
+            entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
+            row = entry_data(self.setup.plan, entry)
+        with anyio.CancelScope(shield=True):  # it happened, so it is written even while the run is being cancelled
+            await self.store.append(self.info.run_id, row)
+
+    async def note_call(self, ctx: RunContext, key: str, value: JsonValue) -> None:
+        """Journal what a tool gave, so that the step finds it where it runs again."""
+        entry = Entry(*ctx.visit, Called(value, key))
+        await self.keep(entry)
+        self.journal.append(entry)
+        advance(self.state, entry)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Choice, Failure, Paused, Skipped, Success
+from .outcome import Answer, Called, Choice, Failure, Paused, Skipped, Success
 from .plan import FlowNode, Plan, StepNode
 from .values import Node, changes_of, context_at, final_context, inputs_of, result_of, unfit_claim
 
@@ -38,7 +38,7 @@ def advance(state: RunState, entry: Entry) -> None:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
     kind = type(outcome)
-    if state.pauses or state.answers:
+    if state.pauses or state.known:
         _forget_questions(state, (frame.id, node.index), outcome)
     if kind is Success:
         _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
@@ -48,20 +48,28 @@ def advance(state: RunState, entry: Entry) -> None:
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
         _choose(state, frame.parts[node.place], outcome.value)
-    elif isinstance(outcome, Paused):
-        state.pauses[frame.id, node.index] = outcome
-    elif isinstance(outcome, Answer):
-        state.answers.setdefault((frame.id, node.index), []).append(outcome.value)
-        state.due.append((frame, node))
+    else:
+        _hear(state, frame, node, outcome)
     if state.todo:
         _work(state)
 
 
+def _hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
+    """A step asks, or is told something: it has not ended."""
+    visit = (frame.id, node.index)
+    if isinstance(outcome, Paused):
+        state.pauses[visit] = outcome
+    elif isinstance(outcome, (Answer, Called)):
+        state.known.setdefault(visit, []).append((outcome.key, outcome.value))
+        if isinstance(outcome, Answer):
+            state.due.append((frame, node))
+
+
 def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
-    if not isinstance(outcome, Paused):
+    if not isinstance(outcome, (Paused, Called)):
         state.pauses.pop(visit, None)
         if not isinstance(outcome, (Answer, Failure)):  # a failed step that runs again asks what it asked before
-            state.answers.pop(visit, None)
+            state.known.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -154,6 +162,11 @@ def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
     if node.kind == "map" and not isinstance(value, (list, tuple)):
         why = f"a map takes a list or a tuple of items, and was given {type(value).__name__}"
         return None, Failure(_failed(frame, node, "InputMismatch", why))
+    if node.fit_item is not None and isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            if problem := node.fit_item(item)[1]:
+                why = f"item {number} does not fit: {problem}"
+                return None, Failure(_failed(frame, node, "InputMismatch", why))
     return value, None
 
 
@@ -324,8 +337,8 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         frame.is_open = False
         del state.frames[frame.id]
         open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
-    if state.pauses or state.answers:
+    if state.pauses or state.known:
         gone = {frame.id for frame in open_}
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
-        state.answers = {key: given for key, given in state.answers.items() if key[0] not in gone}
+        state.known = {key: told for key, told in state.known.items() if key[0] not in gone}
     state.has_closed = True

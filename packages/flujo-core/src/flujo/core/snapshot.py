@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from .codec import dump, dump_changes, dump_error
-from .errors import SnapshotError
+from .codec import dump, dump_changes
+from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Choice, Skipped, Success
+from .outcome import Answer, Called, Choice, Skipped, Success
 from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
@@ -60,6 +60,7 @@ class PartData(_Data):
     next: int
     asks: bool
     results: dict[int, JsonValue] = {}
+    failed: dict[int, JsonValue] = {}
     changes: dict[int, list[dict[str, JsonValue]]] = {}
     output: JsonValue = None
     context: JsonValue = None
@@ -93,12 +94,12 @@ class PauseData(_Data):
     asked: bool = False
 
 
-class AnswerData(_Data):
-    """What humans answered to a step that runs again."""
+class KnownData(_Data):
+    """What humans and tools told a step that has not ended, by a digest of what was asked."""
 
     frame: int
     node: int
-    answers: list[JsonValue]
+    told: list[tuple[str, JsonValue]]
 
 
 class EntryData(_Data):
@@ -127,7 +128,7 @@ class Checkpoint(_Data):
     next_frame: int
     frames: list[FrameData]
     pauses: list[PauseData] = []
-    answers: list[AnswerData] = []
+    known: list[KnownData] = []
     usage: Usage
     left_s: float | None = None
     position: int = 0
@@ -245,7 +246,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         next_frame=state.next_id,
         frames=[_frame(plan, frame) for frame in frames],
         pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
-        answers=[AnswerData(frame=f, node=n, answers=given) for (f, n), given in state.answers.items()],  # type: ignore[arg-type]
+        known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
         usage=usage,
         left_s=left_s,
         position=position,
@@ -253,7 +254,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
 
 
 def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
-    path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.answers.get(key, ()))
+    path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.known.get(key, ()))
     return PauseData(
         frame=key[0], node=key[1], path=path, number=number, question=request.question, asked=request.asked,
         wanted=request.json_schema, payload=request.payload, expires_at=request.expires_at,
@@ -288,9 +289,9 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
 def _part(plan: Plan, part: Part) -> PartData:
     node = part.node
     where = f"output of a body of {node.path!r}"
-    results = {
-        slot: dump(body_type(node, slot), value, where) for slot, value in enumerate(part.results) if value is not UNSET
-    }
+    ended = {slot: value for slot, value in enumerate(part.results) if value is not UNSET}
+    failed = {slot: error for slot, error in ended.items() if isinstance(error, FlujoError) and collects(node)}
+    results = {slot: dump(body_type(node, slot), one, where) for slot, one in ended.items() if slot not in failed}
     loops = node.kind == "loop" and part.ended > 0
     moved = loops and part.context is not None
     return PartData(
@@ -299,6 +300,7 @@ def _part(plan: Plan, part: Part) -> PartData:
         next=part.next,
         asks=part.asks,
         results=results,
+        failed={slot: dump(FlujoError, error, where) for slot, error in failed.items()},
         changes=_changes(plan, part.changes, node.path),
         output=dump(body_type(node, 0), part.output, where) if loops else None,
         context=dump(type(part.context), part.context, "the context") if moved else None,
@@ -310,6 +312,11 @@ def _changes(
 ) -> dict[int, list[dict[str, JsonValue]]]:
     model = plan.context_model
     return {key: [dump_changes(model, one, where) for one in each] for key, each in changes.items()}
+
+
+def collects(node: FlowNode) -> bool:
+    """Whether errors of its bodies stand among what they gave."""
+    return isinstance(node.flow, (Parallel, Map)) and node.flow.on_failure == "collect"
 
 
 def passed_type(node: StepNode | FlowNode) -> object:
@@ -331,13 +338,15 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
     unwritten = None
     try:
         if outcome.error is not None:
-            value = dump_error(outcome.error)
+            value = dump(FlujoError, outcome.error, "error")
         elif isinstance(outcome, Success):
             value = dump(node.output_type, outcome.output, "output")
         elif isinstance(outcome, Skipped):
             value = dump(passed_type(node), outcome.output, "input")
-        elif isinstance(outcome, (Choice, Answer)):
-            value = outcome.value  # type: ignore[assignment]
+        elif isinstance(outcome, Choice):
+            value = outcome.value
+        elif isinstance(outcome, (Answer, Called)):
+            value = [outcome.key, outcome.value]
         changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
     except SnapshotError:
         changes, unwritten = None, type(outcome.output if isinstance(outcome, (Success, Skipped)) else None).__name__

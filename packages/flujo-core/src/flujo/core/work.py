@@ -8,8 +8,6 @@ from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, cast
 
-import anyio
-
 from . import payloads
 from .attempt import Attempt, Changes, settled
 from .backends import told
@@ -24,7 +22,6 @@ from .plan import FlowNode, StepNode
 from .relay import Worker
 from .running import Running
 from .schedule import advance
-from .snapshot import entry_data
 from .usage import Usage
 from .values import context_at, inputs_of
 
@@ -62,18 +59,6 @@ class Work(Running):
         if state.failure is not None:
             self.stop(state.failure.error, ctx)
 
-    async def _keep(self, entry: Entry) -> None:
-        """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
-        if self.store is None:
-            return
-        row = entry_data(self.setup.plan, entry)
-        if row.unwritten is not None:
-            why = f"its output of type {row.unwritten} cannot be kept by the store"
-            entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
-            row = entry_data(self.setup.plan, entry)
-        with anyio.CancelScope(shield=True):  # it happened, so it is written even while the run is being cancelled
-            await self.store.append(self.info.run_id, row)
-
     # --- combinators ------------------------------------------------------------------------------------------------
 
     async def _ask(self, frame: Frame, node: FlowNode) -> None:
@@ -93,12 +78,12 @@ class Work(Running):
             choice = self.choice(flow, answer)
             if choice is not None:
                 entry = Entry(frame.id, node.index, Choice(choice))
-                await self._keep(entry)
+                await self.keep(entry)
                 self.note(entry)
                 return
             failed = _no_case(path, answer, cast("Branch", flow))
         entry = Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock)
-        await self._keep(entry)
+        await self.keep(entry)
         self.note(entry)
 
     @staticmethod
@@ -156,10 +141,10 @@ class Work(Running):
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
             entry.duration_s = perf_counter() - clock
             self._note_cancelled(entry)
-            await self._keep(entry)
+            await self.keep(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
-        await self._keep(entry)
+        await self.keep(entry)
         outcome, error = entry.outcome, entry.outcome.error
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, ctx)
