@@ -17,8 +17,6 @@ async def upper(word: str) -> str:
 
 
 async def test_feedback_is_that_of_the_attempt_before() -> None:
-    """It piles up: the third attempt is told again what was wrong with the first output."""
-    seen = []
 
     async def write(value: int, ctx: RunContext) -> int:
         seen.append(ctx.feedback)

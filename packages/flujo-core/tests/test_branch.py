@@ -277,7 +277,7 @@ def test_every_problem_of_every_case_is_told_at_once() -> None:
         return double >> Branch(on=sign, cases=cases, otherwise=Pipeline(double, Step(double)))
 
     found = "\n".join(problems_of(build))
-    for words in ("str and as int", "unknown step 'nowhere'", "'text' gives str", "called 'double'"):
+    for words in ("do not fit together", "unknown step 'nowhere'", "'text' gives str", "called 'double'"):
         assert words in found
 
 

@@ -315,5 +315,5 @@ def test_every_problem_of_every_alternative_is_told_at_once() -> None:
         return double >> Fallback(upper, bad, text) >> negate
 
     found = "\n".join(problems_of(build))
-    for words in ("take its input as", "unknown step 'nowhere'", "'negate'"):
+    for words in ("do not fit together", "unknown step 'nowhere'", "'negate'"):
         assert words in found

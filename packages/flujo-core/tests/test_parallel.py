@@ -373,5 +373,5 @@ def test_every_problem_of_every_branch_is_told_at_once() -> None:
         return double >> Parallel(upper, bad, Step(text, name="text") >> negate, limit=2) >> text
 
     found = "\n".join(problems_of(build))
-    for words in ("take its input as", "unknown step 'nowhere'", "'text' gives str", "input 'value' of step 'text'"):
+    for words in ("do not fit together", "unknown step 'nowhere'", "'text' gives str", "input 'value' of step 'text'"):
         assert words in found
