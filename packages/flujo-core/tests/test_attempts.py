@@ -17,6 +17,7 @@ async def upper(word: str) -> str:
 
 
 async def test_feedback_is_that_of_the_attempt_before() -> None:
+    seen = []
 
     async def write(value: int, ctx: RunContext) -> int:
         seen.append(ctx.feedback)

@@ -312,6 +312,19 @@ async def test_an_item_of_another_type_is_refused_with_the_run_input() -> None:
         await Flujo(Map(double)).run_async([1, "two", 3])
 
 
+async def test_an_item_of_another_type_is_a_mismatch_that_names_both_types() -> None:
+    """Between steps: exact type or isinstance. In a chain it is checked; an item goes into the body unchecked."""
+
+    async def loose(start: int) -> Any:
+        return [1, "two"]
+
+    result = await Flujo(Step(loose) >> Map(upper)).run_async(1)
+    assert result.status == "failed"
+    assert "AttributeError" not in str(result.error)
+    assert "int" in str(result.error)
+    assert "str" in str(result.error)
+
+
 @pytest.mark.parametrize(
     "output", [int, str, set[int], dict[str, int], bytes, list[int] | None, Sequence[int]], ids=str
 )
