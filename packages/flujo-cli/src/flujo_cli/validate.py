@@ -55,7 +55,7 @@ def _say_good(found: Target, flujo: Flujo, as_json: bool) -> None:
             "ok": True,
             "pipeline": plan.name,
             "name": found.name,
-            "steps": [node.path for node in plan.nodes],
+            "steps": [node.path for node in plan.steps],
             "input": type_name(plan.input_type),
             "fingerprint": plan.fingerprint,
             "plugins": acting,
@@ -64,7 +64,7 @@ def _say_good(found: Target, flujo: Flujo, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     click.echo(f"{found.where}:{found.name} can run")
-    click.echo(f"  steps    {len(plan.nodes)}: {', '.join(node.path for node in plan.nodes)}")
+    click.echo(f"  steps    {len(plan.steps)}: {', '.join(node.path for node in plan.steps)}")
     click.echo(f"  input    {type_name(plan.input_type)}")
     click.echo(f"  plugins  {', '.join(acting) or 'none'}")
     click.echo(f"  plan     {plan.fingerprint[:16]}")
