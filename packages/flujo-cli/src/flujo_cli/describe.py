@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import cast
 
 from flujo.core import BODY_INPUT, RUN_INPUT, Branch, FlowNode, Loop, Map, Parallel, Plan, Scope, Source, StepNode
@@ -12,6 +14,7 @@ __all__ = [
     "body_word",
     "input_scopes",
     "input_used",
+    "paths_of",
     "printable",
     "rules",
     "step_notes",
@@ -125,6 +128,32 @@ def _use(used: list[bool], source: Source, scope: Scope, owners: list[Scope]) ->
         used[scope.index] = True
     elif source.node == RUN_INPUT:
         used[owners[scope.index].index] = True
+
+
+def paths_of(plan: Plan) -> Callable[[str], str]:
+    """A function from where a step stood in a run to where it stands in the plan: `map[7]/a` is `map[*]/a`."""
+    known = {node.path for node in plan.steps}
+    by_form: dict[str, list[str]] = {}
+    for path in known:
+        by_form.setdefault(_form(path), []).append(path)
+
+    def path_in_plan(path: str) -> str:
+        if path in known:
+            return path
+        fits = by_form.get(_form(path), [path])
+        return fits[0] if len(fits) == 1 else next((one for one in fits if _pattern(one).fullmatch(path)), path)
+
+    return path_in_plan
+
+
+def _form(path: str) -> str:
+    """A path with nothing where a number may stand. A case may be called by a number, so several may have one form."""
+    return re.sub(r"#(\d+|\*)/|\[(\d+|\*)\]/", "*/", path)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.escape(path).replace(r"\#\*/", r"\#\d+/").replace(r"\[\*\]/", r"\[\d+\]/"))
 
 
 def steps_in_all(plan: Plan) -> int | None:
