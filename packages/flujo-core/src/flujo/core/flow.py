@@ -36,9 +36,9 @@ class Flow(Node):
         kind = type(self).__name__.lower()
         if name is not None and not is_name(name):
             raise PipelineError(f"{kind} {name!r} cannot be used", ["a name is printable text and has no '/'"])
-        self.name = kind if name is None else name
-        self.auto_named = name is None
-        self.inputs = inputs
+        self.name: str = kind if name is None else name
+        self.auto_named: bool = name is None
+        self.inputs: Mapping[str, Origin] | Origin | None = inputs
         self.bodies: Mapping[str, Pipeline] = {
             word: _body(f"{kind} {self.name!r}", word, body) for word, body in bodies.items()
         }
@@ -151,7 +151,9 @@ class Parallel(Flow):
                 f"two branches are called {double!r}; give one another name" if branches else "give at least one branch"
             )
             raise PipelineError(f"parallel {name or 'parallel'!r} cannot be built", [why])
-        self.limit, self.on_failure = _fan(f"parallel {name or 'parallel'!r}", limit, on_failure)
+        _check_fan(what, limit, on_failure)
+        self.limit: int | None = limit
+        self.on_failure: OnFailure = on_failure
         super().__init__(dict(zip(names, bodies, strict=True)), name, inputs)
 
 
@@ -175,7 +177,9 @@ class Map(Flow):
         name: str | None = None,
         inputs: Mapping[str, Origin] | Origin | None = None,
     ) -> None:
-        self.limit, self.on_failure = _fan(f"map {name or 'map'!r}", limit, on_failure)
+        _check_fan(f"map {name or 'map'!r}", limit, on_failure)
+        self.limit: int | None = limit
+        self.on_failure: OnFailure = on_failure
         super().__init__({"": body}, name, inputs)
 
 
@@ -213,10 +217,9 @@ def _name_of(body: PipelineLike, pipeline: Pipeline) -> str:
     return body.nodes[-1].name if isinstance(body, Chain) else pipeline.name
 
 
-def _fan(what: str, limit: int | None, on_failure: OnFailure) -> tuple[int | None, OnFailure]:
+def _check_fan(what: str, limit: int | None, on_failure: str) -> None:
     whole = isinstance(limit, int) and not isinstance(limit, bool)
     if limit is not None and (not whole or limit < 1):
         raise PipelineError(f"{what} cannot be built", [f"limit={limit!r} must be 1 or more, or None for all at once"])
     if on_failure not in ("cancel", "collect"):
         raise PipelineError(f"{what} cannot be built", [f"on_failure={on_failure!r} must be 'cancel' or 'collect'"])
-    return limit, on_failure

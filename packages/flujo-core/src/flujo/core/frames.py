@@ -31,7 +31,7 @@ class Passed:
     __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self.value = value
+        self.value: object = value
 
 
 Changes = tuple[Mapping[str, object], ...]

@@ -37,10 +37,10 @@ class Pipeline(Node):
         cannot = f"cannot be in pipeline {name!r}"
         self.members: tuple[Node | Chain, ...] = tuple(as_member(member, cannot) for member in members)
         self.given: Origin | None = output
-        self.name = name
-        self.auto_named = name == "pipeline"
+        self.name: str = name
+        self.auto_named: bool = name == "pipeline"
         self.limits: UsageLimits | None = limits
-        self.inputs = inputs
+        self.inputs: Mapping[str, Origin] | Origin | None = inputs
         self.is_body: bool = False
 
     def __repr__(self) -> str:

@@ -67,7 +67,7 @@ class Run(Work):
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
         if self.scope is not None and self.deadline_s is not None:
-            self.left_s = max(0.0, self.scope.deadline - anyio.current_time())
+            self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
 
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
@@ -167,7 +167,8 @@ class Run(Work):
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                self.output, error = attempt(result_of, root)
+                output, error = attempt(result_of, root)
+                self.output: object = output
             elif self.verdict is None and self.state.pauses:
                 error = attempt(lambda: self.checkpoint)[1]
                 if isinstance(error, SnapshotError):

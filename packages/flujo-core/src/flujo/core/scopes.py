@@ -42,8 +42,8 @@ class ScopeCompiler:
         self.specs = specs
         self.resources_type = resources_type
         self.context_model = context_model
-        self.problems = scope.problems
-        self.drafts = scope.drafts
+        self.problems: list[str] = scope.problems
+        self.drafts: dict[Node, Draft] = scope.drafts
         self.by_name: dict[str, Node] = {}
 
     def check(self) -> None:

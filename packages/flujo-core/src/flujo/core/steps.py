@@ -163,9 +163,9 @@ class Step(Node):
         options["validators"] = tuple(question(one, f"validators= of {where}") for one in checks)
         self.target: object = target
         self.function: Callable[..., object] = function_of(target)
-        self.name = name_of(target) if name is None else name
+        self.name: str = name_of(target) if name is None else name
         self.options: StepOptions = StepOptions(**options)
-        self.inputs = self.options.inputs
+        self.inputs: Mapping[str, Origin] | Origin | None = self.options.inputs
         self.needs_thread: bool = not (self.options.inline or inspect.iscoroutinefunction(self.function))
         problems = _problems(self.name, self.options, self.function)
         if problems:
