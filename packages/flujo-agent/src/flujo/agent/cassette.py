@@ -70,8 +70,8 @@ class Cassette:
     def __init__(self, path: str | os.PathLike[str], *, mode: Mode = "replay", redact: Redactor | None = None) -> None:
         if mode not in get_args(Mode):
             raise ConfigurationError(f"mode={mode!r} cannot be used", f"it must be one of {get_args(Mode)}")
-        self.path = Path(path)
-        self.recording = mode == "record" or (mode == "auto" and not self.path.exists())
+        self.path: Path = Path(path)
+        self.recording: bool = mode == "record" or (mode == "auto" and not self.path.exists())
         self._cleaner = Cleaner(redact)
         self._calls: list[Call | None] = []
         self._used: set[int] = set()

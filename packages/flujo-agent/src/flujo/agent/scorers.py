@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_evals.evaluators import EvaluationReason, Evaluator, EvaluatorContext
@@ -43,7 +43,7 @@ class Check(BaseModel):
         weight: How much it counts, in `Weighted`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     contains: str | None = None
     lacks: str | None = None

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -17,7 +17,7 @@ from flujo.core import ConfigurationError
 class Call(BaseModel):
     """One call in the file: what was asked, and what came back."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     request: dict[str, JsonValue]
     response: dict[str, JsonValue] | None = None
@@ -25,7 +25,7 @@ class Call(BaseModel):
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     format: Literal["flujo-cassette/1"]
     calls: list[Call]
