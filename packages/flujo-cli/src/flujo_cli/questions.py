@@ -49,7 +49,7 @@ def going_on(pause: Pause, kept: Path | None) -> Iterator[str]:
         kept: The file with the run, if it was written to one.
     """
     if kept is None:
-        yield "No command keeps a paused run without --out DIR: it ended with this one. In code, with your `flujo`:"
+        yield "The run ended with this command: only --out DIR keeps one that pauses. In code, with your `flujo`:"
         yield "    result = await flujo.run_async(...)"
         yield f"    result = await flujo.resume_async(result, decision, pause={pause.id!r})"
         return
