@@ -29,6 +29,8 @@ class Entry:
         usage: What it used, failed attempts included; None is nothing.
         cached: Whether the output came from the cache.
         cancelled: Whether it was stopped because a sibling ended the run or its body.
+        is_void: Whether it failed while the run was being ended, or by what ended it: nothing follows from it, so a
+            fallback is no way round a limit, and the step is due again where the run is resumed.
     """
 
     frame: int
@@ -42,6 +44,7 @@ class Entry:
     usage: Usage | None = None
     cached: bool = False
     cancelled: bool = False
+    is_void: bool = False
 
     def record(self) -> StepRecord:
         """The facts for people."""

@@ -65,7 +65,7 @@ async def replayed(
     state = start(plan, value, context)
     position = -1
     for position, (row, entry) in enumerate(rows):
-        if entry.cancelled or isinstance(entry.outcome, Aborted) or entry.frame not in state.frames:
+        if entry.cancelled or entry.is_void or isinstance(entry.outcome, Aborted) or entry.frame not in state.frames:
             continue  # it was stopped, or no longer counted when it ended
         differs = await _difference(state, row, entry)
         if differs is not None:

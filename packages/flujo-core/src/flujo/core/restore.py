@@ -260,5 +260,6 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         data.usage,
         data.cached,
         data.cancelled,
+        data.is_void,
     )
     return Entry(data.frame, data.node, outcome, *facts)

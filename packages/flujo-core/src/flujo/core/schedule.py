@@ -34,7 +34,7 @@ def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
 def advance(state: RunState, entry: Entry) -> None:
     """Take the end of a visit into account: `due` gets what can be done now. What no longer counts changes nothing."""
     frame = state.frames.get(entry.frame)
-    if frame is None:
+    if frame is None or entry.is_void:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
     kind = type(outcome)

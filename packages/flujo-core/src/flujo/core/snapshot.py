@@ -118,6 +118,7 @@ class EntryData(_Data):
     usage: Usage | None = None
     cached: bool = False
     cancelled: bool = False
+    is_void: bool = False
 
 
 class Checkpoint(_Data):
@@ -354,4 +355,5 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
         frame=entry.frame, node=entry.node, kind=type(outcome).__name__.lower(), path=entry.path, value=value,
         unwritten=unwritten, started_at=entry.started_at, duration_s=entry.duration_s, changes=changes,
         attempts=entry.attempts, usage=entry.usage, cached=entry.cached, cancelled=entry.cancelled,
+        is_void=entry.is_void,
     )  # fmt: skip

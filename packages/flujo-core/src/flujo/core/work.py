@@ -118,6 +118,7 @@ class Work(Running):
         else:
             done = told(value, error, entry.path, inputs)
             entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+            entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
                 self.stop(entry.outcome.error)
         self.note(entry, worker)
@@ -144,6 +145,7 @@ class Work(Running):
             await self.keep(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
+        entry.is_void = self.verdict is not None and isinstance(outcome, Failure)
         await self.keep(entry)
         outcome, error = entry.outcome, entry.outcome.error
         if isinstance(outcome, Aborted):
