@@ -170,8 +170,7 @@ class Flujo:
         return handle
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
-        unknown = options.keys() - RunOptions.__annotations__.keys()
-        if unknown:
+        if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
         value, problem = self._fit_input(value)
         if problem is not None:
@@ -313,6 +312,8 @@ class Flujo:
         """A fresh ledger for one run, under every limit that holds for it; `own` stands for the Flujo's."""
         limits = _checked(limits)
         mine = self.limits if own is ... else own
+        if limits is None and mine is None and self.plan.limits is None:
+            return Ledger()
         shared = [item for item in (limits, mine) if isinstance(item, Budget)]
         if shared and not shared[0].stands_under(shared[-1]):
             why = "the Flujo has a Budget, and the run was given another that does not stand under it"
