@@ -35,6 +35,8 @@ def ledger_under(limits: Limits, owner: Limits, pipeline: UsageLimits | None) ->
         ConfigurationError: Two budgets are given and none stands under the other.
     """
     limits = checked(limits)
+    if limits is None and owner is None and pipeline is None:
+        return Ledger()
     shared = [item for item in (limits, owner) if isinstance(item, Budget)]
     if shared and not shared[0].stands_under(shared[-1]):
         why = "the Flujo has a Budget, and the run was given another that does not stand under it"

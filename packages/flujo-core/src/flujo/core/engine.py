@@ -177,8 +177,7 @@ class Flujo:
         return handle
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
-        unknown = options.keys() - RunOptions.__annotations__.keys()
-        if unknown:
+        if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
         value, problem = self._fit_input(value)
         if problem is not None:

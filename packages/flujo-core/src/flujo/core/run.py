@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from functools import cached_property, partial
+from collections.abc import Awaitable, Mapping
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -28,15 +28,22 @@ from .work import Work
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
-    @cached_property
+    __slots__ = ("_calls", "_checkpoint")
+
+    @property
     def calls(self) -> Calls:
         """The way to models and tools."""
-        return Calls(self)
+        if not hasattr(self, "_calls"):
+            self._calls = Calls(self)
+        return self._calls
 
-    async def execute(self, app: Mapping[str, object]) -> PipelineResult:
+    def execute(self, app: Mapping[str, object]) -> Awaitable[PipelineResult]:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
-        if self.tracer is None:
-            return await self._bounded(app)
+        # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
+        # wake-up of a step, and memory in every run.
+        return self._bounded(app) if self.tracer is None else self._traced(app)
+
+    async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
         attributes = {**names, telemetry.RUN_ID: self.info.run_id}
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
@@ -53,12 +60,12 @@ class Run(Work):
     async def _bounded(self, app: Mapping[str, object]) -> PipelineResult:
         """Run within the deadline and the reach of `cancel`, where there is either."""
         if self.scope is None:
-            await self._with_hook_resources(app)
+            await self._inside(app)
             return self._result()
         if self.deadline_s is not None:
             self.scope.deadline = anyio.current_time() + self.deadline_s
         with self.scope:
-            await self._with_hook_resources(app)
+            await self._inside(app)
         self._note_time_left()
         if self.scope.cancelled_caught:
             self._cut()
@@ -76,12 +83,14 @@ class Run(Work):
         self.stop(late if own else RunAborted("cancelled from outside"))
         return own
 
+    def _inside(self, app: Mapping[str, object]) -> Awaitable[None]:
+        """All that the run does, with what hooks need around it: its end is recorded while that is still open."""
+        if self.setup.hook_resources:
+            return self._with_hook_resources(app)
+        self.values = app
+        return self._with_resources() if self.plain and not self.resumed else self._whole()
+
     async def _with_hook_resources(self, app: Mapping[str, object]) -> None:
-        """Open what hooks need around the whole run: its end is recorded while that is still open."""
-        if not self.setup.hook_resources:
-            self.values: Mapping[str, object] = app
-            await (self._with_resources() if self.plain and not self.resumed else self._whole())
-            return
         try:
             async with ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app) as scope:
                 self.values = scope.values
@@ -127,18 +136,18 @@ class Run(Work):
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
                 await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
 
-    async def _with_resources(self) -> None:
+    def _with_resources(self) -> Awaitable[None]:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
-        if not self.setup.run_resources:
-            self.step_values: Mapping[str, object] = self.values
-            await self._drive()
-            self._finish()
-            return
+        if self.setup.run_resources:
+            return self._with_run_resources()
+        self.step_values = self.values
+        return self._drive()
+
+    async def _with_run_resources(self) -> None:
         try:
             async with ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values) as scope:
                 self.step_values = scope.values
                 await self._drive()
-                self._finish()
                 scope.cause = self.verdict
         except ResourceError as error:
             self.stop(error)
@@ -158,6 +167,7 @@ class Run(Work):
                 await Relay(due, self.workers, self.do, self.release).run()
             elif work := self.do(due.popleft(), None):
                 await work
+        self._finish()
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
@@ -216,14 +226,16 @@ class Run(Work):
         before = [] if self.past is None else self.past.rows()
         return [*before, *(entry_data(self.setup.plan, entry) for entry in self.journal)]
 
-    @cached_property
+    @property
     def checkpoint(self) -> Checkpoint:
         """Where it stands, once it stands still.
 
         Raises:
             SnapshotError: A value that it needs cannot be written.
         """
-        return checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+        if not hasattr(self, "_checkpoint"):
+            self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+        return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""

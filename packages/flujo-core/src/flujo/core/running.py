@@ -99,7 +99,7 @@ class Resumed:
     entry: Entry | None = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
@@ -134,8 +134,8 @@ class Running:
     tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
     journal: Journal = field(default_factory=list)
     verdict: FlujoError | None = None
-    values: Mapping[str, object] = field(default_factory=dict)
-    step_values: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = field(init=False)
+    step_values: Mapping[str, object] = field(init=False)
     workers: set[Worker] = field(default_factory=set)
     held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
     output: object = None
@@ -148,10 +148,15 @@ class Running:
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
 
+    hooks: Hooks = field(init=False)
+    plain: bool = field(init=False)
+    direct: bool = field(init=False)
+
     def __post_init__(self) -> None:
-        self.hooks: Hooks = self.setup.hooks
-        self.plain: bool = self.tracer is None and not self.hooks.table
-        self.direct: bool = self.plain and self.store is None and type(self.setup.backend) is LocalBackend
+        self.values = self.step_values = _NOTHING
+        self.hooks = self.setup.hooks
+        self.plain = self.tracer is None and not self.hooks.table
+        self.direct = self.plain and self.store is None and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
@@ -356,6 +361,9 @@ class Act:
     attempt: int = 1
     intended: bool = False
     started: float = field(default_factory=perf_counter)
+
+
+_NOTHING: Mapping[str, object] = {}
 
 
 def _path(ctx: RunContext | None) -> str:

@@ -29,6 +29,8 @@ from .values import context_at, inputs_of
 class Work(Running):
     """The part of a run that does what is due."""
 
+    __slots__ = ()
+
     if TYPE_CHECKING:
 
         @property
