@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -334,7 +335,8 @@ def test_a_scorer_that_cannot_work_is_told_before_anything_runs(flujo, scorer, w
 def test_an_interrupt_shows_what_is_done_and_saves_nothing(flujo, tmp_path):
     write("slow.json", json.dumps({"cases": [{"name": "quick", "inputs": "a"}, {"name": "late", "inputs": "slow"}]}))
     command = [sys.executable, "-m", "flujo_cli", "eval", "flows.py:half_wait", "slow.json", "--save", "base.json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background of a shell ignores it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     with process:
         while "waiting" not in process.stderr.readline():
             assert process.poll() is None

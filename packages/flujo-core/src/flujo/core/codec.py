@@ -88,10 +88,11 @@ def _is_json(value: object) -> bool:
 
 
 def unkept(hint: object) -> str | None:
-    """Why values of a type cannot be written as JSON and read back equal; None where they can, as far as types tell."""
+    """Why values of a type cannot be written as JSON and read back equal; None where they can, as far as types tell.
+
+    What has no declared type is looked at when it is written: JSON it may be.
+    """
     for part in _parts(hint):
-        if part in (Any, object):
-            return "no type is declared"
         if inspect.isclass(part) and issubclass(part, (SecretStr, SecretBytes)):
             return "it holds a secret, which is never written"
         if get_origin(part) in (Union, types.UnionType):
