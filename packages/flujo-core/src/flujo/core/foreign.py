@@ -28,14 +28,23 @@ async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None,
     """Await and return the value, or the exception that was raised."""
     try:
         return await awaitable, None
-    except asyncio.CancelledError as error:
-        task, _ = attempt(asyncio.current_task)
-        if task is not None and task.cancelling():
+    except BaseException as error:  # as above
+        fault = fault_of(error)
+        if fault is None:
             raise
-        # Nobody cancelled us: it awaited something that was cancelled, and that is a failure like others.
-        return None, RuntimeError(f"what it waited for was cancelled {error}".rstrip())
-    except (Exception, SystemExit) as error:  # as above
-        return None, _fault(error)
+        return None, fault
+
+
+def fault_of(error: BaseException) -> Exception | None:
+    """An exception of foreign code as an answer; None of what must go on up, as a cancel from outside."""
+    if isinstance(error, (Exception, SystemExit)):
+        return _fault(error)
+    if isinstance(error, asyncio.CancelledError):
+        task, _ = attempt(asyncio.current_task)
+        if task is None or not task.cancelling():
+            # Nobody cancelled us: it awaited something that was cancelled, and that is a failure like others.
+            return RuntimeError(f"what it waited for was cancelled {error}".rstrip())
+    return None
 
 
 def _fault(error: Exception | SystemExit) -> Exception:
