@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from .check import json_adapter
 from .errors import ConfigurationError
 from .scrubbing import scrub
 
@@ -37,7 +38,7 @@ class PauseForHumanInput(Exception):
         if expires_at is not None and expires_at.tzinfo is None:
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
         try:
-            self.payload: JsonValue = TypeAdapter(JsonValue).validate_python(payload)
+            self.payload: JsonValue = json_adapter().validate_python(payload)
         except ValidationError:
             raise ConfigurationError(what, f"its payload holds what is no JSON ({type(payload).__name__})") from None
         self.question = question
