@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from copy import copy
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, cast
@@ -158,7 +157,7 @@ class Work(Running):
         if entry.cached:
             await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
         who = (self.info, entry.path)
-        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, copy(entry.record())), ctx)
+        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, entry.record()), ctx)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
