@@ -19,6 +19,7 @@ from .callables import hints_of
 from .errors import FlujoError, GuardDenied, PluginError, RunAborted
 from .foreign import attempt, attempt_async
 from .marks import hook_options
+from .patience import within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
 from .policy import Policy
 from .resources import ResourceSpec, find_by_type
@@ -157,10 +158,7 @@ class Hooks:
         """Tell every observer; returns the abort that one of them asked for, or None."""
         abort: RunAborted | None = None
         for implementation in self.of(hook):
-            if implementation.is_async or implementation.thread:
-                error = await _tell(implementation, payload, values, self.policy.observer_timeout_s)
-            else:
-                error = attempt(implementation.call_here, payload, values)[1]
+            error = await _tell(implementation, payload, values, self.policy.observer_timeout_s)
             if isinstance(error, AbortPipeline):
                 abort = abort or RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
             elif error is not None:
@@ -176,10 +174,8 @@ class Hooks:
 async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
     """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
     if not (implementation.is_async or implementation.thread):
-        return (await attempt_async(implementation.call(payload, values)))[1]
-    with anyio.move_on_after(timeout_s):
-        return (await attempt_async(implementation.call(payload, values)))[1]
-    return TimeoutError()
+        return attempt(implementation.call_here, payload, values)[1]
+    return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
 
 
 class _Adapter:
