@@ -1,4 +1,4 @@
-"""What a branch of a fan-out costs beside `asyncio.gather`: of no-ops in CPU time, of branches that wait on the clock."""
+"""What a branch of a fan-out costs beside `asyncio.gather`: CPU time of no-ops, wall time of branches that sleep."""
 
 import asyncio
 from time import perf_counter

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from benchmarks.chain import no_op, no_op_step
 from benchmarks.compare import best_us
 
-from flujo.core import Flujo, OnCacheHit, Pipeline, PostStepExecution, PreStepExecution
+from flujo.core import Flujo, OnRunEnd, OnStepFailure, Pipeline, PostStepExecution, PreStepExecution
 
 STEPS = 100
 Observer = Callable[..., object]
@@ -28,12 +28,17 @@ async def at_end_async(event: PostStepExecution) -> None:
     return None
 
 
-def elsewhere(event: OnCacheHit) -> None:
-    """Observes what never happens: the steps are observed, but for their own moments."""
+def elsewhere(event: OnStepFailure) -> None:
+    """Observes a moment of steps that never comes here: what it costs that somebody acts in steps at all."""
+
+
+def at_run_end(event: OnRunEnd) -> None:
+    return None
 
 
 CASES: dict[str, list[Observer]] = {
     "nobody": [],
+    "the run's end": [at_run_end],
     "another moment": [elsewhere],
     "start, 1 sync": [elsewhere, at_start],
     "start, 1 async": [elsewhere, at_start_async],

@@ -69,11 +69,13 @@ class Attempt:
 
     async def execute(self) -> tuple[Outcome, Changes]:
         """Run it; only a cancellation is raised."""
-        if self.run.plain:
+        if self.run.quiet:
             try:
                 return await self._finished(*await self._invoke(self._inputs()))
             except StepFailed as error:
                 return Failure(error), None
+        if self.run.tracer is None:
+            return await self._hooked()
         attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path}
         with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
             outcome, changes = await self._hooked()
@@ -134,6 +136,8 @@ class Attempt:
 
     async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
         run, path = self.run, self.path
+        if not run.hooks.of("transform_step_input"):
+            return inputs
         for source in self.node.sources:
             name, from_run_input = source.parameter, source.node == RUN_INPUT
             make = partial(TransformStepInput, run.info, path, name, from_run_input=from_run_input)

@@ -7,12 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from .check import adapter_of
+from .check import adapter_of, json_adapter
 from .errors import ConfigurationError
 from .scrubbing import scrub
 
@@ -39,7 +38,7 @@ class PauseForHumanInput(Exception):
         if expires_at is not None and expires_at.tzinfo is None:
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
         try:
-            self.payload: JsonValue = _json().validate_python(payload)
+            self.payload: JsonValue = json_adapter().validate_python(payload)
         except ValidationError:
             raise ConfigurationError(what, f"its payload holds what is no JSON ({type(payload).__name__})") from None
         self.question = question
@@ -59,11 +58,6 @@ class PauseForHumanInput(Exception):
                 raise ConfigurationError(what, "pydantic knows no way to check it", "Use a model or plain types")
             self.shown_schema = adapter.json_schema()
         return self.shown_schema
-
-
-@cache
-def _json() -> TypeAdapter[JsonValue]:
-    return TypeAdapter(JsonValue)
 
 
 @dataclass(frozen=True, slots=True)

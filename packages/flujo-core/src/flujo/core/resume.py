@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue
 
-from .check import adapter_of, fitted
+from .check import adapter_of, fitted, json_adapter
 from .errors import AmbiguousPause, InputError, ResumeError
 from .foreign import attempt
 from .frames import RunState
@@ -138,7 +138,7 @@ def _as_json(value: object, pause_id: str) -> JsonValue:
     adapter = adapter_of(type(value))
     data, error = (None, TypeError()) if adapter is None else attempt(adapter.dump_python, value, mode="json")
     if error is None:
-        data, error = attempt(TypeAdapter(JsonValue).validate_python, data)
+        data, error = attempt(json_adapter().validate_python, data)
     if error is not None:
         why = f"{type(value).__name__} cannot be written as JSON"
         raise InputError(f"decision for {pause_id!r} does not fit", why, "The question stays open")

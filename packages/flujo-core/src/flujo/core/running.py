@@ -104,7 +104,8 @@ class Running:
     """The shared part of a run.
 
     Attributes:
-        plain: Whether nobody listens and nothing is traced, so that an attempt is only its work.
+        plain: Whether nobody listens and nothing is traced.
+        quiet: Whether nobody acts in steps and nothing is traced, so that an attempt is only its work.
         direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
@@ -150,13 +151,15 @@ class Running:
 
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
+    quiet: bool = field(init=False)
     direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
         self.hooks = self.setup.hooks
         self.plain = self.tracer is None and not self.hooks.table
-        self.direct = self.plain and self.store is None and type(self.setup.backend) is LocalBackend
+        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_steps)
+        self.direct = self.quiet and self.store is None and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:

@@ -37,13 +37,12 @@ def advance(state: RunState, entry: Entry) -> None:
     if frame is None or entry.is_void:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
-    kind = type(outcome)
     if state.pauses or state.known:
         _forget_questions(state, (frame.id, node.index), outcome)
-    if kind is Success:
-        _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
-    elif kind is Skipped:
-        _end(state, frame, node, Passed(cast("Skipped", outcome).output), ())
+    if isinstance(outcome, Success):
+        _end(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
+    elif isinstance(outcome, Skipped):
+        _end(state, frame, node, Passed(outcome.output), ())
     elif isinstance(outcome, Failure):
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
@@ -100,9 +99,9 @@ def find_due(state: RunState) -> None:
 
 
 def _work(state: RunState) -> None:
-    while state.todo:
-        act, about = state.todo.popleft()
+    for act, about in state.todo:  # grows on the way
         act(state, *about)
+    state.todo.clear()
 
 
 # --- beginning ----------------------------------------------------------------------------------------------------
@@ -140,7 +139,9 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     elif isinstance(node.flow, Loop):
         part.next = 1
     part.results = [UNSET] * part.total if node.kind in ("map", "parallel") else []
-    if part.total:
+    if part.next:
+        _iterate(state, part)
+    elif part.total:
         _open_more(state, part)
     else:
         _finish(state, part, [])
@@ -181,9 +182,17 @@ def _open_more(state: RunState, part: Part) -> None:
     while part.next < part.total and (limit is None or len(part.bodies) < limit):
         _open(state, part, part.next)
         part.next += 1
-    if isinstance(flow, Loop) and not part.bodies:
+
+
+def _iterate(state: RunState, part: Part) -> None:
+    """Open the next iteration of a loop."""
+    frame = part.spare
+    if frame is None:
         _open(state, part, part.next)
-        part.next += 1
+    else:
+        frame.renew(state.next_id, part, part.value)
+        _enter(state, part, frame)
+    part.next += 1
 
 
 def _open(state: RunState, part: Part, slot: int) -> None:
@@ -191,10 +200,12 @@ def _open(state: RunState, part: Part, slot: int) -> None:
     several = node.kind in ("parallel", "branch", "fallback")
     scope = node.bodies[slot if several else 0]
     value = part.value[slot] if node.kind == "map" else part.value  # type: ignore[index]
-    frame = Frame(state.next_id, scope, part, slot, value, part.context)
+    _enter(state, part, Frame(state.next_id, scope, part, slot, value, part.context))
+
+
+def _enter(state: RunState, part: Part, frame: Frame) -> None:
     state.next_id += 1
-    state.frames[frame.id] = frame
-    part.bodies[slot] = frame
+    state.frames[frame.id] = part.bodies[frame.slot] = frame
     _begin_first(state, frame)
 
 
@@ -206,9 +217,10 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
     frame.outputs[node.place] = output
     if changes:
         frame.changes[node.place] = changes
+    waiting = frame.waiting
     for place in node.successors:
-        frame.waiting[place] -= 1
-        if frame.waiting[place] == 0:
+        waiting[place] -= 1
+        if waiting[place] == 0:
             successor = frame.scope.nodes[place]
             if type(successor) is StepNode:
                 state.due.append((frame, successor))
@@ -223,7 +235,9 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     """All nodes of a body ended well: its combinator goes on, or ends too."""
     if not frame.is_open:
         return
-    node, parent = cast("FlowNode", frame.node), cast("Frame", frame.parent)
+    node, parent = frame.node, frame.parent
+    assert node is not None
+    assert parent is not None
     part = parent.parts[node.place]
     output, error = attempt(result_of, frame)
     if error is not None:
@@ -242,6 +256,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if frame.changes:
         part.changes[frame.slot] = changes_of(frame)
     if node.kind == "loop":
+        part.spare = frame
         _iterated(state, part, output)
     elif part.results:
         part.results[frame.slot] = output
@@ -252,7 +267,9 @@ def _body_ended(state: RunState, frame: Frame) -> None:
 
 def _iterated(state: RunState, part: Part, output: object) -> None:
     part.output = output
-    if cast("Loop", part.node.flow).until is None:
+    flow = part.node.flow
+    assert isinstance(flow, Loop)
+    if flow.until is None:
         _go_on(state, part)
     else:
         part.asks = True
@@ -281,10 +298,11 @@ def _choose(state: RunState, part: Part, choice: int) -> None:
 
 def _go_on(state: RunState, part: Part) -> None:
     """The next iteration of a loop, or its end where there may be no more."""
-    flow = cast("Loop", part.node.flow)
+    flow = part.node.flow
+    assert isinstance(flow, Loop)
     if part.ended < flow.max_iterations:
         part.value = part.output
-        _open_more(state, part)
+        _iterate(state, part)
     elif flow.on_limit == "return":
         _finish(state, part, part.output)
     else:

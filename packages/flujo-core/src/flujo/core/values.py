@@ -45,7 +45,10 @@ def part_of(value: object, path: tuple[str | int, ...]) -> object:
 
 def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
     """Inputs of a due node by parameter name."""
-    return {source.parameter: read(frame, source) for source in node.sources}
+    inputs = {}
+    for source in node.sources:  # a comprehension costs a call
+        inputs[source.parameter] = read(frame, source)
+    return inputs
 
 
 def result_of(frame: Frame) -> object:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from copy import copy
 from functools import partial
 from time import perf_counter, time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import payloads
 from .attempt import Attempt, Changes, settled
@@ -14,7 +13,7 @@ from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
-from .foreign import attempt_async, text_of
+from .foreign import attempt_async, fault_of, text_of
 from .frames import Due, Frame
 from .journal import Entry
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
@@ -102,18 +101,22 @@ class Work(Running):
 
     async def _call(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run a step that is one call of its function, with nobody looking on: all that `_step` does, for less."""
-        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
-        clock = perf_counter()
         try:
             inputs = inputs_of(frame, node)
-            value, error = await attempt_async(cast("Awaitable[object]", node.step.function(**inputs)))
         except (LookupError, AttributeError, TypeError):
             await self._step(frame, node, worker)  # an input is missing: it says which
             return
-        except BaseException:  # a cancel: it goes on up
-            entry.duration_s = perf_counter() - clock
-            self._note_cancelled(entry)
-            raise
+        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
+        clock, value, error = perf_counter(), None, None
+        try:
+            work: Any = node.step.function(**inputs)
+            value = await work  # not by attempt_async, which costs a call more
+        except BaseException as raised:  # an answer like others, but for a cancel
+            error = fault_of(raised)
+            if error is None:
+                entry.duration_s = perf_counter() - clock
+                self._note_cancelled(entry)
+                raise
         entry.duration_s = perf_counter() - clock
         if error is None and not isinstance(value, Update) and node.admits(value):
             entry.outcome = Success(value)
@@ -163,7 +166,7 @@ class Work(Running):
         if entry.cached:
             await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
         who = (self.info, entry.path)
-        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, copy(entry.record())), ctx)
+        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, entry.record()), ctx)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
