@@ -17,7 +17,7 @@ CORE = "flujo.core"
 GOVERNANCE = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("ledger", "meter", "budgets", "usage", "policy"),
+        *("ledger", "grants", "meter", "budgets", "usage", "policy"),
         *("plugins", "hookspecs", "registry", "loader", "payloads"),
         *("calls", "telemetry"),
     )

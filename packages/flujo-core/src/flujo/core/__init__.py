@@ -39,7 +39,8 @@ _NAMES_OF_MODULE = {
     "handle": "RunHandle",
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
-    "ledger": "Budget Ledger",
+    "budgets": "Budget",
+    "ledger": "Ledger",
     "meter": "Lease Meter Reservation",
     "policy": "Policy",
     # models and tools

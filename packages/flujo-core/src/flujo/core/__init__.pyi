@@ -2,6 +2,7 @@
 
 from .assignable import type_name
 from .backends import LocalBackend
+from .budgets import Budget
 from .compile import compile_plan
 from .context import RunContext, RunInfo, SendModel, SendTool, Update
 from .engine import Flujo, RunOptions
@@ -30,7 +31,7 @@ from .errors import (
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
-from .ledger import Budget, Ledger
+from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult

@@ -1,12 +1,24 @@
-"""The ledger of one run, under every limit that holds for it."""
+"""Budgets that runs share, and the ledger of one run under every limit that holds for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from .errors import ConfigurationError
-from .ledger import Budget, Ledger
+from .ledger import Ledger
 from .usage import Usage, UsageLimits
+
+
+class Budget(Ledger):
+    """One ledger shared by every run that is given it: `Flujo(..., limits=Budget(UsageLimits(...)))`.
+
+    Runs in several threads and event loops may share it.
+    """
+
+    def stands_under(self, other: Budget) -> bool:
+        """Whether it is `other`, or one of its parents is."""
+        return other in self._line
+
 
 Limits = UsageLimits | Budget | None
 

@@ -10,39 +10,20 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from functools import cached_property, reduce
 from threading import Event as ThreadEvent
 from threading import Lock
 
 from .errors import FlujoError, UsageLimitExceeded
+from .grants import ENCLOSING, Grant
 from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits
 from .wakeup import LoopEvent
 
-__all__ = ["ENCLOSING", "Budget", "Fit", "Grant", "Ledger", "Room"]
+__all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
 
 
 _UNLIMITED = Room()
 _NO_LIMITS = UsageLimits()
-
-
-class Grant:
-    """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is."""
-
-    __slots__ = ("charge", "ledger", "owner")
-
-    def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
-        self.charge: Charge = charge
-        self.ledger: Ledger = ledger
-        self.owner: object = owner
-
-
-ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())
-"""Leases around the running code, closed ones too. Tasks and worker threads started inside inherit them.
-
-So a task that is started inside a lease but not awaited there counts as nested too: where nothing else is open, it is
-refused rather than left to wait. The other way round, a hang, would be worse.
-"""
 
 
 class _Waiter:
@@ -405,14 +386,3 @@ class Ledger:
 def _wake(waiters: list[_Waiter]) -> None:
     for waiter in waiters:
         waiter.event.set()
-
-
-class Budget(Ledger):
-    """One ledger shared by every run that is given it: `Flujo(..., limits=Budget(UsageLimits(...)))`.
-
-    Runs in several threads and event loops may share it.
-    """
-
-    def stands_under(self, other: Budget) -> bool:
-        """Whether it is `other`, or one of its parents is."""
-        return other in self._line
