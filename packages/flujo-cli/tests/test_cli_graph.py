@@ -38,7 +38,7 @@ route = Branch(kind, {Kind.REFUND: Step(split) >> each >> Step(join), 3: refine}
 pipeline = Step(fetch) >> route >> sides
 """
 LOOP = "loop refine (until good, at most 3 times, then gives the last output)"
-BOX = re.compile(r'(?P<id>\w+)(?:\["(?P<a>[^"]*)"\]|\(\["(?P<b>[^"]*)"\]\)|\{"(?P<c>[^"]*)"\})')
+BOX = re.compile(r'(?P<id>\w+)(?:\["(?P<a>[^"]*)"\]|\(\["(?P<b>[^"]*)"\]\)|\{"(?P<c>[^"]*)"\}|\("(?P<d>[^"]*)"\))')
 FRAME = re.compile(r'subgraph (?P<id>\w+)\["(?P<a>[^"]*)"\]')
 ARROW = re.compile(r'(?P<start>\w+) (?:-->|-\.->)(?:\|"(?P<label>[^"]*)"\|)? (?P<end>\w+)')
 

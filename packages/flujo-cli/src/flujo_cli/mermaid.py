@@ -108,20 +108,20 @@ def _inside(node: FlowNode, depth: int) -> list[tuple[int, Part]]:
     if node.kind == "branch":
         parts.append((depth, f'on{node.index}{{"{_quoted(next(iter(rules(node))))}"}}'))
     elif node.kind == "parallel":
-        parts.append((depth, f'all{node.index}(["input"])'))
+        parts.append((depth, f'all{node.index}("input")'))
     framed = _is_several(node)
     inner = depth + framed
     for place, body in enumerate(node.bodies):
         if framed:
             parts.append((depth, f'subgraph body{body.index}["{_quoted(body_word(node, place))}"]'))
         what = "each item" if node.kind == "map" else "input"
-        parts.append((inner, f'in{body.index}(["{what}: {_quoted(type_name(body.input_type))}"])'))
+        parts.append((inner, f'in{body.index}("{what}: {_quoted(type_name(body.input_type))}")'))
         parts += [(inner, one) for one in body.nodes]
-        parts.append((inner, f'out{body.index}(["output"])'))
+        parts.append((inner, f'out{body.index}("output")'))
         if framed:
             parts.append((depth, "end"))
     if framed:
-        parts.append((depth, f'done{node.index}(["output"])'))
+        parts.append((depth, f'done{node.index}("output")'))
     return parts
 
 
