@@ -25,7 +25,8 @@ def mermaid(plan: Plan) -> str:
 class _Drawing:
     """Boxes and frames come first, then all arrows: a box belongs to the frame in which it is named first.
 
-    Each body has ends of its own for what goes in and out: Mermaid draws no arrow between a frame and a box in it.
+    Each body has ends of its own for what goes in and out, and arrows go from box to box: Mermaid draws none between a
+    frame and a box in it, and fails at many between frames.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -42,7 +43,7 @@ class _Drawing:
             for source in node.sources:
                 given = source.type if source.node < 0 else self._plan.nodes[source.node].output_type
                 label = "".join(f".{part}" for part in source.path) or type_name(given)
-                yield f'    {self._start(source, node.scope)} -->|"{_quoted(label)}"| s{node.index}'
+                yield f'    {self._start(source, node.scope)} -->|"{_quoted(label)}"| {_entry(node)}'
             if isinstance(node, FlowNode):
                 yield from _inner_edges(node)
         for scope in self._plan.scopes[1:]:
@@ -75,11 +76,30 @@ class _Drawing:
         if source.node == RUN_INPUT:
             owner = self._owners[scope].index
             return f"in{owner}" if owner else "input"
-        return f"s{source.node}"
+        return _exit(self._plan.nodes[source.node])
 
 
 def _out(scope: Scope) -> str:
     return f"out{scope.index}" if scope.index else "output"
+
+
+def _entry(node: StepNode | FlowNode) -> str:
+    """The box at which arrows to a node end."""
+    if isinstance(node, StepNode):
+        return f"s{node.index}"
+    return {"branch": f"on{node.index}", "parallel": f"all{node.index}"}.get(node.kind, f"in{node.bodies[0].index}")
+
+
+def _exit(node: StepNode | FlowNode) -> str:
+    """The box at which arrows from a node start."""
+    if isinstance(node, StepNode):
+        return f"s{node.index}"
+    return f"done{node.index}" if _is_several(node) else f"out{node.bodies[0].index}"
+
+
+def _is_several(node: FlowNode) -> bool:
+    """Whether a combinator may have several bodies, so that each has a frame."""
+    return node.kind in ("branch", "parallel", "fallback")
 
 
 def _inside(node: FlowNode, depth: int) -> list[tuple[int, Part]]:
@@ -87,36 +107,42 @@ def _inside(node: FlowNode, depth: int) -> list[tuple[int, Part]]:
     parts: list[tuple[int, Part]] = []
     if node.kind == "branch":
         parts.append((depth, f'on{node.index}{{"{_quoted(next(iter(rules(node))))}"}}'))
+    elif node.kind == "parallel":
+        parts.append((depth, f'all{node.index}("input")'))
+    framed = _is_several(node)
+    inner = depth + framed
     for place, body in enumerate(node.bodies):
-        word, inner = body_word(node, place), depth
-        if word:
-            parts.append((depth, f'subgraph body{body.index}["{_quoted(word)}"]'))
-            inner += 1
+        if framed:
+            parts.append((depth, f'subgraph body{body.index}["{_quoted(body_word(node, place))}"]'))
         what = "each item" if node.kind == "map" else "input"
-        parts.append((inner, f'in{body.index}(["{what}: {_quoted(type_name(body.input_type))}"])'))
+        parts.append((inner, f'in{body.index}("{what}: {_quoted(type_name(body.input_type))}")'))
         parts += [(inner, one) for one in body.nodes]
-        parts.append((inner, f'out{body.index}(["output"])'))
-        if word:
+        parts.append((inner, f'out{body.index}("output")'))
+        if framed:
             parts.append((depth, "end"))
+    if framed:
+        parts.append((depth, f'done{node.index}("output")'))
     return parts
 
 
 def _inner_edges(node: FlowNode) -> Iterator[str]:
-    """How a combinator goes from one of its bodies to another."""
+    """How a combinator goes to its bodies, from one to another, and on."""
     if node.kind == "loop":
-        [body] = node.bodies
-        yield f'    out{body.index} -.->|"again"| in{body.index}'
-    elif node.kind == "branch":
-        for place, body in enumerate(node.bodies):
+        yield f'    out{node.bodies[0].index} -.->|"again"| in{node.bodies[0].index}'
+    for place, body in enumerate(node.bodies):
+        if node.kind == "branch":
             yield f'    on{node.index} -->|"{_quoted(body_word(node, place))}"| in{body.index}'
-    elif node.kind == "fallback":
-        for before, after in zip(node.bodies, node.bodies[1:], strict=False):
-            yield f'    body{before.index} -.->|"where it fails"| body{after.index}'
+        elif node.kind == "parallel":
+            yield f"    all{node.index} --> in{body.index}"
+        elif node.kind == "fallback" and place:
+            yield f'    in{node.bodies[place - 1].index} -.->|"where it fails"| in{body.index}'
+        if _is_several(node):
+            yield f"    out{body.index} --> done{node.index}"
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
 
-_ENTITIES = {ord(char): f"#{ord(char)};" for char in '#"<>&`|%*~$\\'}
+_ENTITIES = {ord(char): f"#{ord(char)};" for char in '#"<>&`|%*~$:\\'}
 """What Mermaid would read as markup, as its numeric entities; a step's name may hold any printable text."""
 
 
@@ -127,6 +153,4 @@ def _titled(name: str, notes: Iterator[str]) -> str:
 
 def _quoted(text: str) -> str:
     """A text that can stand between double quotes."""
-    safe = printable(text).translate(_ENTITIES)
-    # Mermaid takes a line with one of these words and an entity behind it for a style, and eats its last character.
-    return safe.replace("style", "#115;tyle").replace("classDef", "#99;lassDef") if "#" in safe else safe
+    return printable(text).translate(_ENTITIES)
