@@ -11,10 +11,13 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL
+from tempfile import TemporaryDirectory
 from typing import IO
 
 import anyio
@@ -29,12 +32,22 @@ BOX = "/box"
 """Where a program's files are, in the sandbox."""
 
 _WRITABLE = (BOX, "/tmp")
+_SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_S = 0.02
 _FREE_UIDS = (0x7000_0000, 0x0FFF_0000)
 """First and number of the user ids from which a run as root takes one: no list of users or containers goes so high."""
 
-_NEEDED = ("setpriv", "prlimit")
-_APT = "apt-get install bubblewrap"
+_STAGE = """
+mount -t tmpfs -o mode=0755,size=64k stage "$1"
+stage=$1 left=$2 number=0 && shift 2
+while [ "$left" -gt 0 ]; do
+    mkdir "$stage/$number" && mount --bind "$1" "$stage/$number"
+    number=$((number + 1)) left=$((left - 1)) && shift
+done
+exec "$@"
+"""
+"""Limits on processes do not bind root, and nobody else can enter root's home. So root shows the folders in a place
+that a nameless user can enter, seen by this process alone, and becomes that user, who makes the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,7 @@ class SandboxLimits:
         cpu_s: Seconds of processor time of each process.
         memory_bytes: Memory of all processes together, and address space of each.
         processes: Processes and threads at a time.
-        disk_bytes: Size of each of the two folders it can write to, and a quarter of it the size of each file.
+        disk_bytes: Size of each of the two folders it can write to, in whole pages of memory; each file a quarter of it.
         files: Number of files in the two folders together.
         output_bytes: What is kept of each of its two outputs; more is thrown away.
     """
@@ -123,17 +136,17 @@ class Bubblewrap:
             raise SandboxMissing(f"bubblewrap does not work here: {ran.stopped or said or 'no reason was given'}")
 
     async def _run(self, files: Mapping[str, bytes], command: Sequence[str]) -> Ran:
-        sealed = _seccomp()
         with contextlib.ExitStack() as stack:
-            contents = {path: stack.enter_context(_in_memory(text)) for path, text in files.items()}
-            filter_fd = stack.enter_context(_in_memory(sealed)).fileno()
-            fds = {path: file.fileno() for path, file in contents.items()}
-            argv = self._argv(fds, filter_fd, command)
+            filter_fd = stack.enter_context(_in_memory(_seccomp())).fileno()
+            fds = {path: stack.enter_context(_in_memory(text)).fileno() for path, text in files.items()}
+            stage = stack.enter_context(TemporaryDirectory(prefix="flujo-", dir="/tmp")) if os.geteuid() == 0 else ""
+            if stage:
+                Path(stage).chmod(0o755)
             process = await anyio.open_process(
-                argv,
-                stdin=-3,  # DEVNULL
+                self._argv(fds, filter_fd, command, stage),
+                stdin=DEVNULL,
                 cwd="/",
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},  # /proc/1/environ shows it inside
+                env={"PATH": _SYSTEM_PATH},  # /proc/1/environ shows it inside
                 start_new_session=True,
                 pass_fds=[filter_fd, *fds.values()],
             )
@@ -141,8 +154,7 @@ class Bubblewrap:
                 return await self._supervised(process)
             finally:
                 with anyio.CancelScope(shield=True):
-                    if process.returncode is None:
-                        process.kill()
+                    _kill(process)
                     await process.aclose()
 
     async def _supervised(self, process: Process) -> Ran:
@@ -161,7 +173,7 @@ class Bubblewrap:
                 stopped = "".join(reasons)
             if clock.cancelled_caught:
                 stopped = f"it did not end within {self.limits.wall_s:g} s"
-                process.kill()
+                _kill(process)
                 await process.wait()
         assert process.returncode is not None
         return Ran(process.returncode, bytes(output), bytes(errors), stopped)
@@ -171,32 +183,31 @@ class Bubblewrap:
         while process.returncode is None:
             if watch.memory_of(process.pid, limits.memory_bytes) > limits.memory_bytes:
                 reasons.append(f"its processes took more than {limits.memory_bytes // 1024**2} MiB of memory")
-            elif watch.files_of(process.pid, _WRITABLE) > limits.files:
+            elif watch.files_of(process.pid, _WRITABLE, limits.disk_bytes) > limits.files:
                 reasons.append(f"it made more than {limits.files} files")
             if reasons:
-                process.kill()
+                _kill(process)
                 return
             await anyio.sleep(_POLL_S)
 
     # --- the command line -------------------------------------------------------------------------------------------
 
-    def _argv(self, files: Mapping[str, int], filter_fd: int, command: Sequence[str]) -> list[str]:
-        bwrap, setpriv, prlimit = _program("bwrap"), *map(_program, _NEEDED)
+    def _argv(self, files: Mapping[str, int], filter_fd: int, command: Sequence[str], stage: str) -> list[str]:
+        bwrap, prlimit = _program("bwrap"), _program("prlimit")
         roots = self._roots()
-        if os.geteuid() != 0:
-            return [*self._sealed(bwrap, {root: root for root in roots}, files, filter_fd), *self._limited(prlimit, command)]
-        # Limits on processes do not bind root, and folders of root's home cannot be entered by others. So root shows
-        # them in a place that a nameless user can enter, becomes that user, and it makes the sandbox.
-        shown = {root: f"/tmp/{number}" for number, root in enumerate(roots)}
-        binds = [part for root, place in shown.items() for part in ("--ro-bind", root, place)]
+        limited = self._limited(prlimit, command)
+        if not stage:
+            return [*self._sealed(bwrap, {root: root for root in roots}, files, filter_fd), *limited]
+        shown = {f"{stage}/{number}": root for number, root in enumerate(roots)}
         first, count = _FREE_UIDS
         uid = str(first + secrets.randbelow(count))
         return [
-            *(bwrap, "--die-with-parent", "--dev-bind", "/", "/", "--perms", "0755", "--tmpfs", "/tmp", *binds, "--"),
-            *(setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"),
-            *("--pdeathsig", "KILL", "--"),
-            *self._sealed(bwrap, {place: root for root, place in shown.items()}, files, filter_fd),
-            *self._limited(prlimit, command),
+            *(_program("unshare"), "--mount", "--propagation", "private", "--"),
+            *(_program("sh"), "-euc", _STAGE, "stage", stage, str(len(roots)), *roots),
+            *(_program("setpriv"), "--reuid", uid, "--regid", uid, "--clear-groups"),
+            *("--inh-caps=-all", "--bounding-set=-all", "--"),
+            *self._sealed(bwrap, shown, files, filter_fd),
+            *limited,
         ]
 
     def _sealed(self, bwrap: str, roots: Mapping[str, str], files: Mapping[str, int], filter_fd: int) -> list[str]:
@@ -265,14 +276,15 @@ _ENVIRONMENT = {
 }
 
 _PROBE = """
-import os, resource, socket
+import os, resource
 import pytest, ruff
 facts = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
 assert os.getuid() != 0 != os.geteuid(), "it runs as root"
 assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0, "it has capabilities"
 assert facts["NoNewPrivs"] == "1" and facts["Seccomp"] == "2", "no seccomp filter holds"
 assert all(resource.getrlimit(limit)[1] > 0 for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_AS)), "no limits hold"
-assert [name for _, name in socket.if_nameindex()] == ["lo"], "it has a network"
+networks = [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]]
+assert networks == ["lo"], f"it has a network: {networks}"
 print("sealed")
 """
 
@@ -286,7 +298,7 @@ def _seccomp() -> bytes:
 
 
 def _program(name: str) -> str:
-    path = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") or shutil.which(name)
+    path = shutil.which(name, path=_SYSTEM_PATH) or shutil.which(name)
     if path is None:
         raise SandboxMissing(f"{name!r} is not installed")
     return path
@@ -299,6 +311,15 @@ def _in_memory(content: bytes) -> Iterator[IO[bytes]]:
         file.write(content)
         file.seek(0)
         yield file
+
+
+def _kill(process: Process) -> None:
+    """Kill all of a sandbox: its first process, with which the others go, so that bubblewrap can bury it and end."""
+    if process.returncode is not None:
+        return
+    first = next(watch.descendants(process.pid), process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(first, signal.SIGKILL)
 
 
 async def _drain(stream: ByteReceiveStream, kept: bytearray, most: int) -> None:

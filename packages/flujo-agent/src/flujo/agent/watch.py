@@ -23,16 +23,17 @@ def memory_of(pid: int, limit: int) -> int:
     return most if most <= limit else sum(_proportional(member) for member in members)
 
 
-def files_of(pid: int, folders: tuple[str, ...]) -> int:
+def files_of(pid: int, folders: tuple[str, ...], size: int) -> int:
     """Number of files in the file systems of a sandbox.
 
     Args:
         pid: The process that its processes come from.
         folders: Where they are mounted, as the sandbox sees it.
+        size: Bytes that each can hold, by which they are told from what is there before the sandbox is made.
     """
     found = 0
     for member in descendants(pid):
-        found = max(found, sum(_files(_PROC / str(member) / "root" / folder.lstrip("/")) for folder in folders))
+        found = max(found, sum(_files(_PROC / str(member) / "root" / folder.lstrip("/"), size) for folder in folders))
     return found
 
 
@@ -71,9 +72,9 @@ def _proportional(pid: int) -> int:
     return sum(int(line.split()[1]) * _KIB for line in lines if line.startswith("Pss_Anon:"))
 
 
-def _files(folder: Path) -> int:
+def _files(folder: Path, size: int) -> int:
     try:
         facts = os.statvfs(folder)
-    except OSError:  # it has ended, or its view of the files is still being made
+    except OSError:  # it has ended
         return 0
-    return facts.f_files - facts.f_ffree
+    return facts.f_files - facts.f_ffree if facts.f_blocks * facts.f_frsize == size else 0
