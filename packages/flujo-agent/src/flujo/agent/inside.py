@@ -74,17 +74,9 @@ def code_problems(tree: ast.Module, allowed: Iterable[str]) -> Iterator[tuple[in
     names, imported = set(allowed), set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            wanted = [alias.name for alias in node.names]
             imported |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            wanted = [node.module or ""] if not node.level else []
-            for hidden in sorted({alias.name for alias in node.names} & _ATTRIBUTES):
-                yield node.lineno, f"takes {hidden!r} from another module"
-        else:
-            continue
-        for name in wanted:
-            if not {name, name.split(".")[0]} & names:
-                yield node.lineno, f"imports {name!r}, which is not allowed; allowed are {', '.join(sorted(names))}"
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from ((node.lineno, said) for said in _import_problems(node, names))
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in _CALLS | _NAMES:
             yield node.lineno, f"uses {node.id!r}, which is not allowed"
@@ -92,6 +84,19 @@ def code_problems(tree: ast.Module, allowed: Iterable[str]) -> Iterator[tuple[in
             yield node.lineno, f"uses the attribute {node.attr!r}, which is not allowed"
         elif isinstance(node, ast.Call) and not _named_openly(node):
             yield node.lineno, "asks for an attribute by a name that cannot be read here"
+
+
+def _import_problems(node: ast.Import | ast.ImportFrom, allowed: set[str]) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        wanted = [alias.name for alias in node.names]
+    else:
+        wanted = [node.module or ""] if not node.level else []
+        for alias in node.names:
+            if alias.name in _ATTRIBUTES | _BY_NAME or (alias.name.startswith("_") and node.module != "__future__"):
+                yield f"takes {alias.name!r} from another module, which is not allowed"
+    for name in wanted:
+        if not {name, name.split(".")[0]} & allowed:
+            yield f"imports {name!r}, which is not allowed; allowed are {', '.join(sorted(allowed))}"
 
 
 def _hidden(node: ast.Attribute, imported: set[str]) -> bool:

@@ -1,8 +1,8 @@
 """A sandbox for programs that nobody has read: bubblewrap, as a user that is not root.
 
-A program sees the system's `/usr`, the running interpreter and one environment, all read-only, and two small folders in
-memory, `/box` and `/tmp`. It has no network, no secrets of the caller's environment, no way to more rights, and limits on
-time, memory, processes and files. Linux only.
+A program sees the system's `/usr`, the running interpreter and one environment, all read-only, and two small folders
+in memory, `/box` and `/tmp`. It has no network, no secrets of the caller's environment, no way to more rights, and
+limits on time, memory, processes and files. Linux only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SandboxLimits:
         cpu_s: Seconds of processor time of each process.
         memory_bytes: Memory of all processes together, and address space of each.
         processes: Processes and threads at a time.
-        disk_bytes: Size of each of the two folders it can write to, in whole pages of memory; each file a quarter of it.
+        disk_bytes: Size of each of the two folders it can write to, whole pages; a file may have a quarter of it.
         files: Number of files in the two folders together.
         output_bytes: What is kept of each of its two outputs; more is thrown away.
     """
@@ -97,11 +97,12 @@ class Bubblewrap:
     Attributes:
         limits: What each run may use.
         environment: The virtual environment whose packages programs can import; that of this process by default.
+        probed: Whether a first run has shown that it is a sandbox.
     """
 
     limits: SandboxLimits = field(default_factory=SandboxLimits)
     environment: Path = field(default_factory=lambda: Path(sys.prefix))
-    _probed: bool = False
+    probed: bool = False
 
     @staticmethod
     def installed() -> bool:
@@ -123,9 +124,9 @@ class Bubblewrap:
         Raises:
             SandboxMissing: There is no bubblewrap, or it cannot work here; nothing was run.
         """
-        if not self._probed:
+        if not self.probed:
             await self._probe()
-            self._probed = True
+            self.probed = True
         return await self._run(files, command)
 
     async def _probe(self) -> None:
