@@ -1,7 +1,9 @@
 """Programs that a scripted model writes are read, linted and run for real, and made again with what failed."""
 
 import ast
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from pydantic_ai import messages as pai
@@ -54,6 +56,10 @@ def solve(*answers, task="add two numbers", plugins=(), hooks=(), **options):
     return Flujo(CodeGenAgent(model, **options), plugins=plugins, hooks=hooks).run(task), told
 
 
+def fault(result):
+    return result.error.__cause__
+
+
 # --- what passes ------------------------------------------------------------------------------------------------------
 
 
@@ -78,10 +84,12 @@ def test_a_wrong_program_is_made_again_with_what_failed(sandbox):
 
 def test_a_package_with_data_is_a_program_too():
     files = {"shop/__init__.py": "", "shop/tax.py": "RATE = 2\n", "data.json": '{"a": 1}'}
-    main = "import json\nfrom pathlib import Path\n\nfrom shop.tax import RATE\n\n\ndef add() -> int:\n    return RATE + json.loads(Path('data.json').read_text())['a']\n"
-    tests = {
-        "tests/test_all.py": "from solution import add\n\n\ndef test_it(tmp_path):\n    (tmp_path / 'x').write_text('y')\n    assert add() == 3\n"
-    }
+    main = (
+        "import json\nfrom pathlib import Path\n\nfrom shop.tax import RATE\n\n\n"
+        "def add() -> int:\n    return RATE + json.loads(Path('data.json').read_text())['a']\n"
+    )
+    body = "def test_it(tmp_path):\n    (tmp_path / 'x').write_text('y')\n    assert add() == 3\n"
+    tests = {"tests/test_all.py": f"from solution import add\n\n\n{body}"}
     result, _ = solve(wrote(main, tests, files=files))
     assert result.status == "completed", result.error
 
@@ -199,7 +207,7 @@ class B(A):
 )
 def test_code_is_read_and_linted_before_it_runs(program, why):
     result, _ = solve(program, max_repairs=0)
-    assert result.error.verdict.stage == "code"
+    assert fault(result).verdict.stage == "code"
     assert why in str(result.error)
 
 
@@ -221,28 +229,28 @@ def test_code_is_read_and_linted_before_it_runs(program, why):
 def test_tests_that_prove_nothing_or_use_too_much_do_not_pass(tests, why):
     result, _ = solve(wrote(tests=tests), max_repairs=0, sandbox_limits=SandboxLimits(wall_s=6, cpu_s=2))
     assert result.status == "failed"
-    assert result.error.verdict.stage == "tests", result.error
+    assert fault(result).verdict.stage == "tests", result.error
     assert why in str(result.error)
 
 
 def test_a_program_that_ends_the_interpreter_has_not_passed():
     source = "import types\n\n\ndef add(a: int, b: int) -> int:\n    return a + b\n\n\nraise SystemExit(0)\n"
     result, _ = solve(wrote(source.replace("import types\n\n\n", ""), WITH_PYTEST), max_repairs=0)
-    assert result.error.verdict.stage == "tests"
+    assert fault(result).verdict.stage == "tests"
 
 
 def test_repairs_end():
     result, told = solve(*[wrote(WRONG)] * 4, max_repairs=3)
     assert result.status == "failed"
-    assert isinstance(result.error, CodeRefused)
+    assert isinstance(fault(result), CodeRefused)
     assert len(told) == result.usage.requests == 4
-    assert result.error.program.files[0].text == WRONG
+    assert fault(result).program.files[0].text == WRONG
 
 
 def test_repairs_are_under_the_limits_of_the_run():
     model, told = scripted(*[wrote(WRONG)] * 4)
     result = Flujo(CodeGenAgent(model), limits=UsageLimits(requests_limit=2)).run("add")
-    assert result.status == "failed"
+    assert result.status == "stopped"
     assert len(told) == result.usage.requests == 2
 
 
@@ -252,7 +260,7 @@ def test_repairs_are_under_the_limits_of_the_run():
 def test_given_tests_are_shown_and_hidden_ones_never():
     given = {"test_given.py": "from solution import add\n\n\ndef test_given_name():\n    assert add(2, 2) == 4\n"}
     hidden = {
-        "test_hidden.py": "from solution import add\n\n\ndef test_secret_name():\n    assert add(-1, 1) == 0, 'secret'\n"
+        "test_hidden.py": "from solution import add\n\n\ndef test_quietly():\n    assert add(-1, 1) == 0, 'unseen'\n"
     }
     cheat = "def add(a: int, b: int) -> int:\n    return {(1, 2): 3, (2, 2): 4}.get((a, b), 7)\n"
     for sandbox in ("monty", "bubblewrap"):
@@ -262,18 +270,21 @@ def test_given_tests_are_shown_and_hidden_ones_never():
         assert result.output.verdict.tests_passed == 2
         assert "test_given_name" in told[0]
         assert "1 of 1 acceptance tests fail" in told[1]
-        assert [word for word in ("secret", "test_hidden", "add(-1") if word in "".join(told)] == []
+        assert [word for word in ("quietly", "unseen", "test_hidden", "add(-1") if word in "".join(told)] == []
 
 
 def test_what_a_program_prints_of_the_hidden_tests_is_told_to_nobody():
-    spy = "from pathlib import Path\n\n\ndef add(a: int, b: int) -> int:\n    for path in Path('.').glob('test_*.py'):\n        raise ValueError(path.read_text())\n    return 3\n"
+    spy = (
+        "from pathlib import Path\n\n\ndef add(a: int, b: int) -> int:\n"
+        "    raise ValueError([path.read_text() for path in Path('.').glob('test_*.py')])\n"
+    )
     hidden = {
-        "test_hidden.py": "from solution import add\n\n\ndef test_secret_name(tmp_path):\n    assert add(1, 2) == 3\n"
+        "test_hidden.py": "from solution import add\n\n\ndef test_quietly(tmp_path):\n    assert add(1, 2) == 3\n"
     }
     plain = "def test_add(tmp_path):\n    assert tmp_path\n"
     result, told = solve(wrote(spy, plain), wrote(spy, plain), acceptance=hidden, max_repairs=1)
-    assert result.error.verdict.stage == "acceptance"
-    assert "secret" not in "".join(told) + str(result.error)
+    assert fault(result).verdict.stage == "acceptance"
+    assert "quietly" not in "".join(told) + str(result.error)
 
 
 # --- under the run ----------------------------------------------------------------------------------------------------
@@ -313,6 +324,24 @@ def test_a_program_goes_on_to_the_next_step():
     assert Flujo(CodeGenAgent(model) >> Step(count)).run("add").output == 1
 
 
+def test_the_readmes_example_gives_a_program_that_passes(capsys):
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "CodeGenAgent" in block]
+    slug = "import re\n\n\ndef slug(title: str) -> str:\n    return {}\n"
+    tests = {"test_solution.py": "from solution import slug\n\n\ndef test_slug():\n    assert slug('a') == 'a'\n"}
+    right = "'-'.join(re.findall('[a-z0-9]+', title.lower()))"
+    model, told = scripted(
+        wrote(slug.format("re.sub(' ', '-', title)"), tests, entry_point="solution:slug"),
+        wrote(slug.format(right), tests, entry_point="solution:slug"),
+    )
+    names = {"model": model}
+    exec(compile(code.replace('"openai:gpt-4o"', "model"), "README.md", "exec"), names)
+    result = names["pipeline"].run("slug(title): a title in lower case, its words joined by hyphens")
+    assert result.status == "completed", result.error
+    assert (result.output.repairs, result.output.verdict.acceptance_passed) == (1, 1)
+    assert "acceptance tests fail" in told[1]
+
+
 # --- where it cannot work ---------------------------------------------------------------------------------------------
 
 
@@ -345,7 +374,7 @@ def test_without_bubblewrap_snippets_run_and_all_else_is_refused(monkeypatch):
     assert solve(wrote())[0].output.verdict.sandbox == "monty"
     assert solve(wrote(WRONG), wrote())[0].output.repairs == 1
     result, told = solve(wrote(tests=WITH_PYTEST))
-    assert isinstance(result.error, SandboxMissing)
+    assert isinstance(fault(result), SandboxMissing)
     assert "apt-get install bubblewrap" in str(result.error)
     assert len(told) == 1
 
@@ -368,4 +397,4 @@ def test_monty_contains_what_a_snippet_tries(expression):
     limits = SandboxLimits(wall_s=5, cpu_s=1, memory_bytes=64 * 1024**2)
     result, _ = solve(wrote(tests=tests), sandbox="monty", max_repairs=0, sandbox_limits=limits)
     assert result.status == "failed"
-    assert result.error.verdict.stage == "tests"
+    assert fault(result).verdict.stage == "tests"

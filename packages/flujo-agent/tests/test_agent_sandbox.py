@@ -115,7 +115,8 @@ def test_no_open_file_of_the_caller_is_handed_on(tmp_path):
     with (tmp_path / "open.txt").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         left = said(
-            "import json, os; print(json.dumps([os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]]))"
+            "import json, os; fds = os.listdir('/proc/self/fd')[:-1]; "
+            "print(json.dumps([os.readlink(f'/proc/self/fd/{fd}') for fd in fds]))"
         )
     assert left[0] == "/dev/null"
     assert [name for name in left[1:3] if not name.startswith(("pipe:", "socket:"))] == []
@@ -454,7 +455,8 @@ def test_machines_without_a_filter_are_told_apart():
 
 
 def test_what_descends_from_a_process_is_found_and_measured():
-    code = "import subprocess, sys; x = b'x' * (30 << 20); subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    child = "[sys.executable, '-c', 'print(1, flush=True); input()']"
+    code = f"import subprocess, sys; x = b'x' * (30 << 20); subprocess.run({child})"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as top:
         assert top.stdout.readline() == b"1\n"
         assert top.pid in list(descendants(os.getpid()))
