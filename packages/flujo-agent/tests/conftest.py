@@ -4,7 +4,9 @@ The model is a small Llama with random weights, written as a GGUF file in a blin
 speaks OpenAI's protocol and counts tokens by itself.
 """
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -183,3 +185,15 @@ def run_python() -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bwrap() -> None:
+    """Bubblewrap, a Debian package: installed here where that is possible."""
+    if shutil.which("bwrap") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "bubblewrap"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
+            assert done.returncode == 0, done.stderr
+    if shutil.which("bwrap") is None:
+        pytest.fail("these tests need bubblewrap: apt-get install bubblewrap")

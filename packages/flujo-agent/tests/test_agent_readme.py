@@ -81,5 +81,6 @@ def test_the_readme_names_all_that_is_public():
     import flujo.agent
 
     beside = {"ModelAgent", "Problem", "Validator", "PromptGuard", "Review", "PriceData", "AgentFault", "ModelFault"}
+    beside |= {"CheckedProgram", "Program", "Ran", "SourceFile", "Verdict"}
     beside |= {"ModelRejected", "ModelUnavailable"}  # told in the table of errors.py
     assert {name for name in flujo.agent.__all__ if name not in README} <= beside
