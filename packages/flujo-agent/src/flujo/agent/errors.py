@@ -3,6 +3,7 @@
 FlujoError
 ├── AgentFault             an agent gave no output that can be used
 ├── ModelFault             a model was asked and failed: a server's error, a time-out, a broken connection
+├── DatabaseFault          the database of an SQLAgent could not be asked
 ├── NotSent                (of flujo.core) nothing is booked for what surely did no work
 │   ├── ModelUnavailable   the server could not be reached, or sent us away for now (429, 503); worth a second attempt
 │   └── ModelRejected      the server refused this request for good: key, permission, name of the model
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from flujo.core import ConfigurationError, FlujoError, NotSent
 
-__all__ = ["AgentFault", "ModelFault", "ModelRejected", "ModelUnavailable", "NeedsAsyncio"]
+__all__ = ["AgentFault", "DatabaseFault", "ModelFault", "ModelRejected", "ModelUnavailable", "NeedsAsyncio"]
 
 
 class AgentFault(FlujoError):
@@ -25,6 +26,10 @@ class AgentFault(FlujoError):
 
 class ModelFault(FlujoError):
     """A model was asked and failed. What it did is not known, so the attempt counts its whole lease."""
+
+
+class DatabaseFault(FlujoError):
+    """A database could not be reached, is not what an agent was told it is, or cannot be read safely."""
 
 
 class ModelUnavailable(NotSent):
