@@ -9,13 +9,15 @@ Reading order: `agents` (what users make) -> `spec` (checked) -> `running` (one 
 from .agents import ModelAgent, agent, wrap
 from .builder import AgentBuilder, PromptGuard
 from .checks import Problem, Validator
-from .errors import AgentFault, ModelFault, ModelRejected, ModelUnavailable, NeedsAsyncio
+from .errors import AgentFault, DatabaseFault, ModelFault, ModelRejected, ModelUnavailable, NeedsAsyncio
 from .prices import GenaiPriceBook, PriceData
 from .recipes import Review, generate_review_validate
+from .sqlagent import SQLAgent, SQLAnswer, SQLRefusal, SQLRows
 
 __all__ = [
     "AgentBuilder",
     "AgentFault",
+    "DatabaseFault",
     "GenaiPriceBook",
     "ModelAgent",
     "ModelFault",
@@ -26,6 +28,10 @@ __all__ = [
     "Problem",
     "PromptGuard",
     "Review",
+    "SQLAgent",
+    "SQLAnswer",
+    "SQLRefusal",
+    "SQLRows",
     "Validator",
     "agent",
     "generate_review_validate",

@@ -140,9 +140,9 @@ def parsed(text: str) -> list[JsonValue]:
     return [value for _, value in pairs]
 
 
-def too_slow(caps: Caps) -> Refused:
+def too_slow(seconds: float) -> Refused:
     """The refusal of a query that took too long."""
-    return Refused("timeout", f"it takes more than {caps.seconds:g} s; ask for less, or by columns with an index")
+    return Refused("timeout", f"it takes more than {seconds:g} s; ask for less, or by columns with an index")
 
 
 def too_large(caps: Caps) -> Refused:

@@ -184,7 +184,9 @@ def _is_output(column: exp.Column) -> bool:
         holder = holder.parent
     elif not isinstance(holder, exp.Ordered) or not isinstance(holder.parent, exp.Order):
         return False
-    query = holder.parent if isinstance(holder, exp.Distinct) else holder.parent.parent
+    else:
+        holder = holder.parent
+    query = holder.parent
     return isinstance(query, (exp.Select, exp.SetOperation)) and column.name in query.named_selects
 
 

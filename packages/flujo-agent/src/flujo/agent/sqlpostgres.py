@@ -110,7 +110,7 @@ def _refusals(caps: Caps, *, told: bool) -> Iterator[None]:
     except DBAPIError as error:
         state = _state(error)
         if state in _TIMED_OUT:
-            raise too_slow(caps) from error
+            raise too_slow(caps.seconds) from error
         if error.connection_invalidated or not state or state.startswith(_GONE):
             raise _fault(error) from error
         words = str(error.orig).splitlines()[0] if told else f"it failed with {type(error.orig).__name__}"

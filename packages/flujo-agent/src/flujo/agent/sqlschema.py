@@ -68,13 +68,13 @@ class Schema:
         """A name as sqlglot writes it once it has normalized it: SQLite's are the same in any case."""
         return name.lower() if self.dialect == "sqlite" else name
 
-    def columns(self) -> dict[str, dict[str, dict[str, str]]]:
+    def columns(self) -> dict[str, object]:
         """Types of columns by schema, table and column, for sqlglot."""
-        made: dict[str, dict[str, dict[str, str]]] = {}
+        made: dict[str, dict[str, object]] = {self.key(table.schema): {} for table in self.tables}
         for table in self.tables:
-            of_schema = made.setdefault(self.key(table.schema), {})
-            of_schema[self.key(table.name)] = {self.key(column.name): "unknown" for column in table.columns}
-        return made
+            columns = {self.key(column.name): "unknown" for column in table.columns}
+            made[self.key(table.schema)][self.key(table.name)] = columns
+        return dict(made)
 
     def text(self) -> str:
         """The tables for a model: names, types and keys; no rows, which could hold instructions to it."""
@@ -121,9 +121,7 @@ def _table(inspector: Inspector, given: str, wanted: Sequence[str], allowed: Map
     columns = {}
     for column in inspector.get_columns(name, schema=schema):
         notes = " PRIMARY KEY" if column["name"] in keys else "" if column["nullable"] else " NOT NULL"
-        columns[column["name"]] = Column(
-            column["name"], str(column["type"]), notes + points.get(column["name"], "")
-        )
+        columns[column["name"]] = Column(column["name"], str(column["type"]), notes + points.get(column["name"], ""))
     for one in wanted:
         if one not in columns:
             raise _missing(f"column {given}.{one}")
