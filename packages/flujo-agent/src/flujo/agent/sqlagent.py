@@ -196,7 +196,8 @@ class SQLAgent:
         asked = prompt_of(question, self.name)
         schema = await self._desk.schema()
         start = f"{schema.text()}\n\nQuestion:\n{asked}"
-        prompt, answer = start, SQLRefusal(rule="unusable", why="no statement was asked for")
+        prompt = start
+        answer: SQLRows | SQLRefusal = SQLRefusal(rule="unusable", why="no statement was asked for")
         for number in range(self._repairs + 1):
             answer = await self._attempt(prompt, asked, schema, number, ctx)
             if isinstance(answer, SQLRows) or answer.rule == "declined":
@@ -208,7 +209,7 @@ class SQLAgent:
     async def _attempt(
         self, prompt: str, asked: str, schema: Schema, number: int, ctx: RunContext
     ) -> SQLRows | SQLRefusal:
-        """Let the model write a statement and run it, as a tool call that the run guards and records, run or refused."""
+        """Let the model write a statement, and run it as a tool call that the run guards and records; a refused one too."""
         try:
             draft = await self._writer.run(prompt, ctx)
         except AgentFault as error:  # it gave no statement

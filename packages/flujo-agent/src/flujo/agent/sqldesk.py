@@ -13,6 +13,8 @@ import anyio
 import anyio.to_thread
 from pydantic import JsonValue
 
+from .errors import DatabaseFault
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
@@ -104,7 +106,12 @@ class Desk:
         def inspect(watch: Watch) -> Schema:
             return self._opened().inspect(self.tables, watch)
 
-        return await self._in_time(inspect)
+        from .sqlguard import Refused  # here: needs the extra [sql]
+
+        try:
+            return await self._in_time(inspect)
+        except Refused as refused:
+            raise DatabaseFault("the tables of the database cannot be looked up", refused.why) from None
 
     async def check(self, sql: str, schema: Schema) -> tuple[Checked | None, Refusal | None]:
         """A statement as it may be run, or why it may not."""
