@@ -305,18 +305,27 @@ SANE_POSTGRES = [
 ]  # fmt: skip
 
 
-def saying(sql):
-    def function(messages, info):
-        draft = {"sql": sql.replace("\\n", "\n"), "explanation": "x"}
-        return pai.ModelResponse(parts=[pai.ToolCallPart(info.output_tools[0].name, draft)])
+def parrot(messages, info):
+    """A model that writes what it is asked."""
+    asked = messages[-1].parts[-1].content.partition("Question:\n")[2]
+    draft = {"sql": asked.replace("\\n", "\n"), "explanation": "x"}
+    return pai.ModelResponse(parts=[pai.ToolCallPart(info.output_tools[0].name, draft)])
 
-    return FunctionModel(function)
+
+def asking(url):
+    """Asks the shop what its argument says, word by word."""
+    flow = Flujo(SQLAgent(FunctionModel(parrot), url, tables=ALLOWED, repairs=0))
+
+    def ask(sql):
+        result = flow.run(sql)
+        assert result.status == "completed", (sql, result.error)
+        return result.output
+
+    return ask
 
 
 def answer(url, sql):
-    result = Flujo(SQLAgent(saying(sql), url, tables=ALLOWED, repairs=0)).run("What?")
-    assert result.status == "completed", result.error
-    return result.output
+    return asking(url)(sql)
 
 
 def contents(url):
@@ -331,9 +340,9 @@ def contents(url):
 def test_every_hostile_statement_is_refused_and_nothing_is_changed(which, request):
     url = request.getfixturevalue(f"{which}_shop")
     before = contents(url)
-    passed = []
+    passed, ask = [], asking(url)
     for sql in [*BOTH, *(SQLITE if which == "sqlite" else POSTGRES)]:
-        found = answer(url, sql)
+        found = ask(sql)
         if not isinstance(found, SQLRefusal):
             passed.append((sql, found.sql))
         else:
