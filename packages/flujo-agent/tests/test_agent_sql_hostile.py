@@ -3,17 +3,12 @@
 Each goes the whole way, from a model's answer to the database, and once more past the guard to the engine itself.
 """
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 import sqlalchemy
 from pydantic_ai import messages as pai
 from pydantic_ai.models.function import FunctionModel
 
 from flujo.agent import SQLAgent, SQLRefusal, SQLRows
-from flujo.agent.sqlengines import Caps, Watch, open_database
-from flujo.agent.sqlguard import Checked, Refused
 from flujo.core import Flujo
 
 ALLOWED = {"customers": ["id", "name"], "orders": [], "spenders": []}

@@ -11,15 +11,19 @@ from typing import Literal, NoReturn
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ErrorLevel, SqlglotError
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.schema import MappingSchema
+from sqlglot.tokens import TokenType
 
 from .sqlschema import Schema, Table
 from .sqlwords import FUNCTIONS, NAMED_FUNCTIONS, SYNTAX, TYPES
 
 LONGEST = 10_000
 """Characters of a statement that is looked at."""
+
+_STARTS = (TokenType.SELECT, TokenType.WITH, TokenType.TABLE)
+_ONLY_QUERIES = "only a query is run: SELECT, or WITH ... SELECT"
 
 Rule = Literal["syntax", "statement", "construct", "function", "table", "column"]
 """What a statement breaks before the database has seen anything of it."""
@@ -70,7 +74,7 @@ def check(sql: str, schema: Schema, functions: frozenset[str], max_rows: int) ->
         _only_reads(bound, schema.dialect, functions)  # sqlglot now knows which names are whole rows
         clamped = _clamp(bound, max_rows)
         columns = tuple(bound.named_selects)
-        final = _narrowed(bound, schema).sql(schema.dialect, comments=False)
+        final = _written(_narrowed(bound, schema), schema.dialect)
         _only_reads(_single_query(final, schema.dialect), schema.dialect, functions)
     except RecursionError:
         raise Refused("syntax", "it is nested too deeply") from None
@@ -79,6 +83,7 @@ def check(sql: str, schema: Schema, functions: frozenset[str], max_rows: int) ->
 
 def _single_query(sql: str, dialect: str) -> exp.Query:
     try:
+        _check_start(sql, dialect)
         statements = [one for one in sqlglot.parse(sql, dialect=dialect) if one is not None]
     except (SqlglotError, ValueError, AttributeError, TypeError) as error:  # the last three: faults of its parser
         raise Refused("syntax", _first_line(error)) from None
@@ -88,8 +93,23 @@ def _single_query(sql: str, dialect: str) -> exp.Query:
     if isinstance(found, exp.Subquery):
         found = found.unnest()
     if not isinstance(found, (exp.Select, exp.SetOperation)):
-        raise Refused("statement", "only a query is run: SELECT, or WITH ... SELECT")
+        raise Refused("statement", _ONLY_QUERIES)
     return found
+
+
+def _check_start(sql: str, dialect: str) -> None:
+    """Refuse by its tokens what is no single query: the parser would write other statements to a log as it reads them.
+
+    They may hold data, and a log is no place for that.
+    """
+    kinds = [token.token_type for token in sqlglot.tokenize(sql, read=dialect)]
+    while kinds and kinds[-1] == TokenType.SEMICOLON:
+        kinds.pop()
+    if TokenType.SEMICOLON in kinds:
+        raise Refused("statement", "exactly one statement is run")
+    first = next((kind for kind in kinds if kind != TokenType.L_PAREN), None)
+    if first not in _STARTS:
+        raise Refused("statement", _ONLY_QUERIES)
 
 
 # --- what it is made of -----------------------------------------------------------------------------------------------
@@ -214,6 +234,13 @@ def _part(table: exp.Table, found: Table, schema: Schema) -> exp.Select:
     names = [exp.column(exp.to_identifier(schema.key(one.name), quoted=True)) for one in found.columns]
     source = exp.Table(this=table.this.copy(), db=table.args["db"].copy())
     return exp.Select(expressions=list(names)).from_(source, copy=False)
+
+
+def _written(query: exp.Query, dialect: str) -> str:
+    try:
+        return query.sql(dialect, comments=False, unsupported_level=ErrorLevel.RAISE)
+    except SqlglotError as error:  # what this dialect does not have
+        raise Refused("construct", _first_line(error)) from None
 
 
 def _first_line(error: Exception) -> str:
