@@ -211,7 +211,8 @@ CREATE TABLE salaries (id INTEGER PRIMARY KEY, amount INTEGER);
 CREATE VIEW spenders AS SELECT c.name, sum(o.total) AS spent
     FROM customers c JOIN orders o ON o.customer_id = c.id GROUP BY c.name;
 INSERT INTO customers VALUES (1, 'Ada', 'TOPSECRET'), (2, 'Bo', 'TOPSECRET');
-INSERT INTO orders VALUES (1, 1, 10.5, '2026-01-02', 'a'), (2, 1, 4.5, '2026-02-03', 'b'), (3, 2, 7, '2026-03-04', NULL);
+INSERT INTO orders VALUES
+    (1, 1, 10.5, '2026-01-02', 'a'), (2, 1, 4.5, '2026-02-03', 'b'), (3, 2, 7, '2026-03-04', NULL);
 INSERT INTO salaries VALUES (1, 99999);
 """
 

@@ -78,9 +78,7 @@ class Sqlite:
         """See Database.query."""
         try:
             with closing(self._open(watch.left())) as connection:
-                views = connection.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'view'")
-                authorizer = self._authorizer(schema, frozenset(name for (name,) in views))
-                _guard(connection, authorizer, caps, watch)
+                _guard(connection, self._authorizer(schema, _Catalog.of(connection, schema)), caps, watch)
                 with self._refusals(caps, watch, told=True):
                     connection.execute(f"EXPLAIN QUERY PLAN {checked.sql}").fetchall()
                 with self._refusals(caps, watch, told=False):
@@ -105,20 +103,21 @@ class Sqlite:
                 raise
             raise Refused("engine", str(error) if told else f"it failed with {type(error).__name__}") from error
 
-    def _authorizer(self, schema: Schema, views: frozenset[str]) -> Callable[..., int]:
+    def _authorizer(self, schema: Schema, catalog: _Catalog) -> Callable[..., int]:
         names = {table.name.lower(): {one.name.lower() for one in table.columns} for table in schema.tables}
-        trusted = views & names.keys()  # what these read, and call, is allowed with them
         functions = frozenset(_FUNCTIONS.split()) | self.functions
 
         def authorize(action: int, first: str | None, second: str | None, _: str | None, source: str | None) -> int:
+            table, name = (first or "").lower(), (second or "").lower()
+            seen = source is not None and (action, table, name) in catalog.in_views
             if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
-                return sqlite3.SQLITE_OK
-            name = (second or "").lower()
-            if action == sqlite3.SQLITE_FUNCTION:
-                allowed = name in functions or source in trusted
-            elif action == sqlite3.SQLITE_READ:
-                columns = names.get((first or "").lower())
-                allowed = source in trusted or (columns is not None and (not name or name in columns))
+                allowed = True
+            elif action == sqlite3.SQLITE_FUNCTION:
+                allowed = seen or name in functions
+            elif action == sqlite3.SQLITE_READ and table in names:
+                allowed = seen or not name or name in names[table]
+            elif action == sqlite3.SQLITE_READ:  # without a column also what WITH defines, which is no table
+                allowed = seen or not (name or table in catalog.tables or table.startswith(("sqlite_", "pragma_")))
             else:
                 allowed = False
             return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
@@ -128,6 +127,31 @@ class Sqlite:
     def _fault(self, error: Exception) -> DatabaseFault:
         cause = error.orig if isinstance(error, DBAPIError) else error
         return DatabaseFault(f"database {self.path.name!r} cannot be read", f"{type(cause).__name__}: {cause}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """What there is, and what the views that are allowed read and call; both in lower case."""
+
+    tables: frozenset[str]
+    in_views: frozenset[tuple[int, str, str]]
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection, schema: Schema) -> _Catalog:
+        found = dict(connection.execute("SELECT lower(name), type FROM sqlite_schema WHERE type IN ('table', 'view')"))
+        used: set[tuple[int, str, str]] = set()
+
+        def note(action: int, first: str | None, second: str | None, _: str | None, source: str | None) -> int:
+            if source is not None:
+                used.add((action, (first or "").lower(), (second or "").lower()))
+            return sqlite3.SQLITE_OK
+
+        connection.set_authorizer(note)
+        for table in schema.tables:
+            if found.get(table.name.lower()) == "view":
+                quoted = table.name.replace('"', '""')
+                connection.execute(f'EXPLAIN SELECT * FROM main."{quoted}"').close()
+        return cls(frozenset(found), frozenset(used))
 
 
 def _guard(connection: sqlite3.Connection, authorizer: Callable[..., int], caps: Caps, watch: Watch) -> None:
