@@ -14,7 +14,7 @@ from flujo.agent import DatabaseFault, SQLAgent, SQLAnswer, SQLRefusal, SQLRows
 from flujo.agent.sqlengines import Caps, Watch, open_database
 from flujo.agent.sqlguard import Checked, Refused
 from flujo.agent.sqlschema import Column, Schema, Table
-from flujo.core import Deny, Flujo, Pipeline, PipelineError, Step, UsageLimits, hookimpl
+from flujo.core import Deny, Flujo, PipelineError, Step, UsageLimits, hookimpl
 from flujo.core import GuardToolCall as GuardToolCallPayload
 
 ALLOWED = {"customers": ["id", "name"], "orders": []}
@@ -160,12 +160,32 @@ def test_bytes_are_capped_and_a_row_above_the_cap_is_refused(shop):
     assert result.output.rule == "size"
 
 
-def test_a_text_that_doubles_and_doubles_does_not_fill_the_memory(shop):
-    steps = ", ".join(f"a{n + 1} AS (SELECT x || x || x || x AS x FROM a{n})" for n in range(12))
+NESTED = [
+    ("SELECT 'xxxxxxxxxx' AS x", "SELECT x || x || x || x AS x FROM {0}"),
+    ("SELECT 1 AS x", "SELECT a.x + b.x AS x FROM {0} a, {0} b, {0} c, {0} d"),
+    ("SELECT 1 AS x", "SELECT x FROM {0} UNION ALL SELECT x FROM {0} UNION ALL SELECT x FROM {0}"),
+    ("SELECT 1 AS x", "SELECT (SELECT max(x) FROM {0}) + (SELECT min(x) FROM {0}) + (SELECT sum(x) FROM {0}) AS x"),
+    ("SELECT 1 AS x", "SELECT id AS x FROM orders WHERE id IN (SELECT x FROM {0}) OR id > (SELECT max(x) FROM {0})"),
+]
+
+
+@pytest.mark.parametrize(("first", "then"), NESTED)
+def test_a_few_lines_that_stand_for_gigabytes_are_refused_before_an_engine_plans_them(shop, first, then):
+    steps = ", ".join(f"a{n + 1} AS ({then.format(f'a{n}')})" for n in range(14))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB, the highest so far
-    result, _ = asked(shop, f"WITH a0 AS (SELECT 'xxxxxxxxxx' AS x), {steps} SELECT x FROM a12", repairs=0, timeout_s=1)
-    assert result.output.rule in ("size", "timeout")
+    result, _ = asked(shop, f"WITH a0 AS ({first}), {steps} SELECT x FROM a14", repairs=0, timeout_s=2)
+    assert (result.output.rule, "grows too large" in result.output.why) == ("construct", True)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    steps = f"a1 AS ({then.format('a0')}), a2 AS ({then.format('a1')})"
+    result, _ = asked(shop, f"WITH a0 AS ({first}), {steps} SELECT x FROM a2", repairs=0)
+    assert isinstance(result.output, SQLRows), result.output
+
+
+def test_a_text_that_grows_while_the_query_runs_is_stopped(shop):
+    sql = "WITH RECURSIVE t(x) AS (SELECT 'xxxxxxxx' UNION ALL SELECT x || x FROM t) SELECT length(x) AS n FROM t"
+    result, _ = asked(shop, sql, repairs=0, timeout_s=2, max_rows=60)
+    assert isinstance(result.output, SQLRefusal), result.output
+    assert result.output.rule in ("size", "engine", "timeout")
 
 
 def test_a_query_that_the_engine_thinks_too_expensive_is_not_run(postgres_shop):
@@ -261,7 +281,7 @@ def test_a_function_of_a_schema_does_not_stand_in_for_one_of_postgresqls(postgre
 def test_an_engine_set_to_autocommit_is_read_only_all_the_same_and_left_as_it_was(postgres_shop):
     engine = sqlalchemy.create_engine(postgres_shop, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
     with pytest.raises(Refused, match="read-only"):
-        run_unchecked(engine, "DELETE FROM public.orders RETURNING id")
+        run_unchecked(engine, "SELECT nextval('public.numbers') AS x")
     result, _ = asked(engine, "SELECT count(*) AS n FROM orders")
     assert result.output.rows == ((3,),)
     with engine.connect() as connection:

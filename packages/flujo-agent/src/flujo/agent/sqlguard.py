@@ -14,13 +14,17 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.schema import MappingSchema
-from sqlglot.tokens import TokenType
+from sqlglot.tokenizer_core import TokenType
 
 from .sqlschema import Schema, Table
+from .sqlsize import expanded_size
 from .sqlwords import FUNCTIONS, NAMED_FUNCTIONS, SYNTAX, TYPES
 
 LONGEST = 10_000
 """Characters of a statement that is looked at."""
+
+LARGEST = 10_000
+"""Parts of a query, each counted as often as the query names it: a few lines of WITH can stand for gigabytes."""
 
 _STARTS = (TokenType.SELECT, TokenType.WITH, TokenType.TABLE)
 _ONLY_QUERIES = "only a query is run: SELECT, or WITH ... SELECT"
@@ -72,6 +76,8 @@ def check(sql: str, schema: Schema, functions: frozenset[str], max_rows: int) ->
         _only_reads(query, schema.dialect, functions)
         bound = _bound(query, schema)
         _only_reads(bound, schema.dialect, functions)  # sqlglot now knows which names are whole rows
+        if expanded_size(bound) > LARGEST:
+            raise Refused("construct", "its parts name each other so often that it grows too large")
         clamped = _clamp(bound, max_rows)
         columns = tuple(bound.named_selects)
         final = _written(_narrowed(bound, schema), schema.dialect)
