@@ -102,7 +102,7 @@ def test_what_only_the_engine_knows_to_be_wrong_is_repaired_in_its_words(shop):
     wrong = "SELECT json_array_length(id, id, id) AS x FROM orders"
     result, prompts = asked(shop, wrong, "SELECT 1 AS x")
     assert result.output.repairs == 1
-    assert "json_array_length" in prompts[1].partition("It was refused:")[2]
+    assert "json_array_length" in prompts[1].partition("It was refused:")[2].lower()
 
 
 def test_an_error_while_rows_are_read_tells_the_model_nothing_of_them(postgres_shop):
@@ -280,7 +280,7 @@ def test_a_function_of_a_schema_does_not_stand_in_for_one_of_postgresqls(postgre
 
 def test_an_engine_set_to_autocommit_is_read_only_all_the_same_and_left_as_it_was(postgres_shop):
     engine = sqlalchemy.create_engine(postgres_shop, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
-    with pytest.raises(Refused, match="read-only"):
+    with pytest.raises(Refused, match="ReadOnly"):
         run_unchecked(engine, "SELECT nextval('public.numbers') AS x")
     result, _ = asked(engine, "SELECT count(*) AS n FROM orders")
     assert result.output.rows == ((3,),)

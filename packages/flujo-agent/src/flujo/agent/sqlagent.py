@@ -209,7 +209,7 @@ class SQLAgent:
     async def _attempt(
         self, prompt: str, asked: str, schema: Schema, number: int, ctx: RunContext
     ) -> SQLRows | SQLRefusal:
-        """Let the model write a statement, and run it as a tool call, which the run guards and records if refused too."""
+        """Let the model write a statement, and run it as a tool call, that the run guards and records in any case."""
         try:
             draft = await self._writer.run(prompt, ctx)
         except AgentFault as error:  # it gave no statement

@@ -24,9 +24,12 @@ class _Size:
 def expanded_size(query: exp.Query) -> int:
     """Parts of a query whose columns are bound to their tables, each counted as often as it is named."""
     sizes: dict[int, _Size] = {}
+    largest = 0
     for scope in traverse_scope(query):  # inner ones first
-        sizes[id(scope.expression)] = _of_union(scope, sizes) if scope.union_scopes else _of_select(scope, sizes)
-    return sizes[id(query)].whole
+        size = _of_union(scope, sizes) if scope.set_operation_scopes else _of_select(scope, sizes)
+        sizes[id(scope.expression)] = size
+        largest = max(largest, size.whole)
+    return largest
 
 
 def _of_select(scope: Scope, sizes: Mapping[int, _Size]) -> _Size:
@@ -35,8 +38,12 @@ def _of_select(scope: Scope, sizes: Mapping[int, _Size]) -> _Size:
     whole += sum(named[name].whole for name in scope.selected_sources if name in named)
     whole += sum(_known(inner, sizes).whole for inner in scope.subquery_scopes)
     whole += sum(_column(column, named) for column in scope.columns)
-    columns = {one.alias_or_name: _columns_in(one, named) for one in scope.expression.selects}
+    columns = {one.alias_or_name: _columns_in(one, named) for one in _selects(scope.expression)}
     return _Size(whole, columns)
+
+
+def _selects(expression: exp.Expr) -> list[exp.Expr]:
+    return list(expression.selects) if isinstance(expression, exp.Query) else []
 
 
 def _columns_in(expression: exp.Expr, named: Mapping[str, _Size]) -> int:
@@ -49,7 +56,7 @@ def _column(column: exp.Column, named: Mapping[str, _Size]) -> int:
 
 
 def _of_union(scope: Scope, sizes: Mapping[int, _Size]) -> _Size:
-    left, right = (_known(inner, sizes) for inner in scope.union_scopes)
+    left, right = (_known(inner, sizes) for inner in scope.set_operation_scopes)
     pairs = zip(left.columns.items(), right.columns.values(), strict=False)
     return _Size(1 + left.whole + right.whole, {name: first + second for (name, first), second in pairs})
 
