@@ -149,6 +149,15 @@ SELECT 'it
 SELECT id FROM orders LIMIT 5 FOR SHARE
 SELECT id FROM orders TABLESAMPLE BERNOULLI (10)
 SELECT nothing FROM orders
+SELECT id FROM orders UNION ALL (WITH z AS (DELETE FROM orders RETURNING id) SELECT id FROM z)
+SELECT id FROM orders o LEFT JOIN LATERAL (SELECT secret FROM customers) s ON true
+WITH RECURSIVE a AS (SELECT 1 x UNION SELECT x + 1 FROM a WHERE x < (SELECT max(secret) FROM customers)) SELECT x FROM a
+SELECT row_number() OVER w AS n FROM customers WINDOW w AS (PARTITION BY secret)
+SELECT name FROM customers UNION SELECT secret FROM customers
+SELECT trim(both secret from name) AS x FROM customers
+SELECT id FROM orders LIMIT 5 WITH TIES
+SELECT name FROM customers; DELETE FROM orders
+selеct 1
 """.strip().splitlines()
 
 SQLITE = """
