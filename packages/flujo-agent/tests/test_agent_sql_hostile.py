@@ -156,8 +156,8 @@ SELECT row_number() OVER w AS n FROM customers WINDOW w AS (PARTITION BY secret)
 SELECT name FROM customers UNION SELECT secret FROM customers
 SELECT trim(both secret from name) AS x FROM customers
 SELECT id FROM orders LIMIT 5 WITH TIES
-SELECT name FROM customers; DELETE FROM orders
-selеct 1
+SELECT name FROM customers\u037e DELETE FROM orders
+sel\u0435ct 1
 """.strip().splitlines()
 
 SQLITE = """
