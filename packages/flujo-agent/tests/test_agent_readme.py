@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai import messages as pai
+from pydantic_ai.models.function import FunctionModel
 
+from flujo.agent import SQLRefusal, SQLRows
 from flujo_cli.main import run as flujo
 
 README = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
-TEN_LINES, *OTHERS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEN_LINES, *REST = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+[SQL] = [code for code in REST if "SQLAgent(" in code]
+OTHERS = [code for code in REST if code != SQL]
 
 APPROVING = (2, 3, 5, 7, 8, 11)
 """Seeds of random weights whose model, asked as the README does, was seen to approve its own babble."""
@@ -75,6 +80,25 @@ def test_the_evaluation_of_the_readme_runs_and_flags_what_became_worse(tmp_path,
         sys.modules.pop("sort", None)
         assert said.splitlines()[0].split() == console.splitlines()[1].split()
     assert console.splitlines()[-1] in said.splitlines()
+
+
+def test_the_question_to_a_database_is_asked_of_a_real_one_and_answered_with_its_type(sqlite_shop, gguf_file, capsys):
+    ran = run(SQL.replace("sqlite:///shop.db", sqlite_shop), gguf_file)
+    # random weights write no sane SQL, but what they write never gets past the types
+    assert isinstance(ran["answer"], (SQLRows, SQLRefusal))
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_readmes_question_gets_its_rows_from_a_model_that_knows_sql(sqlite_shop, capsys):
+    sql = "SELECT c.name, sum(o.total) AS spent FROM customers c JOIN orders o ON o.customer_id = c.id GROUP BY c.name"
+
+    def function(messages, info):
+        draft = {"sql": f"{sql} ORDER BY spent DESC LIMIT 1", "explanation": "the one who spent the most"}
+        return pai.ModelResponse(parts=[pai.ToolCallPart(info.output_tools[0].name, draft)])
+
+    code = SQL.replace("sqlite:///shop.db", sqlite_shop).replace('"openai:gpt-4o"', "model")
+    exec(compile(code, "README.md", "exec"), {"model": FunctionModel(function)})
+    assert capsys.readouterr().out == "(('Ada', 15.0),)\n"
 
 
 def test_the_readme_names_all_that_is_public():

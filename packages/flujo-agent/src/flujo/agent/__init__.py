@@ -16,6 +16,7 @@ from .errors import (
     AgentFault,
     CassetteMismatch,
     CodeRefused,
+    DatabaseFault,
     ModelFault,
     ModelRejected,
     ModelUnavailable,
@@ -26,6 +27,7 @@ from .prices import GenaiPriceBook, PriceData
 from .programs import CheckedProgram, Program, SourceFile, Verdict
 from .recipes import Review, generate_review_validate
 from .sandbox import Bubblewrap, Ran, SandboxLimits
+from .sqlagent import SQLAgent, SQLAnswer, SQLRefusal, SQLRows
 
 __all__ = [
     "AgentBuilder",
@@ -36,6 +38,7 @@ __all__ = [
     "CheckedProgram",
     "CodeGenAgent",
     "CodeRefused",
+    "DatabaseFault",
     "GenaiPriceBook",
     "ModelAgent",
     "ModelFault",
@@ -48,6 +51,10 @@ __all__ = [
     "PromptGuard",
     "Ran",
     "Review",
+    "SQLAgent",
+    "SQLAnswer",
+    "SQLRefusal",
+    "SQLRows",
     "SandboxLimits",
     "SandboxMissing",
     "SourceFile",

@@ -4,6 +4,7 @@ FlujoError
 ├── AgentFault             an agent gave no output that can be used
 │   └── CodeRefused        the programs that a model wrote do not pass
 ├── ModelFault             a model was asked and failed: a server's error, a time-out, a broken connection
+├── DatabaseFault          the database of an SQLAgent could not be asked
 ├── NotSent                (of flujo.core) nothing is booked for what surely did no work
 │   ├── ModelUnavailable   the server could not be reached, or sent us away for now (429, 503); worth a second attempt
 │   ├── ModelRejected      the server refused this request for good: key, permission, name of the model
@@ -28,6 +29,7 @@ __all__ = [
     "AgentFault",
     "CassetteMismatch",
     "CodeRefused",
+    "DatabaseFault",
     "ModelFault",
     "ModelRejected",
     "ModelUnavailable",
@@ -58,6 +60,10 @@ class CodeRefused(AgentFault):
 
 class ModelFault(FlujoError):
     """A model was asked and failed. What it did is not known, so the attempt counts its whole lease."""
+
+
+class DatabaseFault(FlujoError):
+    """A database could not be reached, is not what an agent was told it is, or cannot be read safely."""
 
 
 class ModelUnavailable(NotSent):
