@@ -15,7 +15,7 @@ from flujo.agent.inside import code_problems
 from flujo.agent.programs import Program, layout_problems
 from flujo.core import Allow, Deny, Flujo, GuardToolCall, OnToolCall, PipelineError, Step, UsageLimits, hookimpl
 
-pytestmark = pytest.mark.usefixtures("bwrap")
+pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bwrap")]
 
 ADD = "def add(a: int, b: int) -> int:\n    return a + b\n"
 WRONG = ADD.replace("+", "-")

@@ -16,7 +16,7 @@ from flujo.agent import Bubblewrap, SandboxLimits, SandboxMissing
 from flujo.agent.seccomp import program
 from flujo.agent.watch import descendants, memory_of
 
-pytestmark = pytest.mark.usefixtures("bwrap")
+pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bwrap")]
 
 SMALL = SandboxLimits(wall_s=5, cpu_s=2)
 

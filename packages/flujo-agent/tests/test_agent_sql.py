@@ -11,8 +11,9 @@ from pydantic_ai import messages as pai
 from pydantic_ai.models.function import FunctionModel
 
 from flujo.agent import DatabaseFault, SQLAgent, SQLAnswer, SQLRefusal, SQLRows
-from flujo.agent.sqlengines import Caps, Watch, open_database
+from flujo.agent.sqlengines import Caps, Watch
 from flujo.agent.sqlguard import Checked, Refused
+from flujo.agent.sqlopen import open_database
 from flujo.agent.sqlschema import Column, Schema, Table
 from flujo.core import Deny, Flujo, PipelineError, Step, UsageLimits, hookimpl
 from flujo.core import GuardToolCall as GuardToolCallPayload

@@ -138,7 +138,7 @@ class Desk:
         return {"sql": checked.sql, "columns": [*checked.columns], "rows": rows, "truncated": found.cut or full}
 
     def _opened(self) -> Database:
-        from .sqlengines import open_database  # here: needs the extra [sql]
+        from .sqlopen import open_database  # here: needs the extra [sql]
 
         with self._lock:
             if self._database is None:
@@ -168,6 +168,6 @@ def _watch(seconds: float) -> Watch:
 
 
 def _too_slow(seconds: float) -> Exception:
-    from .sqlengines import too_slow
+    from .sqlengines import too_slow  # needs the extra [sql], whose import takes a moment
 
     return too_slow(seconds)

@@ -12,10 +12,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-import sqlalchemy
 from pydantic import JsonValue
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from flujo.core import ConfigurationError
 
@@ -84,27 +81,6 @@ class Database(Protocol):
             Refused: The engine refuses it, or it takes more than the caps allow.
             DatabaseFault: The engine cannot be asked.
         """
-
-
-def open_database(given: str | Engine, functions: frozenset[str]) -> Database:
-    """The database behind a URL or an engine; nothing is connected yet.
-
-    Raises:
-        ConfigurationError: There is no way to read it only.
-    """
-    from .sqlpostgres import Postgres  # here: they import this module
-    from .sqlsqlite import Sqlite
-
-    try:
-        engine = sqlalchemy.create_engine(given, poolclass=sqlalchemy.NullPool) if isinstance(given, str) else given
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise unusable(str(error)) from None
-    name = engine.dialect.name
-    if name == "sqlite":
-        return Sqlite(engine.url, functions)
-    if name == "postgresql" and not engine.dialect.is_async:
-        return Postgres(engine)
-    raise unusable(f"{name}+{engine.dialect.driver} is not a synchronous driver of SQLite or PostgreSQL")
 
 
 def unusable(why: str) -> ConfigurationError:
