@@ -203,6 +203,7 @@ def bwrap() -> None:
         pytest.fail("these tests need bubblewrap: apt-get install bubblewrap")
 
 
+@pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real PostgreSQL of this session's own, which ends with it."""
     with pytest.MonkeyPatch.context() as patch:

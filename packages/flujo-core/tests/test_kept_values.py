@@ -64,15 +64,23 @@ async def test_bytes_and_infinity_come_back(hint: Any, value: Any) -> None:
     assert result.output == value
 
 
-async def test_a_flipped_bit_anywhere_in_a_snapshot_is_refused() -> None:
-    text = (await Flujo(plus >> ask).run_async(2)).snapshot().model_dump_json().encode()
+async def test_a_flipped_bit_anywhere_in_a_snapshot_is_refused_or_changes_nothing() -> None:
+    whole = (await Flujo(plus >> ask).run_async(2)).snapshot()
+    text = whole.model_dump_json().encode()
     chance = random.Random(22)
+    refused = 0
     for _ in range(200):
         at = chance.randrange(len(text))
         flipped = bytearray(text)
         flipped[at] ^= 1 << chance.randrange(8)
-        with pytest.raises(SnapshotError):
-            await Flujo(plus >> ask).resume_async(Snapshot.model_validate_json(bytes(flipped)), 5)
+        try:
+            read = Snapshot.model_validate_json(bytes(flipped))
+            if read != whole:
+                await Flujo(plus >> ask).resume_async(read, 5)
+                pytest.fail(f"byte {at} was changed, and nobody noticed")
+        except SnapshotError:
+            refused += 1
+    assert refused > 190  # the others, as 1E-05 for 1e-05, read the same
 
 
 async def test_a_snapshot_shows_what_is_asked() -> None:
