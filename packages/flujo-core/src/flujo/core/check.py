@@ -49,12 +49,13 @@ def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[objec
     means that only their class is looked at.
     """
     adapter, classes = adapter_of(hint) if deep else None, classes_of(hint)
+    validate = None if adapter is None else adapter.validator.validate_python
 
     def fit(value: object) -> tuple[object, str | None]:
-        if adapter is None:
+        if validate is None:
             fits = classes is None or isinstance(value, classes)
             return value, None if fits else f"{type(value).__name__} is no {type_name(hint)}"
-        made, error = attempt(adapter.validate_python, value, strict=True)
+        made, error = attempt(validate, value, strict=True)
         if error is None:
             return made, None
         if isinstance(error, ValidationError):

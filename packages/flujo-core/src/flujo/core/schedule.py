@@ -18,7 +18,7 @@ from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
 from .outcome import Answer, Choice, Failure, Paused, Skipped, Success
 from .plan import FlowNode, Plan, StepNode
-from .values import Node, changes_of, context_at, final_context, inputs_of, result_of, unfit_claim
+from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
 
 
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
@@ -36,7 +36,7 @@ def advance(state: RunState, entry: Entry) -> None:
     frame = state.frames.get(entry.frame)
     if frame is None:
         return
-    node, outcome = state.plan.nodes[entry.node], entry.outcome
+    node, outcome = state.nodes[entry.node], entry.outcome
     if state.pauses or state.answers:
         _forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, Success):
@@ -226,7 +226,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     assert node is not None
     assert parent is not None
     part = parent.parts[node.place]
-    output, error = attempt(result_of, frame)
+    output, error = given_by(frame)
     if error is not None:
         why = f"a part of its output is missing ({type(error).__name__}: {error})"
         _fail(state, frame, node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
