@@ -243,8 +243,8 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if frame.changes:
         part.changes[frame.slot] = changes_of(frame)
     if node.kind == "loop":
-        part.spare = frame
-        _iterated(state, part, output)
+        part.spare, part.output = frame, output
+        _iterated(state, part)
     elif part.results:
         part.results[frame.slot] = output
         _fan_in(state, part)
@@ -252,12 +252,11 @@ def _body_ended(state: RunState, frame: Frame) -> None:
         _finish(state, part, output)
 
 
-def _iterated(state: RunState, part: Part, output: object) -> None:
-    part.output = output
+def _iterated(state: RunState, part: Part) -> None:
     flow = part.node.flow
     assert isinstance(flow, Loop)
     if flow.until is None:
-        _go_on(state, part)
+        _go_on(state, part, flow)
     else:
         part.asks = True
         state.due.append((part.frame, part.node))
@@ -280,13 +279,11 @@ def _choose(state: RunState, part: Part, choice: int) -> None:
     elif choice:
         _finish(state, part, part.output)
     else:
-        _go_on(state, part)
+        _go_on(state, part, cast("Loop", part.node.flow))
 
 
-def _go_on(state: RunState, part: Part) -> None:
+def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     """The next iteration of a loop, or its end where there may be no more."""
-    flow = part.node.flow
-    assert isinstance(flow, Loop)
     if part.ended < flow.max_iterations:
         part.value = part.output
         _iterate(state, part)
