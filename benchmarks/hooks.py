@@ -62,7 +62,7 @@ def measure(rounds: int = 25) -> dict[str, float]:
         for _ in range(STEPS):
             await no_op(1)
 
-    runs = [lambda flujo=flujo: flujo.run_async(1) for flujo in flujos]  # type: ignore[misc]
+    runs = [lambda flujo=flujo: flujo.run_async(1) for flujo in flujos]
     found = asyncio.run(best_us(*runs, bare, rounds=rounds))
     return dict(zip([*CASES, "bare"], [us / STEPS for us in found], strict=True))
 

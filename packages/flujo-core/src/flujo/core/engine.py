@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -187,7 +187,7 @@ class Flujo:
             if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
-        run_id, plan = options.get("run_id") or secrets.token_hex(16), self.plan
+        run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
         words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))

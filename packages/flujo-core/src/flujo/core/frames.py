@@ -188,6 +188,7 @@ class RunState:
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
+        nodes: Those of the plan.
     """
 
     plan: Plan
@@ -200,6 +201,10 @@ class RunState:
     failure: Failure | None = None
     has_closed: bool = False
     todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)
+    nodes: tuple[StepNode | FlowNode, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nodes = self.plan.nodes
 
     @property
     def finished(self) -> bool:

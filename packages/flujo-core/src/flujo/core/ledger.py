@@ -24,6 +24,7 @@ __all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
 
 _UNLIMITED = Room()
 _NO_LIMITS = UsageLimits()
+_NOTHING: frozenset[str] = frozenset()
 
 
 class _Waiter:
@@ -132,7 +133,7 @@ class Ledger:
         self.limits: UsageLimits = limits or _NO_LIMITS
         self.parent: Ledger | None = parent
         self.spent: Usage = Usage()
-        self._warned: frozenset[str] = frozenset()
+        self._warned: frozenset[str] = _NOTHING
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0
         self._shared: _Queue | None = None

@@ -125,10 +125,6 @@ class StepNode(PlanNode):
     output_classes: tuple[type, ...] | None
     is_bare: bool
 
-    def admits(self, output: object) -> bool:
-        """Whether an output is of the declared class."""
-        return self.output_classes is None or isinstance(output, self.output_classes)
-
     def needs(self, resources: Iterable[str]) -> set[str]:
         """Which of the `resources` the step takes, by name."""
         return set(resources if self.binding.all_resources_parameter is not None else self.binding.resources)

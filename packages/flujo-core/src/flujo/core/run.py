@@ -15,7 +15,7 @@ from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .pause import PauseForHumanInput
-from .relay import YIELD_EVERY, Relay
+from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
@@ -164,7 +164,9 @@ class Run(Work):
             if done % YIELD_EVERY == 0:
                 await anyio.lowlevel.checkpoint()
             if len(due) > 1:
-                await Relay(due, self.workers, self.do, self.release).run()
+                workers: set[Worker] = set()
+                self.workers = workers
+                await Relay(due, workers, self.do, self.release).run()
             elif work := self.do(due.popleft(), None):
                 await work
         self._finish()

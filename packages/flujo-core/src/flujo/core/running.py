@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -137,7 +137,7 @@ class Running:
     verdict: FlujoError | None = None
     values: Mapping[str, object] = field(init=False)
     step_values: Mapping[str, object] = field(init=False)
-    workers: set[Worker] = field(default_factory=set)
+    workers: Set[Worker] = frozenset()
     held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
     output: object = None
     past: Past | None = None

@@ -18,7 +18,7 @@ from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
 from .outcome import Answer, Called, Choice, Failure, Paused, Skipped, Success
 from .plan import FlowNode, Plan, StepNode
-from .values import Node, changes_of, context_at, final_context, inputs_of, result_of, unfit_claim
+from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
 
 
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
@@ -36,7 +36,7 @@ def advance(state: RunState, entry: Entry) -> None:
     frame = state.frames.get(entry.frame)
     if frame is None or entry.is_void:
         return
-    node, outcome = state.plan.nodes[entry.node], entry.outcome
+    node, outcome = state.nodes[entry.node], entry.outcome
     if state.pauses or state.known:
         _forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, Success):
@@ -239,7 +239,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     assert node is not None
     assert parent is not None
     part = parent.parts[node.place]
-    output, error = attempt(result_of, frame)
+    output, error = given_by(frame)
     if error is not None:
         why = f"a part of its output is missing ({type(error).__name__}: {error})"
         _fail(state, frame, node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
@@ -256,8 +256,8 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if frame.changes:
         part.changes[frame.slot] = changes_of(frame)
     if node.kind == "loop":
-        part.spare = frame
-        _iterated(state, part, output)
+        part.spare, part.output = frame, output
+        _iterated(state, part)
     elif part.results:
         part.results[frame.slot] = output
         _fan_in(state, part)
@@ -265,12 +265,11 @@ def _body_ended(state: RunState, frame: Frame) -> None:
         _finish(state, part, output)
 
 
-def _iterated(state: RunState, part: Part, output: object) -> None:
-    part.output = output
+def _iterated(state: RunState, part: Part) -> None:
     flow = part.node.flow
     assert isinstance(flow, Loop)
     if flow.until is None:
-        _go_on(state, part)
+        _go_on(state, part, flow)
     else:
         part.asks = True
         state.due.append((part.frame, part.node))
@@ -293,13 +292,11 @@ def _choose(state: RunState, part: Part, choice: int) -> None:
     elif choice:
         _finish(state, part, part.output)
     else:
-        _go_on(state, part)
+        _go_on(state, part, cast("Loop", part.node.flow))
 
 
-def _go_on(state: RunState, part: Part) -> None:
+def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     """The next iteration of a loop, or its end where there may be no more."""
-    flow = part.node.flow
-    assert isinstance(flow, Loop)
     if part.ended < flow.max_iterations:
         part.value = part.output
         _iterate(state, part)

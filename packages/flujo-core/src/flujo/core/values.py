@@ -63,6 +63,14 @@ def result_of(frame: Frame) -> object:
     return {name: read(frame, source) for name, source in output.items()}
 
 
+def given_by(frame: Frame) -> tuple[object, Exception | None]:
+    """What a scope gives, or why it cannot."""
+    output = frame.scope.output
+    if isinstance(output, Source) and not output.path:  # all of what a node gave: it is there
+        return read(frame, output), None
+    return attempt(result_of, frame)
+
+
 _REMEMBERED = 1024
 """How many contexts are kept to build others on; a context that grows would else be held once per step."""
 

@@ -107,7 +107,7 @@ class Work(Running):
             await self._step(frame, node, worker)  # an input is missing: it says which
             return
         entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
-        clock, value, error = perf_counter(), None, None
+        classes, clock, value, error = node.output_classes, perf_counter(), None, None
         try:
             work: Any = node.step.function(**inputs)
             value = await work  # not by attempt_async, which costs a call more
@@ -118,7 +118,7 @@ class Work(Running):
                 self._note_cancelled(entry)
                 raise
         entry.duration_s = perf_counter() - clock
-        if error is None and not isinstance(value, Update) and node.admits(value):
+        if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
             entry.outcome = Success(value)
         else:
             done = told(value, error, entry.path, inputs)
