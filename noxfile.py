@@ -93,6 +93,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def sandbox(session: nox.Session) -> None:
+    """Run the tests of the sandbox, which need bubblewrap (apt-get install bubblewrap; as root they install it)."""
+    install(session)
+    session.run("pytest", "-q", "-m", "sandbox", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation offline; a warning or a dead reference fails."""
     install(session, "docs")

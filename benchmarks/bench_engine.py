@@ -6,17 +6,27 @@ Times are CPU time; what to read is the ratio in `extra_info`, since a machine's
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import process_time
 
 import pytest
+from benchmarks import fan_out, hooks, loop, many_runs, nested, one_run, pauses
 from benchmarks.chain import measure, no_op, no_op_step
+from benchmarks.compare import Ratio
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from flujo.core import Flujo, OnRunEnd, Pipeline, PostStepExecution, Step
 
 STEPS = (10, 100, 1000)
-LIMIT_US = 10.0
-"""Most CPU microseconds per no-op step without a plugin (issue 2); figures are printed, ratios are guarded."""
+RATIOS: dict[str, Callable[[], Ratio]] = {
+    "one run": lambda: one_run.measure(rounds=9),
+    "loop, an iteration of 1000": lambda: loop.measure(1000, rounds=9),
+    "loop with until=, an iteration of 1000": lambda: loop.measure(1000, asks=True, rounds=9),
+    **{f"{kind}, a branch of 1000": lambda kind=kind: fan_out.measure(kind, rounds=9) for kind in fan_out.KINDS},
+    "100 branches of 50 ms, wall": lambda: fan_out.measure_waits(rounds=5),
+    "10,000 concurrent runs, a run": lambda: many_runs.measure(rounds=3),
+    "1000 nested sub-pipelines, a level": lambda: nested.measure(rounds=9),
+}
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -64,6 +74,25 @@ def test_fan_out(benchmark: BenchmarkFixture, width: int) -> None:
         for _ in range(10):
             runner.run(gather())
         benchmark.extra_info["gather_s"] = (process_time() - started) / 10
+
+
+@pytest.mark.parametrize("what", RATIOS)
+def test_ratio(what: str) -> None:
+    """Each of the engine's numbers beside bare asyncio; the guard holds the steady ones."""
+    print("\n" + RATIOS[what]().line(what))
+
+
+def test_hook_moments() -> None:
+    """What observers add to a step, in CPU microseconds."""
+    print("\n" + ", ".join(f"{case}: {us:.2f}" for case, us in hooks.measure(rounds=9).items()))
+
+
+def test_going_on_from_a_result_costs_what_is_live_not_what_was_done() -> None:
+    """After a thousand steps a resume costs what it costs after ten, but for noise."""
+    few, many = pauses.measure(10), pauses.measure(1000)
+    print(f"\nresume: {few.resume_us:.0f} us after 10 steps, {many.resume_us:.0f} us after 1000")
+    assert many.resume_us < 2 * few.resume_us
+    assert many.standing_us < 3 * few.standing_us
 
 
 @pytest.mark.parametrize("observers", [0, 1, 5])

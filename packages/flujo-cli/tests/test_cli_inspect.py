@@ -59,6 +59,64 @@ def test_validate_lists_every_problem(cli) -> None:
     assert json.loads(cli("validate", "dag.py", "--json").out)["problems"] == [line[4:] for line in listed]
 
 
+NESTED = """
+from flujo.core import Branch, Fallback, Loop, Map, Pipeline, Step
+
+async def page(url: str) -> str: ...
+async def number(page: str) -> int: ...
+async def two(a: str, b: str) -> str: ...
+
+inner = Pipeline(Step(page) >> Step(two), name="inner")
+tried = Fallback(Step(number, inputs={"page": "nobody"}), inner)
+pipeline = Pipeline(
+    Step(page) >> Branch(len, {1: Map(Loop(tried, until=bool))}, otherwise=Step(page, inputs={"pge": "page"})),
+    Loop(Step(number), until=bool, name="again"),
+)
+"""
+
+
+def test_validate_lists_the_problems_of_everything_in_it(cli) -> None:
+    cli.write("nested.py", NESTED)
+    said = cli("validate", "nested.py", "--json")
+    assert said.code == 2
+    facts = json.loads(said.out)
+    assert (facts["ok"], facts["what"]) == (False, "pipeline 'pipeline' cannot work")
+    for words in (
+        ("in branch 'branch'", "in map 'map'", "in loop 'loop'", "in fallback 'fallback'", "'nobody'"),
+        ("in branch 'branch'", "in fallback 'fallback'", "step 'two' follows 'page'"),
+        ("in branch 'branch'", "'pge'"),
+        ("the body of loop 'again' gives int",),
+    ):
+        assert any(all(word in problem for word in words) for problem in facts["problems"]), words
+    listed = [line[4:] for line in cli("validate", "nested.py").out.splitlines() if line.startswith("  - ")]
+    assert listed == facts["problems"]
+
+
+def test_validate_names_the_steps_in_combinators(cli) -> None:
+    cli.write(
+        "looped.py", "from flujo.core import *\n@step\nasync def a(x: str) -> str: ...\nflow = Map(Loop(a, bool))\n"
+    )
+    said = cli("validate", "looped.py:flow")
+    assert said.code == 0
+    assert "1: map[*]/loop#*/a" in said.out
+    assert json.loads(cli("validate", "looped.py:flow", "--json").out)["steps"] == ["map[*]/loop#*/a"]
+
+
+def test_validate_gives_machines_an_object_whatever_is_wrong(cli) -> None:
+    cli.write(
+        "built.py",
+        "from flujo.core import *\n@step\nasync def a(x: str) -> str: ...\nflow = Loop(a, max_iterations=0)\n",
+    )
+    for arguments in (["built.py"], ["missing.py"], ["flows.py", "--require", "acme-missing"]):
+        said = cli("validate", *arguments, "--json")
+        facts = json.loads(said.out)
+        assert (said.code, said.err, facts["ok"]) == (2, "", False)
+        assert all(facts["problems"])
+    assert "max_iterations=0" in json.loads(cli("validate", "built.py", "--json").out)["problems"][0]
+    assert len(json.loads(cli("validate", "built.py", "--json").out)["problems"]) == 2
+    assert "max_iterations=0" in cli("validate", "built.py").err
+
+
 def test_validate_misses_a_required_plugin(cli) -> None:
     said = cli("validate", "flows.py", "--require", "acme-missing")
     assert said.code == 2

@@ -94,3 +94,26 @@ def test_graph_draws_boxes_on_a_terminal(cli) -> None:
     assert code == 0
     assert "text <- check" in plain(seen)
     assert "flowchart" not in seen
+
+
+def test_a_terminal_shows_that_a_run_waits_for_a_human(cli) -> None:
+    cli.write("slow_flow.py", SLOWLY)
+    cli.write(
+        "asking.py",
+        """
+        from flujo.core import PauseForHumanInput, step
+        from slow_flow import linger
+        @step(pauses=True)
+        async def approve(text: str) -> bool:
+            raise PauseForHumanInput("Good?", schema=bool)
+        pipeline = linger >> approve
+        """,
+    )
+    cli.write("cases.jsonl", '"one"\n"two"\n')
+    code, seen = on_terminal(cli, "run", "asking.py", "--input", "cases.jsonl")
+    assert code == 5
+    text = plain(seen)
+    assert "1 of 2, 1 paused" in text
+    assert "cases-0002: linger  (0 of 2 steps done)" in text
+    assert "cases-0001: step approve asks a human" in text
+    assert "2 items: 2 paused" in text

@@ -20,27 +20,36 @@ def attempt(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tupl
     """Call `function` and return its value, or the exception it raised."""
     try:
         return function(*args, **kwargs), None
-    except (Exception, SystemExit) as error:  # foreign code may raise anything; the caller says what that means
-        return None, _fault(error)
+    except BaseException as error:  # foreign code may raise anything; the caller says what that means
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        return None, fault
 
 
 async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None, Exception]:
     """Await and return the value, or the exception that was raised."""
     try:
         return await awaitable, None
-    except asyncio.CancelledError as error:
-        task, _ = attempt(asyncio.current_task)
-        if task is not None and task.cancelling():
+    except BaseException as error:  # as above
+        fault = fault_of(error)
+        if fault is None:
             raise
-        # Nobody cancelled us: it awaited something that was cancelled, and that is a failure like others.
-        return None, RuntimeError(f"what it waited for was cancelled {error}".rstrip())
-    except (Exception, SystemExit) as error:  # as above
-        return None, _fault(error)
+        return None, fault
 
 
-def _fault(error: Exception | SystemExit) -> Exception:
-    """An exception as an answer; a step or plugin that wants to end the program has only failed."""
-    return error if isinstance(error, Exception) else RuntimeError(f"it called sys.exit({error.code!r})")
+def fault_of(error: BaseException) -> Exception | None:
+    """An exception of foreign code as an answer; None of what must go on up, as a cancel from outside."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, SystemExit):  # a step or plugin that wants to end the program has only failed
+        return RuntimeError(f"it called sys.exit({error.code!r})")
+    if isinstance(error, asyncio.CancelledError):
+        task, _ = attempt(asyncio.current_task)
+        if task is None or not task.cancelling():
+            # Nobody cancelled us: it awaited something that was cancelled, and that is a failure like others.
+            return RuntimeError(f"what it waited for was cancelled {error}".rstrip())
+    return None
 
 
 def text_of(error: BaseException, knows: Iterable[object] = ()) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from .ledger import Ledger
 from .outcome import Failure, Paused
@@ -31,7 +31,7 @@ class Passed:
     __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self.value = value
+        self.value: object = value
 
 
 Changes = tuple[Mapping[str, object], ...]
@@ -90,6 +90,25 @@ class Frame:
         self.spent: Usage | None = None
         self.is_open: bool = True
 
+    def renew(self, id: int, part: Part, value: object) -> None:
+        """Begin the next iteration in the frame of the last one, which has ended: cheaper than another frame."""
+        scope = self.scope
+        self.id = id
+        self.slot = part.next
+        self.input = value
+        if scope.owns_input:
+            self.run_input = value
+        self.context = part.context
+        self.prefix = f"{part.frame.prefix}{part.node.name}#{part.next}/"
+        self.left = len(scope.waiting)
+        self.outputs = [UNSET] * self.left
+        self.waiting = list(scope.waiting)
+        if self.changes:
+            self.changes = {}
+            self.seen = {}
+        self.ledger = self.spent = None
+        self.is_open = True
+
 
 class Part:
     """A combinator that has begun.
@@ -107,10 +126,12 @@ class Part:
         output: Of a loop, what the last iteration gave.
         asks: Whether it waits for a choice.
         bodies: The open ones, by slot.
+        spare: Of a loop, the frame of its last iteration, to be used again.
     """
 
     __slots__ = (
-        "asks", "bodies", "changes", "context", "ended", "frame", "next", "node", "output", "results", "total", "value",
+        "asks", "bodies", "changes", "context", "ended", "frame", "next", "node", "output", "results", "spare", "total",
+        "value",
     )  # fmt: skip
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
@@ -126,6 +147,7 @@ class Part:
         self.output: object = None
         self.asks: bool = False
         self.bodies: dict[int, Frame] = {}
+        self.spare: Frame | None = None
 
 
 def prefix_of(part: Part, scope: Scope, slot: int) -> str:
@@ -144,6 +166,9 @@ def prefix_of(part: Part, scope: Scope, slot: int) -> str:
     return f"{start}/{scope.segment and node.words[slot] + '/'}"
 
 
+Told = tuple[str, JsonValue]
+"""A digest of what was asked, and what was told."""
+
 Due = tuple[Frame, StepNode | FlowNode]
 """A step to be run, or a combinator to be asked what to do, in its frame."""
 
@@ -159,10 +184,11 @@ class RunState:
         next_id: Number of the next frame.
         due: What can be done now.
         pauses: What waits for a human, by frame and node.
-        answers: What humans answered to a step that will run again, by frame and node.
+        known: What humans and tools told a step that has not ended, for when it runs again; by frame and node.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
+        nodes: Those of the plan.
     """
 
     plan: Plan
@@ -171,10 +197,14 @@ class RunState:
     next_id: int = 1
     due: deque[Due] = field(default_factory=deque)
     pauses: dict[tuple[int, int], Paused] = field(default_factory=dict)
-    answers: dict[tuple[int, int], list[object]] = field(default_factory=dict)
+    known: dict[tuple[int, int], list[Told]] = field(default_factory=dict)
     failure: Failure | None = None
     has_closed: bool = False
-    todo: deque[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=deque)
+    todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)
+    nodes: tuple[StepNode | FlowNode, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nodes = self.plan.nodes
 
     @property
     def finished(self) -> bool:

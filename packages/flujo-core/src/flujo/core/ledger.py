@@ -10,38 +10,21 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from functools import reduce
+from functools import cached_property, reduce
 from threading import Event as ThreadEvent
 from threading import Lock
 
 from .errors import FlujoError, UsageLimitExceeded
+from .grants import ENCLOSING, Grant
 from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits
 from .wakeup import LoopEvent
 
-__all__ = ["ENCLOSING", "Budget", "Fit", "Grant", "Ledger", "Room"]
+__all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
 
 
 _UNLIMITED = Room()
-
-
-class Grant:
-    """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is."""
-
-    __slots__ = ("charge", "ledger", "owner")
-
-    def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
-        self.charge: Charge = charge
-        self.ledger: Ledger = ledger
-        self.owner: object = owner
-
-
-ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())
-"""Leases around the running code, closed ones too. Tasks and worker threads started inside inherit them.
-
-So a task that is started inside a lease but not awaited there counts as nested too: where nothing else is open, it is
-refused rather than left to wait. The other way round, a hang, would be worse.
-"""
+_NO_LIMITS = UsageLimits()
+_NOTHING: frozenset[str] = frozenset()
 
 
 class _Waiter:
@@ -133,6 +116,7 @@ class _Queue:
         return True
 
 
+_MAKES_QUEUE = Lock()
 _FULL = "what is asked for does not fit into what is left"
 _STUCK = "all that is reserved is held by work that waits for more itself"
 
@@ -146,15 +130,31 @@ class Ledger:
     """
 
     def __init__(self, limits: UsageLimits | None = None, parent: Ledger | None = None) -> None:
-        self.limits: UsageLimits = limits or UsageLimits()
+        self.limits: UsageLimits = limits or _NO_LIMITS
         self.parent: Ledger | None = parent
         self.spent: Usage = Usage()
-        self._warned: set[str] = set()
+        self._warned: frozenset[str] = _NOTHING
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0
-        self._line: tuple[Ledger, ...] = (self,) if parent is None else (self, *parent._line)
-        self._limited = tuple(ledger for ledger in self._line if not ledger.limits.unlimited)
-        self._queue: _Queue = parent._queue if parent is not None else _Queue(self)
+        self._shared: _Queue | None = None
+
+    @cached_property  # not made with the ledger: it would hold itself, and a run could only be freed by the collector
+    def _line(self) -> tuple[Ledger, ...]:
+        """It and those above it."""
+        return (self,) if self.parent is None else (self, *self.parent._line)
+
+    @cached_property
+    def _limited(self) -> tuple[Ledger, ...]:
+        """Those of the line that have limits."""
+        return tuple(ledger for ledger in self._line if not ledger.limits.unlimited)
+
+    @cached_property
+    def _queue(self) -> _Queue:
+        """That of the whole tree; most runs never reserve anything, and never make one."""
+        root = self._line[-1]
+        with _MAKES_QUEUE:
+            root._shared = root._shared or _Queue(root)
+        return root._shared
 
     @property
     def reserved(self) -> Charge:
@@ -280,7 +280,7 @@ class Ledger:
                         continue
                     share = float(EXACT.divide(line.spent, line.limit))
                     if share >= ledger.limits.warn_at:
-                        ledger._warned.add(line.name)
+                        ledger._warned |= {line.name}
                         found.append((line.name, share))
         return found
 
@@ -387,14 +387,3 @@ class Ledger:
 def _wake(waiters: list[_Waiter]) -> None:
     for waiter in waiters:
         waiter.event.set()
-
-
-class Budget(Ledger):
-    """One ledger shared by every run that is given it: `Flujo(..., limits=Budget(UsageLimits(...)))`.
-
-    Runs in several threads and event loops may share it.
-    """
-
-    def stands_under(self, other: Budget) -> bool:
-        """Whether it is `other`, or one of its parents is."""
-        return other in self._line

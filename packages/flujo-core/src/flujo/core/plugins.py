@@ -17,8 +17,9 @@ import pluggy
 from . import hookspecs
 from .callables import hints_of
 from .errors import FlujoError, GuardDenied, PluginError, RunAborted
-from .foreign import attempt_async
+from .foreign import attempt, attempt_async
 from .marks import hook_options
+from .patience import within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
 from .policy import Policy
 from .resources import ResourceSpec, find_by_type
@@ -31,6 +32,7 @@ HOOK_NAMES = tuple(
     name for name, value in vars(hookspecs).items() if inspect.isfunction(value) and hasattr(value, "flujo_spec")
 )
 Values = Mapping[str, object]
+_OF_STEPS = ("pre_step_execution", "post_step_execution", "on_step_failure")
 
 
 def tier_of(hook: str) -> str:
@@ -60,11 +62,18 @@ class Implementation:
     resources: tuple[tuple[str, str], ...]
     required: bool
 
+    def _bound(self, values: Values) -> Callable[..., object]:
+        if not self.resources:
+            return self.function
+        return partial(self.function, **{parameter: values[name] for parameter, name in self.resources})
+
+    def call_here(self, payload: Event, values: Values) -> object:
+        """Call a plain function that wants no thread."""
+        return self._bound(values)(payload)
+
     async def call(self, payload: Event, values: Values) -> object:
         """Call it with its payload and resources, wherever it wants to run."""
-        function = self.function
-        if self.resources:
-            function = partial(function, **{parameter: values[name] for parameter, name in self.resources})
+        function = self._bound(values)
         if self.is_async:
             return await cast("Any", function(payload))
         if self.thread:
@@ -82,6 +91,11 @@ class Hooks:
     def of(self, hook: str) -> tuple[Implementation, ...]:
         """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
         return self.table.get(hook, ())
+
+    @property
+    def spare_steps(self) -> bool:
+        """Whether nobody acts in steps: all only observe, and other moments than those of a step."""
+        return not any(tier_of(hook) != "observe" or hook in _OF_STEPS for hook in self.table)
 
     async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
         """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
@@ -160,10 +174,8 @@ class Hooks:
 async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
     """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
     if not (implementation.is_async or implementation.thread):
-        return (await attempt_async(implementation.call(payload, values)))[1]
-    with anyio.move_on_after(timeout_s):
-        return (await attempt_async(implementation.call(payload, values)))[1]
-    return TimeoutError()
+        return attempt(implementation.call_here, payload, values)[1]
+    return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
 
 
 class _Adapter:

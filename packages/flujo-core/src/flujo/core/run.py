@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from functools import cached_property, partial
+from collections.abc import Awaitable, Mapping
+from functools import partial
+from typing import Literal
 
 import anyio
+import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
+from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .relay import Relay
+from .pause import PauseForHumanInput
+from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
+from .resume import merged
 from .running import Act, status_of
-from .schedule import final_context, result_of
+from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot, checkpoint_of, entry_data
+from .values import final_context, result_of
 from .work import Work
 
 
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
-    @cached_property
+    __slots__ = ("_calls", "_checkpoint")
+
+    @property
     def calls(self) -> Calls:
         """The way to models and tools."""
-        return Calls(self)
+        if not hasattr(self, "_calls"):
+            self._calls = Calls(self)
+        return self._calls
 
-    async def execute(self, app: Mapping[str, object]) -> PipelineResult:
+    def execute(self, app: Mapping[str, object]) -> Awaitable[PipelineResult]:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
-        if self.tracer is None:
-            return await self._bounded(app)
+        # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
+        # wake-up of a step, and memory in every run.
+        return self._bounded(app) if self.tracer is None else self._traced(app)
+
+    async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
         attributes = {**names, telemetry.RUN_ID: self.info.run_id}
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
@@ -48,15 +60,21 @@ class Run(Work):
     async def _bounded(self, app: Mapping[str, object]) -> PipelineResult:
         """Run within the deadline and the reach of `cancel`, where there is either."""
         if self.scope is None:
-            await self._with_hook_resources(app)
+            await self._inside(app)
             return self._result()
         if self.deadline_s is not None:
             self.scope.deadline = anyio.current_time() + self.deadline_s
         with self.scope:
-            await self._with_hook_resources(app)
+            await self._inside(app)
+        self._note_time_left()
         if self.scope.cancelled_caught:
             self._cut()
         return self._result()
+
+    def _note_time_left(self) -> None:
+        """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
+        if self.scope is not None and self.deadline_s is not None:
+            self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
 
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
@@ -65,12 +83,14 @@ class Run(Work):
         self.stop(late if own else RunAborted("cancelled from outside"))
         return own
 
+    def _inside(self, app: Mapping[str, object]) -> Awaitable[None]:
+        """All that the run does, with what hooks need around it: its end is recorded while that is still open."""
+        if self.setup.hook_resources:
+            return self._with_hook_resources(app)
+        self.values = app
+        return self._with_resources() if self.plain and not self.resumed else self._whole()
+
     async def _with_hook_resources(self, app: Mapping[str, object]) -> None:
-        """Open what hooks need around the whole run: its end is recorded while that is still open."""
-        if not self.setup.hook_resources:
-            self.values: Mapping[str, object] = app
-            await (self._with_resources() if self.plain and not self.resumed else self._whole())
-            return
         try:
             async with ResourceScope(self.setup.specs, "run", self.setup.hook_resources, app) as scope:
                 self.values = scope.values
@@ -116,18 +136,18 @@ class Run(Work):
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
                 await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
 
-    async def _with_resources(self) -> None:
+    def _with_resources(self) -> Awaitable[None]:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
-        if not self.setup.run_resources:
-            self.step_values: Mapping[str, object] = self.values
-            await self._drive()
-            self._finish()
-            return
+        if self.setup.run_resources:
+            return self._with_run_resources()
+        self.step_values = self.values
+        return self._drive()
+
+    async def _with_run_resources(self) -> None:
         try:
             async with ResourceScope(self.setup.specs, "run", self.setup.run_resources, self.values) as scope:
                 self.step_values = scope.values
                 await self._drive()
-                self._finish()
                 scope.cause = self.verdict
         except ResourceError as error:
             self.stop(error)
@@ -135,20 +155,37 @@ class Run(Work):
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         due = self.state.due
+        if self.resumed is not None and self.resumed.entry is not None:
+            await self.keep(self.resumed.entry)
+            self.note(self.resumed.entry)
+        done = 0
         while due and self.verdict is None:
+            done += 1
+            if done % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
             if len(due) > 1:
-                await Relay(due, self.workers, self.do).run()
-            else:
-                await self.do(due.popleft(), None)
+                workers: set[Worker] = set()
+                self.workers = workers
+                await Relay(due, workers, self.do, self.release).run()
+            elif work := self.do(due.popleft(), None):
+                await work
+        self._finish()
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
+        self._note_time_left()
         root = self.state.root
         context, error = attempt(final_context, root)
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                self.output, error = attempt(result_of, root)
+                output, error = attempt(result_of, root)
+                self.output: object = output
+            elif self.verdict is None and self.state.pauses:
+                error = attempt(lambda: self.checkpoint)[1]
+                if isinstance(error, SnapshotError):
+                    self.stop(StepFailed(self.pauses[0].step_path, "NotSerialisable", str(error)))
+                    return
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
@@ -169,7 +206,49 @@ class Run(Work):
             self.pauses if paused else (), self,
         )  # fmt: skip
 
+    # --- as data --------------------------------------------------------------------------------------------------
+
+    @property
+    def questions(self) -> dict[tuple[int, int], PauseForHumanInput]:
+        """The open questions as they were asked, by frame and node."""
+        return {key: paused.request for key, paused in self.state.pauses.items()}
+
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
         before = [] if self.past is None else self.past.records()
-        return [*before, *(entry.record() for entry in self.journal if entry.path)]
+        return merged([*before, *(entry.record() for entry in self.journal if entry.path)])
+
+    @property
+    def length(self) -> int:
+        """Entries of the whole journal, those before a resume included."""
+        return len(self.journal) + (0 if self.past is None else self.past.length)
+
+    def rows(self) -> list[EntryData]:
+        """The whole journal as data."""
+        before = [] if self.past is None else self.past.rows()
+        return [*before, *(entry_data(self.setup.plan, entry) for entry in self.journal)]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where it stands, once it stands still.
+
+        Raises:
+            SnapshotError: A value that it needs cannot be written.
+        """
+        if not hasattr(self, "_checkpoint"):
+            self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+        return self._checkpoint
+
+    def standing(self, status: Literal["running"] | None = None) -> Snapshot:
+        """The run as data, without its journal: what it costs to go on with it."""
+        info = self.info
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
+        return Snapshot(
+            run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
+            actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
+            limits=LimitsData.of(self.own_limits), checkpoint=stand,
+        )  # fmt: skip
+
+    def snapshot(self) -> Snapshot:
+        """The whole run as data."""
+        return self.standing().model_copy(update={"journal": self.rows()}).sealed()
