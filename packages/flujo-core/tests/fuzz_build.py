@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import anyio
 from fuzz_specs import Choice, Each, Either, Fan, Graph, Node, Repeat, Row, Source, Spec, Wired, Work, members
-from fuzz_values import Memory, change, mix, seen, worth
+from fuzz_values import Memory, Pair, change, mix, seen, worth
 
 from flujo.core import (
     Branch,
@@ -31,7 +31,7 @@ from flujo.core import (
 NO_GOOD = -1
 """What the first attempt of a step gives whose validator is to refuse it; the second gives -2, and so on."""
 
-GIVES = {"int": int, "list": list[int], "pair": tuple[int, int]}
+GIVES = {"int": int, "list": list[int], "pair": Pair}
 
 
 class Boom(Exception):
@@ -289,7 +289,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
     changes = {work.writes: change(work.writes, value)} if work.writes else {}
     if ctx.attempt <= work.rejects:
         number = -ctx.attempt
-        value = {"int": number, "list": [number], "pair": (number, number)}[work.ends]
+        value = {"int": number, "list": [number], "pair": Pair(left=number, right=0)}[work.ends]
     else:
         world.events.append(("end", ctx.step_path))
     return Update(value, **changes) if work.writes else value
@@ -297,7 +297,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
 
 def refuse(output: Any) -> str | None:
     """The validator of generated steps: refuses what is below zero."""
-    number = output if isinstance(output, int) else output[0] if output else 0
+    number = output.left if isinstance(output, Pair) else [*output, 0][0] if isinstance(output, list) else output
     return f"not {number}" if number <= NO_GOOD else None
 
 
