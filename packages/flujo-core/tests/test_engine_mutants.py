@@ -1,4 +1,4 @@
-"""Engines with one seeded fault each: the random pipelines find every one of them, and nothing in the engine as it is."""
+"""Engines with one seeded fault each: random pipelines find every one, and nothing in the engine as it is."""
 
 from __future__ import annotations
 
