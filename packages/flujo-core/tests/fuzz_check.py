@@ -1,0 +1,268 @@
+"""Runs a described pipeline on the real engine and compares all that can be seen of it with the reference."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import anyio
+from fuzz_build import World, flujo_of
+from fuzz_reference import Bad, Good, Open, Reference
+from fuzz_specs import Spec, works
+from fuzz_values import plain, remembered, seen
+
+from flujo.core import Flujo, OnRunEnd, PipelineResult, Snapshot
+
+PATIENCE_S = 20.0
+"""No generated pipeline waits for anything but checkpoints; one that takes so long hangs."""
+
+
+def check_on(backend: str, spec: Spec) -> None:
+    """Check a pipeline on asyncio or trio.
+
+    Raises:
+        AssertionError: The engine does something else than the reference.
+    """
+    anyio.run(check, spec, backend=backend)
+
+
+async def check(spec: Spec) -> None:
+    """Check a pipeline in the running event loop; see `check_on`."""
+    steps = works(spec.root)
+    with anyio.fail_after(PATIENCE_S):
+        trial = Trial(spec)
+        if any(work.cancels for work in steps):
+            await (trial.cancelled_from_outside if spec.outer else trial.cancelled_by_handle)()
+            return
+        await trial.straight()
+        if any(work.pause for work in steps):
+            await trial.interrupted()
+        if any(work.flaky for work in steps):
+            await trial.healed()
+
+
+class Trial:
+    """The runs of one pipeline."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.world = World()
+        self.flujo: Flujo = flujo_of(spec, self.world)
+        self.works = {work.name: work for work in works(spec.root)}
+
+    # --- kinds of runs ------------------------------------------------------------------------------------------------
+
+    async def straight(self) -> None:
+        """One run to its end; its replay calls no step and gives the same."""
+        self.world.begin(pauses=False)
+        result = await self.flujo.run_async(self.spec.start)
+        self.compare(result, Reference(), pausing=False)
+        await self.replayed(result)
+
+    async def interrupted(self) -> None:
+        """Pauses, each decided with what the step would have given, give what a run without them does."""
+        self.world.begin(pauses=True)
+        decided: set[str] = set()
+        result = await self.flujo.run_async(self.spec.start)
+        while True:
+            reference = Reference(decided)
+            self.compare(result, reference, pausing=True)
+            await self.replayed(result)
+            if result.status != "paused":
+                break
+            result = await self.decide(result, decided)
+        assert decided or "paused" not in {visit.status for visit in reference.visits.values() if visit.sure}
+
+    async def decide(self, result: PipelineResult, decided: set[str]) -> PipelineResult:
+        """Go on with a decision for one of the open pauses, in another process if the pipeline is `carried`."""
+        picks = self.spec.picks
+        pauses = sorted(result.pauses, key=lambda pause: pause.step_path)
+        pause = pauses[picks[len(decided) % len(picks)] % len(pauses)]
+        path = pause.step_path
+        decided.add(path)
+        if self.work_at(path).pause == "raise":
+            self.world.events.append(("end", path))
+        named: dict[str, Any] = {"pause": (pause, pause.id)[len(decided) % 2]} if len(pauses) > 1 else {}
+        target: PipelineResult | Snapshot = result
+        if self.spec.carried:
+            target = Snapshot.model_validate_json(result.snapshot().model_dump_json())
+            self.flujo = flujo_of(self.spec, self.world)
+        return await self.flujo.resume_async(target, self.world.answers[path], **named)
+
+    async def healed(self) -> None:
+        """A failed run that is tried again, its faults gone, gives what a run without faults does."""
+        self.world.begin(pauses=False, healed=False)
+        result = await self.flujo.run_async(self.spec.start)
+        failed = Reference(healed=False)
+        self.compare(result, failed, pausing=False)
+        if result.status != "failed":
+            return
+        self.world.healed = True
+        target: PipelineResult | Snapshot = result
+        if self.spec.carried:
+            target = Snapshot.model_validate_json(result.snapshot().model_dump_json())
+            self.flujo = flujo_of(self.spec, self.world)
+        result = await self.flujo.resume_async(target, retry=True)
+        reference = Reference()
+        self.same_end(result, reference.run(self.spec))
+        starts = self.starts()
+        for path, visit in failed.visits.items():
+            if visit.sure and visit.status == "completed":
+                assert starts[path] == 1, f"{path} ended well before the failure and runs again"
+        assert starts.keys() <= reference.visits.keys()
+        assert not self.world.wrong, self.world.wrong
+
+    async def cancelled_by_handle(self) -> None:
+        """A run that one of its own steps cancels by the handle."""
+        self.world.begin(pauses=False)
+        handle = self.flujo.start(self.spec.start)
+        self.world.cancel = handle.cancel
+        await self.cancelled(await handle.wait())
+
+    async def cancelled_from_outside(self) -> None:
+        """A run whose surrounding scope one of its steps cancels."""
+        ends: list[OnRunEnd] = []
+
+        def on_end(end: OnRunEnd) -> None:
+            ends.append(end)
+
+        self.flujo = flujo_of(self.spec, self.world, hooks=[on_end])
+        self.world.begin(pauses=False)
+        result = None
+        with anyio.CancelScope() as scope:
+            self.world.cancel = scope.cancel
+            result = await self.flujo.run_async(self.spec.start)
+        assert (result is None) == scope.cancelled_caught, "a cancel from outside is not raised again"
+        assert len(ends) == 1
+        await self.cancelled(ends[0].result)
+
+    async def cancelled(self, result: PipelineResult) -> None:
+        """What holds after a cancel: nothing runs any more, and what began is in the history, once."""
+        world, reference = self.world, Reference()
+        assert not world.active, f"still running: {world.active}"
+        count = len(world.events)
+        for _ in range(5):
+            await anyio.sleep(0)
+        assert len(world.events) == count, "a step goes on after the end of its run"
+        end = reference.run(self.spec)
+        fired = any(self.work_at(path).cancels for path in self.starts())
+        if not fired:
+            self.compare(result, reference, pausing=False)
+            return
+        allowed = {"aborted"} if isinstance(end, Good) else {"aborted", "failed"}
+        assert result.status in allowed, f"a cancelled run is {result.status}"
+        records = self.records(result)
+        assert records.keys() >= self.starts().keys(), f"not recorded: {self.starts().keys() - records.keys()}"
+        assert records.keys() <= reference.visits.keys()
+        ended = {path for kind, path in world.events if kind == "end"}
+        for path in self.starts():
+            good = records[path].status == "completed"
+            assert good == (path in ended), f"{path} is {records[path].status}"
+        self.in_order(reference)
+        assert not world.wrong, world.wrong
+
+    # --- what is compared ---------------------------------------------------------------------------------------------
+
+    def compare(self, result: PipelineResult, reference: Reference, *, pausing: bool) -> None:
+        """Hold a result, its history and the traces in the world against the reference."""
+        end = reference.run(self.spec)
+        self.same_end(result, end)
+        records, starts = self.records(result), self.starts()
+        strange = (records.keys() | starts.keys()) - reference.visits.keys()
+        assert not strange, f"not due: {strange}"
+        for path, visit in reference.visits.items():
+            work = self.work_at(path)
+            calls = visit.attempts
+            if pausing and work.pause == "ask" and visit.status == "completed":
+                calls = 2
+            if not visit.sure:
+                assert starts[path] <= calls, f"{path} is called {starts[path]} times"
+                continue
+            assert starts[path] == calls, f"{path} is called {starts[path]} times, not {calls}"
+            assert path in records, f"{path} is not recorded"
+            record = records[path]
+            assert record.status == visit.status, f"{path} is {record.status}, not {visit.status}"
+            if not work.pause and visit.attempts:
+                assert record.attempts == visit.attempts, f"{path} has {record.attempts} attempts"
+        self.in_order(reference)
+        self.within_limits(reference)
+        assert not self.world.active, f"still running: {self.world.active}"
+        assert not self.world.wrong, self.world.wrong
+
+    @staticmethod
+    def same_end(result: PipelineResult, end: Good | Bad | Open) -> None:
+        """Hold status, output, context, error and open pauses against the reference."""
+        if isinstance(end, Good):
+            assert result.status == "completed", f"{result.status}: {result.error!r}"
+            assert plain(result.output) == plain(end.value), f"output {result.output!r}, not {end.value!r}"
+            context = seen(result.context)  # type: ignore[arg-type]
+            assert context == remembered(end.deltas), f"context {context}, not {remembered(end.deltas)}"
+        elif isinstance(end, Bad):
+            assert result.status == "failed", f"{result.status}, should be failed: {end.errors}"
+            error: Any = result.error
+            told = (getattr(error, "error_type", type(error).__name__), getattr(error, "step_path", ""))
+            assert told in end.errors, f"error {told}, not {end.errors}"
+        else:
+            assert result.status == "paused", f"{result.status}, should be paused at {set(end.paths)}: {result.error!r}"
+            paths = [pause.step_path for pause in result.pauses]
+            assert sorted(paths) == sorted(end.paths), f"paused at {paths}, not {set(end.paths)}"
+
+    def in_order(self, reference: Reference) -> None:
+        """No visit starts before the visits ended on which it depends."""
+        ended: set[str] = set()
+        for kind, path in self.world.events:
+            if kind == "end":
+                ended.add(path)
+            elif kind == "start":
+                early = {one for one in reference.visits[path].after - ended if self.gives(reference, one)}
+                assert not early, f"{path} starts before the end of {early}"
+
+    @staticmethod
+    def gives(reference: Reference, path: str) -> bool:
+        return reference.visits[path].status == "completed"
+
+    def within_limits(self, reference: Reference) -> None:
+        """No more bodies of a Parallel or Map run at once than its limit says.
+
+        A call that is cancelled does not count: its body failed, and may still clean up when the next one starts.
+        """
+        cut = Counter(path for kind, path in self.world.events if kind == "cut")
+        for prefix, limit in reference.limits.items():
+            if limit is None:
+                continue
+            open_: Counter[str] = Counter()
+            for kind, path in self.world.events:
+                if path.startswith(prefix) and kind in ("start", "stop") and not cut[path]:
+                    body = re.split(r"[/#\[\]]", path[len(prefix) :])[0]
+                    open_[body] += 1 if kind == "start" else -1
+                    running = sum(count > 0 for count in open_.values())
+                    assert running <= limit, f"{running} bodies of {prefix} run at once, its limit is {limit}"
+
+    async def replayed(self, result: PipelineResult) -> None:
+        """A replay takes the recorded outcomes: it calls no step, diverges nowhere, and ends alike."""
+        count = len(self.world.events)
+        replay = await self.flujo.replay_async(result)
+        assert len(self.world.events) == count, "a replay calls a step"
+        assert replay.divergence is None, f"a replay diverges: {replay.divergence}"
+        again = replay.result
+        assert again.status == result.status, f"a replay is {again.status}"
+        assert again.context == result.context, "a replay has another context"
+        if result.status == "completed":
+            assert plain(again.output) == plain(result.output), "a replay gives something else"
+
+    # --- traces -------------------------------------------------------------------------------------------------------
+
+    def work_at(self, path: str) -> Any:
+        return self.works[path.rsplit("/", 1)[-1]]
+
+    def starts(self) -> Counter[str]:
+        """How often each visit's body was called."""
+        return Counter(path for kind, path in self.world.events if kind == "start")
+
+    def records(self, result: PipelineResult) -> dict[str, Any]:
+        """Records of steps by path; each visit has one at most."""
+        found = [record for record in result.step_history if record.name in self.works]
+        twice = [path for path, count in Counter(record.path for record in found).items() if count > 1]
+        assert not twice, f"recorded twice: {twice}"
+        return {record.path: record for record in found}
