@@ -39,10 +39,10 @@ class Waiter:
     __slots__ = ("enclosing", "event", "fit", "grant", "ledger", "owner", "refusal")
 
     def __init__(self, ledger: Ledger, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> None:
-        self.ledger = ledger
-        self.fit = fit
-        self.owner = owner
-        self.event = event
+        self.ledger: Ledger = ledger
+        self.fit: Fit = fit
+        self.owner: object = owner
+        self.event: LoopEvent | ThreadEvent = event
         self.enclosing: tuple[Grant, ...] = ()
         self.grant: Grant | None = None
         self.refusal: FlujoError | None = None
