@@ -6,16 +6,18 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
 from fuzz_specs import Choice, Each, Either, Fan, Graph, Node, Repeat, Row, Source, Spec, Wired, Work, members
-from fuzz_values import Memory, Pair, change, mix, seen, worth
+from fuzz_values import Memory, change, mix, seen, worth
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from flujo.core import (
     Branch,
     Fallback,
     Flujo,
+    FlujoError,
     Loop,
     Map,
     Parallel,
@@ -31,14 +33,42 @@ from flujo.core import (
 NO_GOOD = -1
 """What the first attempt of a step gives whose validator is to refuse it; the second gives -2, and so on."""
 
-GIVES = {"int": int, "list": list[int], "pair": Pair}
+
+def tagged(value: Any) -> Any:
+    """A value as JSON that says which lists are tuples."""
+    if isinstance(value, FlujoError):
+        return {"error": value.as_data()}
+    if isinstance(value, dict):
+        return {"dict": {key: tagged(part) for key, part in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [tagged(part) for part in value]}
+    return value
+
+
+def untagged(value: Any) -> Any:
+    """What `tagged` wrote; a value that it did not write is returned as it is."""
+    if isinstance(value, dict) and len(value) == 1:
+        [(kind, parts)] = value.items()
+        if kind == "error":
+            return TypeAdapter(FlujoError).validate_python(parts)
+        if kind == "dict" and isinstance(parts, dict):
+            return {key: untagged(part) for key, part in parts.items()}
+        if kind in ("list", "tuple") and isinstance(parts, list):
+            return {"list": list, "tuple": tuple}[kind](untagged(part) for part in parts)
+    return value
+
+
+Anything = Annotated[Any, PlainSerializer(tagged), PlainValidator(untagged)]
+"""What a generated step takes: whatever another gave. A skipped one hands it on, so it must come back as it was."""
+
+GIVES = {"int": int, "list": list[int], "pair": tuple[int, int]}
 
 
 class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop"], str]
+Event = tuple[Literal["start", "end", "stop", "cut"], str]
 
 
 @dataclass
@@ -48,7 +78,8 @@ class World:
     Attributes:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
-        events: What bodies did, by path, in order: "start" and "stop" of each call, "end" of a visit that gave a value.
+        events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
+            cancelled), "end" of a visit that gave a value.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         cancel: Cancels the run.
@@ -68,11 +99,17 @@ class World:
         """Take note that a body runs."""
         self.events.append(("start", path))
         self.active.append(path)
+        kind: Event = ("stop", path)
         try:
             yield
+        except Exception:
+            raise
+        except BaseException:  # trio's and asyncio's cancels
+            kind = ("cut", path)
+            raise
         finally:
             self.active.remove(path)
-            self.events.append(("stop", path))
+            self.events.append(kind)
 
     def begin(self, *, pauses: bool, healed: bool = True) -> World:
         """Forget all traces, for another run."""
@@ -203,7 +240,7 @@ def step(work: Work, world: World, inputs: dict[str, Any] | None = None) -> Step
 
 def annotate(function: Any, parameters: list[str], work: Work) -> None:
     """Give a function that takes anything the signature of a step."""
-    kinds: dict[str, Any] = {**dict.fromkeys(parameters, Any), "ctx": RunContext}
+    kinds: dict[str, Any] = {**dict.fromkeys(parameters, Anything), "ctx": RunContext}
     if work.reads:
         kinds["memory"] = Memory
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -282,7 +319,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
     changes = {work.writes: change(work.writes, value)} if work.writes else {}
     if ctx.attempt <= work.rejects:
         number = -ctx.attempt
-        value = {"int": number, "list": [number], "pair": Pair(left=number, right=0)}[work.ends]
+        value = {"int": number, "list": [number], "pair": (number, number)}[work.ends]
     else:
         world.events.append(("end", ctx.step_path))
     return Update(value, **changes) if work.writes else value
@@ -290,7 +327,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
 
 def refuse(output: Any) -> str | None:
     """The validator of generated steps: refuses what is below zero."""
-    number = output.left if isinstance(output, Pair) else [*output, 0][0] if isinstance(output, list) else output
+    number = output if isinstance(output, int) else output[0] if output else 0
     return f"not {number}" if number <= NO_GOOD else None
 
 

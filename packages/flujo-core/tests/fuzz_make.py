@@ -82,11 +82,7 @@ class Place:
 
 
 class Maker:
-    """Makes one pipeline.
-
-    In one with typed outputs or collected errors no step is skipped: what such a step hands on has no declared type, so
-    that no snapshot could hold it.
-    """
+    """Makes one pipeline."""
 
     def __init__(self, pick: Pick) -> None:
         self.pick = pick
@@ -95,7 +91,6 @@ class Maker:
         self.pauses = 12 if mode in ("pauses", "both") else 0
         self.flaky = mode == "heal"
         self.cancels = mode == "cancel"
-        self.typed = bool(pick(2))
         self.left = 6 + pick(14)
         self.names = 0
 
@@ -210,7 +205,7 @@ class Maker:
         return Repeat(self.name("loop"), body, until, most, returns, not self.pick(3))
 
     def fan(self, place: Place) -> Fan:
-        collect, count = self.typed and not self.flaky and bool(self.pick(2)), 2 + self.pick(3)
+        collect, count = not self.flaky and bool(self.pick(2)), 2 + self.pick(3)
         caught = True if collect else place.caught
         branches = [self.body(place.inside(alone=at == 0, caught=caught)) for at in range(count)]
         return Fan(self.name("par"), tuple(branches), (None, None, 1, 2)[self.pick(4)], collect)
@@ -218,7 +213,7 @@ class Maker:
     def each(self, place: Place) -> Node:
         if place.many * 3 > MOST_VISITS:
             return self.work(place)
-        collect = self.typed and not self.flaky and bool(self.pick(2))
+        collect = not self.flaky and bool(self.pick(2))
         body = self.body(place.inside(3, alone=False, caught=True if collect else None))
         return Each(self.name("map"), body, (None, None, 1, 2)[self.pick(4)], collect)
 
@@ -239,14 +234,13 @@ class Maker:
 
     def work(self, place: Place) -> Work:
         self.left -= 1
-        ends = ("int", "int", "list", "pair")[self.pick(3 + self.typed)]
-        work = Work(self.name("s"), ends, delay=DELAYS[self.pick(7)])
+        work = Work(self.name("s"), ("int", "int", "int", "pair", "list")[self.pick(5)], delay=DELAYS[self.pick(7)])
         if work.ends == "list":
             work = replace(work, size=2)
         shape = self.pick(6)
         if shape == 1:
             work = replace(work, raw=True)
-        elif shape == 2 and not self.typed:
+        elif shape == 2 and self.pick(2):
             work = replace(work, skips_on=2)
         work = replace(work, reads=self.pick(3) == 2)
         if self.pick(3) == 2:

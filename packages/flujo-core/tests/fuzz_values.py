@@ -22,13 +22,6 @@ class Memory(BaseModel, frozen=True):
     last: int = 0
 
 
-class Pair(BaseModel, frozen=True):
-    """An output whose type is lost where it is only kept as JSON."""
-
-    left: int
-    right: int
-
-
 Delta = tuple[str, object]
 """A change of the context: which field, and what it is given."""
 
@@ -47,13 +40,11 @@ def seen(memory: Memory) -> tuple[tuple[int, ...], int, int]:
 
 
 def plain(value: object) -> object:
-    """A value to compare and to print: all errors are alike."""
+    """A value to compare and to print: lists and tuples stay apart, and all errors are alike."""
     if isinstance(value, FlujoError):
         return "error"
     if isinstance(value, Mapping):
         return {key: plain(value[key]) for key in sorted(value)}
-    if isinstance(value, Pair):
-        return "pair", value.left, value.right
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value))
     return value
@@ -69,7 +60,7 @@ def worth(name: str, ends: str, size: int, *given: object) -> object:
     number = mix(name, *given)
     if ends == "list":
         return [mix(number, place) for place in range(size)]
-    return Pair(left=number, right=mix(number)) if ends == "pair" else number
+    return (number, mix(number)) if ends == "pair" else number
 
 
 def change(field: str, value: object) -> object:

@@ -314,7 +314,8 @@ async def test_a_replay_calls_no_step_and_gives_what_was(by: Callable[[PipelineR
     replay = await flujo.replay_async(by(first))
     assert calls == []
     assert replay.divergence is None
-    assert replay.result == first.output == [5, 5]
+    assert replay.result is not None
+    assert replay.result.output == first.output == [5, 5]
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,10 @@ async def test_failed_and_paused_runs_are_replayed_as_they_were() -> None:
         calls.clear()
         replay = await flujo.replay_async(copied(first))
         assert calls == []
-        assert (replay.result, replay.divergence) == (None, None)
+        assert replay.divergence is None
+        assert replay.result is not None
+        assert (replay.result.status, replay.result.error) == (first.status, first.error)
+        assert [pause.id for pause in replay.result.pauses] == [pause.id for pause in first.pauses]
 
 
 @step(pauses=True)

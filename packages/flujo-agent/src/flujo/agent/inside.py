@@ -153,7 +153,8 @@ class Watcher:
     """Counts what pytest reports."""
 
     def __init__(self) -> None:
-        self.passed = self.failed = 0
+        self.passed: int = 0
+        self.failed: int = 0
         self.problems: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

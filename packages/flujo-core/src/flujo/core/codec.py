@@ -8,11 +8,11 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationError
 
-from .assignable import is_typed_dict, members, plain, type_name
+from .assignable import classes_of, is_typed_dict, members, plain, type_name
 from .check import adapter_of
 from .errors import SnapshotError
 from .foreign import attempt
@@ -31,11 +31,13 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     Raises:
         SnapshotError: It would not come back equal, and of the same type.
     """
-    if plain(hint) in (Any, object):
+    if _is_untyped(hint):
         if not _is_json(value):
             why = f"it holds {type(value).__name__}, and no type is declared with which it could be read back"
             raise SnapshotError(f"{where} cannot be kept", why, "Annotate what the step returns")
         return cast("JsonValue", value)
+    if _is_mixed(hint):
+        return _dump_mixed(hint, value, where)
     adapter = adapter_of(hint)
     text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
     if adapter is None or text is None or error is not None:
@@ -55,8 +57,10 @@ def load(hint: object, data: JsonValue, where: str) -> object:
     Raises:
         SnapshotError: It is no value of the type `hint`.
     """
-    if plain(hint) in (Any, object):
+    if _is_untyped(hint):
         return data
+    if _is_mixed(hint):
+        return _load_mixed(hint, data, where)
     adapter = adapter_of(hint)
     value, error = (None, None) if adapter is None else attempt(adapter.validate_json, json.dumps(data))
     if adapter is None or error is not None:
@@ -68,7 +72,62 @@ def load(hint: object, data: JsonValue, where: str) -> object:
     return value
 
 
+def _is_untyped(hint: object) -> bool:
+    """Whether nothing is declared; `Annotated[Any, ...]` may bring a way to write it."""
+    return get_origin(hint) is not Annotated and plain(hint) in (Any, object)
+
+
 _DO = "The snapshot is damaged, or of another pipeline: use the one that the run's result gave"
+
+
+# --- unions: what branches give --------------------------------------------------------------------------------------
+
+
+def _is_mixed(hint: object) -> bool:
+    """Whether values of several types may stand there whose JSON looks alike: a union, or a list or dict of one."""
+    if get_origin(hint) is Annotated:
+        return False  # it has a discriminator, or says itself how it is written
+    bare = plain(hint)
+    if get_origin(bare) in (Union, types.UnionType):
+        return sum(part is not type(None) for part in get_args(bare)) > 1
+    if get_origin(bare) is list:
+        return _is_mixed(get_args(bare)[0])
+    return is_typed_dict(bare) and any(_is_mixed(part) for part in _fields(bare).values())
+
+
+def _fields(typed_dict: object) -> Mapping[str, object]:
+    return attempt(get_type_hints, cast("type", typed_dict), include_extras=True)[0] or {}
+
+
+def _dump_mixed(hint: object, value: object, where: str) -> JsonValue:
+    """Write which alternative of a union a value is, beside the value."""
+    bare = plain(hint)
+    if isinstance(value, list) and get_origin(bare) is list:
+        return [dump(get_args(bare)[0], one, where) for one in value]
+    if is_typed_dict(bare) and isinstance(value, dict):
+        return {name: dump(_fields(bare).get(name, Any), one, where) for name, one in value.items()}
+    fault: SnapshotError | None = None
+    for number, part in enumerate(get_args(bare)):
+        classes = classes_of(part)
+        if classes is None or isinstance(value, classes):
+            try:
+                return {"is": number, "value": dump(part, value, where)}
+            except SnapshotError as error:
+                fault = fault or error
+    raise fault or SnapshotError(f"{where} cannot be kept", f"{type(value).__name__} is no {type_name(hint)}")
+
+
+def _load_mixed(hint: object, data: JsonValue, where: str) -> object:
+    bare = plain(hint)
+    if isinstance(data, list) and get_origin(bare) is list:
+        return [load(get_args(bare)[0], one, where) for one in data]
+    if is_typed_dict(bare) and isinstance(data, dict):
+        return {name: load(_fields(bare).get(name, Any), one, where) for name, one in data.items()}
+    parts = get_args(bare)
+    number = data.get("is") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(number, int) or not 0 <= number < len(parts):
+        raise SnapshotError(f"{where} in the snapshot does not fit", f"it is no {type_name(hint)}", _DO)
+    return load(parts[number], data.get("value"), where)
 
 
 def _is_json(value: object) -> bool:

@@ -187,7 +187,7 @@ class _ScopeBuilder:
         rest = (tuple(self.after[place]), one.writers, one.writes, checks, claims)
         if isinstance(node, Step):
             bare = _is_bare(node) and not (binding.injects or checks or claims)
-            return StepNode(*facts, *rest, node, classes_of(binding.output), bare)
+            return StepNode(*facts, *rest, node, classes_of(binding.output), bare, one.passes)
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)

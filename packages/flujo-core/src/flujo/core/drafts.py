@@ -64,8 +64,13 @@ class Draft:
             return output
         if not chained:
             return Optional[output]  # noqa: UP045 - built at run time
-        taken = list(self.binding.inputs.values())
-        return Union[output, taken[0] if len(taken) == 1 else dict[str, Any]]  # noqa: UP007 - as above
+        return Union[output, self.passes]  # noqa: UP007 - as above
+
+    @property
+    def passes(self) -> object:
+        """The type of what it hands on where it is skipped: its input, or a dict of its inputs by name."""
+        taken = {name: hint for name, hint in self.binding.inputs.items() if name in self.edges}
+        return next(iter(taken.values())) if len(taken) == 1 else dict_type(taken)
 
 
 @dataclass(slots=True)

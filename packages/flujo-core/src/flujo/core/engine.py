@@ -306,8 +306,7 @@ class Flujo:
         snapshot = target.snapshot() if isinstance(target, PipelineResult) else target
         check_snapshot(self.plan, snapshot)
         root = restored(self.plan, snapshot.checkpoint).root
-        rows = [(row, entry_of(self.plan, row)) for row in snapshot.journal]
-        return await replayed(self.plan, root.input, root.context, rows, snapshot.status == "completed")
+        return await replayed(self.plan, root.input, root.context, snapshot)
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id

@@ -28,8 +28,10 @@ Control flow is not an error: a finished step is an `Outcome`, a stopped run is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationError, core_schema, to_jsonable_python
 
 from .scrubbing import scrub
 
@@ -65,8 +67,12 @@ class FlujoError(Exception):
 
     def as_data(self) -> dict[str, object]:
         """The error as JSON: its kind, its texts, and the facts that are plain. Its cause stays behind."""
-        plain = (str, int, float, list, dict) if isinstance(self, LoopLimit) else (str, int, float)
-        facts = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
+        plain = (str, int, float)
+        facts: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
+        if isinstance(self, LoopLimit):
+            facts["partial"] = None
+            with suppress(PydanticSerializationError):  # what JSON cannot hold stays behind, as other objects do
+                facts["partial"] = to_jsonable_python(self.partial)
         return {"error": type(self).__name__, "facts": facts}
 
     @classmethod

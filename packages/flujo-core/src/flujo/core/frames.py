@@ -105,6 +105,7 @@ class Frame:
         self.waiting = list(scope.waiting)
         if self.changes:
             self.changes = {}
+        if self.seen:  # also where this iteration changed nothing: the next may
             self.seen = {}
         self.ledger = self.spent = None
         self.is_open = True

@@ -15,7 +15,7 @@ from threading import Event as ThreadEvent
 from threading import Lock
 
 from .errors import FlujoError, UsageLimitExceeded
-from .grants import ENCLOSING, Grant
+from .grants import ENCLOSING, Grant, Waiter
 from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits
 from .wakeup import LoopEvent
 
@@ -27,27 +27,6 @@ _NO_LIMITS = UsageLimits()
 _NOTHING: frozenset[str] = frozenset()
 
 
-class _Waiter:
-    """A demand that did not fit yet."""
-
-    __slots__ = ("enclosing", "event", "fit", "grant", "ledger", "owner", "refusal")
-
-    def __init__(self, ledger: Ledger, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> None:
-        self.ledger = ledger
-        self.fit = fit
-        self.owner = owner
-        self.event = event
-        self.enclosing: tuple[Grant, ...] = ()
-        self.grant: Grant | None = None
-        self.refusal: FlujoError | None = None
-
-    def answer(self) -> Grant:
-        if self.refusal is not None:
-            raise self.refusal
-        assert self.grant is not None
-        return self.grant
-
-
 class _Queue:
     """What a whole tree of ledgers shares; everything here is touched under the lock only."""
 
@@ -57,27 +36,27 @@ class _Queue:
         self.root = root
         self.lock = Lock()
         self.open: set[Grant] = set()
-        self.inside: dict[_Waiter, None] = {}  # those that were inside a lease when they came; they are served first
-        self.waiters: dict[_Waiter, None] = {}  # all others
+        self.inside: dict[Waiter, None] = {}  # those that were inside a lease when they came; they are served first
+        self.waiters: dict[Waiter, None] = {}  # all others
         self.blocked: set[Ledger] = set()
 
     def around(self) -> tuple[Grant, ...]:
         """The open leases around the running code."""
         return tuple(grant for grant in ENCLOSING.get() if grant in self.open)
 
-    def add(self, waiter: _Waiter) -> None:
+    def add(self, waiter: Waiter) -> None:
         """Put it in its row, at the end."""
         waiter.enclosing = self.around()
         (self.inside if waiter.enclosing else self.waiters)[waiter] = None
 
-    def remove(self, waiter: _Waiter) -> bool:
+    def remove(self, waiter: Waiter) -> bool:
         """Take it out; says whether it was there."""
         row = self.inside if waiter.enclosing else self.waiters
         return row.pop(waiter, waiter) is None
 
-    def pump(self) -> list[_Waiter]:
+    def pump(self) -> list[Waiter]:
         """Serve waiters and refuse those who wait in vain; returns whom to wake."""
-        done: list[_Waiter] = []
+        done: list[Waiter] = []
         while True:
             stuck = next((w for w in self._serve(done) if w.ledger._deadlocked(w.fit, w.enclosing)), None)
             if stuck is None:
@@ -86,10 +65,10 @@ class _Queue:
             self.remove(stuck)
             done.append(stuck)
 
-    def _serve(self, done: list[_Waiter]) -> list[_Waiter]:
+    def _serve(self, done: list[Waiter]) -> list[Waiter]:
         """Serve in order; returns those who must wait on, and so hold back all who came later in their line."""
         self.blocked = set()
-        fronts: list[_Waiter] = []
+        fronts: list[Waiter] = []
         served = [waiter for waiter in self.inside if self._settles(waiter, fronts)]
         for waiter in self.waiters:
             if self.root in self.blocked:
@@ -101,7 +80,7 @@ class _Queue:
         done += served
         return fronts
 
-    def _settles(self, waiter: _Waiter, fronts: list[_Waiter]) -> bool:
+    def _settles(self, waiter: Waiter, fronts: list[Waiter]) -> bool:
         """Serve or refuse it, or note that it must wait on."""
         ledger = waiter.ledger
         charge = waiter.fit(ledger._room())
@@ -327,22 +306,22 @@ class Ledger:
         self._queue.open.add(grant)
         return grant
 
-    def _book(self, used: Usage, tally: Usage | None) -> list[_Waiter]:
+    def _book(self, used: Usage, tally: Usage | None) -> list[Waiter]:
         for ledger in self._line:
             ledger.spent.add(used)
         if tally is not None:
             tally.add(used)
         return self._queue.pump() if self._queue.waiters or self._queue.inside else []
 
-    def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> _Waiter:
-        waiter = _Waiter(self, fit, owner, event)
+    def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> Waiter:
+        waiter = Waiter(self, fit, owner, event)
         with self._queue.lock:
             self._queue.add(waiter)
             woken = self._queue.pump()
         _wake(woken)
         return waiter
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         with self._queue.lock:
             woken = self._queue.pump() if self._queue.remove(waiter) else []
         _wake(woken)
@@ -384,6 +363,6 @@ class Ledger:
         raise AssertionError("a demand that fits into every limit was refused")
 
 
-def _wake(waiters: list[_Waiter]) -> None:
+def _wake(waiters: list[Waiter]) -> None:
     for waiter in waiters:
         waiter.event.set()

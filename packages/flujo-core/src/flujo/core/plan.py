@@ -119,11 +119,13 @@ class StepNode(PlanNode):
         step: The step.
         output_classes: Classes for the shallow check of an output; None accepts anything.
         is_bare: Whether a visit is no more than one call of an async function with its inputs.
+        passes: Type of what it hands on where it is skipped.
     """
 
     step: Step
     output_classes: tuple[type, ...] | None
     is_bare: bool
+    passes: object
 
     def needs(self, resources: Iterable[str]) -> set[str]:
         """Which of the `resources` the step takes, by name."""

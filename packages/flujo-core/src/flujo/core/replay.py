@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,9 +13,12 @@ from .frames import Frame, RunState
 from .journal import Entry
 from .outcome import Aborted, Called, Choice, Success
 from .plan import FlowNode, Plan, StepNode
+from .restore import entry_of
+from .result import PipelineResult, StepRecord
+from .resume import merged
 from .schedule import advance, find_due, start
-from .snapshot import EntryData
-from .values import result_of
+from .snapshot import EntryData, Snapshot
+from .values import final_context, result_of
 from .work import Work
 
 
@@ -42,26 +44,43 @@ class Replay:
     """A run that was played again.
 
     Attributes:
-        result: What it gives; None where it does not end well.
+        result: The result that the engine makes of it, with the recorded usage; None where it went another way.
         divergence: Where it first went another way; None where it did not.
     """
 
-    result: object
+    result: PipelineResult | None
     divergence: Divergence | None
 
 
-async def replayed(
-    plan: Plan, value: object, context: BaseModel | None, rows: Iterable[tuple[EntryData, Entry]], finished: bool
-) -> Replay:
-    """Play a journal again.
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """Where the result of a replay comes from."""
+
+    snapshot_: Snapshot
+    records: list[StepRecord]
+
+    def history(self) -> list[StepRecord]:
+        """The recorded steps."""
+        return self.records
+
+    def snapshot(self) -> Snapshot:
+        """What was played."""
+        return self.snapshot_
+
+
+async def replayed(plan: Plan, value: object, context: BaseModel | None, snapshot: Snapshot) -> Replay:
+    """Play the journal of a snapshot again.
 
     Args:
         plan: The plan, as it is now.
         value: The run input.
         context: The context at the start.
-        rows: The journal, as data and read.
-        finished: Whether the run completed.
+        snapshot: The run.
+
+    Raises:
+        SnapshotError: Its journal does not fit the plan.
     """
+    rows = [(row, entry_of(plan, row)) for row in snapshot.journal]
     state = start(plan, value, context)
     position = -1
     for position, (row, entry) in enumerate(rows):
@@ -73,7 +92,7 @@ async def replayed(
         advance(state, entry)
         if state.failure is not None:
             find_due(state)  # a run that went on after a failure did so by a resume
-    return _ended(state, position + 1, finished)
+    return _ended(state, snapshot, [entry for _, entry in rows])
 
 
 async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[str, str] | None:
@@ -94,16 +113,25 @@ async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[st
     return None
 
 
-def _ended(state: RunState, position: int, finished: bool) -> Replay:
+def _ended(state: RunState, snapshot: Snapshot, entries: list[Entry]) -> Replay:
+    finished = snapshot.status == "completed"
     if state.finished != finished:
         told = ["it did not complete", "it completed"]
-        return Replay(None, Divergence(position, state.plan.name, told[finished], told[state.finished]))
-    if not state.finished:
-        return Replay(None, None)
-    output, error = attempt(result_of, state.root)
-    if error is not None:
-        return Replay(None, Divergence(position, "output", "it completed", f"no output: {type(error).__name__}"))
-    return Replay(output, None)
+        return Replay(None, Divergence(len(entries), state.plan.name, told[finished], told[state.finished]))
+    output, error = attempt(result_of, state.root) if finished else (None, None)
+    changed, fault = attempt(final_context, state.root)
+    if error is not None or fault is not None:
+        kind = type(error or fault).__name__
+        return Replay(None, Divergence(len(entries), "output", f"it was {snapshot.status}", f"no output: {kind}"))
+    records = merged([entry.record() for entry in entries if entry.path])
+    stopped = [entry.outcome.error for entry in entries if entry.outcome.error is not None]
+    ended_well = snapshot.status in ("completed", "paused")
+    result = PipelineResult(
+        snapshot.run_id, "aborted" if snapshot.status == "running" else snapshot.status, output, changed,
+        snapshot.checkpoint.usage, None if ended_well or not stopped else stopped[-1], snapshot.counts, 0.0,
+        snapshot.pauses if snapshot.status == "paused" else (), _Played(snapshot, records),
+    )  # fmt: skip
+    return Replay(result, None)
 
 
 def _is_due(state: RunState, frame: Frame, node: StepNode | FlowNode) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .errors import FlujoError, RunPaused
 from .outcome import StepStatus
@@ -119,6 +120,13 @@ class PipelineResult:
             SnapshotError: A value that the run holds cannot be written as JSON and read back; it is named.
         """
         return self.origin.snapshot()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PipelineResult:
+        """A copy of its values; the run that it comes from is the same one, not copied."""
+        made = copy(self)
+        made.value, made.context = deepcopy(self.value, memo), deepcopy(self.context, memo)
+        made.usage = deepcopy(self.usage, memo)
+        return made
 
     def __repr__(self) -> str:
         """Never raises, and shows no output: it may be long or private."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Set
 from functools import partial
 from typing import Literal
 
@@ -87,7 +87,7 @@ class Run(Work):
         """All that the run does, with what hooks need around it: its end is recorded while that is still open."""
         if self.setup.hook_resources:
             return self._with_hook_resources(app)
-        self.values = app
+        self.values: Mapping[str, object] = app
         return self._with_resources() if self.plain and not self.resumed else self._whole()
 
     async def _with_hook_resources(self, app: Mapping[str, object]) -> None:
@@ -140,7 +140,7 @@ class Run(Work):
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
         if self.setup.run_resources:
             return self._with_run_resources()
-        self.step_values = self.values
+        self.step_values: Mapping[str, object] = self.values
         return self._drive()
 
     async def _with_run_resources(self) -> None:
@@ -165,7 +165,7 @@ class Run(Work):
                 await anyio.lowlevel.checkpoint()
             if len(due) > 1:
                 workers: set[Worker] = set()
-                self.workers = workers
+                self.workers: Set[Worker] = workers
                 await Relay(due, workers, self.do, self.release).run()
             elif work := self.do(due.popleft(), None):
                 await work

@@ -322,8 +322,7 @@ def collects(node: FlowNode) -> bool:
 
 def passed_type(node: StepNode | FlowNode) -> object:
     """The type of what a skipped step hands on."""
-    taken = list(node.binding.inputs.values())
-    return taken[0] if len(taken) == 1 else Any
+    return node.passes if isinstance(node, StepNode) else Any
 
 
 def body_type(node: FlowNode, slot: int) -> object:

@@ -1,9 +1,9 @@
-"""Suites that tell the authors of a backend or price book whether it keeps the promises of its protocol."""
+"""Suites that tell the authors of a backend, price book or store whether it keeps the promises of its protocol."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -13,11 +13,12 @@ from typing import Any
 import anyio
 from anyio.lowlevel import current_token
 
-from flujo.core import ConfigurationError, ExecutionBackend, LoopRunning, PriceBook
+from flujo.core import ConfigurationError, ExecutionBackend, LoopRunning, PriceBook, RunStore
 from flujo.core.foreign import attempt
 
-from .backend_rules import BACKEND_RULES, BackendRule, Trial
+from .backend_rules import BACKEND_RULES, Trial
 from .price_rules import PRICE_RULES, BookTrial, PriceRule
+from .store_rules import STORE_RULES, StoreTrial
 from .verdict import NotConforming
 
 LIMIT_S = 20.0
@@ -26,16 +27,25 @@ LIMIT_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class _Suite:
-    """The rules of one protocol, each a check by its name that raises where the rule is broken."""
+    """The rules of one protocol, each a check by its name that raises where the rule is broken.
+
+    `trial` makes what a rule is given, of the thing and an empty folder.
+    """
 
     protocol: type
     method: str
     rules: Mapping[str, Callable[..., Any]]
+    trial: Callable[[Any, str], object]
+
+
+def _named(rules: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    return {rule.__name__: rule for rule in rules}
 
 
 _SUITES = (
-    _Suite(ExecutionBackend, "execute_step", {rule.__name__: rule for rule in BACKEND_RULES}),
-    _Suite(PriceBook, "price", {rule.__name__: rule for rule in PRICE_RULES}),
+    _Suite(ExecutionBackend, "execute_step", _named(BACKEND_RULES), Trial),
+    _Suite(PriceBook, "price", _named(PRICE_RULES), lambda book, _: BookTrial(book, ())),
+    _Suite(RunStore, "append", _named(STORE_RULES), lambda store, _: StoreTrial(store)),
 )
 
 
@@ -53,13 +63,14 @@ def assert_conforms(
 
         assert "success" in assert_conforms(MyBackend())
         assert "stable" in assert_conforms(MyPriceBook(), models=["acme:small"])
+        assert "one_claim_wins" in assert_conforms(MyStore)
 
-    Backends are tried on every event loop in turn. A class, or a function without parameters, is called to make a
-    fresh object for each rule: right for what belongs to one event loop.
+    Backends and stores are tried on every event loop in turn. A class, or a function without parameters, is called to
+    make a fresh object for each rule: right for what belongs to one event loop.
 
     Args:
         thing: An object with the protocol's method, or what makes one.
-        protocol: ExecutionBackend or PriceBook; None tells by the method.
+        protocol: ExecutionBackend, PriceBook or RunStore; None tells by the method.
         models: Models whose price the book must know.
         loops: `asyncio` and `trio`, or one of them; None is those that are installed.
         skip: Names of rules that it is known not to hold; they are missing in what is returned.
@@ -85,7 +96,7 @@ def assert_conforms(
         _refuse_inside_a_loop()
         broken = {}
         for loop in loops or _installed_loops():
-            for name, why in _broken_on(loop, make, rules).items():
+            for name, why in _broken_on(loop, make, rules, suite.trial).items():
                 broken[name] = f"{broken[name]}; {loop}: {why}" if name in broken else f"{loop}: {why}"
     held = tuple(name for name in rules if name not in broken)
     if broken:
@@ -103,7 +114,7 @@ def _suite_of(make: Callable[[], object], protocol: type | None) -> _Suite:
         found = [suite for suite in _SUITES if suite.protocol is protocol]
         what = f"protocol={protocol!r} cannot be used"
     if not found:
-        known = " and ".join(f"{suite.protocol.__name__} ({suite.method})" for suite in _SUITES)
+        known = ", ".join(f"{suite.protocol.__name__} ({suite.method})" for suite in _SUITES)
         raise ConfigurationError(what, f"there are rules for {known}")
     return found[0]
 
@@ -139,7 +150,7 @@ def _try_book(make: Callable[[], Any], rule: PriceRule, models: tuple[str, ...])
     rule(BookTrial(make(), models))
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- backends and stores ----------------------------------------------------------------------------------------------
 
 
 def _installed_loops() -> tuple[str, ...]:
@@ -154,19 +165,23 @@ def _refuse_inside_a_loop() -> None:
     raise LoopRunning("assert_conforms", "await anyio.to_thread.run_sync(assert_conforms, backend)")
 
 
-def _broken_on(loop: str, make: Callable[[], object], rules: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+def _broken_on(
+    loop: str, make: Callable[[], object], rules: Mapping[str, Callable[..., Any]], trial: Callable[[Any, str], object]
+) -> dict[str, str]:
     """Check each rule in a loop of its own, so that what one leaves behind does not reach the next."""
     broken: dict[str, str] = {}
     for name, rule in rules.items():
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            _, error = attempt(anyio.run, partial(_check, make, rule, folder), backend=loop)
+            _, error = attempt(anyio.run, partial(_check, make, rule, trial, folder), backend=loop)
         if error is not None:
             broken[name] = _told(error)
     return broken
 
 
-async def _check(make: Callable[[], Any], rule: BackendRule, folder: str) -> None:
+async def _check(
+    make: Callable[[], Any], rule: Callable[..., Any], trial: Callable[[Any, str], object], folder: str
+) -> None:
     with anyio.move_on_after(LIMIT_S) as limit:
-        await rule(Trial(make(), folder))
+        await rule(trial(make(), folder))
     if limit.cancelled_caught:
         raise TimeoutError(f"no end after {LIMIT_S:g} s")

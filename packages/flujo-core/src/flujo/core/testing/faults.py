@@ -13,11 +13,19 @@ from typing import Literal, Protocol, Self, get_args
 import anyio
 import anyio.lowlevel
 
-from flujo.core import ConfigurationError, ExecutionBackend, LocalBackend, StepExecutionRequest, StepOutcome
+from flujo.core import (
+    ConfigurationError,
+    EntryData,
+    ExecutionBackend,
+    LocalBackend,
+    RunStore,
+    Snapshot,
+    StepExecutionRequest,
+    StepOutcome,
+)
 
-Point = Literal["before_step", "after_step"]
-"""Where a fault may strike. A wrapper around a store adds `before_write` and `after_write` here, and awaits
-`FaultInjector.reach` with them around each write, as `execute_step` does around each attempt."""
+Point = Literal["before_step", "after_step", "before_write", "after_write"]
+"""Where a fault may strike: around an attempt of a step, and around what a store writes of it (`faults.store`)."""
 
 
 class Cancellable(Protocol):
@@ -52,8 +60,9 @@ class FaultInjector:
         assert isinstance(result.error, StepTimeout)
 
     Each method takes `at`, the point: `before_step`, or `after_step`, when the attempt has ended in whatever way but a
-    cancel; `step`, the step's path (None is any step); and `visit`, which time the point is reached there, from 1
-    (None is every time). Each attempt of a step is a visit. Faults due at the same visit strike in the order given.
+    cancel; `before_write` or `after_write` with `Flujo(..., store=faults.store(...))`; `step`, the step's path (None is
+    any step); and `visit`, which time the point is reached there, from 1 (None is every time). Each attempt of a step
+    is a visit. Faults due at the same visit strike in the order given.
 
     Args:
         backend: Where the steps really run; None is in this process.
@@ -128,6 +137,13 @@ class FaultInjector:
         await self.reach("after_step", path)
         return outcome
 
+    def store(self, store: RunStore) -> RunStore:
+        """A store that writes into `store`, with the points `before_write` and `after_write` around each row.
+
+        `step` of a fault is the path of the row's step; of a row that people do not see, as a choice, it is empty.
+        """
+        return _FaultyStore(self, store)
+
     async def reach(self, point: Point, where: str) -> None:
         """Say that a point was reached: what is planned for this visit strikes."""
         self._visits[point, where] += 1
@@ -153,3 +169,31 @@ class FaultInjector:
     ) -> None:
         if error is None:  # else that is what the test must show
             self.assert_done()
+
+
+@dataclass(frozen=True, slots=True)
+class _FaultyStore:
+    faults: FaultInjector
+    store: RunStore
+
+    async def create(self, snapshot: Snapshot) -> None:
+        """See RunStore."""
+        await self.store.create(snapshot)
+
+    async def append(self, run_id: str, row: EntryData) -> None:
+        """See RunStore."""
+        await self.faults.reach("before_write", row.path)
+        await self.store.append(run_id, row)
+        await self.faults.reach("after_write", row.path)
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """See RunStore."""
+        await self.store.save(snapshot)
+
+    async def load(self, run_id: str) -> Snapshot:
+        """See RunStore."""
+        return await self.store.load(run_id)
+
+    async def claim(self, run_id: str, position: int, pause_id: str, digest: str) -> None:
+        """See RunStore."""
+        await self.store.claim(run_id, position, pause_id, digest)
