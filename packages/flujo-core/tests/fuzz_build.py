@@ -68,7 +68,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop", "cut"], str]
+Event = tuple[Literal["start", "end", "stop"], str]
 
 
 @dataclass
@@ -78,8 +78,7 @@ class World:
     Attributes:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
-        events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
-            cancelled), "end" of a visit that gave a value.
+        events: What bodies did, by path, in order: "start" and "stop" of each call, "end" of a visit that gave a value.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         cancel: Cancels the run.
@@ -99,17 +98,11 @@ class World:
         """Take note that a body runs."""
         self.events.append(("start", path))
         self.active.append(path)
-        kind: Event = ("stop", path)
         try:
             yield
-        except Exception:
-            raise
-        except BaseException:  # trio's and asyncio's cancels
-            kind = ("cut", path)
-            raise
         finally:
             self.active.remove(path)
-            self.events.append(kind)
+            self.events.append(("stop", path))
 
     def begin(self, *, pauses: bool, healed: bool = True) -> World:
         """Forget all traces, for another run."""

@@ -223,17 +223,13 @@ class Trial:
         return reference.visits[path].status == "completed"
 
     def within_limits(self, reference: Reference) -> None:
-        """No more bodies of a Parallel or Map run at once than its limit says.
-
-        A call that is cancelled does not count: its body failed, and may still clean up when the next one starts.
-        """
-        cut = Counter(path for kind, path in self.world.events if kind == "cut")
+        """No more bodies of a Parallel or Map run at once than its limit says, those that clean up included."""
         for prefix, limit in reference.limits.items():
             if limit is None:
                 continue
             open_: Counter[str] = Counter()
             for kind, path in self.world.events:
-                if path.startswith(prefix) and kind in ("start", "stop") and not cut[path]:
+                if path.startswith(prefix) and kind != "end":
                     body = re.split(r"[/#\[\]]", path[len(prefix) :])[0]
                     open_[body] += 1 if kind == "start" else -1
                     running = sum(count > 0 for count in open_.values())
