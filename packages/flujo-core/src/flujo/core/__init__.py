@@ -31,7 +31,8 @@ _NAMES_OF_MODULE = {
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput",
-    "snapshot": "Checkpoint EntryData Receipt Snapshot",
+    "snapshot": "Checkpoint EntryData Snapshot",
+    "kept": "Hold KeptRun Receipt",
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run
@@ -59,9 +60,9 @@ _NAMES_OF_MODULE = {
     "backends": "LocalBackend",
     "scrubbing": "scrub",
     # errors
-    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied InputError LoopLimit "
+    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "
     "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists "
-    "RunPaused SnapshotError StepFailed StepTimeout UsageLimitExceeded",
+    "RunPaused SnapshotError StepFailed StepTimeout StillRunning UsageLimitExceeded",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

@@ -12,6 +12,7 @@ from .errors import (
     ConfigurationError,
     FlujoError,
     GuardDenied,
+    HoldLost,
     InputError,
     LoopLimit,
     LoopRunning,
@@ -27,10 +28,12 @@ from .errors import (
     SnapshotError,
     StepFailed,
     StepTimeout,
+    StillRunning,
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
+from .kept import Hold, KeptRun, Receipt
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
@@ -91,22 +94,19 @@ from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .retry import RetryPolicy
 from .scrubbing import scrub
-from .snapshot import Checkpoint, EntryData, Receipt, Snapshot
+from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
 
 __all__ = [
-    "BODY_INPUT",
-    "PLUGIN_API_VERSION",
-    "RUN_INPUT",
-    "UNCHANGED",
     "AbortPipeline",
     "Aborted",
     "Agent",
     "Allow",
     "AlreadyResumed",
     "AmbiguousPause",
+    "BODY_INPUT",
     "Branch",
     "Budget",
     "Chain",
@@ -131,10 +131,13 @@ __all__ = [
     "GuardRun",
     "GuardStep",
     "GuardToolCall",
+    "Hold",
+    "HoldLost",
     "Hooks",
     "Implementation",
     "InputError",
     "Installed",
+    "KeptRun",
     "Lease",
     "Ledger",
     "LocalBackend",
@@ -164,6 +167,7 @@ __all__ = [
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
+    "PLUGIN_API_VERSION",
     "Parallel",
     "Pause",
     "PauseForHumanInput",
@@ -181,6 +185,7 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "RUN_INPUT",
     "Receipt",
     "RecordIntent",
     "RecordResult",
@@ -217,6 +222,7 @@ __all__ = [
     "StepOutcome",
     "StepRecord",
     "StepTimeout",
+    "StillRunning",
     "Success",
     "ToolCall",
     "ToolDefinition",
@@ -225,6 +231,7 @@ __all__ = [
     "TransformModelResponse",
     "TransformStepInput",
     "TransformStepOutput",
+    "UNCHANGED",
     "Update",
     "Usage",
     "UsageLimitExceeded",

@@ -22,8 +22,8 @@ from .plan import Plan, StepNode
 from .restore import entry_of
 from .result import StepRecord
 from .schemas import type_of_schema, unfit
-from .snapshot import EntryData, Receipt
-from .store import refusal
+from .kept import Receipt, refusal
+from .snapshot import EntryData
 from .values import unfit_claim
 
 

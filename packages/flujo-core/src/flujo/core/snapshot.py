@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
@@ -211,23 +210,6 @@ class Snapshot(_Data):
             why = "its digest does not fit: something in it was changed"
             raise SnapshotError(f"snapshot of run {read.run_id!r} cannot be used", why, "Use it as it was written")
         return read
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """That a run went on from where it stood, and why.
-
-    Attributes:
-        run_id: The run.
-        pause_id: The question that was answered; empty where the run was continued without one.
-        digest: SHA-256 of the decision as canonical JSON.
-        decided_at: When, in UTC.
-    """
-
-    run_id: str
-    pause_id: str
-    digest: str
-    decided_at: datetime
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
