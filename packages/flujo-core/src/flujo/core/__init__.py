@@ -32,7 +32,7 @@ _NAMES_OF_MODULE = {
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput",
     "snapshot": "Checkpoint EntryData Snapshot",
-    "kept": "Hold KeptRun Receipt",
+    "kept": "Hold KeptRun Receipt TokenFacts",
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run
@@ -53,7 +53,8 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command CommandHost ExecutionBackend PriceBook RunStore StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
+    "StepOutcome TokenSigner",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
-from .kept import Hold, KeptRun, Receipt
+from .kept import Hold, KeptRun, Receipt, TokenFacts
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
@@ -83,10 +83,12 @@ from .protocols import (
     Command,
     CommandHost,
     ExecutionBackend,
+    PayloadCodec,
     PriceBook,
     RunStore,
     StepExecutionRequest,
     StepOutcome,
+    TokenSigner,
 )
 from .registry import Plugins
 from .replay import Divergence, Replay
@@ -100,13 +102,16 @@ from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
 
 __all__ = [
+    "BODY_INPUT",
+    "PLUGIN_API_VERSION",
+    "RUN_INPUT",
+    "UNCHANGED",
     "AbortPipeline",
     "Aborted",
     "Agent",
     "Allow",
     "AlreadyResumed",
     "AmbiguousPause",
-    "BODY_INPUT",
     "Branch",
     "Budget",
     "Chain",
@@ -167,11 +172,11 @@ __all__ = [
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
-    "PLUGIN_API_VERSION",
     "Parallel",
     "Pause",
     "PauseForHumanInput",
     "Paused",
+    "PayloadCodec",
     "Pipeline",
     "PipelineError",
     "PipelineLike",
@@ -185,7 +190,6 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
-    "RUN_INPUT",
     "Receipt",
     "RecordIntent",
     "RecordResult",
@@ -224,6 +228,8 @@ __all__ = [
     "StepTimeout",
     "StillRunning",
     "Success",
+    "TokenFacts",
+    "TokenSigner",
     "ToolCall",
     "ToolDefinition",
     "ToolResult",
@@ -231,7 +237,6 @@ __all__ = [
     "TransformModelResponse",
     "TransformStepInput",
     "TransformStepOutput",
-    "UNCHANGED",
     "Update",
     "Usage",
     "UsageLimitExceeded",

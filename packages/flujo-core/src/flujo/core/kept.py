@@ -60,6 +60,27 @@ class KeptRun:
         return self.snapshot.checkpoint.position + len(self.late)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What the token of a pause is bound to.
+
+    Attributes:
+        run_id: The run.
+        pause_id: The question.
+        shown_digest: SHA-256 of what the human must be shown.
+        fingerprint: Of the plan of the run.
+        expires_at: When the token is no longer good; None is never.
+        roles: Who may answer; empty is anybody.
+    """
+
+    run_id: str
+    pause_id: str
+    shown_digest: str
+    fingerprint: str
+    expires_at: datetime | None = None
+    roles: frozenset[str] = frozenset()
+
+
 def refusal(before: Receipt, now: Receipt) -> ResumeError:
     """Why a resume does not win, when `before` did."""
     if before.pause_id != now.pause_id:

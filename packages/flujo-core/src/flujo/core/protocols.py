@@ -13,7 +13,7 @@ from .usage import Price
 
 if TYPE_CHECKING:
     from .engine import Flujo
-    from .kept import Hold, KeptRun, Receipt
+    from .kept import Hold, KeptRun, Receipt, TokenFacts
     from .snapshot import EntryData, Snapshot
     from .steps import Step
 
@@ -104,12 +104,40 @@ class StepOutcome:
     changes: Mapping[str, object] | None = None
 
 
+class TokenSigner(Protocol):
+    """Makes the tokens by which a pause can be answered without knowing anything else of its run."""
+
+    def sign(self, facts: TokenFacts) -> str:
+        """A token for these facts, which nobody else can make."""
+
+    def open(self, token: str) -> TokenFacts | None:
+        """The facts of a token; None where the text is none of its tokens at all, as the id of a run.
+
+        Raises:
+            ResumeError: It is one, and was changed, has expired, or its key is not known any more.
+        """
+
+
+class PayloadCodec(Protocol):
+    """Through it goes every payload that a store writes and reads: it may encrypt it."""
+
+    def encode(self, data: bytes, about: str) -> bytes:
+        """What is written for `data`; `about` names the run and the place, and must be the same when it is read."""
+
+    def decode(self, data: bytes, about: str) -> bytes:
+        """What `encode` was given; raises SnapshotError where it was changed, moved, or its key is not known."""
+
+
 class RunStore(Protocol):
     """Keeps runs. Every method returns when what it wrote is as durable as the store promises.
 
     Who writes a run holds it: `create` and `claim` give a hold, `save` and `release` give it back. It is lost when its
     process is gone, as far as the store can tell, and another claims the run; what comes with a lost one is refused.
     """
+
+    @property
+    def signer(self) -> TokenSigner | None:
+        """Signs the tokens of pauses; None where they have none."""
 
     async def create(self, snapshot: Snapshot) -> Hold:
         """Keep a run that is about to start, and hold it; raises RunExists where its id is known."""

@@ -16,13 +16,13 @@ from .errors import AmbiguousPause, InputError, ResumeError
 from .foreign import attempt
 from .frames import RunState
 from .journal import Entry
+from .kept import Receipt, refusal
 from .outcome import Answer, Failure, Success
 from .pause import Pause, PauseForHumanInput, pause_of
 from .plan import Plan, StepNode
 from .restore import entry_of
 from .result import StepRecord
 from .schemas import type_of_schema, unfit
-from .kept import Receipt, refusal
 from .snapshot import EntryData
 from .values import unfit_claim
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from .errors import HoldLost, ResumeError, RunExists, StillRunning
 from .kept import Hold, KeptRun, Receipt, moved_on, refusal
+from .protocols import TokenSigner
 from .snapshot import EntryData, Snapshot
 
 
@@ -21,9 +22,14 @@ class _Kept:
 
 
 class MemoryStore:
-    """A RunStore that forgets with its process."""
+    """A RunStore that forgets with its process.
 
-    def __init__(self) -> None:
+    Args:
+        signer: Signs the tokens of pauses; None gives them none.
+    """
+
+    def __init__(self, signer: TokenSigner | None = None) -> None:
+        self.signer: TokenSigner | None = signer
         self._runs: dict[str, _Kept] = {}
 
     async def create(self, snapshot: Snapshot) -> Hold:
@@ -76,7 +82,7 @@ class MemoryStore:
 
     def reopened(self) -> MemoryStore:
         """The same runs as a process finds them that starts after this one went away: nobody holds them."""
-        store = MemoryStore()
+        store = MemoryStore(self.signer)
         store._runs = deepcopy(self._runs)
         for kept in store._runs.values():
             kept.is_held = False
