@@ -40,7 +40,7 @@ from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
-from .pause import Pause, PauseForHumanInput
+from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
     AbortPipeline,
@@ -94,6 +94,7 @@ from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
+from .resume import decision_digest
 from .retry import RetryPolicy
 from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
@@ -191,6 +192,7 @@ __all__ = [
     "Price",
     "PriceBook",
     "Receipt",
+    "Reconciled",
     "RecordIntent",
     "RecordResult",
     "Ref",
@@ -242,6 +244,7 @@ __all__ = [
     "UsageLimitExceeded",
     "UsageLimits",
     "compile_plan",
+    "decision_digest",
     "hookimpl",
     "run_input",
     "scrub",

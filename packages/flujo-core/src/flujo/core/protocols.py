@@ -157,6 +157,9 @@ class RunStore(Protocol):
     async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
         """How a question was answered, or the one that was answered last; raises ResumeError for an unknown id."""
 
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """Ids of the runs of a plan that neither ended nor stand still, and that nobody holds any more."""
+
     async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """Let one of all resumes of `receipt.run_id` win, and hold it: its journal goes on with `rows`, all at once.
 

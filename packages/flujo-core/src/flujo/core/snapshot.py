@@ -15,7 +15,7 @@ from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Called, Choice, Skipped, Success
+from .outcome import Answer, Begun, Called, Choice, Skipped, Success
 from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
@@ -101,6 +101,14 @@ class KnownData(_Data):
     told: list[tuple[str, JsonValue]]
 
 
+class BegunData(_Data):
+    """What may happen at most once, has begun and not ended: tools by a digest of the call, or the step itself."""
+
+    frame: int
+    node: int
+    begun: dict[str, str]
+
+
 class EntryData(_Data):
     """One entry of the journal; `unwritten` is the type of an output that could not be written."""
 
@@ -129,6 +137,7 @@ class Checkpoint(_Data):
     frames: list[FrameData]
     pauses: list[PauseData] = []
     known: list[KnownData] = []
+    begun: list[BegunData] = []
     usage: Usage
     left_s: float | None = None
     position: int = 0
@@ -230,6 +239,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         frames=[_frame(plan, frame) for frame in frames],
         pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
         known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
+        begun=[BegunData(frame=f, node=n, begun=begun) for (f, n), begun in state.begun.items()],
         usage=usage,
         left_s=left_s,
         position=position,
@@ -329,6 +339,8 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
             value = outcome.value
         elif isinstance(outcome, (Answer, Called)):
             value = [outcome.key, outcome.value]
+        elif isinstance(outcome, Begun):
+            value = [outcome.key, outcome.tool, outcome.is_over]
         changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
     except SnapshotError:
         changes, unwritten = None, type(outcome.output if isinstance(outcome, (Success, Skipped)) else None).__name__
