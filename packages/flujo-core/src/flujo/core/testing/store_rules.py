@@ -194,8 +194,8 @@ async def who_holds_a_run_is_alone(trial: StoreTrial) -> None:
     first = await trial.store.create(trial.run())
     await _refused(trial.store.claim(0, trial.receipt(""), []), StillRunning, "a claim of a run that is held")
     await trial.store.release(first)
-    for work in (trial.store.append(first, [trial.row(0)]), trial.store.save(first, trial.run(status="failed"))):
-        await _refused(work, HoldLost, "a write with a hold that was given back")
+    await _refused(trial.store.append(first, [trial.row(0)]), HoldLost, "append with a hold that was given back")
+    await _refused(trial.store.save(first, trial.run(status="failed")), HoldLost, "save with one that was given back")
     second = await trial.store.claim(0, trial.receipt(""), [])
     demand(second.fence > first.fence, f"the fence went from {first.fence} to {second.fence}")
     await _refused(trial.store.append(first, [trial.row(0)]), HoldLost, "a write with a hold that was taken over")
