@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -37,7 +38,8 @@ class Disks:
 
 
 async def test_a_step_that_did_not_happen_is_done_again() -> None:
-    disks, sent = Disks(), []
+    disks = Disks()
+    sent: list[Any] = []
 
     @step(effect="at_most_once")
     async def send(value: int) -> int:
@@ -72,7 +74,8 @@ async def test_the_output_that_a_human_reports_must_be_one_of_the_step() -> None
 
 
 async def test_it_is_asked_again_where_it_is_stopped_again() -> None:
-    disks, sent = Disks(), []
+    disks = Disks()
+    sent: list[Any] = []
 
     def flujo(store: MemoryStore) -> Flujo:
         @step(effect="at_most_once")
@@ -113,7 +116,8 @@ def tool_user(disks: Disks, sent: list[str], *, dies: str) -> Callable[..., obje
     ("happened", "calls"), [(True, ["look", "pay", "tell"]), (False, ["look", "pay", "pay", "tell"])]
 )
 async def test_a_tool_that_was_stopped_in_the_middle_is_put_to_a_human(happened: bool, calls: list[str]) -> None:
-    disks, sent = Disks(), []
+    disks = Disks()
+    sent: list[Any] = []
     pipeline = Step(tool_user(disks, sent, dies="pay"), name="use")
     await Flujo(pipeline, store=disks.store).run_async(1, run_id="r")
     del sent[2:]  # the process was gone then
@@ -126,7 +130,8 @@ async def test_a_tool_that_was_stopped_in_the_middle_is_put_to_a_human(happened:
 
 
 async def test_a_tool_that_may_be_called_again_is() -> None:
-    disks, sent = Disks(), []
+    disks = Disks()
+    sent: list[Any] = []
     pipeline = Step(tool_user(disks, sent, dies="tell"), name="use")
     await Flujo(pipeline, store=disks.store).run_async(1, run_id="r")
     done = await Flujo(pipeline, store=disks.found[0]).resume_async("r")

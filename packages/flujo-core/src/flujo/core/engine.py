@@ -36,8 +36,9 @@ from .restore import restored
 from .result import PipelineResult
 from .resume import claim, receipt_of, release
 from .run import Run
-from .running import Resumed, Setup
+from .running import Resumed
 from .schedule import start
+from .setup import Setup
 from .snapshot import Snapshot, entry_data
 from .usage import UsageLimits
 from .wakeup import loop_is_running

@@ -20,8 +20,9 @@ from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
-from .running import Past, Setup
+from .running import Past
 from .schedule import advance, find_due
+from .setup import Setup
 from .snapshot import EntryData, Snapshot
 from .usage import UsageLimits
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Set
-from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -16,7 +15,6 @@ from pydantic import BaseModel
 
 from . import telemetry
 from .backends import LocalBackend
-from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
@@ -27,16 +25,16 @@ from .ledger import Ledger
 from .outcome import Begun, Called, Failure
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
-from .plan import Plan, StepNode
+from .plan import StepNode
 from .plugins import Hooks
-from .protocols import ExecutionBackend, TokenSigner
+from .protocols import TokenSigner
 from .relay import Worker
-from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
+from .setup import Setup
 from .snapshot import EntryData, entry_data
-from .usage import Price, Usage, UsageLimits
+from .usage import Usage, UsageLimits
 from .writer import Writer
 
 T = TypeVar("T")
@@ -54,42 +52,6 @@ class Past(Protocol):
 
     def rows(self) -> list[EntryData]:
         """Its journal, as data."""
-
-
-@dataclass(slots=True)
-class Setup:
-    """What all runs of a Flujo share, resolved once.
-
-    Attributes:
-        plan: The plan.
-        hooks: Acting hook implementations.
-        backend: Where steps run.
-        price_of: Asks the price books.
-        specs: The resources by name.
-        hook_resources: Names that hooks need.
-        run_resources: Names of app and run scope that steps need.
-        step_resources: For each node that needs resources of step scope, all names it needs.
-        resources: The user's Resources object.
-        cache: Outputs of steps that are to be kept.
-    """
-
-    plan: Plan
-    hooks: Hooks
-    backend: ExecutionBackend
-    price_of: Callable[[str], Price | None]
-    specs: Mapping[str, ResourceSpec]
-    hook_resources: frozenset[str]
-    run_resources: frozenset[str]
-    step_resources: Mapping[int, frozenset[str]]
-    resources: Resources | None
-    cache: Cache = field(default_factory=Cache)
-
-    def resources_view(self, values: Mapping[str, object]) -> Resources:
-        """The user's Resources class with the open resources as its fields."""
-        view = copy(self.resources or Resources())
-        for name, value in values.items():
-            setattr(view, name, value)
-        return view
 
 
 @dataclass(frozen=True, slots=True)
