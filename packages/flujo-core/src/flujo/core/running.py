@@ -20,6 +20,7 @@ from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .frames import Due, Frame, RunState
 from .journal import Entry, Journal
 from .ledger import Ledger
@@ -34,6 +35,7 @@ from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
+from .scrubbing import secrets_in
 from .snapshot import EntryData, entry_data
 from .usage import Price, Usage, UsageLimits
 
@@ -148,6 +150,7 @@ class Running:
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
+    _secrets: list[str] | None = None
 
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
@@ -212,6 +215,7 @@ class Running:
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
         if self.verdict is None:
+            self.hide_secrets(error)
             self.verdict = error
         spare = isinstance(error, UsageLimitExceeded)
         for worker in self.workers:
@@ -245,12 +249,22 @@ class Running:
         kind = error.error_type if isinstance(error, StepFailed) else type(error).__name__
         payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
         await self.observe("on_retry", payload, ctx)
-        await anyio.sleep(delay)
+        if self.verdict is None:
+            await anyio.sleep(delay)
+
+    def hide_secrets(self, error: FlujoError | None) -> None:
+        """Take the secrets of the run input and of the first context out of an error's texts."""
+        if error is not None:
+            if self._secrets is None:
+                root = self.state.root
+                self._secrets = attempt(secrets_in, (root.input, root.context))[0] or []
+            error.hide(self._secrets)
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
     async def keep(self, entry: Entry) -> None:
         """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
+        self.hide_secrets(entry.outcome.error)
         if self.store is None:
             return
         row = entry_data(self.setup.plan, entry)
