@@ -34,7 +34,7 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     if _is_untyped(hint):
         if what := no_json(value):
             why = f"it holds {what}, which JSON cannot, and no type is declared with which it could be written"
-            raise SnapshotError(f"{where} cannot be kept", why, "Annotate what the step returns")
+            raise SnapshotError(f"{where} cannot be kept", why, "Declare what the step returns")
         return cast("JsonValue", value)
     if _is_mixed(hint):
         return _dump_mixed(hint, value, where)

@@ -16,7 +16,7 @@ from .backends import LocalBackend
 from .budgets import Limits, carry, checked, ledger_under
 from .check import fitted
 from .compile import compile_plan
-from .context import RunInfo
+from .context import RunInfo, check_words
 from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists, SnapshotError
 from .foreign import attempt
 from .handle import RunHandle
@@ -128,7 +128,7 @@ class Flujo:
         self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
-        self._handles: list[RunHandle] = []
+        self._handles: set[RunHandle] = set()
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
@@ -172,13 +172,14 @@ class Flujo:
             A handle to wait for the result, or to cancel the run.
         """
         run = self._prepare(input, anyio.CancelScope(), options)
-        handle = RunHandle(run, partial(self._execute, run))
-        self._handles = [*(other for other in self._handles if not other.done.is_set()), handle]
+        handle = RunHandle(run, partial(self._execute, run), self._handles.discard)
+        self._handles.add(handle)
         return handle
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
+        check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
@@ -188,7 +189,7 @@ class Flujo:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
+        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger, own = (
@@ -360,7 +361,7 @@ class Flujo:
         scope, self._app = self._app, None
         if scope is not None:
             with anyio.CancelScope(shield=True):
-                for handle in self._handles:
+                for handle in tuple(self._handles):
                     if error is not None:
                         handle.cancel("its Flujo was closed after an error")
                     await handle.done.wait()

@@ -92,7 +92,7 @@ class Setup:
         return view
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Resumed:
     """How a run came to go on: what was decided and is journaled first, where anything was."""
 
