@@ -220,7 +220,8 @@ class Attempt:
             for validator in self.node.step.options.validators:
                 said, error = await attempt_async(validator.ask(outcome.output, self._context()))
                 if error is not None:
-                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text_of(error)}")
+                    text = text_of(error, (outcome.output, self.frame.context))
+                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text}")
                     failed.__cause__ = error
                     return Failure(failed), None
                 if said is not None and said is not True:

@@ -12,11 +12,11 @@ from functools import partial
 from itertools import count
 from time import perf_counter
 
-from pydantic import ValidationError
-
 from . import telemetry
+from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
@@ -105,7 +105,7 @@ class Calls:
         key = _digest(call)
         known, recorded = ctx.recall(key)
         if known:  # this visit of the step made the call before, and runs again
-            return ToolResult.model_validate(recorded)
+            return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
         act = Act("tool_call", f"call-{next(self._numbers)}", ctx, ctx.attempt)
@@ -249,14 +249,13 @@ def _unpriced(model: str, limit: object) -> UsageLimitExceeded:
 
 
 def _tool_result(ctx: RunContext, call: ToolCall, answer: object) -> ToolResult:
-    if isinstance(answer, ToolResult):
-        return answer
-    try:
-        return ToolResult.model_validate({"content": answer, "call_id": call.id})
-    except ValidationError:
-        # not as the cause: pydantic's message shows the answer, which may be private
+    facts = {"content": answer} if not isinstance(answer, ToolResult) else dict(answer)
+    made, _ = attempt(ToolResult.model_validate, {**facts, "call_id": call.id})
+    if made is None or no_json(made.content) is not None:
+        # nothing as the cause: pydantic's message shows the answer, which may be private
         why = f"tool {call.name!r} returned {type(answer).__name__} with something in it that is no JSON"
-        raise StepFailed(ctx.step_path, "ToolResultMismatch", why) from None
+        raise StepFailed(ctx.step_path, "ToolResultMismatch", why)
+    return made
 
 
 def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:

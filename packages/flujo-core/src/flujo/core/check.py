@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -46,6 +47,46 @@ def _build(hint: object) -> TypeAdapter[Any] | None:
 def json_adapter() -> TypeAdapter[JsonValue]:
     """Checks that a value is JSON. Made once, when it is first asked for: that takes 300 us."""
     return TypeAdapter(JsonValue)
+
+
+DEPTH = 100
+"""Most levels of JSON in one value; what reads JSON takes 200, and a snapshot stands around the value."""
+
+BITS = 13_000
+"""Most bits of a whole number in JSON: Python reads none of more than 4,300 digits."""
+
+
+def no_json(value: object) -> str | None:
+    """What a value holds that is not JSON exactly, which is written and read back as it is; None where it is JSON.
+
+    A tuple or a subclass would come back as something else.
+    """
+    level: dict[int, object] = {0: [value]}
+    for _ in range(DEPTH + 1):
+        inner: dict[int, object] = {}  # each once, however often it stands there: it may hold itself
+        for one in level.values():
+            keys = list(one) if isinstance(one, dict) else []
+            if any(type(key) is not str for key in keys):
+                return "a dict whose keys are no texts"
+            for part in [*keys, *(one.values() if isinstance(one, dict) else cast("list[object]", one))]:
+                if type(part) is dict or type(part) is list:
+                    inner[id(part)] = part
+                elif problem := _no_leaf(part):
+                    return problem
+        if not inner:
+            return None
+        level = inner
+    return f"more than {DEPTH} levels"
+
+
+def _no_leaf(value: object) -> str | None:
+    if type(value) is str:
+        return None if value.isascii() or attempt(value.encode)[1] is None else "text that is no Unicode"
+    if type(value) is float:
+        return None if math.isfinite(value) else "a number that is not finite"
+    if type(value) is int:
+        return None if value.bit_length() <= BITS else "a number that is too long"
+    return None if value is None or type(value) is bool else f"a {type(value).__name__}"
 
 
 def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[object, str | None]]:

@@ -16,7 +16,7 @@ from .backends import LocalBackend
 from .budgets import Limits, checked, ledger_under
 from .check import fitted
 from .compile import compile_plan
-from .context import RunInfo
+from .context import RunInfo, check_words
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
 from .foreign import attempt_async
 from .found import continued, decide_on, find
@@ -138,7 +138,7 @@ class Flujo:
         self._keeping = _Keeping(is_kept=kept_runs, signer=None if store is None else store.signer)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
-        self._handles: list[RunHandle] = []
+        self._handles: set[RunHandle] = set()
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
@@ -182,13 +182,14 @@ class Flujo:
             A handle to wait for the result, or to cancel the run.
         """
         run = self._prepare(input, anyio.CancelScope(), options)
-        handle = RunHandle(run, partial(self._execute, run))
-        self._handles = [*(other for other in self._handles if not other.done.is_set()), handle]
+        handle = RunHandle(run, partial(self._execute, run), self._handles.discard)
+        self._handles.add(handle)
         return handle
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
+        check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
@@ -198,7 +199,7 @@ class Flujo:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
+        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger, own = (
@@ -331,7 +332,7 @@ class Flujo:
         scope, self._app = self._app, None
         if scope is not None:
             with anyio.CancelScope(shield=True):
-                for handle in self._handles:
+                for handle in tuple(self._handles):
                     if error is not None:
                         handle.cancel("its Flujo was closed after an error")
                     await handle.done.wait()

@@ -30,12 +30,12 @@ Control flow is not an error: a finished step is an `Outcome`, a stopped run is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, core_schema, to_jsonable_python
+from pydantic_core import core_schema
 
-from .scrubbing import scrub
+from .check import no_json
+from .scrubbing import scrub, without
 
 
 class FlujoError(Exception):
@@ -71,10 +71,8 @@ class FlujoError(Exception):
         """The error as JSON: its kind, its texts, and the facts that are plain. Its cause stays behind."""
         plain = (str, int, float)
         facts: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
-        if isinstance(self, LoopLimit):
-            facts["partial"] = None
-            with suppress(PydanticSerializationError):  # what JSON cannot hold stays behind, as other objects do
-                facts["partial"] = to_jsonable_python(self.partial)
+        if isinstance(self, LoopLimit):  # what JSON cannot hold stays behind, as other objects do
+            facts["partial"] = self.partial if no_json(self.partial) is None else None
         return {"error": type(self).__name__, "facts": facts}
 
     @classmethod
@@ -88,7 +86,13 @@ class FlujoError(Exception):
             raise ValueError("it is no error of Flujo")
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it is no error of Flujo")
-        return _revived(kind, texts, {"partial": None, **facts} if kind is LoopLimit else facts)
+        return _revived(kind, texts, {"partial": None, "partial_type": "", **facts} if kind is LoopLimit else facts)
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Take secrets that its author could not know out of its texts."""
+        if secrets:
+            vars(self).update({name: without(secrets, text) for name, text in vars(self).items() if type(text) is str})
+            self.args = (self.what, self.why, self.do)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, FlujoError) and self.as_data() == other.as_data()
@@ -176,11 +180,18 @@ class StepTimeout(StepFailed):
 
 
 class LoopLimit(StepFailed):
-    """A loop reached `max_iterations` and was not good. `partial` is the last output."""
+    """A loop reached `max_iterations` and was not good.
+
+    Attributes:
+        iterations: How many were made.
+        partial: The last output; None in an error that was read from a snapshot where it was more than JSON can hold.
+        partial_type: Its class, which is known there too.
+    """
 
     def __init__(self, step_path: str, iterations: int, partial: object = None) -> None:
         self.iterations = iterations
         self.partial = partial
+        self.partial_type: str = type(partial).__name__
         do = "Raise `max_iterations`, or say on_limit='return' where the last output is good enough"
         super().__init__(step_path, "LoopLimit", f"not done after {iterations} iterations", do)
 

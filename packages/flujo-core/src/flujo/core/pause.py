@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-from .check import adapter_of, json_adapter
+from .check import adapter_of, json_adapter, no_json
 from .errors import ConfigurationError
+from .foreign import attempt
 from .scrubbing import scrub
 
 
@@ -25,8 +26,11 @@ class PauseForHumanInput(Exception):
         payload: What the human must see to decide, as JSON.
         expires_at: When the question is no longer open; None is never.
 
+    Attributes:
+        json_schema: JSON schema of the decision; None takes any JSON. It is kept where the type is not found again.
+
     Raises:
-        ConfigurationError: The question is no text, the payload no JSON, or the time has no zone.
+        ConfigurationError: The question is no text, the payload or schema no JSON, or the time has no zone.
     """
 
     def __init__(
@@ -37,27 +41,27 @@ class PauseForHumanInput(Exception):
             raise ConfigurationError(what, f"its question is {question!r}", "Give a text that a human can answer")
         if expires_at is not None and expires_at.tzinfo is None:
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
-        try:
-            self.payload: JsonValue = json_adapter().validate_python(payload)
-        except ValidationError:
-            raise ConfigurationError(what, f"its payload holds what is no JSON ({type(payload).__name__})") from None
+        made, error = attempt(json_adapter().validate_python, payload)
+        if error is not None or (problem := no_json([question, made])):
+            held = type(payload).__name__ if error is not None else problem
+            raise ConfigurationError(what, f"its payload holds what is no JSON ({held})")
+        self.payload: JsonValue = made
         self.question = question
         self.schema = schema
         self.expires_at = expires_at
         self.asked: bool = False
-        self.shown_schema: dict[str, Any] | None = None
+        self.json_schema: dict[str, Any] | None = None if schema is None else _schema_of(schema)
         super().__init__(question)
 
-    @property
-    def json_schema(self) -> dict[str, Any] | None:
-        """JSON schema of the decision; None takes any JSON. It is kept where the type itself was not found again."""
-        if self.shown_schema is None and self.schema is not None:
-            adapter = adapter_of(self.schema)
-            if adapter is None:
-                what = f"schema={self.schema!r} of a question cannot be used"
-                raise ConfigurationError(what, "pydantic knows no way to check it", "Use a model or plain types")
-            self.shown_schema = adapter.json_schema()
-        return self.shown_schema
+
+def _schema_of(hint: object) -> dict[str, Any]:
+    """JSON schema of a decision."""
+    adapter = adapter_of(hint)
+    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema)
+    if schema is None or error is not None:
+        what, why = f"schema={hint!r} of a question cannot be used", "pydantic knows no way to check it as JSON"
+        raise ConfigurationError(what, why, "Use a model or plain types")
+    return schema
 
 
 class Reconciled(BaseModel):

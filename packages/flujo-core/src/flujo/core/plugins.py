@@ -77,8 +77,10 @@ class Implementation:
         if self.is_async:
             return await cast("Any", function(payload))
         if self.thread:
-            return await anyio.to_thread.run_sync(function, payload, abandon_on_cancel=True)
-        return function(payload)
+            answer = await anyio.to_thread.run_sync(function, payload, abandon_on_cancel=True)
+        else:
+            answer = function(payload)
+        return await answer if inspect.isawaitable(answer) else answer
 
 
 @dataclass(slots=True)
@@ -174,8 +176,19 @@ class Hooks:
 async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
     """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
     if not (implementation.is_async or implementation.thread):
-        return attempt(implementation.call_here, payload, values)[1]
-    return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
+        answer, error = attempt(implementation.call_here, payload, values)
+    else:
+        answer, error = await attempt_async(within(timeout_s, implementation.call(payload, values)))
+    if answer is not None and inspect.isawaitable(answer):  # a plain function gives one where a decorator made it
+        return (await attempt_async(within(timeout_s, _awaited(answer))))[1]
+    return error
+
+
+async def _awaited(answer: object) -> object:
+    """What comes of an answer that has to be awaited, and of what that gives."""
+    while inspect.isawaitable(answer):
+        answer = await answer
+    return answer
 
 
 class _Adapter:
@@ -263,6 +276,8 @@ def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], M
 def _implementation(
     plugin: str, hook: str, function: Callable[..., object], specs: Mapping[str, ResourceSpec], required: bool = False
 ) -> Implementation:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginError(f"{hook} of plugin {plugin!r} cannot be called", "it has a yield, so nothing in it would run")
     resources = []
     wanted = _required(function)[1:]
     hints = _hints(function, f"{hook} of plugin {plugin!r}") if wanted else {}

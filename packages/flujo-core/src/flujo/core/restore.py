@@ -25,6 +25,7 @@ from .snapshot import (
     KnownData,
     PartData,
     PauseData,
+    QuestionData,
     Snapshot,
     body_type,
     collects,
@@ -212,16 +213,19 @@ class _Restorer:
         if live is not None:
             self.live.pauses[frame.id, node.index] = Paused(live)
             return
-        request, error = attempt(PauseForHumanInput, data.question, payload=data.payload, expires_at=data.expires_at)
-        if request is None or error is not None:
-            _unfit(f"the question of {node.path!r} does not fit: {text_of(error or ValueError())}")
-        request.asked, request.shown_schema = data.asked, data.wanted
-        self.live.pauses[frame.id, node.index] = Paused(request)
+        self.live.pauses[frame.id, node.index] = _asked(data, node.path)
 
 
 def _error(data: JsonValue, where: str) -> FlujoError:
     error = load(FlujoError, data, where)
     return error if isinstance(error, FlujoError) else _unfit(f"{where} is no error")
+
+
+def _asked(data: object, path: str) -> Paused:
+    request, error = attempt(lambda: QuestionData.model_validate(data).request())
+    if request is None or error is not None:  # of a fault its kind only: its text may show the question
+        _unfit(f"the question of {path!r} does not fit ({type(error).__name__})")
+    return Paused(request)
 
 
 # --- journal ------------------------------------------------------------------------------------------------------
@@ -253,19 +257,11 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
     elif data.kind == "begun" and isinstance(data.value, list) and len(data.value) == 3:
         outcome = Begun(str(data.value[0]), str(data.value[1]), bool(data.value[2]))
     elif data.kind == "paused":
-        outcome = Paused(PauseForHumanInput("a question of the past"))
+        outcome = _asked(data.value, data.path)
     else:
         _unfit(f"its journal has an entry of unknown kind {data.kind!r}")
     changes = None if data.changes is None else load_changes(plan.context_model, data.changes, data.path)
-    facts = (
-        data.path,
-        data.started_at,
-        data.duration_s,
-        changes,
-        data.attempts,
-        data.usage,
-        data.cached,
-        data.cancelled,
-        data.is_void,
-    )
-    return Entry(data.frame, data.node, outcome, *facts)
+    return Entry(
+        data.frame, data.node, outcome, data.path, data.started_at, data.duration_s, changes, data.attempts,
+        data.usage, data.cached, data.cancelled, data.is_void,
+    )  # fmt: skip

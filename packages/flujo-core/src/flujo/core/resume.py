@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from .check import adapter_of, fitted, json_adapter
+from .check import adapter_of, fitted, no_json
 from .codec import load
 from .errors import AmbiguousPause, InputError, ResumeError, SnapshotError
 from .foreign import attempt
@@ -26,7 +26,7 @@ from .schemas import type_of_schema, unfit
 from .values import unfit_claim
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Decision:
     """A decision that fits its question.
 
@@ -173,10 +173,9 @@ def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause
 
 def _as_json(value: object, pause_id: str) -> JsonValue:
     adapter = adapter_of(type(value))
-    data, error = (None, TypeError()) if adapter is None else attempt(adapter.dump_python, value, mode="json")
-    if error is None:
-        data, error = attempt(json_adapter().validate_python, data)
-    if error is not None:
+    text = None if adapter is None else attempt(adapter.dump_json, value)[0]
+    data, error = attempt(json.loads, text or b"")
+    if error is not None or no_json(data) is not None:
         why = f"{type(value).__name__} cannot be written as JSON"
         raise InputError(f"decision for {pause_id!r} does not fit", why, "The question stays open")
     return data

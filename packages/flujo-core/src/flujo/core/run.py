@@ -12,8 +12,10 @@ import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
-from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
 from .foreign import attempt, text_of
+from .journal import Entry
+from .outcome import Failure
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
@@ -169,6 +171,8 @@ class Run(Work):
             elif work := self.do(due.popleft(), None):
                 await work
         self._finish()
+        if self.state.pauses and self.verdict is None:
+            await self._check_pauses()
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
@@ -180,13 +184,17 @@ class Run(Work):
             if self.verdict is None and self.state.finished:
                 output, error = attempt(result_of, root)
                 self.output: object = output
-            elif self.verdict is None and self.state.pauses:
-                error = attempt(lambda: self.checkpoint)[1]
-                if isinstance(error, SnapshotError):
-                    self.stop(StepFailed(self.pauses[0].step_path, "NotSerialisable", str(error)))
-                    return
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
+
+    async def _check_pauses(self) -> None:
+        """Find out whether the run can be kept while it waits; where not, the step that asked has failed."""
+        error = attempt(lambda: self.checkpoint)[1]
+        if error is not None:
+            visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
+            failed = StepFailed(path, "NotSerialisable", text_of(error))
+            self.stop(failed)
+            await self.keep(Entry(*visit, Failure(failed), path, time.time(), is_void=True))
 
     @property
     def status(self) -> RunStatus:

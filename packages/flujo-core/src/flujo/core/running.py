@@ -18,6 +18,7 @@ from .backends import LocalBackend
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .frames import Due, Frame, RunState
 from .journal import Entry, Journal
 from .kept import TokenFacts
@@ -32,6 +33,7 @@ from .relay import Worker
 from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
+from .scrubbing import secrets_in
 from .setup import Setup
 from .snapshot import EntryData, entry_data
 from .usage import Usage, UsageLimits
@@ -54,7 +56,7 @@ class Past(Protocol):
         """Its journal, as data."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Resumed:
     """How a run came to go on: what was decided and is noted first, where anything was."""
 
@@ -116,6 +118,7 @@ class Running:
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
+    _secrets: list[str] | None = None
 
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
@@ -185,6 +188,7 @@ class Running:
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
         if self.verdict is None:
+            self.hide_secrets(error)
             self.verdict = error
         spare = isinstance(error, UsageLimitExceeded)
         for worker in self.workers:
@@ -218,7 +222,16 @@ class Running:
         kind = error.error_type if isinstance(error, StepFailed) else type(error).__name__
         payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
         await self.observe("on_retry", payload, ctx)
-        await anyio.sleep(delay)
+        if self.verdict is None:
+            await anyio.sleep(delay)
+
+    def hide_secrets(self, error: FlujoError | None) -> None:
+        """Take the secrets of the run input and of the first context out of an error's texts."""
+        if error is not None:
+            if self._secrets is None:
+                root = self.state.root
+                self._secrets = attempt(secrets_in, (root.input, root.context))[0] or []
+            error.hide(self._secrets)
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
@@ -227,6 +240,7 @@ class Running:
 
         What cannot be written is a failure.
         """
+        self.hide_secrets(entry.outcome.error)
         if self.writer is None:
             then()
             return None

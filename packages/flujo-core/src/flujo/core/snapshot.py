@@ -15,7 +15,7 @@ from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Begun, Called, Choice, Skipped, Success
+from .outcome import Answer, Begun, Called, Choice, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
@@ -28,8 +28,15 @@ MAX_BYTES = 64 * 2**20
 """A longer text is no snapshot of ours, and is not parsed."""
 
 
+_SHOWN = {"run_id", "pipeline", "status", "position", "id", "parent", "frame", "node", "slot", "place", "kind", "path"}
+
+
 class _Data(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Shows where it belongs, and no payload: that may be private."""
+        return [(name, value) for name, value in super().__repr_args__() if name in _SHOWN]
 
 
 class LimitsData(_Data):
@@ -79,18 +86,39 @@ class FrameData(_Data):
     spent: Usage | None = None
 
 
-class PauseData(_Data):
+class QuestionData(_Data):
+    """What a human is asked; `wanted` is the JSON schema of the decision."""
+
+    question: str
+    wanted: dict[str, JsonValue] | None = None
+    payload: JsonValue = None
+    expires_at: datetime | None = None
+    asked: bool = False
+
+    @classmethod
+    def of(cls, request: PauseForHumanInput, **place: int | str) -> Self:
+        """Write a question."""
+        facts = {name: getattr(request, name) for name in ("question", "payload", "expires_at", "asked")}
+        return cls.model_validate({**facts, "wanted": request.json_schema, **place})
+
+    def request(self) -> PauseForHumanInput:
+        """Read it.
+
+        Raises:
+            ConfigurationError: It cannot be asked.
+        """
+        request = PauseForHumanInput(self.question, payload=self.payload, expires_at=self.expires_at)
+        request.asked, request.json_schema = self.asked, self.wanted
+        return request
+
+
+class PauseData(QuestionData):
     """A question that waits for a human: the `number`th of this visit of the step at `path`."""
 
     frame: int
     node: int
     path: str
     number: int
-    question: str
-    wanted: dict[str, JsonValue] | None = None
-    payload: JsonValue = None
-    expires_at: datetime | None = None
-    asked: bool = False
 
 
 class KnownData(_Data):
@@ -110,7 +138,10 @@ class BegunData(_Data):
 
 
 class EntryData(_Data):
-    """One entry of the journal; `unwritten` is the type of an output that could not be written."""
+    """One entry of the journal; `unwritten` is the type of an output that could not be written.
+
+    `value` is what came of the visit: an output, an error, what was told; of a pause, its QuestionData.
+    """
 
     frame: int
     node: int
@@ -248,10 +279,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
 
 def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
     path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.known.get(key, ()))
-    return PauseData(
-        frame=key[0], node=key[1], path=path, number=number, question=request.question, asked=request.asked,
-        wanted=request.json_schema, payload=request.payload, expires_at=request.expires_at,
-    )  # fmt: skip
+    return PauseData.of(request, frame=key[0], node=key[1], path=path, number=number)
 
 
 def _frame(plan: Plan, frame: Frame) -> FrameData:
@@ -337,6 +365,8 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
             value = dump(passed_type(node), outcome.output, "input")
         elif isinstance(outcome, Choice):
             value = outcome.value
+        elif isinstance(outcome, Paused):
+            value = QuestionData.of(outcome.request).model_dump(mode="json")
         elif isinstance(outcome, (Answer, Called)):
             value = [outcome.key, outcome.value]
         elif isinstance(outcome, Begun):

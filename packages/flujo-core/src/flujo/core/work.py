@@ -91,7 +91,9 @@ class Work(Running):
         path = frame.prefix + node.name
         if error is not None:
             what = "on" if isinstance(flow, Branch) else "until"
-            failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `{what}=` of {path!r}")
+            failed = StepFailed(
+                path, type(error).__name__, text_of(error, (value, part.context)), f"Mend `{what}=` of {path!r}"
+            )
             failed.__cause__ = error
         else:
             choice = self.choice(flow, answer)
@@ -137,6 +139,7 @@ class Work(Running):
         else:
             done = told(value, error, entry.path, inputs)
             entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+            self.hide_secrets(entry.outcome.error)
             entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
                 self.stop(entry.outcome.error)
@@ -195,7 +198,9 @@ class Work(Running):
         context = context_at(frame, node) if frame.context is not None else None
         wanted, error = await attempt_async(when.ask(value, context))
         if error is not None:
-            failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `when=` of {path!r}")
+            failed = StepFailed(
+                path, type(error).__name__, text_of(error, (value, context)), f"Mend `when=` of {path!r}"
+            )
             failed.__cause__ = error
             return Failure(failed)
         return None if wanted else Skipped(value)
