@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from .backends import LocalBackend
 from .budgets import Limits, carry, checked, ledger_under
-from .check import fitted
+from .check import check_words, fitted
 from .compile import compile_plan
-from .context import RunInfo, check_words
+from .context import RunInfo
 from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists, SnapshotError
 from .foreign import attempt
 from .handle import RunHandle
@@ -179,7 +179,8 @@ class Flujo:
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
-        check_words(options)
+        if options:
+            check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
