@@ -7,12 +7,10 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import is_dataclass
-from typing import cast
 
 from pydantic import BaseModel
 
-from .check import adapter_of
+from .check import adapter_of, is_whole
 from .foreign import attempt
 from .plan import StepNode
 
@@ -68,21 +66,7 @@ def _json(hint: object, value: object) -> str | None:
         if adapter is None or text is None or error is not None:
             continue
         back, error = attempt(adapter.validate_json, text)
-        if error is None and attempt(_is_whole, value, back)[0]:
+        if error is None and attempt(is_whole, value, back)[0]:
             made = json.dumps(json.loads(text), sort_keys=True)
             return f"{number}:{type(value).__module__}.{type(value).__qualname__}:{made}"
     return None
-
-
-def _is_whole(value: object, back: object) -> bool:
-    """Whether all of a value came back: a secret, a field that is left out and a subclass do not."""
-    if type(value) is not type(back) or value != back:
-        return False
-    if isinstance(value, BaseModel) or is_dataclass(value):
-        return _is_whole(vars(value), vars(back))
-    if isinstance(value, dict):
-        there = {item[0]: item for item in cast("dict[object, object]", back).items()}
-        return all(_is_whole(item, there[item[0]]) for item in value.items())
-    if isinstance(value, (set, frozenset)):
-        return _is_whole(dict.fromkeys(value), dict.fromkeys(cast("set[object]", back)))
-    return not isinstance(value, (list, tuple)) or all(map(_is_whole, value, cast("list[object]", back)))

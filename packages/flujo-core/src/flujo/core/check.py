@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, cast
 
@@ -12,6 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import SchemaError
 
 from .assignable import classes_of, type_name
+from .errors import ConfigurationError
 from .foreign import attempt, fault_of
 
 
@@ -89,6 +91,20 @@ def _no_leaf(value: object) -> str | None:
     return None if value is None or type(value) is bool else f"a {type(value).__name__}"
 
 
+def is_whole(value: object, back: object) -> bool:
+    """Whether all of a value came back: a secret, a field that is left out and a subclass do not."""
+    if type(value) is not type(back) or value != back:
+        return False
+    if isinstance(value, BaseModel) or is_dataclass(value):
+        return is_whole(vars(value), vars(back))
+    if isinstance(value, dict):
+        there = {item[0]: item for item in cast("dict[object, object]", back).items()}
+        return all(is_whole(item, there[item[0]]) for item in value.items())
+    if isinstance(value, (set, frozenset)):
+        return is_whole(dict.fromkeys(value), dict.fromkeys(cast("set[object]", back)))
+    return not isinstance(value, (list, tuple)) or all(map(is_whole, value, cast("list[object]", back)))
+
+
 def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[object, str | None]]:
     """A function that makes a value fit `hint`: it returns what is to be used, and what is wrong with it or None.
 
@@ -140,3 +156,18 @@ def _reason(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def check_words(options: Mapping[str, object]) -> None:
+    """Look at the words about a run that its caller gives.
+
+    Raises:
+        ConfigurationError: One is no text, or holds what no file and no log can take.
+    """
+    for name in options.keys() & {"run_id", "actor", "tenant", "tags"}:
+        word = options[name]
+        texts = [*word, *word.values()] if isinstance(word, Mapping) else [word]
+        is_fit = isinstance(word, Mapping) == (name == "tags") and all(isinstance(text, str) for text in texts)
+        if word is not None and not (is_fit and no_json([str(text) for text in texts]) is None):
+            what = "a dict of texts" if name == "tags" else "a text"
+            raise ConfigurationError(f"{name}= of a run cannot be used", f"it is not {what} in Unicode")

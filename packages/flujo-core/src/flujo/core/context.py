@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import JsonValue
 
 from .assignable import type_name
-from .check import adapter_of, no_json
+from .check import adapter_of
 from .errors import ConfigurationError, GuardDenied, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .ledger import Ledger
@@ -58,21 +58,6 @@ class RunInfo:
         """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""
         labels = self.counts.setdefault(kind, {})
         labels[label] = labels.get(label, 0) + number
-
-
-def check_words(options: Mapping[str, object]) -> None:
-    """Look at the words about a run that its caller gives.
-
-    Raises:
-        ConfigurationError: One is no text, or holds what no file and no log can take.
-    """
-    for name in options.keys() & {"run_id", "actor", "tenant", "tags"}:
-        word = options[name]
-        texts = [*word, *word.values()] if isinstance(word, Mapping) else [word]
-        is_fit = isinstance(word, Mapping) == (name == "tags") and all(isinstance(text, str) for text in texts)
-        if word is not None and not (is_fit and no_json([str(text) for text in texts]) is None):
-            what = "a dict of texts" if name == "tags" else "a text"
-            raise ConfigurationError(f"{name}= of a run cannot be used", f"it is not {what} in Unicode")
 
 
 class Update(Generic[T]):

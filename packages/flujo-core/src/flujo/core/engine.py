@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from .backends import LocalBackend
 from .budgets import Limits, checked, ledger_under
-from .check import fitted
+from .check import check_words, fitted
 from .compile import compile_plan
-from .context import RunInfo, check_words
+from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
 from .foreign import attempt_async
 from .found import continued, decide_on, find
@@ -189,7 +189,8 @@ class Flujo:
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
-        check_words(options)
+        if options:
+            check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)

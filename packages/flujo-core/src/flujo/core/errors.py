@@ -34,7 +34,6 @@ from typing import Any
 
 from pydantic_core import core_schema
 
-from .check import no_json
 from .scrubbing import scrub, without
 
 
@@ -71,8 +70,8 @@ class FlujoError(Exception):
         """The error as JSON: its kind, its texts, and the facts that are plain. Its cause stays behind."""
         plain = (str, int, float)
         facts: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
-        if isinstance(self, LoopLimit):  # what JSON cannot hold stays behind, as other objects do
-            facts["partial"] = self.partial if no_json(self.partial) is None else None
+        if isinstance(self, LoopLimit):
+            facts["partial"] = self.partial if self.is_json else None
         return {"error": type(self).__name__, "facts": facts}
 
     @classmethod
@@ -86,7 +85,7 @@ class FlujoError(Exception):
             raise ValueError("it is no error of Flujo")
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it is no error of Flujo")
-        return _revived(kind, texts, {"partial": None, "partial_type": "", **facts} if kind is LoopLimit else facts)
+        return _revived(kind, texts, facts)
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Take secrets that its author could not know out of its texts."""
@@ -186,12 +185,18 @@ class LoopLimit(StepFailed):
         iterations: How many were made.
         partial: The last output; None in an error that was read from a snapshot where it was more than JSON can hold.
         partial_type: Its class, which is known there too.
+        is_json: Whether it is JSON exactly, so that it can be written.
     """
 
-    def __init__(self, step_path: str, iterations: int, partial: object = None) -> None:
+    partial: object = None
+    partial_type: str = ""
+    is_json: bool = False
+
+    def __init__(self, step_path: str, iterations: int, partial: object = None, *, is_json: bool = False) -> None:
         self.iterations = iterations
         self.partial = partial
-        self.partial_type: str = type(partial).__name__
+        self.partial_type = type(partial).__name__
+        self.is_json = is_json
         do = "Raise `max_iterations`, or say on_limit='return' where the last output is good enough"
         super().__init__(step_path, "LoopLimit", f"not done after {iterations} iterations", do)
 

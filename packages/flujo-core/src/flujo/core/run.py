@@ -12,7 +12,7 @@ import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
+from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry
 from .outcome import Failure
@@ -192,7 +192,8 @@ class Run(Work):
         error = attempt(lambda: self.checkpoint)[1]
         if error is not None:
             visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
-            failed = StepFailed(path, "NotSerialisable", text_of(error))
+            why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
+            failed = StepFailed(path, "NotSerialisable", why)
             self.stop(failed)
             await self.keep(Entry(*visit, Failure(failed), path, time.time(), is_void=True))
 

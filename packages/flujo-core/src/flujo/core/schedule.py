@@ -11,6 +11,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
+from .check import no_json
 from .errors import LoopLimit, StepFailed
 from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
@@ -338,7 +339,8 @@ def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     else:
         path = part.frame.prefix + part.node.name
         part.asks = flow.until is not None  # so that it is asked again where the run is resumed
-        _fail(state, part.frame, part.node, Failure(LoopLimit(path, flow.max_iterations, part.output)))
+        error = LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
+        _fail(state, part.frame, part.node, Failure(error))
 
 
 def _finish(state: RunState, part: Part, output: object) -> None:
