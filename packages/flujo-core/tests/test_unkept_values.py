@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, computed_field
 
 from flujo.core import (
     Fallback,
@@ -246,3 +246,43 @@ async def test_a_step_whose_pause_cannot_be_kept_has_failed() -> None:
     assert isinstance(result.error, StepFailed)
     assert result.error.error_type == "NotSerialisable"
     assert "Opaque" in str(result.error)
+
+
+# --- what can be kept -------------------------------------------------------------------------------------------------
+
+
+class Aliased(BaseModel):
+    number: int = Field(alias="theNumber")
+    inner: list[Aliased] = []
+
+
+class Closed(BaseModel, extra="forbid"):
+    number: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+KEPT: list[tuple[Any, Any]] = [
+    (Aliased, Aliased(theNumber=1, inner=[Aliased(theNumber=2)])), (Closed, Closed(number=2)), (float, 1),
+    (float | None, 0), (list[float], [1, 2.5]), (int | float, 1), (int | float, 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "value"), KEPT, ids=[str(hint) for hint, _ in KEPT])
+async def test_models_with_aliases_or_computed_fields_and_whole_floats_are_kept(hint: Any, value: Any) -> None:
+    async def give(given):  # type: ignore[no-untyped-def]
+        return value
+
+    async def asks(given, ctx):  # type: ignore[no-untyped-def]
+        return given == value and await ctx.ask("Well?", hint) == value
+
+    give.__annotations__ = {"given": int, "return": hint}
+    asks.__annotations__ = {"given": hint, "ctx": RunContext, "return": bool}
+    flujo = Flujo(Step(give) >> Step(asks, pauses=True), store=MemoryStore())
+    paused = await flujo.run_async(1)
+    assert (paused.status, paused.error) == ("paused", None)
+    read = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
+    assert (await flujo.resume_async(read, value)).output is True

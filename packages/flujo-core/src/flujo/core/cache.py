@@ -10,7 +10,7 @@ from copy import deepcopy
 
 from pydantic import BaseModel
 
-from .check import adapter_of, is_whole
+from .check import WRITTEN, adapter_of, is_whole
 from .foreign import attempt
 from .plan import StepNode
 
@@ -62,10 +62,10 @@ def _json(hint: object, value: object) -> str | None:
     """A value as text that it shares with its equals alone, with its class; None where there is none."""
     for number, kind in enumerate((hint, type(value))):
         adapter = None if isinstance(value, Iterator) else adapter_of(kind)  # writing an iterator would use it up
-        text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
+        text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)
         if adapter is None or text is None or error is not None:
             continue
-        back, error = attempt(adapter.validate_json, text)
+        back, error = attempt(adapter.validate_json, text, by_name=True)
         if error is None and attempt(is_whole, value, back)[0]:
             made = json.dumps(json.loads(text), sort_keys=True)
             return f"{number}:{type(value).__module__}.{type(value).__qualname__}:{made}"

@@ -51,6 +51,9 @@ def json_adapter() -> TypeAdapter[JsonValue]:
     return TypeAdapter(JsonValue)
 
 
+WRITTEN: Mapping[str, Any] = {"by_alias": False, "round_trip": True, "warnings": "error"}
+"""How values are written that are read back with `by_name`: by the names of their fields, and what these tell alone."""
+
 DEPTH = 100
 """Most levels of JSON in one value; what reads JSON takes 200, and a snapshot stands around the value."""
 

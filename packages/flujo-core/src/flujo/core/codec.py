@@ -13,7 +13,7 @@ from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationErr
 from pydantic_core import from_json
 
 from .assignable import classes_of, is_typed_dict, members, plain, type_name
-from .check import DEPTH, adapter_of, no_json
+from .check import DEPTH, WRITTEN, adapter_of, no_json
 from .errors import SnapshotError
 from .foreign import attempt
 
@@ -39,13 +39,14 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     if _is_mixed(hint):
         return _dump_mixed(hint, value, where)
     adapter = adapter_of(hint)
-    text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
+    text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)
     if adapter is None or text is None or error is not None:
         cause = "no schema" if error is None else type(error).__name__
         why = f"{type_name(hint)} is no type that can be written as JSON ({cause})"
         raise SnapshotError(f"{where} cannot be kept", why, "Use a pydantic model, a dataclass or plain data")
-    back, error = attempt(adapter.validate_json, text)
-    if error is not None or type(back) is not type(value) or attempt(lambda: bool(back == value))[0] is not True:
+    back, error = attempt(adapter.validate_json, text, by_name=True)
+    kept = type(back) is type(value) or (type(back) is float and type(value) is int)  # an int may stand for a float
+    if error is not None or not kept or attempt(lambda: bool(back == value))[0] is not True:
         why = f"a {type(value).__name__} that is written as {type_name(hint)} does not come back equal"
         raise SnapshotError(f"{where} cannot be kept", why, "Give a union a discriminator, or declare the exact type")
     if text.count(b"[") + text.count(b"{") > DEPTH and attempt(from_json, text.join(_AROUND))[1] is not None:
@@ -64,7 +65,7 @@ def load(hint: object, data: JsonValue, where: str) -> object:
     if _is_mixed(hint):
         return _load_mixed(hint, data, where)
     adapter = adapter_of(hint)
-    value, error = (None, None) if adapter is None else attempt(adapter.validate_json, json.dumps(data))
+    value, error = (None, None) if adapter is None else attempt(adapter.validate_json, json.dumps(data), by_name=True)
     if adapter is None or error is not None:
         why = type_name(hint)
         if isinstance(error, ValidationError):

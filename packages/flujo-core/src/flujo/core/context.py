@@ -205,7 +205,7 @@ class RunContext:
         adapter = None if schema is None else adapter_of(schema)
         if adapter is None:
             return answer
-        value, error = attempt(adapter.validate_json, json.dumps(answer))
+        value, error = attempt(adapter.validate_json, json.dumps(answer), by_name=True)
         if error is not None:  # not as the cause: pydantic's message shows the answer, which may be private
             raise StepFailed(self.step_path, "AnswerMismatch", f"the answer is no {type_name(schema)}") from None
         return value

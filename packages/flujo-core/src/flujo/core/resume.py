@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from .check import adapter_of, fitted, no_json
+from .check import WRITTEN, adapter_of, fitted, no_json
 from .codec import load
 from .errors import AmbiguousPause, InputError, ResumeError, SnapshotError
 from .foreign import attempt
@@ -173,7 +173,7 @@ def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause
 
 def _as_json(value: object, pause_id: str) -> JsonValue:
     adapter = adapter_of(type(value))
-    text = None if adapter is None else attempt(adapter.dump_json, value)[0]
+    text = None if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)[0]
     data, error = attempt(json.loads, text or b"")
     if error is not None or no_json(data) is not None:
         why = f"{type(value).__name__} cannot be written as JSON"
