@@ -26,10 +26,12 @@ from flujo.core import (
     Resources,
     ResumeConflict,
     ResumeError,
+    RunContext,
     Snapshot,
     Step,
     StillRunning,
     TokenFacts,
+    UsageLimits,
     step,
 )
 
@@ -394,6 +396,35 @@ async def test_a_token_is_good_for_what_was_shown_only() -> None:
     signer.made["token-ask"] = replace(signer.made["token-ask"], shown_digest="of something else")
     with pytest.raises(ResumeError, match="what its token shows"):
         await flujo.resume_async("token-ask", 6)
+
+
+# --- limits after a crash ---------------------------------------------------------------------------------------------
+
+
+async def test_what_a_sub_pipeline_spent_counts_under_its_own_limit_after_a_crash() -> None:
+    store = MemoryStore()
+    disks: list[MemoryStore] = []
+
+    @step
+    async def pay(value: int, ctx: RunContext) -> int:
+        async with ctx.usage.reserve(cost_usd="0.8") as lease:
+            lease.settle(cost_usd="0.8")
+        return value
+
+    @step
+    async def between(value: int) -> int:
+        if not disks:
+            disks.append(store.reopened())
+        return value
+
+    def pipeline() -> Pipeline:
+        inner = Pipeline(
+            pay >> between >> Step(pay, name="pay_again"), limits=UsageLimits(total_cost_usd_limit=1), name="inner"
+        )
+        return Pipeline(inner, name="outer")
+
+    assert (await Flujo(pipeline(), store=store).run_async(1, run_id="r")).status == "stopped"
+    assert (await Flujo(pipeline(), store=disks[0]).resume_async("r", retry=True)).status == "stopped"
 
 
 # --- at most once -----------------------------------------------------------------------------------------------------

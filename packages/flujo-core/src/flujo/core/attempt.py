@@ -88,7 +88,7 @@ class Attempt:
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work."""
         run, node = self.run, self.node
-        act = Act("step", f"{self.path}@{self.number}", self.ctx, self.number)
+        act = Act("step", f"{self.path}@{self.number}{run.mark}", self.ctx, self.number)
         outcome: Outcome
         changes: Changes = None
         try:
@@ -147,7 +147,9 @@ class Attempt:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
-        """Do the work, or find that it was done before."""
+        """Do the work, or find that it was done before, or that a human decided what comes of it."""
+        if self.number == 1 and self.ctx.visit in self.run.state.decided:
+            return Success(self.run.state.decided[self.ctx.visit]), None
         if not self.node.step.options.cache:
             return await self._executed(inputs)
         cache = self.run.setup.cache

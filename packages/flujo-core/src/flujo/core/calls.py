@@ -71,7 +71,7 @@ class Calls:
         run, path = self.run, ctx.step_path
         self._check_open()
         await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}", ctx, attempt)
+        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
@@ -108,7 +108,7 @@ class Calls:
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", f"call-{next(self._numbers)}", ctx, ctx.attempt)
+        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
         names = {
             telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
         }  # fmt: skip

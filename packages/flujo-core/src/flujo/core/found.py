@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -12,9 +13,11 @@ from .budgets import Limits, carry, ledger_under
 from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
+from .frames import Frame, RunState
+from .journal import Entry
 from .kept import KeptRun, Receipt, TokenFacts, refusal
 from .pause import Pause, PauseForHumanInput
-from .plan import Plan
+from .plan import Plan, StepNode
 from .protocols import RunStore, TokenSigner
 from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult, StepRecord
@@ -24,7 +27,7 @@ from .running import Past
 from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot
-from .usage import UsageLimits
+from .usage import Usage, UsageLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def continued(
     state = restored(plan, stand, found.asked)
     late = [entry_of(plan, row) for row in found.late]
     for entry in late:  # what ended after that place was kept, before its process was gone
+        _book(state, entry)
         _, error = attempt(advance, state, entry)
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
@@ -155,9 +159,27 @@ def continued(
     scope = None if stand.left_s is None else anyio.CancelScope()
     facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine
+    mark = f"~{secrets.token_hex(4)}"
     return Run(
-        setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, is_kept=is_kept, signer=signer
-    )
+        setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark, is_kept=is_kept,
+        signer=signer,
+    )  # fmt: skip
+
+
+def _book(state: RunState, entry: Entry) -> None:
+    """Count what a step used under the limits of its own, and of the pipelines around it."""
+    frame, node = state.frames.get(entry.frame), state.plan.nodes[entry.node]
+    if entry.usage is None or frame is None or not isinstance(node, StepNode):
+        return
+    if node.step.options.limits is not None:
+        frame.spent_by = frame.spent_by or {}
+        frame.spent_by.setdefault(node.place, Usage()).add(entry.usage)
+    at: Frame | None = frame
+    while at is not None and at.parent is not None:
+        if at.scope.limits is not None:
+            at.spent = at.spent or Usage()
+            at.spent.add(entry.usage)
+        at = at.parent
 
 
 async def decide_on(

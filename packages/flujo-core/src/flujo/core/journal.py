@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import FlujoError
-from .outcome import Aborted, Answer, Begun, Called, Choice, Failure, Outcome, Paused, Skipped, StepStatus
+from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, StepStatus
 from .result import StepRecord
 from .usage import Usage
 
@@ -36,7 +36,7 @@ class Entry:
 
     frame: int
     node: int
-    outcome: Outcome | Choice | Answer | Begun | Called
+    outcome: Outcome | Choice | Answer | Begun | Called | Decided
     path: str = ""
     started_at: float = 0.0
     duration_s: float = 0.0
@@ -51,7 +51,7 @@ class Entry:
         """The facts for people."""
         outcome = self.outcome
         status = "cancelled" if self.cancelled else _STATUS.get(type(outcome), "completed")
-        output = None if isinstance(outcome, (Choice, Answer, Begun, Called, Skipped)) else outcome.output
+        output = None if isinstance(outcome, (Choice, Answer, Begun, Called, Decided, Skipped)) else outcome.output
         error: FlujoError | None = outcome.error
         name, times = self.path.rpartition("/")[2], (self.started_at, self.duration_s)
         used = self.usage or Usage()

@@ -73,6 +73,14 @@ class Answer:
 
 
 @dataclass(slots=True)
+class Decided:
+    """What a human decided for a step that raised its question: it ends with that, and its body is not run again."""
+
+    output: object
+    error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
 class Called:
     """What a tool gave: a step that runs again finds it under `key`, a digest of the call."""
 

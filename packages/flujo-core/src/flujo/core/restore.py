@@ -12,7 +12,7 @@ from .errors import FlujoError, SnapshotError
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Begun, Called, Choice, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .schedule import find_due, flow_input
@@ -20,6 +20,7 @@ from .snapshot import (
     VERSION,
     BegunData,
     Checkpoint,
+    DecidedData,
     EntryData,
     FrameData,
     KnownData,
@@ -99,6 +100,10 @@ class _Restorer:
         for known in data.known:
             frame, node = self._visit(known)
             self.live.known[frame.id, node.index] = list(known.told)
+        for decided in data.decided:
+            frame, node = self._visit(decided)
+            where = f"decision for {node.path!r}"
+            self.live.decided[frame.id, node.index] = load(node.output_type, decided.output, where)
         for begun in data.begun:
             frame, node = self._visit(begun)
             self.live.begun[frame.id, node.index] = dict(begun.begun)
@@ -150,6 +155,7 @@ class _Restorer:
             frame.left -= 1
         frame.changes = self._changes(data.changes, f"frame {data.id}")
         frame.spent = data.spent
+        frame.spent_by = dict(data.spent_by) or None
         for part in data.parts:
             self._part(frame, part)
 
@@ -199,7 +205,7 @@ class _Restorer:
 
     # --- pauses ---------------------------------------------------------------------------------------------------
 
-    def _visit(self, data: PauseData | KnownData | BegunData) -> tuple[Frame, StepNode]:
+    def _visit(self, data: PauseData | KnownData | BegunData | DecidedData) -> tuple[Frame, StepNode]:
         frame = self.live.frames.get(data.frame)
         node = self.plan.nodes[data.node] if 0 <= data.node < len(self.plan.nodes) else None
         mine = frame is not None and isinstance(node, StepNode) and frame.scope.index == node.scope
@@ -243,11 +249,13 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         _unfit(f"its journal names node {data.node}, which the pipeline does not have")
     node = plan.nodes[data.node]
     where = f"output of {data.path or node.path!r}"
-    outcome: Outcome | Choice | Answer | Begun | Called
+    outcome: Outcome | Choice | Answer | Begun | Called | Decided
     if data.kind in _KINDS:
         outcome = _KINDS[data.kind](_error(data.value, where))
-    elif data.kind == "success":
-        outcome = Success(None if data.unwritten else load(node.output_type, data.value, where))
+    elif data.kind in ("success", "decided"):
+        outcome = (Success if data.kind == "success" else Decided)(
+            None if data.unwritten else load(node.output_type, data.value, where)
+        )
     elif data.kind == "skipped":
         outcome = Skipped(None if data.unwritten else load(passed_type(node), data.value, where))
     elif data.kind == "choice" and isinstance(data.value, int):

@@ -18,7 +18,7 @@ from .foreign import attempt
 from .frames import RunState
 from .journal import Entry
 from .kept import Receipt, refusal
-from .outcome import Answer, Begun, Called, Success
+from .outcome import Answer, Begun, Called, Decided
 from .pause import Pause, PauseForHumanInput, Reconcile, Reconciled, pause_of
 from .plan import Plan, StepNode
 from .result import StepRecord
@@ -118,11 +118,11 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, wanted: s
         else _told(value, request, node, shown)
     )
     now = datetime.now(UTC).timestamp()
-    entries = tuple(Entry(*key, one, shown.step_path if isinstance(one, Success) else "", now) for one in told)
+    entries = tuple(Entry(*key, one, started_at=now) for one in told)
     return Decision(shown, value, entries, decision_digest(decision))
 
 
-Said = Success | Answer | Called | Begun
+Said = Decided | Answer | Called | Begun
 
 
 def _told(value: object, request: PauseForHumanInput, node: StepNode, shown: Pause) -> list[Said]:
@@ -130,7 +130,7 @@ def _told(value: object, request: PauseForHumanInput, node: StepNode, shown: Pau
         return [Answer(_as_json(value, shown.id), shown.shown_digest)]
     if problem := unfit_claim(node, value):
         raise InputError(f"decision for {shown.id!r} does not fit", problem)
-    return [Success(value)]
+    return [Decided(value)]
 
 
 def _reconciled(value: object, request: Reconcile, node: StepNode, shown: Pause) -> list[Said]:
@@ -145,7 +145,7 @@ def _reconciled(value: object, request: Reconcile, node: StepNode, shown: Pause)
     problem = unfit_claim(node, output) if error is None else error.why if isinstance(error, SnapshotError) else ""
     if error is not None or problem:
         raise InputError(f"decision for {shown.id!r} does not fit", problem or "", "Give the output of the step")
-    return [Success(output)]
+    return [Begun(request.key, request.tool, is_over=True), Decided(output)]
 
 
 def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause_id: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Mapping, Set
 from functools import partial
@@ -63,6 +64,7 @@ class Run(Work):
         """Run within the deadline and the reach of `cancel`, where there is either."""
         if self.scope is None:
             await self._inside(app)
+            self.is_over = True
             return self._result()
         if self.deadline_s is not None:
             self.scope.deadline = anyio.current_time() + self.deadline_s
@@ -71,16 +73,20 @@ class Run(Work):
         self._note_time_left()
         if self.scope.cancelled_caught:
             self._cut()
+        self.is_over = True
         return self._result()
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
-        if self.scope is not None and self.deadline_s is not None:
+        if self.scope is not None and self.deadline_s is not None and not self.is_over:
             self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
 
     def _cut(self) -> bool:
-        """Say why the run was cancelled; whether that came from here, not from outside."""
+        """Say why the run was cancelled, and keep the context as it stands; whether the cancel came from here."""
         own = self.scope is not None and self.scope.cancel_called
+        context, error = attempt(final_context, self.state.root)
+        if error is None:
+            self.context = context
         late = RunAborted(f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
         self.stop(late if own else RunAborted("cancelled from outside"))
         return own
@@ -103,7 +109,7 @@ class Run(Work):
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.run_input
-        act = Act("run", info.run_id)
+        act = Act("run", info.run_id + self.mark)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
@@ -129,6 +135,10 @@ class Run(Work):
 
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
+        self._note_time_left()
+        self.is_over = True
+        if self.scope is not None:
+            self.scope.deadline = math.inf
         if self.hooks.table:
             paused = error is None and self.status == "paused"
             with anyio.CancelScope(shield=True):

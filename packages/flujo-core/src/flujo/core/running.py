@@ -86,9 +86,11 @@ class Running:
         resumed: How it came to go on; None of a run from its start.
         own_limits: Limits that were given to this run alone.
         left_s: Seconds of the deadline that are left, once it stands still.
+        mark: Ends the ids of its records, so that those of each resume are others.
         is_kept: Whether a store keeps it.
         signer: Signs the tokens of its pauses.
         writer: Writes it there while it goes on.
+        is_over: Whether it ended: what comes later does not change how.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -111,13 +113,14 @@ class Running:
     past: Past | None = None
     resumed: Resumed | None = None
     own_limits: UsageLimits | None = None
+    mark: str = ""
     is_kept: bool = False
     signer: TokenSigner | None = None
     writer: Writer | None = None
     left_s: float | None = None
     breach_told: bool = False
+    is_over: bool = False
     clock: float = field(default_factory=perf_counter)
-    _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
     _secrets: list[str] | None = None
 
     hooks: Hooks = field(init=False)
@@ -156,10 +159,12 @@ class Running:
         limits, ledger = node.step.options.limits, self._ledger_around(frame)
         if limits is None:
             return ledger
-        key = (frame.id, node.index)
-        if key not in self._ledgers:
-            self._ledgers[key] = Ledger(limits, ledger)
-        return self._ledgers[key]
+        frame.ledgers = frame.ledgers or {}
+        if node.place not in frame.ledgers:
+            mine = frame.ledgers[node.place] = Ledger(limits, ledger)
+            if frame.spent_by and node.place in frame.spent_by:
+                mine.spent.add(frame.spent_by[node.place])
+        return frame.ledgers[node.place]
 
     def _ledger_around(self, frame: Frame) -> Ledger:
         """The ledger of the nearest frame with limits; a frame's own is made when it is first asked for."""
@@ -177,10 +182,11 @@ class Running:
         return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:
-        """End the run: running steps are cancelled, the result is `aborted` with everything kept."""
-        self.stop(RunAborted(reason, by))
-        if self.scope is not None:
-            self.scope.cancel()
+        """End the run: running steps are cancelled, the result is `aborted` with everything kept. Later it does nothing."""
+        if not self.is_over:
+            self.stop(RunAborted(reason, by))
+            if self.scope is not None:
+                self.scope.cancel()
 
     def stop(self, error: FlujoError, keep: RunContext | None = None) -> None:
         """Let nothing new start, and cancel the branches, but for the one of `keep`, which ends by itself.

@@ -17,7 +17,7 @@ from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Begun, Called, Choice, Failure, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Paused, Skipped, Success
 from .pause import Reconcile
 from .plan import FlowNode, Plan, StepNode
 from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
@@ -58,10 +58,16 @@ def advance(state: RunState, entry: Entry) -> None:
 def _hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
     """A step asks, is told something, or does what may happen at most once: it has not ended."""
     visit = (frame.id, node.index)
+    if frame.outputs[node.place] is not UNSET:
+        return  # it has: a call that it left behind came back
     if isinstance(outcome, Paused):
         state.pauses[visit] = outcome
     elif isinstance(outcome, Begun):
         _note_begun(state, visit, outcome)
+    elif isinstance(outcome, Decided):
+        state.decided[visit] = outcome.output
+        state.known.setdefault(visit, []).append(("", None))  # so that its next question has another id
+        state.due.append((frame, node))
     elif isinstance(outcome, (Answer, Called)):
         state.known.setdefault(visit, []).append((outcome.key, outcome.value))
         if isinstance(outcome, Called):
@@ -91,8 +97,9 @@ def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) 
     if isinstance(outcome, (Paused, Called, Begun)):
         return
     state.pauses.pop(visit, None)
-    if isinstance(outcome, (Answer, Aborted)):
+    if isinstance(outcome, (Answer, Aborted, Decided)):
         return
+    state.decided.pop(visit, None)
     if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
         _note_begun(state, visit, Begun(is_over=True))
     else:
@@ -392,4 +399,5 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
         state.known = {key: told for key, told in state.known.items() if key[0] not in gone}
         state.begun = {key: begun for key, begun in state.begun.items() if key[0] not in gone}
+        state.decided = {key: output for key, output in state.decided.items() if key[0] not in gone}
     state.has_closed = True

@@ -15,7 +15,7 @@ from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Begun, Called, Choice, Paused, Skipped, Success
+from .outcome import Answer, Begun, Called, Choice, Decided, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
@@ -84,6 +84,7 @@ class FrameData(_Data):
     changes: dict[int, list[dict[str, JsonValue]]] = {}
     parts: list[PartData] = []
     spent: Usage | None = None
+    spent_by: dict[int, Usage] = {}
 
 
 class QuestionData(_Data):
@@ -137,6 +138,14 @@ class BegunData(_Data):
     begun: dict[str, str]
 
 
+class DecidedData(_Data):
+    """What a human decided for a step that has not ended with it yet."""
+
+    frame: int
+    node: int
+    output: JsonValue = None
+
+
 class EntryData(_Data):
     """One entry of the journal; `unwritten` is the type of an output that could not be written.
 
@@ -169,6 +178,7 @@ class Checkpoint(_Data):
     pauses: list[PauseData] = []
     known: list[KnownData] = []
     begun: list[BegunData] = []
+    decided: list[DecidedData] = []
     usage: Usage
     left_s: float | None = None
     position: int = 0
@@ -270,6 +280,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         frames=[_frame(plan, frame) for frame in frames],
         pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
         known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
+        decided=[_decided(state, *key, output) for key, output in state.decided.items()],
         begun=[BegunData(frame=f, node=n, begun=begun) for (f, n), begun in state.begun.items()],
         usage=usage,
         left_s=left_s,
@@ -280,6 +291,11 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
 def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
     path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.known.get(key, ()))
     return PauseData.of(request, frame=key[0], node=key[1], path=path, number=number)
+
+
+def _decided(state: RunState, frame: int, node: int, output: object) -> DecidedData:
+    where = f"decision for {state.frames[frame].prefix}{state.plan.nodes[node].name}"
+    return DecidedData(frame=frame, node=node, output=dump(state.plan.nodes[node].output_type, output, where))
 
 
 def _frame(plan: Plan, frame: Frame) -> FrameData:
@@ -304,7 +320,13 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
         changes=_changes(plan, frame.changes, f"{frame.prefix}*"),
         parts=[_part(plan, part) for part in frame.parts.values()],
         spent=frame.spent if frame.ledger is None else frame.ledger.spent,
+        spent_by={place: used for place, used in _spent_by(frame).items() if frame.outputs[place] is UNSET},
     )
+
+
+def _spent_by(frame: Frame) -> dict[int, Usage]:
+    now = {place: ledger.spent for place, ledger in (frame.ledgers or {}).items()}
+    return {**(frame.spent_by or {}), **now}
 
 
 def _part(plan: Plan, part: Part) -> PartData:
@@ -359,7 +381,7 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
     try:
         if outcome.error is not None:
             value = dump(FlujoError, outcome.error, "error")
-        elif isinstance(outcome, Success):
+        elif isinstance(outcome, (Success, Decided)):
             value = dump(node.output_type, outcome.output, "output")
         elif isinstance(outcome, Skipped):
             value = dump(passed_type(node), outcome.output, "input")
@@ -373,7 +395,10 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
             value = [outcome.key, outcome.tool, outcome.is_over]
         changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
     except SnapshotError:
-        changes, unwritten = None, type(outcome.output if isinstance(outcome, (Success, Skipped)) else None).__name__
+        changes, unwritten = (
+            None,
+            type(outcome.output if isinstance(outcome, (Success, Decided, Skipped)) else None).__name__,
+        )
     return EntryData(
         frame=entry.frame, node=entry.node, kind=type(outcome).__name__.lower(), path=entry.path, value=value,
         unwritten=unwritten, started_at=entry.started_at, duration_s=entry.duration_s, changes=changes,

@@ -45,7 +45,9 @@ class Work(Running):
             worker.frame = frame
         if isinstance(node, FlowNode):
             return self._ask(frame, node)
-        return (self._call if node.is_bare and self.direct else self._step)(frame, node, worker)
+        return (self._call if node.is_bare and self.direct and not self.state.decided else self._step)(
+            frame, node, worker
+        )
 
     def note(self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
