@@ -8,7 +8,7 @@ from typing import NoReturn
 from pydantic import BaseModel, JsonValue
 
 from .codec import load, load_changes
-from .errors import FlujoError, SnapshotError
+from .errors import FlujoError, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
@@ -241,7 +241,8 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
     where = f"output of {data.path or node.path!r}"
     outcome: Outcome | Choice | Answer | Called
     if data.kind in _KINDS:
-        outcome = _KINDS[data.kind](_error(data.value, where))
+        lost = StepFailed(data.path, data.unwritten, "no more of it could be written") if data.unwritten else None
+        outcome = _KINDS[data.kind](lost or _error(data.value, where))
     elif data.kind == "success":
         outcome = Success(None if data.unwritten else load(node.output_type, data.value, where))
     elif data.kind == "skipped":

@@ -33,7 +33,9 @@ _SHOWN = {"run_id", "pipeline", "status", "position", "id", "parent", "frame", "
 
 
 class _Data(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="strings"
+    )
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Shows where it belongs, and no payload: that may be private."""
@@ -131,7 +133,7 @@ class KnownData(_Data):
 
 
 class EntryData(_Data):
-    """One entry of the journal; `unwritten` is the type of an output that could not be written.
+    """One entry of the journal; `unwritten` is the type of an output or error that could not be written.
 
     `value` is what came of the visit: an output, an error, what was told; of a pause, its QuestionData.
     """
@@ -363,7 +365,8 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
     """An entry of the journal as data; an output that cannot be written is left out, and its type named."""
     node, outcome = plan.nodes[entry.node], entry.outcome
     value: JsonValue = None
-    unwritten = None
+    given = outcome.output if isinstance(outcome, (Success, Skipped)) else outcome.error
+    unwritten, held = None, type(given).__name__
     try:
         if outcome.error is not None:
             value = dump(FlujoError, outcome.error, "error")
@@ -377,9 +380,10 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
             value = QuestionData.of(outcome.request).model_dump(mode="json")
         elif isinstance(outcome, (Answer, Called)):
             value = [outcome.key, outcome.value]
+        held = "Update"
         changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
     except SnapshotError:
-        changes, unwritten = None, type(outcome.output if isinstance(outcome, (Success, Skipped)) else None).__name__
+        changes, unwritten = None, held
     return EntryData(
         frame=entry.frame, node=entry.node, kind=type(outcome).__name__.lower(), path=entry.path, value=value,
         unwritten=unwritten, started_at=entry.started_at, duration_s=entry.duration_s, changes=changes,
