@@ -124,7 +124,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
-        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text_of(error)))
+        text = "" if error is None else text_of(error, (value, frame.context))
+        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text))
     if problem is not None:
         _fail(state, frame, node, problem)
         return
@@ -248,7 +249,12 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if node.kind == "loop" and frame.changes:
         context, error = attempt(final_context, frame)
         if error is not None:
-            _fail(state, frame, node, Failure(_failed(parent, node, type(error).__name__, text_of(error))))
+            _fail(
+                state,
+                frame,
+                node,
+                Failure(_failed(parent, node, type(error).__name__, text_of(error, (frame.context,)))),
+            )
             return
         part.context = context
     frame.is_open = False
