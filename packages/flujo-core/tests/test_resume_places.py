@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from flujo.core import (
     Flujo,
     GuardRun,
     GuardStep,
+    Hold,
     InputError,
     Map,
     MemoryStore,
@@ -207,13 +208,13 @@ class Kept(MemoryStore):
         super().__init__()
         self.rows: list[EntryData] = []
 
-    async def create(self, snapshot: Snapshot) -> None:
+    async def create(self, snapshot: Snapshot) -> Hold:
         self.first = snapshot
-        await super().create(snapshot)
+        return await super().create(snapshot)
 
-    async def append(self, run_id: str, row: EntryData) -> None:
-        self.rows.append(row)
-        await super().append(run_id, row)
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        self.rows.extend(rows)
+        await super().append(hold, rows)
 
     def after(self, count: int) -> Snapshot:
         left = self.first.model_copy(update={"journal": self.rows[:count]}).sealed()

@@ -30,8 +30,10 @@ _NAMES_OF_MODULE = {
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
-    "pause": "Pause PauseForHumanInput",
-    "snapshot": "Checkpoint EntryData Receipt Snapshot",
+    "pause": "Pause PauseForHumanInput Reconciled",
+    "resume": "decision_digest",
+    "snapshot": "Checkpoint EntryData Snapshot",
+    "kept": "Hold KeptRun Receipt TokenFacts",
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run
@@ -52,16 +54,17 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command CommandHost ExecutionBackend PriceBook RunStore StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
+    "StepOutcome TokenSigner",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
     "scrubbing": "scrub",
     # errors
-    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied InputError LoopLimit "
+    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "
     "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists "
-    "RunPaused SnapshotError StepFailed StepTimeout UsageLimitExceeded",
+    "RunPaused SnapshotError StepFailed StepTimeout StillRunning UsageLimitExceeded",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

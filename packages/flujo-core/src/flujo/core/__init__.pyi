@@ -12,6 +12,7 @@ from .errors import (
     ConfigurationError,
     FlujoError,
     GuardDenied,
+    HoldLost,
     InputError,
     LoopLimit,
     LoopRunning,
@@ -27,17 +28,19 @@ from .errors import (
     SnapshotError,
     StepFailed,
     StepTimeout,
+    StillRunning,
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
+from .kept import Hold, KeptRun, Receipt, TokenFacts
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
-from .pause import Pause, PauseForHumanInput
+from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
     AbortPipeline,
@@ -80,18 +83,21 @@ from .protocols import (
     Command,
     CommandHost,
     ExecutionBackend,
+    PayloadCodec,
     PriceBook,
     RunStore,
     StepExecutionRequest,
     StepOutcome,
+    TokenSigner,
 )
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
+from .resume import decision_digest
 from .retry import RetryPolicy
 from .scrubbing import scrub
-from .snapshot import Checkpoint, EntryData, Receipt, Snapshot
+from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
@@ -131,10 +137,13 @@ __all__ = [
     "GuardRun",
     "GuardStep",
     "GuardToolCall",
+    "Hold",
+    "HoldLost",
     "Hooks",
     "Implementation",
     "InputError",
     "Installed",
+    "KeptRun",
     "Lease",
     "Ledger",
     "LocalBackend",
@@ -168,6 +177,7 @@ __all__ = [
     "Pause",
     "PauseForHumanInput",
     "Paused",
+    "PayloadCodec",
     "Pipeline",
     "PipelineError",
     "PipelineLike",
@@ -182,6 +192,7 @@ __all__ = [
     "Price",
     "PriceBook",
     "Receipt",
+    "Reconciled",
     "RecordIntent",
     "RecordResult",
     "Ref",
@@ -217,7 +228,10 @@ __all__ = [
     "StepOutcome",
     "StepRecord",
     "StepTimeout",
+    "StillRunning",
     "Success",
+    "TokenFacts",
+    "TokenSigner",
     "ToolCall",
     "ToolDefinition",
     "ToolResult",
@@ -230,6 +244,7 @@ __all__ = [
     "UsageLimitExceeded",
     "UsageLimits",
     "compile_plan",
+    "decision_digest",
     "hookimpl",
     "run_input",
     "scrub",

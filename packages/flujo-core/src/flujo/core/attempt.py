@@ -17,7 +17,7 @@ from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTime
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
 from .keeper import Keeper
-from .outcome import Aborted, Failure, Outcome, Paused, Success
+from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
@@ -164,6 +164,11 @@ class Attempt:
 
     async def _executed(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         node, timeout_s = self.node, self.node.step.options.timeout_s
+        if node.step.options.effect == "at_most_once":
+            await self.run.note_told(self.ctx, Begun())
+            if self.run.verdict is not None:
+                await self.run.note_told(self.ctx, Begun(is_over=True))
+                return Aborted(self.run.verdict), None
         request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
         done: StepOutcome | None = None
         try:

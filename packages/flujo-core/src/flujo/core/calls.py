@@ -19,6 +19,7 @@ from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
+from .outcome import Begun, Called, Effect
 from .payloads import (
     GuardModelCall,
     GuardToolCall,
@@ -94,7 +95,7 @@ class Calls:
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
-    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
+    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
         run, path = self.run, ctx.step_path
         self._check_open()
@@ -105,6 +106,8 @@ class Calls:
         known, recorded = ctx.recall(key)
         if known:  # this visit of the step made the call before, and runs again
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
+        if key in run.state.begun.get(ctx.visit, ()):
+            raise _unknown_end(path, call)
         act = Act("tool_call", f"call-{next(self._numbers)}", ctx, ctx.attempt)
         names = {
             telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
@@ -112,16 +115,23 @@ class Calls:
         sent = False
         try:
             await run.intend(act, call)
+            if effect == "at_most_once":
+                await run.note_told(ctx, Begun(key, call.name))
+                self._check_open()
             sent = True
             with telemetry.span(run.tracer, f"execute_tool {call.name}", names):
                 result = _tool_result(ctx, call, await send(call))
         except BaseException as error:  # a cancel too: each intent gets its result
+            if isinstance(error, NotSent) and effect == "at_most_once":
+                await run.note_told(ctx, Begun(key, call.name, is_over=True))
             await run.conclude(act, error, None, Usage())
             if sent and isinstance(error, Exception):
                 await self._observe_tool_call(call, None, act)
             raise
-        await run.note_call(ctx, key, result.model_dump(mode="json"))
-        await run.conclude(act, None, result, Usage())
+        try:
+            await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
+        finally:
+            await run.conclude(act, None, result, Usage())
         await self._observe_tool_call(call, result, act)
         return result
 
@@ -222,6 +232,11 @@ def _digest(call: ToolCall) -> str:
     """What makes two calls of one visit the same: the tool and its arguments, not the id that a model gave it."""
     text = json.dumps([call.name, call.arguments], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unknown_end(path: str, call: ToolCall) -> StepFailed:
+    why = f"its call of tool {call.name!r} may happen at most once, began before, and nobody knows how it ended"
+    return StepFailed(path, "NeedsReconcile", why, "Resume the run with retry=True: it asks what became of the call")
 
 
 def _unpriced(model: str, limit: object) -> UsageLimitExceeded:

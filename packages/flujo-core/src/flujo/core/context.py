@@ -18,6 +18,7 @@ from .foreign import attempt
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
+from .outcome import Effect
 from .pause import PauseForHumanInput, pause_of
 from .retry import RetryPolicy
 from .usage import Price, Usage
@@ -80,7 +81,7 @@ class CallGate(Protocol):
     ) -> ModelResponse:
         """See RunContext.call_model."""
 
-    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
+    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
@@ -229,8 +230,15 @@ class RunContext:
         self._check_open()
         return await self._gate.call_model(self, request, send, retry, price)
 
-    async def call_tool(self, call: ToolCall, send: SendTool) -> ToolResult:
+    async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
         """Call a tool through every guard and recorder of the run.
+
+        A step that runs again, after a pause or a crash, is given the answer that was recorded.
+
+        Args:
+            call: Which tool, with what.
+            send: Runs it.
+            effect: What becomes of a call whose end was not recorded: made again, or, "at_most_once", put to a human.
 
         Returns:
             The tool's answer; a guard that denies `to_model` gives one with `is_error`.
@@ -239,4 +247,4 @@ class RunContext:
             GuardDenied: A guard or a required recorder said no.
         """
         self._check_open()
-        return await self._gate.call_tool(self, call, send)
+        return await self._gate.call_tool(self, call, send, effect)

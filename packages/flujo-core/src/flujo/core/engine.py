@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
 from .backends import LocalBackend
-from .budgets import Limits, carry, checked, ledger_under
+from .budgets import Limits, checked, ledger_under
 from .check import check_words, fitted
 from .compile import compile_plan
 from .context import RunInfo
-from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists, SnapshotError
-from .foreign import attempt
+from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
+from .foreign import attempt_async
+from .found import continued, decide_on, find
 from .handle import RunHandle
+from .kept import Hold
 from .loader import canonical
-from .pause import Pause, PauseForHumanInput
+from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
 from .plugins import Hooks, resolve
 from .policy import Policy
-from .protocols import ExecutionBackend, RunStore
+from .protocols import ExecutionBackend, RunStore, TokenSigner
 from .registry import Plugins
 from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
-from .restore import check_snapshot, entry_of, restored
+from .restore import restored
 from .result import PipelineResult
-from .resume import Decision, PastRows, PastRun, claim, decide, release
+from .resume import claim, receipt_of, release
 from .run import Run
-from .running import Past, Resumed, Setup
-from .schedule import advance, find_due, start
-from .snapshot import Snapshot
+from .running import Resumed
+from .schedule import start
+from .setup import Setup
+from .snapshot import Snapshot, entry_data
 from .usage import UsageLimits
 from .wakeup import loop_is_running
+from .writer import Writer
 
 
 class RunOptions(TypedDict, total=False):
@@ -61,6 +65,11 @@ class RunOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     deadline_s: float | None
     limits: Limits
+
+
+class _Keeping(TypedDict):
+    is_kept: bool
+    signer: TokenSigner | None
 
 
 class Flujo:
@@ -126,6 +135,7 @@ class Flujo:
         hooked = Hooks(self.policy, table)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
+        self._keeping = _Keeping(is_kept=kept_runs, signer=None if store is None else store.signer)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -198,7 +208,7 @@ class Flujo:
             limits if isinstance(limits, UsageLimits) else None,
         )
         facts = (context, scope, deadline_s)
-        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, store=self.store)
+        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, **self._keeping)
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -225,79 +235,47 @@ class Flujo:
             InputError: The decision is not what was asked for; the question stays open.
             ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
         """
-        snapshot, past = await self._known(target)
-        asked = cast("Run", target.origin).questions if isinstance(target, PipelineResult) else {}
-        run, position = self._continued(snapshot, past, limits, asked), past.length
-        decided = self._decided(run, snapshot, decision, pause, retry or limits is not None)
-        pause_id, digest = ("", "") if decided is None else (decided.pause.id, decided.digest)
+        found = await find(self.plan, target, pause, self.store)
+        run = continued(self._setup, found, limits, self.limits, **self._keeping)
+        decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         if run.info.run_id in self._active:
-            raise RunExists(run.info.run_id)
-        if self.store is None:
-            claim(run.info.run_id, position, pause_id, digest)
-        else:
-            await self.store.claim(run.info.run_id, position, pause_id, digest)
-        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entry)
+            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
+        position, now = found.past.length, receipt_of(run.info.run_id, decided)
+        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
+        if self.store is not None:
+            rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
+            hold, error = await attempt_async(self.store.claim(position, now, rows))
+            if error is not None:
+                raise AlreadyResumed(receipt) if receipt is not None and isinstance(error, StillRunning) else error
+            return await self._execute(run, hold)
+        claim(position, now)
         try:
             return await self._execute(run)
         finally:
-            if not run.journal and self.store is None:
+            if not run.journal:
                 release(run.info.run_id, position)
 
-    async def _known(self, target: PipelineResult | Snapshot | str) -> tuple[Snapshot, Past]:
-        """Where a run stands, and what it did before."""
-        if isinstance(target, PipelineResult):
-            origin = cast("Run", target.origin)
-            return origin.standing(), PastRun(origin.history, origin.rows, origin.length)
-        if isinstance(target, str) and self.store is not None:
-            target = await self.store.load(target)
-        if isinstance(target, Snapshot):
-            return target, PastRows(self.plan, target.journal)
-        what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
-        raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+    async def recover_async(self) -> list[PipelineResult]:
+        """Go on with the runs of this pipeline in the store whose process went away, one after another.
 
-    def _continued(
-        self, snapshot: Snapshot, past: Past, limits: Limits, asked: Mapping[tuple[int, int], PauseForHumanInput]
-    ) -> Run:
-        """The run of a snapshot, ready to go on."""
-        check_snapshot(self.plan, snapshot)
-        stand, state = snapshot.checkpoint, restored(self.plan, snapshot.checkpoint, asked)
-        late = [entry_of(self.plan, row) for row in snapshot.journal[stand.position :]]
-        for entry in late:  # what ended after that place was kept, before its process was gone
-            _, error = attempt(advance, state, entry)
-            if error is not None:
-                why = f"its journal does not fit where it stands ({type(error).__name__})"
-                raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
-        find_due(state)
-        mine = None if snapshot.limits is None else snapshot.limits.limits()
-        given, own = (mine, self.limits) if limits is None else (limits, None)
-        ledger = ledger_under(given, own, self.plan.limits)
-        carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
-        words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-        info = RunInfo(snapshot.run_id, self.plan.name, self.plan.fingerprint, *words)
-        scope = None if stand.left_s is None else anyio.CancelScope()
-        facts = (state.root.context, scope, stand.left_s)
-        own_limits = limits if isinstance(limits, UsageLimits) else mine
-        return Run(self._setup, info, ledger, state, *facts, past=past, own_limits=own_limits, store=self.store)
+        What may happen at most once and was stopped in the middle is put to a human: such a run ends paused.
 
-    def _decided(
-        self, run: Run, snapshot: Snapshot, decision: object, pause: Pause | str | None, again: bool
-    ) -> Decision | None:
-        """The decision, checked; None where a run goes on without one."""
-        run_id = snapshot.run_id
-        if run.state.finished:
-            raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
-        if run.state.pauses and (decision is not None or pause is not None or not again):
-            return decide(self.plan, run_id, run.state, decision, pause)
-        if not again:
-            do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
-            raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {snapshot.status} and asks nothing", do)
-        return None
+        Raises:
+            ConfigurationError: There is no store.
+        """
+        if self.store is None:
+            raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
+        results: list[PipelineResult] = []
+        for run_id in await self.store.orphans(self.plan.fingerprint):
+            with suppress(StillRunning):  # somebody else was quicker
+                results.append(await self.resume_async(run_id, retry=True))
+        return results
 
-    async def replay_async(self, target: PipelineResult | Snapshot) -> Replay:
+    async def replay_async(self, target: PipelineResult | Snapshot | str) -> Replay:
         """Run the engine again over what was recorded: no step is called, every branch and loop is asked anew.
 
         Args:
-            target: A result, or a snapshot.
+            target: A result, a snapshot, or the id of a run where a store keeps it.
 
         Returns:
             What it gives, and where it first went another way than the run did.
@@ -305,32 +283,25 @@ class Flujo:
         Raises:
             SnapshotError: The snapshot is damaged, or of another pipeline.
         """
-        snapshot = target.snapshot() if isinstance(target, PipelineResult) else target
-        check_snapshot(self.plan, snapshot)
+        found = await find(self.plan, target, None, self.store)
+        snapshot = found.snapshot.model_copy(update={"journal": found.past.rows()})
         root = restored(self.plan, snapshot.checkpoint).root
         return await replayed(self.plan, root.input, root.context, snapshot)
 
-    async def _execute(self, run: Run) -> PipelineResult:
+    async def _execute(self, run: Run, hold: Hold | None = None) -> PipelineResult:
         run_id = run.info.run_id
         if run_id in self._active:
             raise RunExists(run_id)
         self._active.add(run_id)
         try:
+            work = partial(run.execute, {} if self._app is None else self._app.values)
             if self.store is None:
-                return await run.execute({} if self._app is None else self._app.values)
-            return await self._kept(run, self.store)
+                return await work()
+            hold = hold or await self.store.create(run.standing("running"))
+            run.writer = Writer(self.store, hold, self.policy.write_timeout_s, run.stop)
+            return await run.writer.around(work, run.end)
         finally:
             self._active.discard(run_id)
-
-    async def _kept(self, run: Run, store: RunStore) -> PipelineResult:
-        """Run it with every step kept by the store as it ends; where it stands at its end is kept too."""
-        if run.resumed is None:
-            await store.create(run.standing("running"))
-        try:
-            return await run.execute({} if self._app is None else self._app.values)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await store.save(run.standing())
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model

@@ -16,7 +16,9 @@ FlujoError                  what happened, why, and what to do next
 ├── ResumeError             a run cannot be resumed like this
 │   ├── AmbiguousPause      several questions are open and none was named
 │   ├── AlreadyResumed      the question was answered before, in the same way
-│   └── ResumeConflict      the question was answered before, in another way
+│   ├── ResumeConflict      the question was answered before, in another way
+│   └── StillRunning        it goes on at this moment, here or in another process
+├── HoldLost                another process took the run over while this one was at it
 ├── UsageLimitExceeded      a limit refused further work
 ├── GuardDenied             a guard, or a required recorder, did not let the work through
 ├── RunAborted              a hook, or a cancel, ended the run
@@ -238,6 +240,22 @@ class ResumeConflict(ResumeError):
     def __init__(self, receipt: object) -> None:
         self.receipt = receipt
         super().__init__("the pause is no longer open", "it was answered before with another decision")
+
+
+class StillRunning(ResumeError):
+    """The run goes on at this moment, here or in another process that lives."""
+
+    def __init__(self, run_id: str) -> None:
+        why = "it goes on at this moment, here or in another process"
+        super().__init__(f"run {run_id!r} cannot be resumed", why, "Wait for it, or cancel it where it runs")
+
+
+class HoldLost(FlujoError):
+    """What was to be written of a run came too late: another process took it over, or it was given back."""
+
+    def __init__(self, run_id: str) -> None:
+        why = "another process took it over, or it was given back"
+        super().__init__(f"run {run_id!r} cannot be written from here", why, "Look at the run in its store")
 
 
 class UsageLimitExceeded(FlujoError):

@@ -186,6 +186,8 @@ class RunState:
         due: What can be done now.
         pauses: What waits for a human, by frame and node.
         known: What humans and tools told a step that has not ended, for when it runs again; by frame and node.
+        begun: What may happen at most once, has begun and not ended: names of tools by a digest of the call, empty for
+            the work of the step itself; by frame and node.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
@@ -199,6 +201,7 @@ class RunState:
     due: deque[Due] = field(default_factory=deque)
     pauses: dict[tuple[int, int], Paused] = field(default_factory=dict)
     known: dict[tuple[int, int], list[Told]] = field(default_factory=dict)
+    begun: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
     failure: Failure | None = None
     has_closed: bool = False
     todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)

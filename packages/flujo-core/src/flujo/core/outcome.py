@@ -81,5 +81,24 @@ class Called:
     error: ClassVar[None] = None
 
 
+@dataclass(slots=True)
+class Begun:
+    """That what may happen at most once begins: the work of a step, or the call of a tool.
+
+    Attributes:
+        key: A digest of the call; empty for the step itself.
+        tool: Name of the tool.
+        is_over: That it surely did not happen, after all.
+    """
+
+    key: str = ""
+    tool: str = ""
+    is_over: bool = False
+    error: ClassVar[None] = None
+
+
+Effect = Literal["pure", "idempotent", "at_most_once"]
+"""What may happen to work that a crash interrupted: done again; done again with the same key; never by itself."""
+
 StepStatus = Literal["completed", "failed", "aborted", "cancelled", "paused", "skipped"]
 """Status of a step record; `cancelled` is a step that was stopped because a sibling ended the run or its body."""

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from .check import adapter_of, json_adapter, no_json
 from .errors import ConfigurationError
@@ -62,6 +62,40 @@ def _schema_of(hint: object) -> dict[str, Any]:
         what, why = f"schema={hint!r} of a question cannot be used", "pydantic knows no way to check it as JSON"
         raise ConfigurationError(what, why, "Use a model or plain types")
     return schema
+
+
+class Reconciled(BaseModel):
+    """The answer of a human who looked what became of work that may happen at most once.
+
+    Attributes:
+        happened: Whether it did; if not, it is done again.
+        output: What it gave, where it did: the output of the step, or the answer of the tool.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    happened: bool
+    output: JsonValue = None
+
+
+class Reconcile(PauseForHumanInput):
+    """The question what became of work that may happen at most once: its process, or it, was stopped in the middle.
+
+    Args:
+        step_path: The step.
+        key: A digest of the call of a tool; empty for the step itself.
+        tool: Name of the tool.
+    """
+
+    def __init__(self, step_path: str, key: str, tool: str) -> None:
+        self.key = key
+        self.tool = tool
+        work = f"step {step_path!r}" if not key else f"the call of tool {tool!r} in step {step_path!r}"
+        super().__init__(
+            f"{work} may happen at most once, and was stopped in the middle. Did it happen, and what did it give?",
+            Reconciled,
+            payload={"needs_reconcile": {"step_path": step_path, "tool": tool}},
+        )
 
 
 @dataclass(frozen=True, slots=True)

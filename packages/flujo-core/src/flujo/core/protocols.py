@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from .usage import Price
 
 if TYPE_CHECKING:
     from .engine import Flujo
+    from .kept import Hold, KeptRun, Receipt, TokenFacts
     from .snapshot import EntryData, Snapshot
     from .steps import Step
 
@@ -103,23 +104,76 @@ class StepOutcome:
     changes: Mapping[str, object] | None = None
 
 
+class TokenSigner(Protocol):
+    """Makes the tokens by which a pause can be answered without knowing anything else of its run."""
+
+    def sign(self, facts: TokenFacts) -> str:
+        """A token for these facts, which nobody else can make."""
+
+    def open(self, token: str) -> TokenFacts | None:
+        """The facts of a token; None where the text is none of its tokens at all, as the id of a run.
+
+        Raises:
+            ResumeError: It is one, and was changed, has expired, or its key is not known any more.
+        """
+
+
+class PayloadCodec(Protocol):
+    """Through it goes every payload that a store writes and reads: it may encrypt it."""
+
+    def encode(self, data: bytes, about: str) -> bytes:
+        """What is written for `data`; `about` names the run and the place, and must be the same when it is read."""
+
+    def decode(self, data: bytes, about: str) -> bytes:
+        """What `encode` was given; raises SnapshotError where it was changed, moved, or its key is not known."""
+
+
 class RunStore(Protocol):
-    """Keeps runs. Every method returns when what it wrote is as durable as the store promises."""
+    """Keeps runs. Every method returns when what it wrote is as durable as the store promises.
 
-    async def create(self, snapshot: Snapshot) -> None:
-        """Keep a run that is about to start; raises RunExists where its id is known."""
+    Who writes a run holds it: `create` and `claim` give a hold, `save` and `release` give it back. It is lost when its
+    process is gone, as far as the store can tell, and another claims the run; what comes with a lost one is refused.
+    """
 
-    async def append(self, run_id: str, row: EntryData) -> None:
-        """Add one entry to the journal of a run; nothing written before is touched."""
+    @property
+    def signer(self) -> TokenSigner | None:
+        """Signs the tokens of pauses; None where they have none."""
 
-    async def save(self, snapshot: Snapshot) -> None:
-        """Keep where a run stands, without touching its journal; `snapshot.journal` is empty here."""
+    async def create(self, snapshot: Snapshot) -> Hold:
+        """Keep a run that is about to start, and hold it; raises RunExists where its id is known."""
 
-    async def load(self, run_id: str) -> Snapshot:
-        """The run with its whole journal; raises ResumeError where the id is not known."""
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        """Add to the journal of a run, all rows or none; nothing written before is touched. Raises HoldLost."""
 
-    async def claim(self, run_id: str, position: int, pause_id: str, digest: str) -> None:
-        """Let one of all resumes of a run from one place win; raises AlreadyResumed, ResumeConflict or ResumeError."""
+    async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        """Keep where a run stands and give the hold back; `snapshot.journal` is empty here. Raises HoldLost."""
+
+    async def release(self, hold: Hold) -> None:
+        """Give the hold back; the run is as one whose process went away. Raises HoldLost."""
+
+    async def load(self, run_id: str) -> KeptRun:
+        """What is kept of a run; raises ResumeError where the id is not known."""
+
+    async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
+        """How a question was answered, or the one that was answered last; raises ResumeError for an unknown id."""
+
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """Ids of the runs of a plan that neither ended nor stand still, and that nobody holds any more."""
+
+    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        """Let one of all resumes of `receipt.run_id` win, and hold it: its journal goes on with `rows`, all at once.
+
+        Args:
+            position: Length of its journal where the resume wants to go on.
+            receipt: The decision; its `pause_id` is empty where the run goes on without one.
+            rows: The decision as it is journaled; none without one.
+
+        Raises:
+            AlreadyResumed: The question was answered before, with this decision.
+            ResumeConflict: ... with another.
+            StillRunning: Somebody holds the run.
+            ResumeError: Its journal is longer by now, or the id is not known.
+        """
 
 
 class ExecutionBackend(Protocol):

@@ -12,12 +12,13 @@ from .errors import FlujoError, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Called, Choice, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Failure, Outcome, Paused, Skipped, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .schedule import find_due, flow_input
 from .snapshot import (
     VERSION,
+    BegunData,
     Checkpoint,
     EntryData,
     FrameData,
@@ -98,6 +99,9 @@ class _Restorer:
         for known in data.known:
             frame, node = self._visit(known)
             self.live.known[frame.id, node.index] = list(known.told)
+        for begun in data.begun:
+            frame, node = self._visit(begun)
+            self.live.begun[frame.id, node.index] = dict(begun.begun)
         find_due(self.live)
         return self.live
 
@@ -195,7 +199,7 @@ class _Restorer:
 
     # --- pauses ---------------------------------------------------------------------------------------------------
 
-    def _visit(self, data: PauseData | KnownData) -> tuple[Frame, StepNode]:
+    def _visit(self, data: PauseData | KnownData | BegunData) -> tuple[Frame, StepNode]:
         frame = self.live.frames.get(data.frame)
         node = self.plan.nodes[data.node] if 0 <= data.node < len(self.plan.nodes) else None
         mine = frame is not None and isinstance(node, StepNode) and frame.scope.index == node.scope
@@ -239,7 +243,7 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         _unfit(f"its journal names node {data.node}, which the pipeline does not have")
     node = plan.nodes[data.node]
     where = f"output of {data.path or node.path!r}"
-    outcome: Outcome | Choice | Answer | Called
+    outcome: Outcome | Choice | Answer | Begun | Called
     if data.kind in _KINDS:
         lost = StepFailed(data.path, data.unwritten, "no more of it could be written") if data.unwritten else None
         outcome = _KINDS[data.kind](lost or _error(data.value, where))
@@ -251,6 +255,8 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         outcome = Choice(data.value)
     elif data.kind in ("answer", "called") and isinstance(data.value, list) and len(data.value) == 2:
         outcome = (Answer if data.kind == "answer" else Called)(data.value[1], str(data.value[0]))
+    elif data.kind == "begun" and isinstance(data.value, list) and len(data.value) == 3:
+        outcome = Begun(str(data.value[0]), str(data.value[1]), bool(data.value[2]))
     elif data.kind == "paused":
         outcome = _asked(data.value, data.path)
     else:

@@ -157,9 +157,8 @@ class Run(Work):
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         due = self.state.due
-        if self.resumed is not None and self.resumed.entry is not None:
-            await self.keep(self.resumed.entry)
-            self.note(self.resumed.entry)
+        for entry in () if self.resumed is None else self.resumed.entries:
+            self.note(entry)  # a store has them: a decision is written with the claim
         done = 0
         while due and self.verdict is None:
             done += 1
@@ -196,9 +195,7 @@ class Run(Work):
             why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
             failed = StepFailed(path, "NotSerialisable", why)
             self.stop(failed)
-            entry = Entry(*visit, Failure(failed), path, time.time(), is_void=True)
-            await self.keep(entry)
-            self.journal.append(entry)
+            await self.keep(Entry(*visit, Failure(failed), path, time.time(), is_void=True))
 
     @property
     def status(self) -> RunStatus:
@@ -259,6 +256,11 @@ class Run(Work):
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
             limits=LimitsData.of(self.own_limits), checkpoint=stand,
         )  # fmt: skip
+
+    def end(self) -> Snapshot | None:
+        """Where it stands, to be kept; None of a run that was to go on and came to nothing: it stands where it did."""
+        came_to_nothing = self.resumed is not None and self.resumed.entries and not self.journal
+        return None if came_to_nothing else self.standing()
 
     def snapshot(self) -> Snapshot:
         """The whole run as data."""

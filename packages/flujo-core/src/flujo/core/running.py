@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Set
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Literal, Protocol, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from . import telemetry
 from .backends import LocalBackend
-from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .frames import Due, Frame, RunState
 from .journal import Entry, Journal
+from .kept import TokenFacts
 from .ledger import Ledger
-from .outcome import Called, Failure
+from .outcome import Begun, Called, Failure
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
-from .plan import Plan, StepNode
+from .plan import StepNode
 from .plugins import Hooks
-from .protocols import ExecutionBackend, RunStore
+from .protocols import TokenSigner
 from .relay import Worker
-from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
+from .setup import Setup
 from .snapshot import EntryData, entry_data
-from .usage import Price, Usage, UsageLimits
+from .usage import Usage, UsageLimits
+from .writer import Writer
 
 T = TypeVar("T")
 
@@ -56,49 +56,13 @@ class Past(Protocol):
         """Its journal, as data."""
 
 
-@dataclass(slots=True)
-class Setup:
-    """What all runs of a Flujo share, resolved once.
-
-    Attributes:
-        plan: The plan.
-        hooks: Acting hook implementations.
-        backend: Where steps run.
-        price_of: Asks the price books.
-        specs: The resources by name.
-        hook_resources: Names that hooks need.
-        run_resources: Names of app and run scope that steps need.
-        step_resources: For each node that needs resources of step scope, all names it needs.
-        resources: The user's Resources object.
-        cache: Outputs of steps that are to be kept.
-    """
-
-    plan: Plan
-    hooks: Hooks
-    backend: ExecutionBackend
-    price_of: Callable[[str], Price | None]
-    specs: Mapping[str, ResourceSpec]
-    hook_resources: frozenset[str]
-    run_resources: frozenset[str]
-    step_resources: Mapping[int, frozenset[str]]
-    resources: Resources | None
-    cache: Cache = field(default_factory=Cache)
-
-    def resources_view(self, values: Mapping[str, object]) -> Resources:
-        """The user's Resources class with the open resources as its fields."""
-        view = copy(self.resources or Resources())
-        for name, value in values.items():
-            setattr(view, name, value)
-        return view
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Resumed:
-    """How a run came to go on: what was decided and is journaled first, where anything was."""
+    """How a run came to go on: what was decided and is noted first, where anything was."""
 
     pause: Pause | None = None
     value: object = None
-    entry: Entry | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -122,7 +86,9 @@ class Running:
         resumed: How it came to go on; None of a run from its start.
         own_limits: Limits that were given to this run alone.
         left_s: Seconds of the deadline that are left, once it stands still.
-        store: Where the run is kept; None keeps it in this object alone.
+        is_kept: Whether a store keeps it.
+        signer: Signs the tokens of its pauses.
+        writer: Writes it there while it goes on.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -145,7 +111,9 @@ class Running:
     past: Past | None = None
     resumed: Resumed | None = None
     own_limits: UsageLimits | None = None
-    store: RunStore | None = None
+    is_kept: bool = False
+    signer: TokenSigner | None = None
+    writer: Writer | None = None
     left_s: float | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
@@ -162,7 +130,7 @@ class Running:
         self.hooks = self.setup.hooks
         self.plain = self.tracer is None and not self.hooks.table
         self.quiet = self.plain or (self.tracer is None and self.hooks.spare_steps)
-        self.direct = self.quiet and self.store is None and type(self.setup.backend) is LocalBackend
+        self.direct = self.quiet and not self.is_kept and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
@@ -175,8 +143,13 @@ class Running:
         state, found = self.state, []
         for key, paused in state.pauses.items():
             frame, node = state.frames[key[0]], state.plan.nodes[key[1]]
-            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ()))))
+            pause = pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ())))
+            found.append(pause if self.signer is None else self._signed(pause, self.signer))
         return tuple(found)
+
+    def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
+        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at)
+        return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
         """The ledger a step reserves from: that of the pipeline around, or its own under it where it has limits."""
@@ -262,23 +235,31 @@ class Running:
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
-    async def keep(self, entry: Entry) -> None:
-        """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
+    def put(self, entry: Entry, then: Callable[[], object]) -> anyio.Event | None:
+        """Have it written where the run is kept, and `then` called; at once where it is not, else wait for the event.
+
+        What cannot be written is a failure.
+        """
         self.hide_secrets(entry.outcome.error)
-        if self.store is None:
-            return
+        if self.writer is None:
+            then()
+            return None
         row = entry_data(self.setup.plan, entry)
         if row.unwritten is not None:
             why = f"its output of type {row.unwritten} cannot be kept by the store"
             entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
             row = entry_data(self.setup.plan, entry)
-        with anyio.CancelScope(shield=True):  # it happened, so it is written even while the run is being cancelled
-            await self.store.append(self.info.run_id, row)
+        return self.writer.put(row, then)
 
-    async def note_call(self, ctx: RunContext, key: str, value: JsonValue) -> None:
-        """Journal what a tool gave, so that the step finds it where it runs again."""
-        entry = Entry(*ctx.visit, Called(value, key))
-        await self.keep(entry)
+    async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
+        """Journal what a step's work did while it goes on, so that it is known where the step runs again."""
+        entry = Entry(*ctx.visit, told)
+        kept = self.put(entry, partial(self.take, entry))
+        if kept is not None:
+            await kept.wait()
+
+    def take(self, entry: Entry) -> None:
+        """Add to the journal, and let the schedule go on."""
         self.journal.append(entry)
         advance(self.state, entry)
 

@@ -17,7 +17,8 @@ from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Called, Choice, Failure, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Failure, Paused, Skipped, Success
+from .pause import Reconcile
 from .plan import FlowNode, Plan, StepNode
 from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
 
@@ -38,7 +39,7 @@ def advance(state: RunState, entry: Entry) -> None:
     if frame is None or entry.is_void:
         return
     node, outcome = state.nodes[entry.node], entry.outcome
-    if state.pauses or state.known:
+    if state.pauses or state.known or state.begun:
         _forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, Success):
         _end(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
@@ -55,21 +56,48 @@ def advance(state: RunState, entry: Entry) -> None:
 
 
 def _hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
-    """A step asks, or is told something: it has not ended."""
+    """A step asks, is told something, or does what may happen at most once: it has not ended."""
     visit = (frame.id, node.index)
     if isinstance(outcome, Paused):
         state.pauses[visit] = outcome
+    elif isinstance(outcome, Begun):
+        _note_begun(state, visit, outcome)
     elif isinstance(outcome, (Answer, Called)):
         state.known.setdefault(visit, []).append((outcome.key, outcome.value))
-        if isinstance(outcome, Answer):
+        if isinstance(outcome, Called):
+            _note_begun(state, visit, Begun(outcome.key, is_over=True))
+        elif visit in state.begun:
+            _park(state, frame, node)
+        else:
             state.due.append((frame, node))
 
 
+def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
+    if not begun.is_over:
+        state.begun.setdefault(visit, {})[begun.key] = begun.tool
+    elif visit in state.begun:
+        state.begun[visit].pop(begun.key, None)
+        if not state.begun[visit]:
+            del state.begun[visit]
+
+
+def _park(state: RunState, frame: Frame, node: Node) -> None:
+    """Ask a human what became of the first thing that began and may not be done again."""
+    key, tool = next(iter(state.begun[frame.id, node.index].items()))
+    state.pauses[frame.id, node.index] = Paused(Reconcile(frame.prefix + node.name, key, tool))
+
+
 def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
-    if not isinstance(outcome, (Paused, Called)):
-        state.pauses.pop(visit, None)
-        if not isinstance(outcome, (Answer, Failure)):  # a failed step that runs again asks what it asked before
-            state.known.pop(visit, None)
+    if isinstance(outcome, (Paused, Called, Begun)):
+        return
+    state.pauses.pop(visit, None)
+    if isinstance(outcome, (Answer, Aborted)):
+        return
+    if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
+        _note_begun(state, visit, Begun(is_over=True))
+    else:
+        state.known.pop(visit, None)
+        state.begun.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -82,7 +110,10 @@ def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iter
 
 
 def find_due(state: RunState) -> None:
-    """Find out anew what is due: whatever began and has not ended, but for what waits for a human."""
+    """Find out anew what is due: whatever began and has not ended, but for what waits for a human.
+
+    What may happen at most once, began, and ended nobody knows how is put to a human.
+    """
     state.due.clear()
     state.failure = None
     for frame in sorted(state.frames.values(), key=lambda one: one.id):
@@ -94,6 +125,8 @@ def find_due(state: RunState) -> None:
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
                 state.todo.append((_begin, (frame, node)))
+            elif (frame.id, node.index) in state.begun:
+                _park(state, frame, node)
             elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
                 state.due.append((frame, node))
     _work(state)
@@ -360,8 +393,9 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         frame.is_open = False
         del state.frames[frame.id]
         open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
-    if state.pauses or state.known:
+    if state.pauses or state.known or state.begun:
         gone = {frame.id for frame in open_}
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
         state.known = {key: told for key, told in state.known.items() if key[0] not in gone}
+        state.begun = {key: begun for key, begun in state.begun.items() if key[0] not in gone}
     state.has_closed = True

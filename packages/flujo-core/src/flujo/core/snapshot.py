@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
@@ -16,7 +15,7 @@ from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Called, Choice, Paused, Skipped, Success
+from .outcome import Answer, Begun, Called, Choice, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
@@ -132,6 +131,14 @@ class KnownData(_Data):
     told: list[tuple[str, JsonValue]]
 
 
+class BegunData(_Data):
+    """What may happen at most once, has begun and not ended: tools by a digest of the call, or the step itself."""
+
+    frame: int
+    node: int
+    begun: dict[str, str]
+
+
 class EntryData(_Data):
     """One entry of the journal; `unwritten` is the type of an output or error that could not be written.
 
@@ -163,6 +170,7 @@ class Checkpoint(_Data):
     frames: list[FrameData]
     pauses: list[PauseData] = []
     known: list[KnownData] = []
+    begun: list[BegunData] = []
     usage: Usage
     left_s: float | None = None
     position: int = 0
@@ -246,23 +254,6 @@ class Snapshot(_Data):
         return read
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """That a run went on from where it stood, and why.
-
-    Attributes:
-        run_id: The run.
-        pause_id: The question that was answered; empty where the run was continued without one.
-        digest: SHA-256 of the decision as canonical JSON.
-        decided_at: When, in UTC.
-    """
-
-    run_id: str
-    pause_id: str
-    digest: str
-    decided_at: datetime
-
-
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +272,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         frames=[_frame(plan, frame) for frame in frames],
         pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
         known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
+        begun=[BegunData(frame=f, node=n, begun=begun) for (f, n), begun in state.begun.items()],
         usage=usage,
         left_s=left_s,
         position=position,
@@ -380,6 +372,8 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
             value = QuestionData.of(outcome.request).model_dump(mode="json")
         elif isinstance(outcome, (Answer, Called)):
             value = [outcome.key, outcome.value]
+        elif isinstance(outcome, Begun):
+            value = [outcome.key, outcome.tool, outcome.is_over]
         held = "Update"
         changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
     except SnapshotError:

@@ -2,52 +2,107 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 
-from .errors import AlreadyResumed, ResumeConflict, ResumeError, RunExists
-from .snapshot import EntryData, Receipt, Snapshot
+from .errors import HoldLost, ResumeError, RunExists, StillRunning
+from .kept import Hold, KeptRun, Receipt, moved_on, refusal
+from .protocols import TokenSigner
+from .snapshot import EntryData, Snapshot
+
+
+@dataclass(slots=True)
+class _Kept:
+    snapshot: Snapshot
+    journal: list[EntryData] = field(default_factory=list)
+    decisions: dict[str, Receipt] = field(default_factory=dict)
+    fence: int = 1
+    is_held: bool = True
 
 
 class MemoryStore:
-    """A RunStore that forgets with its process."""
+    """A RunStore that forgets with its process.
 
-    def __init__(self) -> None:
-        self._runs: dict[str, Snapshot] = {}
-        self._journals: dict[str, list[EntryData]] = {}
-        self._claims: dict[tuple[str, int], Receipt] = {}
+    Args:
+        signer: Signs the tokens of pauses; None gives them none.
+    """
 
-    async def create(self, snapshot: Snapshot) -> None:
+    def __init__(self, signer: TokenSigner | None = None) -> None:
+        self.signer: TokenSigner | None = signer
+        self._runs: dict[str, _Kept] = {}
+
+    async def create(self, snapshot: Snapshot) -> Hold:
         """See RunStore."""
         if snapshot.run_id in self._runs:
             raise RunExists(snapshot.run_id)
-        self._runs[snapshot.run_id] = snapshot
-        self._journals[snapshot.run_id] = []
+        self._runs[snapshot.run_id] = _Kept(snapshot)
+        return Hold(snapshot.run_id, 1)
 
-    async def append(self, run_id: str, row: EntryData) -> None:
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         """See RunStore."""
-        self._journals[run_id].append(row)
+        self._held(hold).journal.extend(rows)
 
-    async def save(self, snapshot: Snapshot) -> None:
+    async def save(self, hold: Hold, snapshot: Snapshot) -> None:
         """See RunStore."""
-        self._runs[snapshot.run_id] = snapshot
+        kept = self._held(hold)
+        kept.snapshot, kept.is_held = snapshot, False
 
-    async def load(self, run_id: str) -> Snapshot:
+    async def release(self, hold: Hold) -> None:
         """See RunStore."""
+        self._held(hold).is_held = False
+
+    async def load(self, run_id: str) -> KeptRun:
+        """See RunStore."""
+        kept = self._known(run_id)
+        late = tuple(kept.journal[kept.snapshot.checkpoint.position :])
+        return KeptRun(kept.snapshot, late, lambda: list(kept.journal))
+
+    async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
+        """See RunStore."""
+        decisions = self._known(run_id).decisions
+        return next(reversed(decisions.values()), None) if pause_id is None else decisions.get(pause_id)
+
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """See RunStore."""
+        return [
+            run_id
+            for run_id, kept in self._runs.items()
+            if kept.snapshot.status == "running" and not kept.is_held and kept.snapshot.fingerprint == fingerprint
+        ]
+
+    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        """See RunStore."""
+        kept = self._known(receipt.run_id)
+        before = kept.decisions.get(receipt.pause_id)
+        if before is not None:
+            raise refusal(before, receipt)
+        if kept.is_held:
+            raise StillRunning(receipt.run_id)
+        if position != len(kept.journal):
+            raise moved_on(receipt.run_id)
+        if receipt.pause_id:
+            kept.decisions[receipt.pause_id] = receipt
+        kept.journal.extend(rows)
+        kept.snapshot = kept.snapshot.model_copy(update={"status": "running"})
+        kept.fence, kept.is_held = kept.fence + 1, True
+        return Hold(receipt.run_id, kept.fence)
+
+    def reopened(self) -> MemoryStore:
+        """The same runs as a process finds them that starts after this one went away: nobody holds them."""
+        store = MemoryStore(self.signer)
+        store._runs = deepcopy(self._runs)
+        for kept in store._runs.values():
+            kept.is_held = False
+        return store
+
+    def _known(self, run_id: str) -> _Kept:
         if run_id not in self._runs:
             raise ResumeError(f"run {run_id!r} cannot be resumed", "the store does not know it", "Look at its id")
-        return self._runs[run_id].model_copy(update={"journal": list(self._journals[run_id])})
+        return self._runs[run_id]
 
-    async def claim(self, run_id: str, position: int, pause_id: str, digest: str) -> None:
-        """See RunStore."""
-        receipt = Receipt(run_id, pause_id, digest, datetime.now(UTC))
-        before = self._claims.setdefault((run_id, position), receipt)
-        if before is not receipt:
-            raise refusal(before, receipt)
-
-
-def refusal(before: Receipt, now: Receipt) -> ResumeError:
-    """Why a resume does not win, when `before` did."""
-    if before.pause_id != now.pause_id:
-        why = "it went on from there before, by another answer"
-        return ResumeError(f"run {now.run_id!r} cannot be resumed from here", why, "Use the result of that resume")
-    return AlreadyResumed(before) if before.digest == now.digest else ResumeConflict(before)
+    def _held(self, hold: Hold) -> _Kept:
+        kept = self._known(hold.run_id)
+        if not kept.is_held or kept.fence != hold.fence:
+            raise HoldLost(hold.run_id)
+        return kept

@@ -60,6 +60,24 @@ class Work(Running):
         if state.failure is not None:
             self.stop(state.failure.error, ctx)
 
+    async def keep(
+        self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None, *, holds: bool = False
+    ) -> list[Due]:
+        """Have it kept and noted; what is due by it comes back, not to be done yet, where that is to be held."""
+        held: list[Due] = []
+
+        def then() -> None:
+            due = self.state.due
+            before = len(due)
+            self.note(entry, worker, ctx)
+            if holds:
+                held.extend(due.pop() for _ in range(len(due) - before))
+
+        kept = self.put(entry, then)
+        if kept is not None:
+            await kept.wait()
+        return held
+
     # --- combinators ------------------------------------------------------------------------------------------------
 
     async def _ask(self, frame: Frame, node: FlowNode) -> None:
@@ -80,14 +98,10 @@ class Work(Running):
         else:
             choice = self.choice(flow, answer)
             if choice is not None:
-                entry = Entry(frame.id, node.index, Choice(choice))
-                await self.keep(entry)
-                self.note(entry)
+                await self.keep(Entry(frame.id, node.index, Choice(choice)))
                 return
             failed = _no_case(path, answer, cast("Branch", flow))
-        entry = Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock)
-        await self.keep(entry)
-        self.note(entry)
+        await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
     def choice(flow: Branch | Loop, answer: object) -> int | None:
@@ -134,7 +148,7 @@ class Work(Running):
     def _note_cancelled(self, entry: Entry) -> None:
         """Journal what was stopped: it keeps what was paid for."""
         entry.outcome, entry.cancelled = Aborted(self.verdict or RunAborted("cancelled")), True
-        self.journal.append(entry)
+        self.put(entry, partial(self.journal.append, entry))
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run one step with all its attempts."""
@@ -150,26 +164,27 @@ class Work(Running):
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
             entry.duration_s = perf_counter() - clock
             self._note_cancelled(entry)
-            await self.keep(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
         entry.is_void = self.verdict is not None and isinstance(outcome, Failure)
-        await self.keep(entry)
-        outcome, error = entry.outcome, entry.outcome.error
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, ctx)
-        if isinstance(outcome, (Success, Skipped)) and not self.plain:
-            await self._tell_completed(entry, ctx)
-        self.note(entry, worker, ctx)
-        if error is not None and isinstance(outcome, Failure):
-            failure = partial(payloads.OnStepFailure, self.info, entry.path, entry.record(), error)
-            await self.observe("on_step_failure", failure, ctx)
+        held = await self.keep(entry, worker, ctx, holds=not self.plain)
+        if not self.plain:
+            try:
+                await self._tell_ended(entry, ctx)
+            finally:  # what follows begins after observers heard of it, and may have ended the run
+                self.state.due.extend(reversed(held))
 
-    async def _tell_completed(self, entry: Entry, ctx: RunContext | None) -> None:
-        if entry.cached:
-            await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
-        who = (self.info, entry.path)
-        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, entry.record()), ctx)
+    async def _tell_ended(self, entry: Entry, ctx: RunContext | None) -> None:
+        who, outcome = (self.info, entry.path), entry.outcome
+        if isinstance(outcome, Failure):
+            failure = partial(payloads.OnStepFailure, *who, entry.record(), outcome.error)
+            await self.observe("on_step_failure", failure, ctx)
+        elif isinstance(outcome, (Success, Skipped)):
+            if entry.cached:
+                await self.observe("on_cache_hit", partial(payloads.OnCacheHit, *who), ctx)
+            await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, entry.record()), ctx)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
