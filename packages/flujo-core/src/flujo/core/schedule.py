@@ -282,12 +282,8 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if node.kind == "loop" and frame.changes:
         context, error = attempt(final_context, frame)
         if error is not None:
-            _fail(
-                state,
-                frame,
-                node,
-                Failure(_failed(parent, node, type(error).__name__, text_of(error, (frame.context,)))),
-            )
+            failed = _failed(parent, node, type(error).__name__, text_of(error, (frame.context,)))
+            _fail(state, frame, node, Failure(failed))
             return
         part.context = context
     frame.is_open = False
