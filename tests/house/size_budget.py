@@ -38,8 +38,8 @@ LANGUAGE = frozenset(
 DURABILITY = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("snapshot", "codec", "restore", "schemas", "journal", "replay"),
-        *("kept", "store", "writer", "found", "resume", "pause"),
+        *("snapshot", "written", "codec", "restore", "schemas", "journal", "replay"),
+        *("kept", "store", "writer", "found", "resume", "pause", "told"),
     )
 )
 """Modules of core that keep a run and let it go on; see ADR-017."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, field_validator
 
 from flujo.core import (
     Branch,
     Fallback,
     Flujo,
+    InputError,
     LoopLimit,
     Parallel,
     Pipeline,
@@ -20,6 +21,7 @@ from flujo.core import (
     Resources,
     Step,
     StepFailed,
+    Update,
     step,
 )
 from flujo.core.scrubbing import secrets_in
@@ -127,3 +129,41 @@ def test_an_error_that_holds_a_secret_keeps_its_facts() -> None:
     error = LoopLimit("a", 3, ["b"])
     error.hide(["not done"])
     assert (str(error).count("[SECRET]"), error.partial, error.iterations) == (1, ["b"], 3)
+
+
+async def test_secrets_are_taken_out_of_what_a_check_of_the_users_says() -> None:
+    class Checked(BaseModel):
+        password: SecretStr
+
+        @field_validator("password")
+        @classmethod
+        def long(cls, value: SecretStr) -> SecretStr:
+            raise ValueError(f"{value.get_secret_value()} is too short")
+
+    @step
+    async def use(value: Checked) -> int:
+        return 1
+
+    with pytest.raises(InputError, match=r"\[SECRET\] is too short"):
+        await Flujo(use).run_async({"password": SecretStr(WORD)})
+
+
+async def test_secrets_are_taken_out_of_what_a_reducer_says_in_an_error_that_is_collected() -> None:
+    def no(before: Login, after: Login) -> Login:
+        raise ValueError(f"no {before.password.get_secret_value()}")
+
+    class Notes(BaseModel, frozen=True):
+        login: Annotated[Login, no] = Login()
+
+    @step(writes=("login",))
+    async def write(value: int) -> Update[int]:
+        return Update(value, login=Login())
+
+    @step
+    async def after(value: int, notes: Notes) -> int:
+        return value
+
+    inner = Pipeline(write >> Parallel(Pipeline(after, name="in")), name="body")
+    result = await Flujo(Parallel(inner, on_failure="collect"), context_model=Notes).run_async(1)
+    assert "[SECRET]" in str(result.output or result.error)
+    assert WORD not in str(result.output or result.error)

@@ -9,20 +9,27 @@ import pytest
 from pydantic import BaseModel, Field, computed_field
 
 from flujo.core import (
+    AbortPipeline,
+    Deny,
     Fallback,
     Flujo,
+    GuardStep,
     Loop,
     LoopLimit,
     MemoryStore,
     Parallel,
     PauseForHumanInput,
     Pipeline,
+    PreStepExecution,
+    RunAborted,
     RunContext,
     Snapshot,
     SnapshotError,
     Step,
     StepFailed,
     ToolCall,
+    Update,
+    hookimpl,
     step,
 )
 from flujo.core.check import DEPTH, no_json
@@ -286,3 +293,71 @@ async def test_models_with_aliases_or_computed_fields_and_whole_floats_are_kept(
     assert (paused.status, paused.error) == ("paused", None)
     read = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
     assert (await flujo.resume_async(read, value)).output is True
+
+
+# --- errors and the like ----------------------------------------------------------------------------------------------
+
+
+class Own(RunAborted):
+    """An error of the user's that Flujo takes for one of its own."""
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore()])
+async def test_an_error_of_the_users_own_kind_is_known_by_its_type_where_the_run_goes_on(
+    store: MemoryStore | None,
+) -> None:
+    broken = [True]
+
+    @step
+    async def fails(value: int) -> int:
+        if broken.pop():
+            raise Own("enough")
+        return value
+
+    flujo = Flujo(fails, store=store)
+    result = await flujo.run_async(1)
+    read = Snapshot.model_validate_json(result.snapshot().model_dump_json())
+    broken.append(False)
+    again = await flujo.resume_async(read, retry=True)
+    assert again.output == 1
+    assert ["Own" in str(record.error) for record in again.step_history] == [True, False]
+
+
+class Notes(BaseModel, frozen=True):
+    note: Any = None
+
+
+async def test_a_context_change_that_cannot_be_kept_is_not_taken_for_the_output() -> None:
+    @step(writes=("note",))
+    async def write(value: int) -> Update[int]:
+        return Update(value, note=Opaque())
+
+    result = await Flujo(write, context_model=Notes, store=MemoryStore()).run_async(1)
+    assert "its output of type Update cannot be kept" in str(result.error)
+
+
+@pytest.mark.parametrize("reason", [5, None, "half \ud800 a pair"])
+async def test_a_reason_may_be_anything(reason: Any) -> None:
+    class Guard:
+        @hookimpl
+        def guard_step(self, payload: GuardStep) -> Deny:
+            payload.run.count(reason, reason)
+            return Deny(reason)
+
+    def stop(event: PreStepExecution) -> None:
+        raise AbortPipeline(reason)
+
+    handle = Flujo(Step(one)).start(1)
+    handle.cancel(reason)
+    results = [await handle.wait(), await Flujo(Step(one), hooks=[stop]).run_async(1)]
+    results.append(await Flujo(Step(one), plugins=[Guard()]).run_async(1))
+    for result in results:
+        assert result.status == "aborted"
+        Snapshot.model_validate_json(result.snapshot().model_dump_json())
+
+
+async def test_a_deadline_that_never_comes_survives_json() -> None:
+    paused = await Flujo(ask).run_async(1, deadline_s=float("inf"))
+    read = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
+    assert read == paused.snapshot()
+    assert (await Flujo(ask).resume_async(read, 2)).output == 2

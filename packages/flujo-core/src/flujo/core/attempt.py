@@ -71,7 +71,7 @@ class Attempt:
         """Run it; only a cancellation is raised."""
         if self.run.quiet:
             try:
-                return await self._finished(*await self._invoke(self._inputs()))
+                return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
             except StepFailed as error:
                 return Failure(error), None
         if self.run.tracer is None:
@@ -87,25 +87,17 @@ class Attempt:
 
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work."""
-        run, node = self.run, self.node
+        run = self.run
         act = Act("step", f"{self.path}@{self.number}{run.mark}", self.ctx, self.number)
         outcome: Outcome
         changes: Changes = None
         try:
-            inputs = await self._transformed(self._inputs())
-            facts = (run.info, self.path, node.step.name, self.number)
-            # Each gets inputs of its own: who looks on cannot change what the step is given.
-            await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
-            await run.intend(act, dict(inputs))
-            await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
-            if isinstance(run.verdict, RunAborted):
-                raise run.verdict
-            outcome, changes = await self._invoke(inputs)
+            outcome, changes = self._decided() or await self._admitted(act)
             if self.ctx.denial is not None:
                 raise self.ctx.denial
             if isinstance(outcome, Success):
                 make = partial(TransformStepOutput, run.info, self.path)
-                hint = node.output_type
+                hint = self.node.output_type
                 outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
@@ -118,6 +110,23 @@ class Attempt:
         paused = isinstance(outcome, Paused)
         await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
         return outcome, changes
+
+    def _decided(self) -> tuple[Outcome, Changes] | None:
+        """What a human decided for this step, if that has not been used; after a refusal it is asked anew."""
+        decided = self.run.state.decided
+        return (Success(decided[self.ctx.visit]), None) if self.number == 1 and self.ctx.visit in decided else None
+
+    async def _admitted(self, act: Act) -> tuple[Outcome, Changes]:
+        """Do the work, once transforms, guards, recorders and observers had their turn."""
+        run, facts = self.run, (self.run.info, self.path, self.node.step.name, self.number)
+        inputs = await self._transformed(self._inputs())
+        # Each gets inputs of its own: who looks on cannot change what the step is given.
+        await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
+        await run.intend(act, dict(inputs))
+        await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
+        if isinstance(run.verdict, RunAborted):
+            raise run.verdict
+        return await self._invoke(inputs)
 
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
@@ -147,9 +156,7 @@ class Attempt:
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
-        """Do the work, or find that it was done before, or that a human decided what comes of it."""
-        if self.number == 1 and self.ctx.visit in self.run.state.decided:
-            return Success(self.run.state.decided[self.ctx.visit]), None
+        """Do the work, or find that it was done before."""
         if not self.node.step.options.cache:
             return await self._executed(inputs)
         cache = self.run.setup.cache

@@ -15,6 +15,7 @@ from pydantic_core import SchemaError
 from .assignable import classes_of, type_name
 from .errors import ConfigurationError
 from .foreign import attempt, fault_of
+from .scrubbing import secrets_in, without
 
 
 def adapter_of(hint: object) -> TypeAdapter[Any] | None:
@@ -128,7 +129,7 @@ def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[objec
             if error is None:
                 raise
         if isinstance(error, ValidationError):
-            return value, _reason(error)
+            return value, without(attempt(secrets_in, (value,))[0] or (), _reason(error))
         return value, f"the check of {type_name(hint)} failed with {type(error).__name__}"  # a validator of the user's
 
     return fit

@@ -39,10 +39,11 @@ from .run import Run
 from .running import Resumed
 from .schedule import start
 from .setup import Setup
-from .snapshot import Snapshot, entry_data
+from .snapshot import Snapshot
 from .usage import UsageLimits
 from .wakeup import loop_is_running
 from .writer import Writer
+from .written import entry_data
 
 
 class RunOptions(TypedDict, total=False):

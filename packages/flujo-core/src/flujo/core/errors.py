@@ -284,17 +284,17 @@ class GuardDenied(FlujoError):
     def __init__(self, plugin: str, hook: str, reason: str) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.reason: str = scrub(reason)
-        super().__init__(f"{hook} of plugin {plugin!r} denied", reason)
+        self.reason: str = scrub(str(reason))
+        super().__init__(f"{hook} of plugin {plugin!r} denied", self.reason)
 
 
 class RunAborted(FlujoError):
     """The run was ended on purpose: by a hook's AbortPipeline, a cancel, or a required recorder's fault."""
 
     def __init__(self, reason: str, by: str = "") -> None:
-        self.reason: str = scrub(reason)
+        self.reason: str = scrub(str(reason))
         self.by = by
-        super().__init__(f"run aborted by {by}" if by else "run aborted", reason)
+        super().__init__(f"run aborted by {by}" if by else "run aborted", self.reason)
 
 
 class NotSent(FlujoError):

@@ -8,7 +8,7 @@ from typing import NoReturn
 from pydantic import BaseModel, JsonValue
 
 from .codec import load, load_changes
-from .errors import FlujoError, SnapshotError
+from .errors import FlujoError, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
@@ -28,11 +28,9 @@ from .snapshot import (
     PauseData,
     QuestionData,
     Snapshot,
-    body_type,
-    collects,
-    passed_type,
 )
 from .values import context_at
+from .written import body_type, collects, passed_type
 
 _DO = "Use the snapshot that the run's result gave, whole"
 
@@ -251,7 +249,8 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
     where = f"output of {data.path or node.path!r}"
     outcome: Outcome | Choice | Answer | Begun | Called | Decided
     if data.kind in _KINDS:
-        outcome = _KINDS[data.kind](_error(data.value, where))
+        lost = StepFailed(data.path, data.unwritten, "no more of it could be written") if data.unwritten else None
+        outcome = _KINDS[data.kind](lost or _error(data.value, where))
     elif data.kind in ("success", "decided"):
         outcome = (Success if data.kind == "success" else Decided)(
             None if data.unwritten else load(node.output_type, data.value, where)

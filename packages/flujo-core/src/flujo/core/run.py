@@ -23,9 +23,10 @@ from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
 from .running import Act, status_of
-from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot, checkpoint_of, entry_data
+from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .values import final_context, result_of
 from .work import Work
+from .written import checkpoint_of, entry_data
 
 
 class Run(Work):

@@ -35,9 +35,10 @@ from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
-from .snapshot import EntryData, entry_data
+from .snapshot import EntryData
 from .usage import Usage, UsageLimits
 from .writer import Writer
+from .written import entry_data
 
 T = TypeVar("T")
 
@@ -182,7 +183,7 @@ class Running:
         return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:
-        """End the run: running steps are cancelled, the result is `aborted` with everything kept. Later it does nothing."""
+        """End the run: running steps are cancelled, the result is `aborted` with everything kept. Later it is vain."""
         if not self.is_over:
             self.stop(RunAborted(reason, by))
             if self.scope is not None:

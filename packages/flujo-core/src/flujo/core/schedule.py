@@ -17,9 +17,9 @@ from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Paused, Skipped, Success
-from .pause import Reconcile
+from .outcome import Choice, Failure, Skipped, Success
 from .plan import FlowNode, Plan, StepNode
+from .told import forget_questions, hear, park
 from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
 
 
@@ -40,7 +40,7 @@ def advance(state: RunState, entry: Entry) -> None:
         return
     node, outcome = state.nodes[entry.node], entry.outcome
     if state.pauses or state.known or state.begun:
-        _forget_questions(state, (frame.id, node.index), outcome)
+        forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, Success):
         _end(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
     elif isinstance(outcome, Skipped):
@@ -50,61 +50,9 @@ def advance(state: RunState, entry: Entry) -> None:
     elif isinstance(outcome, Choice):
         _choose(state, frame.parts[node.place], outcome.value)
     else:
-        _hear(state, frame, node, outcome)
+        hear(state, frame, node, outcome)
     if state.todo:
         _work(state)
-
-
-def _hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
-    """A step asks, is told something, or does what may happen at most once: it has not ended."""
-    visit = (frame.id, node.index)
-    if frame.outputs[node.place] is not UNSET:
-        return  # it has: a call that it left behind came back
-    if isinstance(outcome, Paused):
-        state.pauses[visit] = outcome
-    elif isinstance(outcome, Begun):
-        _note_begun(state, visit, outcome)
-    elif isinstance(outcome, Decided):
-        state.decided[visit] = outcome.output
-        state.known.setdefault(visit, []).append(("", None))  # so that its next question has another id
-        state.due.append((frame, node))
-    elif isinstance(outcome, (Answer, Called)):
-        state.known.setdefault(visit, []).append((outcome.key, outcome.value))
-        if isinstance(outcome, Called):
-            _note_begun(state, visit, Begun(outcome.key, is_over=True))
-        elif visit in state.begun:
-            _park(state, frame, node)
-        else:
-            state.due.append((frame, node))
-
-
-def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
-    if not begun.is_over:
-        state.begun.setdefault(visit, {})[begun.key] = begun.tool
-    elif visit in state.begun:
-        state.begun[visit].pop(begun.key, None)
-        if not state.begun[visit]:
-            del state.begun[visit]
-
-
-def _park(state: RunState, frame: Frame, node: Node) -> None:
-    """Ask a human what became of the first thing that began and may not be done again."""
-    key, tool = next(iter(state.begun[frame.id, node.index].items()))
-    state.pauses[frame.id, node.index] = Paused(Reconcile(frame.prefix + node.name, key, tool))
-
-
-def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
-    if isinstance(outcome, (Paused, Called, Begun)):
-        return
-    state.pauses.pop(visit, None)
-    if isinstance(outcome, (Answer, Aborted, Decided)):
-        return
-    state.decided.pop(visit, None)
-    if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
-        _note_begun(state, visit, Begun(is_over=True))
-    else:
-        state.known.pop(visit, None)
-        state.begun.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -133,7 +81,7 @@ def find_due(state: RunState) -> None:
             if part is None and isinstance(node, FlowNode):
                 state.todo.append((_begin, (frame, node)))
             elif (frame.id, node.index) in state.begun:
-                _park(state, frame, node)
+                park(state, frame, node)
             elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
                 state.due.append((frame, node))
     _work(state)
@@ -164,7 +112,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
-        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text_of(error)))
+        text = "" if error is None else text_of(error, (value, frame.context))
+        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text))
     if problem is not None:
         _fail(state, frame, node, problem)
         return
@@ -288,7 +237,8 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if node.kind == "loop" and frame.changes:
         context, error = attempt(final_context, frame)
         if error is not None:
-            _fail(state, frame, node, Failure(_failed(parent, node, type(error).__name__, text_of(error))))
+            failed = _failed(parent, node, type(error).__name__, text_of(error, (frame.context,)))
+            _fail(state, frame, node, Failure(failed))
             return
         part.context = context
     frame.is_open = False
