@@ -33,7 +33,7 @@ _NAMES_OF_MODULE = {
     "pause": "Pause PauseForHumanInput Reconciled",
     "resume": "decision_digest",
     "snapshot": "Checkpoint EntryData Snapshot",
-    "kept": "Hold KeptRun Receipt TokenFacts",
+    "kept": "Hold KeptRun Receipt TokenFacts moved_on refusal",
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run

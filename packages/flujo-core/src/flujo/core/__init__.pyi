@@ -33,7 +33,7 @@ from .errors import (
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
-from .kept import Hold, KeptRun, Receipt, TokenFacts
+from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
@@ -246,6 +246,8 @@ __all__ = [
     "compile_plan",
     "decision_digest",
     "hookimpl",
+    "moved_on",
+    "refusal",
     "run_input",
     "scrub",
     "step",
