@@ -189,6 +189,10 @@ class Running:
             if self.scope is not None:
                 self.scope.cancel()
 
+    def note_end(self) -> None:
+        """It ended: a cancel comes too late now."""
+        self.is_over = True
+
     def stop(self, error: FlujoError, keep: RunContext | None = None) -> None:
         """Let nothing new start, and cancel the branches, but for the one of `keep`, which ends by itself.
 
