@@ -38,6 +38,7 @@ def pause_facts(pause: Pause) -> dict[str, object]:
         "schema": pause.schema,
         "payload": pause.payload,
         "shown_digest": pause.shown_digest,
+        "token": pause.token,
         "expires_at": None if pause.expires_at is None else pause.expires_at.isoformat(),
     }
 
