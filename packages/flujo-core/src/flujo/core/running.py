@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -72,9 +73,11 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in steps and nothing is traced, so that an attempt is only its work.
-        direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
+        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
+        direct: Whether, besides, nobody observes steps, they run in this process and nothing is kept, so that the work
+            may be one call.
         verdict: Why the run ends early; None while it does not.
+        on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
         scope: Where the run goes on, when it can be cancelled from here or has a deadline.
@@ -124,6 +127,7 @@ class Running:
     clock: float = field(default_factory=perf_counter)
     _secrets: list[str] | None = None
 
+    on_asyncio: bool = field(init=False)
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
     quiet: bool = field(init=False)
@@ -131,10 +135,12 @@ class Running:
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
+        self.on_asyncio = bool(self.setup.hooks.table) and attempt(asyncio.current_task)[0] is not None
         self.hooks = self.setup.hooks
         self.plain = self.tracer is None and not self.hooks.table
-        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_steps)
-        self.direct = self.quiet and not self.is_kept and type(self.setup.backend) is LocalBackend
+        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_attempts)
+        spared = self.plain or (self.quiet and self.hooks.spare_steps)
+        self.direct = spared and not self.is_kept and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
@@ -279,7 +285,7 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         if self.hooks.of(hook):
-            abort = await self.hooks.observe(payload(), hook, self.values)
+            abort = await self.hooks.observe(payload(), hook, self.values, quick=self.on_asyncio)
             if abort is not None:
                 self.stop(abort, keep)
 
