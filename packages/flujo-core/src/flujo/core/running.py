@@ -158,7 +158,7 @@ class Running:
         return tuple(found)
 
     def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
-        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at)
+        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at, pause.roles)
         return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
