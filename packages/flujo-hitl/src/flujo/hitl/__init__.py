@@ -1,1 +1,22 @@
 """Durable runs and human decisions: a SQLite run store, signed tokens, encryption at rest."""
+
+from .errors import RunDamaged, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreForeign, StoreWriteError
+from .listed import Decided, OpenPause, Page, RunRow
+from .protocol import HitlStore
+from .sqlite import SQLiteStore
+
+__all__ = [
+    "Decided",
+    "HitlStore",
+    "OpenPause",
+    "Page",
+    "RunDamaged",
+    "RunRow",
+    "SQLiteStore",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreForeign",
+    "StoreWriteError",
+]

@@ -1,0 +1,181 @@
+"""Group commit: all that waits while the disk syncs goes into the next transaction, in one thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from .errors import StoreClosed
+
+__all__ = ["Lane", "Ticket", "Writes"]
+
+_MAX_BATCH = 1024
+
+T = TypeVar("T")
+
+
+class Ticket(Generic[T]):
+    """A piece of work on its way to the disk, and the task that waits for it.
+
+    Attributes:
+        work: Does it, inside a transaction: it looks before it writes, so that what it refuses leaves nothing behind.
+        is_left: Nobody waits any more.
+        undo: Takes back what it gave, where nobody waits any more.
+    """
+
+    __slots__ = ("done", "error", "is_left", "result", "undo", "wake", "work")
+
+    def __init__(
+        self, work: Callable[[], T], undo: Callable[[T], object] | None, wake: Callable[..., object] | None
+    ) -> None:
+        self.work = work
+        self.undo = undo
+        self.is_left = wake is None
+        self.done: anyio.Event = anyio.Event()
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.wake = wake
+
+    def tell(self) -> None:
+        """Wake who waits, in its event loop."""
+        self.done.set()
+        if self.is_left:
+            self.take_back()
+
+    def take_back(self) -> None:
+        """Give back what nobody will."""
+        if self.undo is not None and self.error is None and self.result is not None:
+            self.undo(self.result)
+
+
+def _waker() -> Callable[..., object]:
+    """How another thread calls a function soon in this event loop, without waiting for it."""
+    token = anyio.lowlevel.current_token().native_token
+    wake: Callable[..., object] = getattr(token, "call_soon_threadsafe", None) or getattr(token, "run_sync_soon")  # noqa: B009
+    return wake
+
+
+class Writes(Protocol):
+    """What a lane drives, always from its thread."""
+
+    def commit(self, tickets: Sequence[Ticket[object]]) -> None:
+        """Do all of it in one transaction, and set the result or error of each."""
+
+    def wait_s(self) -> float | None:
+        """Seconds after which `rest` wants to be called when there is nothing to do; None is never."""
+
+    def rest(self) -> None:
+        """Do what has to be done from time to time."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class Lane:
+    """A thread that takes tickets in the order they came. It begins with the first one and ends with `close`.
+
+    It is a daemon: who was told that something is kept was told after the commit, and for the rest nobody waits.
+    """
+
+    def __init__(self, writes: Writes, path: Path) -> None:
+        self._writes = writes
+        self._path = path
+        self._queue: SimpleQueue[Ticket[object] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.is_closed = False
+
+    async def do(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+        """Have it done, and wait until it is as durable as promised.
+
+        A cancelled wait does not take it back, unless it has an `undo`.
+        """
+        ticket = Ticket(work, undo, _waker())
+        self._submit(ticket)
+        try:
+            await ticket.done.wait()
+        except BaseException:  # a cancel: what was won by it is given back, now or when it is done
+            ticket.is_left = True
+            if ticket.done.is_set():
+                ticket.take_back()
+            raise
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value]  # done without an error
+
+    def post(self, work: Callable[[], object]) -> None:
+        """Have it done, from whatever thread, without waiting; nothing is done any more once this is closed."""
+        with suppress(StoreClosed):
+            self._submit(Ticket(work, None, None))
+
+    def _submit(self, ticket: Ticket[T]) -> None:
+        with self._lock:
+            if self.is_closed:
+                raise StoreClosed(self._path)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"flujo-hitl {self._path.name}", daemon=True)
+                self._thread.start()
+            self._queue.put(ticket)  # type: ignore[arg-type]  # a ticket of anything is one of object
+
+    def close(self, *, wait: bool = True) -> None:
+        """Take nothing more, do what is queued, and let go. May be called again."""
+        with self._lock:
+            first, self.is_closed = not self.is_closed, True
+            thread = self._thread
+            if first and thread is not None:
+                self._queue.put(None)
+        if thread is None and first:
+            self._writes.close()
+        if wait and thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        goes_on = True
+        while goes_on:
+            batch, goes_on = self._next()
+            if batch:
+                self._writes.commit(batch)
+                _acknowledge(batch)
+            elif goes_on:
+                self._writes.rest()
+        self._writes.close()
+
+    def _next(self) -> tuple[list[Ticket[object]], bool]:
+        """What waits, and whether more may come."""
+        batch: list[Ticket[object]] = []
+        wait_s = self._writes.wait_s()
+        with suppress(Empty):
+            ticket = self._queue.get(timeout=wait_s)
+            while ticket is not None:
+                batch.append(ticket)
+                if len(batch) == _MAX_BATCH:
+                    return batch, True
+                ticket = self._queue.get_nowait()
+            return batch, False
+        return batch, True
+
+
+def _acknowledge(batch: Sequence[Ticket[object]]) -> None:
+    """Wake all who wait, with one call for each event loop."""
+    waiting: dict[Callable[..., object], list[Ticket[object]]] = {}
+    for ticket in batch:
+        if ticket.wake is not None:
+            waiting.setdefault(ticket.wake, []).append(ticket)
+    for wake, tickets in waiting.items():
+        try:
+            wake(_tell, tickets)
+        except RuntimeError:  # that loop has ended: nobody waits there
+            for ticket in tickets:
+                ticket.take_back()
+
+
+def _tell(tickets: Sequence[Ticket[object]]) -> None:
+    for ticket in tickets:
+        ticket.tell()
