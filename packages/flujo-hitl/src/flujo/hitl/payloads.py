@@ -96,7 +96,7 @@ class Payloads:
 
     def row(self, row: EntryData, run_id: str, position: int) -> bytes:
         """An entry of the journal, to be written."""
-        return self.seal(row.model_dump_json(exclude_defaults=True).encode(), f"journal {position} of {run_id}")
+        return self.seal(_rows().dump_json(row, exclude_defaults=True), f"journal {position} of {run_id}")
 
     def rows(self, written: Iterable[Sequence[object]], run_id: str, first: int) -> list[EntryData]:
         """Entries from `first` on, read from (position, payload) in order.

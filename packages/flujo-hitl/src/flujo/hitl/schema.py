@@ -22,7 +22,8 @@ STATUS = {"running": 0, "completed": 1, "failed": 2, "paused": 3, "stopped": 4, 
 """How a run stands, as it is written."""
 
 # Wide rows (a snapshot) stand apart from those that lists go through. Names that repeat are written once, in `plans`.
-# `pauses` holds what is open at this moment; `decisions` all that was ever decided, in order.
+# `pauses` holds what is open at this moment; `decisions` all that was ever decided, `applied` the fence
+# of the hold that went on with it, or 0.
 _FIRST = """
 CREATE TABLE plans(id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL, fingerprint NOT NULL, UNIQUE(fingerprint, pipeline));
 CREATE TABLE runs(

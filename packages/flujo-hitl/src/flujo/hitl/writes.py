@@ -115,7 +115,7 @@ class RunWrites:
         self._append(run_id, held, rows)  # before all else: an entry that cannot be written leaves nothing behind
         self._in.register()
         if receipt.pause_id:
-            self._apply(row, receipt)
+            self._apply(row, receipt, held.fence)
         facts = (STATUS["running"], held.fence, self._in.me.id, _now(), row)
         db.execute("UPDATE runs SET status=?, fence=?, owner=?, changed=? WHERE id=?", facts)
         self._in.held[run_id] = held
@@ -252,10 +252,9 @@ class RunWrites:
             for pause in snapshot.pauses
         ]
 
-    def _apply(self, row: int, receipt: Receipt) -> None:
+    def _apply(self, row: int, receipt: Receipt, fence: int) -> None:
         db = self._in.db
-        (last,) = db.execute("SELECT max(applied) FROM decisions WHERE run=?", (row,)).fetchone()
-        facts = (row, receipt.pause_id, packed(receipt.digest), stamp(receipt.decided_at), (last or 0) + 1)
+        facts = (row, receipt.pause_id, packed(receipt.digest), stamp(receipt.decided_at), fence)
         db.execute(
             "INSERT INTO decisions(run, pause, digest, decided, applied) VALUES(?,?,?,?,?)"
             " ON CONFLICT(run, pause) DO UPDATE SET applied=excluded.applied",
