@@ -4,10 +4,12 @@ from .errors import RunDamaged, StoreBusy, StoreClosed, StoreDamaged, StoreError
 from .listed import Decided, OpenPause, Page, RunRow
 from .protocol import HitlStore
 from .sqlite import SQLiteStore
+from .tokens import HmacSigner
 
 __all__ = [
     "Decided",
     "HitlStore",
+    "HmacSigner",
     "OpenPause",
     "Page",
     "RunDamaged",
