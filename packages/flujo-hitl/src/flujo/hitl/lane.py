@@ -183,15 +183,18 @@ class Lane:
             thread.join()
 
     def _run(self) -> None:
-        goes_on = True
-        while goes_on:
-            batch, goes_on = self._next()
-            if batch:
-                self._writes.commit(batch)
-                _acknowledge(batch)
-            elif goes_on:
-                self._writes.rest()
+        while self._turn():  # a call for each batch: what waited in it, a store perhaps, must not be kept alive here
+            pass
         self._writes.close()
+
+    def _turn(self) -> bool:
+        batch, goes_on = self._next()
+        if batch:
+            self._writes.commit(batch)
+            _acknowledge(batch)
+        elif goes_on:
+            self._writes.rest()
+        return goes_on
 
     def _next(self) -> tuple[list[Ticket[object]], bool]:
         """What waits, and whether more may come."""

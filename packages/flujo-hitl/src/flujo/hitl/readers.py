@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import StoreClosed
 from .faults import typed
-from .schema import connect
+from .schema import open_store
 
 __all__ = ["Readers"]
 
@@ -19,7 +19,7 @@ class Readers:
     """Gives connections to threads; a free one is used again.
 
     Args:
-        path: The file, which exists.
+        path: The file; it is made where there is none.
         wait_s: Seconds to wait where it is locked.
     """
 
@@ -50,7 +50,7 @@ class Readers:
                 raise StoreClosed(self._path)
             if self._free:
                 return self._free.pop()
-        db = connect(self._path, "normal", self._wait_s)
+        db = open_store(self._path, "full", self._wait_s)  # it needs no lock where the file is of this version
         db.execute("PRAGMA query_only=ON")
         return db
 

@@ -85,7 +85,7 @@ def open_store(path: Path, durability: Durability, wait_s: float) -> sqlite3.Con
     except sqlite3.Error as error:
         raise fault_of(error, path, wait_s) from error
     try:
-        _prepare(connection, path, wait_s)
+        _prepare(connection, path)
     except sqlite3.Error as error:
         connection.close()
         raise fault_of(error, path, wait_s) from error
@@ -111,12 +111,11 @@ def _touch(path: Path) -> None:
             os.close(folder)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, wait_s: float) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     application, version = _numbers(connection)
-    if application == 0 and version == 0 and _is_empty(connection):
-        _make_wal(connection, path, wait_s)
-    else:
+    if application or version or not _is_empty(connection):
         _check(path, application, version)
+    _keep_wal(connection, path)
     if (application, version) == (APPLICATION_ID, len(MIGRATIONS)):
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -137,8 +136,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, wait_s: float) -> None:
         raise
 
 
-def _make_wal(connection: sqlite3.Connection, path: Path, wait_s: float) -> None:
-    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+def _keep_wal(connection: sqlite3.Connection, path: Path) -> None:
+    """With a write-ahead log, who reads and who writes do not hold up each other; a copy begins without one."""
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode != "wal":
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     if mode != "wal":
         why, do = f"its file system keeps no write-ahead log ({mode})", "Put it on a local disk"
         raise StoreForeign(path, why, do)

@@ -102,7 +102,6 @@ class SQLiteStore:
         self._readers = Readers(self.path, wait_s)
         self._reads = RunReads(self._readers, self._payloads, transactions.beats)
         self._lists = Lists(self._readers, self._payloads)
-        self._is_open = False
         self._forgotten = weakref.finalize(self, _let_go, self._lane, self._readers)
 
     # --- RunStore -----------------------------------------------------------------------------------------------------
@@ -247,9 +246,6 @@ class SQLiteStore:
         """Read in a thread. The limiter is its own: steps that wait in all other threads do not hold it up."""
         if self._is_closed:
             raise StoreClosed(self.path)
-        if not self._is_open:
-            await self._lane.do(self._transactions.check)
-            self._is_open = True
         return await anyio.to_thread.run_sync(lambda: work(*args, **options), limiter=anyio.CapacityLimiter(1))
 
     def _give_back(self, hold: Hold) -> None:

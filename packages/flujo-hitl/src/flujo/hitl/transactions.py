@@ -114,9 +114,6 @@ class Transactions:
             self.has_deleted = False
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def check(self) -> None:
-        """Nothing: that it could be done says that the file is there and is ours."""
-
     def _notice_others(self, db: sqlite3.Connection) -> None:
         """What is known of holds is true as long as no other connection wrote; asked inside the transaction."""
         (version,) = db.execute("PRAGMA data_version").fetchone()
