@@ -78,9 +78,10 @@ async def later(folder: Path, effect: Effect) -> None:
         asked.append(pause.question)
         await answer(flujo, folder, pause.question, pause.step_path)
     kept = await store.load("r")
-    replay = await flujo.replay_async("r")
+    diverged = None if effect == "at_most_once" else (await flujo.replay_async("r")).divergence
     asked = ["reconcile" if "Did it happen" in text else "ask" for text in asked]
-    facts = {"status": kept.snapshot.status, "asked": asked, "output": replay.result.output if hasattr(replay, "result") else replay.output, "diverged": str(replay.divergence)}
+    output = [entry.value for entry in kept.history() if entry.path == "ship" and entry.kind == "success"]
+    facts = {"status": kept.snapshot.status, "asked": asked, "output": output, "diverged": str(diverged)}
     (folder / "result").write_text(json.dumps(facts))
     store.close()
 
