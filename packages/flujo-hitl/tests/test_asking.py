@@ -95,7 +95,7 @@ async def test_without_a_declared_answer_it_is_too_late() -> None:
 
 
 async def test_roles_stand_in_the_token(tmp_path: Path) -> None:
-    signer = HmacSigner({"k": b"0123456789abcdef"})
+    signer = HmacSigner({"k": b"0123456789abcdef0123456789abcdef"}, "k")
     with SQLiteStore(tmp_path / "runs.db", signer=signer) as store:
         paused = await Flujo(refund >> approve(of=Refund, roles=["cfo"]), store=store).run_async(1)
         assert paused.pauses[0].token is not None
