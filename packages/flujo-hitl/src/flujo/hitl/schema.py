@@ -98,6 +98,7 @@ def open_store(path: Path, durability: Durability, wait_s: float) -> sqlite3.Con
 def _touch(path: Path) -> None:
     """Make the file where there is none, readable by nobody else, and its folder know it after a power cut."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return
