@@ -5,7 +5,7 @@ Slots classes, not pydantic: they are built on the engine's hot path, and only i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
@@ -200,7 +200,12 @@ class PreStepExecution(GuardStep):
 class PostStepExecution(StepEvent):
     """A step completed."""
 
-    record: StepRecord
+    make_record: Callable[[], StepRecord]
+
+    @property
+    def record(self) -> StepRecord:
+        """How it went; made when it is read, since most observers need no more than the path."""
+        return self.make_record()
 
 
 @dataclass(slots=True, repr=False, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Mapping, Set
@@ -110,6 +111,7 @@ class Run(Work):
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.run_input
+        self.eager = attempt(asyncio.current_task)[0] is not None
         act = Act("run", info.run_id + self.mark)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
