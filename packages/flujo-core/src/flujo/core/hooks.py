@@ -25,7 +25,6 @@ _log = logging.getLogger("flujo.core")
 
 _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 Values = Mapping[str, object]
-_OF_STEPS = ("pre_step_execution", "post_step_execution", "on_step_failure")
 
 
 def tier_of(hook: str) -> str:
@@ -106,9 +105,9 @@ class Hooks:
         return all(tier_of(hook) == "observe" for hook in self.table)
 
     @property
-    def spare_steps(self) -> bool:
-        """Whether nobody acts in steps: all only observe, and other moments than those of a step."""
-        return self.only_watch and self.table.keys().isdisjoint(_OF_STEPS)
+    def spare_attempts(self) -> bool:
+        """Whether nobody acts in the attempts of a step: all only observe, and other moments than its start."""
+        return self.only_watch and not self.before_step
 
     async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
         """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""

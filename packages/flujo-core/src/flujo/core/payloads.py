@@ -196,24 +196,46 @@ class PreStepExecution(GuardStep):
     """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class PostStepExecution(StepEvent):
-    """A step completed."""
+class StepEnded(StepEvent):
+    """What the payloads of a step's end know.
 
-    make_record: Callable[[], StepRecord]
+    Args:
+        run: Which run.
+        step_path: Where the step stands.
+        record: How it went, or what makes that when somebody asks for it.
+    """
+
+    __slots__ = ("_record",)
+
+    def __init__(self, run: RunInfo, step_path: str, record: StepRecord | Callable[[], StepRecord]) -> None:
+        self.run = run
+        self.step_path = step_path
+        self._record: StepRecord | Callable[[], StepRecord] = record
 
     @property
     def record(self) -> StepRecord:
-        """How it went; made when it is read, since most observers need no more than the path."""
-        return self.make_record()
+        """How it went."""
+        if not isinstance(self._record, StepRecord):
+            self._record = self._record()
+        return self._record
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class OnStepFailure(StepEvent):
-    """A step failed after its last attempt."""
+class PostStepExecution(StepEnded):
+    """A step completed."""
 
-    record: StepRecord
-    error: FlujoError
+    __slots__ = ()
+
+
+class OnStepFailure(StepEnded):
+    """A step failed after its last attempt; `error` says why."""
+
+    __slots__ = ("error",)
+
+    def __init__(
+        self, run: RunInfo, step_path: str, record: StepRecord | Callable[[], StepRecord], error: FlujoError
+    ) -> None:
+        super().__init__(run, step_path, record)
+        self.error: FlujoError = error
 
 
 @dataclass(slots=True, repr=False, eq=False)

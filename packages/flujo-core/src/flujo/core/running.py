@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -72,11 +73,10 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in steps and nothing is traced, so that an attempt is only its work.
-        direct: Whether others at most watch steps, which run in this process, and nothing is traced or kept, so that
-            the work may be one call.
-        eager: Whether an async hook may be begun before it is known whether it waits; see Hooks.tell.
+        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
+        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
+        on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
         scope: Where the run goes on, when it can be cancelled from here or has a deadline.
@@ -126,17 +126,18 @@ class Running:
     clock: float = field(default_factory=perf_counter)
     _secrets: list[str] | None = None
 
+    on_asyncio: bool = field(init=False)
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
     quiet: bool = field(init=False)
     direct: bool = field(init=False)
-    eager: bool = False
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
+        self.on_asyncio = bool(self.setup.hooks.table) and attempt(asyncio.current_task)[0] is not None
         self.hooks = self.setup.hooks
         self.plain = self.tracer is None and not self.hooks.table
-        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_steps)
+        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_attempts)
         here = self.tracer is None and not self.is_kept and type(self.setup.backend) is LocalBackend
         self.direct = here and self.hooks.only_watch
 
@@ -192,6 +193,10 @@ class Running:
             self.stop(RunAborted(reason, by))
             if self.scope is not None:
                 self.scope.cancel()
+
+    def note_end(self) -> None:
+        """It ended: a cancel comes too late now."""
+        self.is_over = True
 
     def stop(self, error: FlujoError, keep: RunContext | Worker | None = None) -> None:
         """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
@@ -279,10 +284,9 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
-        if observers:
-            telling = self.hooks.tell(observers, payload(), self.values, self.eager)
-            if telling is not None:
-                await self.heed(telling, keep)
+        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
+        if telling is not None:
+            await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""

@@ -133,7 +133,7 @@ class Work(Running):
         try:
             if self.hooks.before_step:
                 payload = payloads.PreStepExecution(self.info, entry.path, node.step.name, 1, inputs.copy())
-                telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.eager)
+                telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.on_asyncio)
                 if telling is not None:
                     await self.heed(telling, worker)
                 if self.verdict is not None and isinstance(self.verdict, RunAborted):
@@ -208,12 +208,12 @@ class Work(Running):
             if not hooks.after_step:
                 return None
             ended = payloads.PostStepExecution(self.info, entry.path, entry.record)
-            return hooks.tell(hooks.after_step, ended, self.values, self.eager)
+            return hooks.tell(hooks.after_step, ended, self.values, self.on_asyncio)
         observers = hooks.of("on_step_failure") if isinstance(outcome, Failure) else ()
         if not observers or outcome.error is None:
             return None
-        failed = payloads.OnStepFailure(self.info, entry.path, entry.record(), outcome.error)
-        return hooks.tell(observers, failed, self.values, self.eager)
+        failed = payloads.OnStepFailure(self.info, entry.path, entry.record, outcome.error)
+        return hooks.tell(observers, failed, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
