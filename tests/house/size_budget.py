@@ -18,7 +18,7 @@ GOVERNANCE = frozenset(
     f"{CORE}.{module}"
     for module in (
         *("ledger", "grants", "meter", "budgets", "usage", "policy"),
-        *("plugins", "hookspecs", "registry", "loader", "payloads"),
+        *("plugins", "hooks", "hookspecs", "registry", "loader", "payloads"),
         *("calls", "telemetry"),
     )
 )

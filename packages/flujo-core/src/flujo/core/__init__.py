@@ -56,7 +56,7 @@ _NAMES_OF_MODULE = {
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
     "StepOutcome StoreFactory TokenSigner",
-    "plugins": "Hooks Implementation tier_of",
+    "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",

@@ -33,6 +33,7 @@ from .errors import (
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
+from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
@@ -76,7 +77,6 @@ from .payloads import (
 )
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
-from .plugins import Hooks, Implementation, tier_of
 from .policy import Policy
 from .protocols import (
     Agent,

@@ -21,12 +21,13 @@ from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning,
 from .foreign import attempt_async
 from .found import continued, decide_on, find
 from .handle import RunHandle
+from .hooks import Hooks
 from .kept import Hold
 from .loader import canonical
 from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
-from .plugins import Hooks, resolve
+from .plugins import resolve
 from .policy import Policy
 from .protocols import ExecutionBackend, RunStore, TokenSigner
 from .registry import Plugins

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -21,6 +21,7 @@ from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .frames import Due, Frame, RunState
+from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import TokenFacts
 from .ledger import Ledger
@@ -28,7 +29,6 @@ from .outcome import Begun, Called, Failure
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import StepNode
-from .plugins import Hooks
 from .protocols import TokenSigner
 from .relay import Worker
 from .result import StepRecord
@@ -74,8 +74,7 @@ class Running:
     Attributes:
         plain: Whether nobody listens and nothing is traced.
         quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
-        direct: Whether, besides, nobody observes steps, they run in this process and nothing is kept, so that the work
-            may be one call.
+        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
@@ -139,8 +138,8 @@ class Running:
         self.hooks = self.setup.hooks
         self.plain = self.tracer is None and not self.hooks.table
         self.quiet = self.plain or (self.tracer is None and self.hooks.spare_attempts)
-        spared = self.plain or (self.quiet and self.hooks.spare_steps)
-        self.direct = spared and not self.is_kept and type(self.setup.backend) is LocalBackend
+        here = self.tracer is None and not self.is_kept and type(self.setup.backend) is LocalBackend
+        self.direct = here and self.hooks.only_watch
 
     @property
     def run_input(self) -> object:
@@ -199,8 +198,8 @@ class Running:
         """It ended: a cancel comes too late now."""
         self.is_over = True
 
-    def stop(self, error: FlujoError, keep: RunContext | None = None) -> None:
-        """Let nothing new start, and cancel the branches, but for the one of `keep`, which ends by itself.
+    def stop(self, error: FlujoError, keep: RunContext | Worker | None = None) -> None:
+        """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
@@ -212,7 +211,7 @@ class Running:
             ctx = worker.ctx
             if ctx is not None and ctx.metered is not None:
                 ctx.metered.refuse(self.verdict)
-            if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
+            if worker is not keep and (ctx is None or not (ctx is keep or (spare and ctx.holds_lease))):
                 worker.scope.cancel()
 
     def cancel_closed(self, due_before: int) -> None:
@@ -282,12 +281,18 @@ class Running:
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
-    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | None = None) -> None:
+    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
-        if self.hooks.of(hook):
-            abort = await self.hooks.observe(payload(), hook, self.values, quick=self.on_asyncio)
-            if abort is not None:
-                self.stop(abort, keep)
+        observers = self.hooks.of(hook)
+        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
+        if telling is not None:
+            await self.heed(telling, keep)
+
+    async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
+        """Tell the rest of some observers; one that asks for it ends the run."""
+        abort = await telling
+        if abort is not None:
+            self.stop(abort, keep)
 
     async def guard(self, hook: str, payload: Callable[[], Event], ctx: RunContext | None = None) -> Deny | None:
         """Ask the guards of `hook`; returns a refusal that is meant for the model.

@@ -7,8 +7,8 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from .cache import Cache
+from .hooks import Hooks
 from .plan import Plan
-from .plugins import Hooks
 from .protocols import ExecutionBackend
 from .resources import Resources, ResourceSpec
 from .usage import Price

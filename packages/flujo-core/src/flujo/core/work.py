@@ -49,7 +49,7 @@ class Work(Running):
             frame, node, worker
         )
 
-    def note(self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None) -> None:
+    def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
         state = self.state
         self.journal.append(entry)
@@ -60,7 +60,12 @@ class Work(Running):
         if state.has_closed:
             self.cancel_closed(due_before)
         if state.failure is not None:
-            self.stop(state.failure.error, ctx)
+            self.stop(state.failure.error, keep)
+
+    def _held(self, due_before: int) -> list[Due]:
+        """What became due since, taken back: it is not to be done yet."""
+        due = self.state.due
+        return [due.pop() for _ in range(len(due) - due_before)]
 
     async def keep(
         self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None, *, holds: bool = False
@@ -69,11 +74,10 @@ class Work(Running):
         held: list[Due] = []
 
         def then() -> None:
-            due = self.state.due
-            before = len(due)
+            due_before = len(self.state.due)
             self.note(entry, worker, ctx)
             if holds:
-                held.extend(due.pop() for _ in range(len(due) - before))
+                held.extend(self._held(due_before))
 
         kept = self.put(entry, then)
         if kept is not None:
@@ -127,6 +131,13 @@ class Work(Running):
         entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
         classes, clock, value, error = node.output_classes, perf_counter(), None, None
         try:
+            if self.hooks.before_step:
+                payload = payloads.PreStepExecution(self.info, entry.path, node.step.name, 1, inputs.copy())
+                telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.on_asyncio)
+                if telling is not None:
+                    await self.heed(telling, worker)
+                if self.verdict is not None and isinstance(self.verdict, RunAborted):
+                    raise self.verdict
             work: Any = node.step.function(**inputs)
             value = await work  # not by attempt_async, which costs a call more
         except BaseException as raised:  # an answer like others, but for a cancel
@@ -144,8 +155,16 @@ class Work(Running):
             self.hide_secrets(entry.outcome.error)
             entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
-                self.stop(entry.outcome.error)
-        self.note(entry, worker)
+                self.stop(entry.outcome.error, worker)
+        due_before = len(self.state.due)
+        self.note(entry, worker, worker)
+        telling = None if self.plain else self._tell_ended(entry)
+        if telling is not None:
+            held = self._held(due_before)
+            try:
+                await self.heed(telling, worker)
+            finally:
+                self.state.due.extend(reversed(held))
 
     def _note_cancelled(self, entry: Entry) -> None:
         """Journal what was stopped: it keeps what was paid for."""
@@ -174,21 +193,27 @@ class Work(Running):
         held = await self.keep(entry, worker, ctx, holds=not self.plain)
         if not self.plain:
             try:
-                await self._tell_ended(entry, ctx)
+                if entry.cached:
+                    await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
+                telling = self._tell_ended(entry)
+                if telling is not None:
+                    await self.heed(telling, ctx)
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    async def _tell_ended(self, entry: Entry, ctx: RunContext | None) -> None:
-        who, outcome = (self.info, entry.path), entry.outcome
-        if isinstance(outcome, Failure):
-            failure = partial(payloads.OnStepFailure, *who, entry.record, outcome.error)
-            await self.observe("on_step_failure", failure, ctx)
-        elif isinstance(outcome, (Success, Skipped)):
-            if entry.cached:
-                await self.observe("on_cache_hit", partial(payloads.OnCacheHit, *who), ctx)
-            if self.hooks.of("post_step_execution"):
-                ended = partial(payloads.PostStepExecution, *who, entry.record)
-                await self.observe("post_step_execution", ended, ctx)
+    def _tell_ended(self, entry: Entry) -> Awaitable[RunAborted | None] | None:
+        """Tell how a step ended; what is given, if anything is, is to be heeded."""
+        outcome, hooks = entry.outcome, self.hooks
+        if type(outcome) is Success or type(outcome) is Skipped:
+            if not hooks.after_step:
+                return None
+            ended = payloads.PostStepExecution(self.info, entry.path, entry.record)
+            return hooks.tell(hooks.after_step, ended, self.values, self.on_asyncio)
+        observers = hooks.of("on_step_failure") if isinstance(outcome, Failure) else ()
+        if not observers or outcome.error is None:
+            return None
+        failed = payloads.OnStepFailure(self.info, entry.path, entry.record, outcome.error)
+        return hooks.tell(observers, failed, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
