@@ -48,37 +48,6 @@ class Slow(MemoryStore):
         await super().append(hold, rows)
 
 
-async def test_a_tool_call_that_returns_after_its_run_ended_does_not_wait_for_ever() -> None:
-    ended = anyio.Event()
-    go = anyio.Event()
-
-    async with anyio.create_task_group() as group:
-
-        @step
-        async def leaves(value: int, ctx: RunContext) -> int:
-            started = anyio.Event()
-
-            async def send(call: ToolCall) -> str:
-                started.set()
-                await go.wait()
-                return "late"
-
-            async def behind() -> None:
-                await ctx.call_tool(ToolCall(name="t", arguments={}), send)
-                ended.set()
-
-            group.start_soon(behind)
-            await started.wait()
-            return value
-
-        assert (await Flujo(leaves, store=MemoryStore()).run_async(1)).unwrap() == 1
-        go.set()
-        with anyio.move_on_after(0.5):
-            await ended.wait()
-        group.cancel_scope.cancel()
-    assert ended.is_set()
-
-
 async def test_one_damaged_run_does_not_stop_the_recovery_of_others() -> None:
     found: list[MemoryStore] = []
     store = MemoryStore()
