@@ -134,57 +134,6 @@ async def test_a_cancel_while_a_run_is_created_leaves_no_run_that_is_held() -> N
     assert [one.unwrap() for one in await flujo.recover_async()] == [1]
 
 
-@pytest.mark.parametrize("kept", [True, False])
-async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed(kept: bool) -> None:
-    @step(effect="at_most_once")
-    async def send(value: int) -> int:
-        return value
-
-    flujo = Flujo(send, store=MemoryStore() if kept else None)
-    result = await flujo.run_async(1)
-    assert (await flujo.replay_async(result)).divergence is None
-
-
-@pytest.mark.parametrize("happened", [True, False])
-async def test_a_run_that_was_reconciled_can_be_replayed(happened: bool) -> None:
-    store = MemoryStore()
-    found: list[MemoryStore] = []
-
-    @step(effect="at_most_once")
-    async def send(value: int) -> int:
-        found.append(store.reopened())
-        return value
-
-    await Flujo(send, store=store).run_async(1, run_id="r")
-    flujo = Flujo(send, store=found[0])
-    await flujo.resume_async("r")
-    result = await flujo.resume_async("r", {"happened": happened, "output": 1})
-    assert result.unwrap() == 1
-    assert (await flujo.replay_async("r")).divergence is None
-
-
-@pytest.mark.parametrize("happened", [True, False])
-async def test_a_run_whose_tool_was_reconciled_can_be_replayed(happened: bool) -> None:
-    store = MemoryStore()
-    found: list[MemoryStore] = []
-
-    async def send(call: ToolCall) -> str:
-        found.append(store.reopened())
-        return "x"
-
-    @step
-    async def use(value: int, ctx: RunContext) -> str:
-        return str((await ctx.call_tool(ToolCall(name="t", arguments={}), send, effect="at_most_once")).content)
-
-    first = await Flujo(use, store=store).run_async(1, run_id="r")
-    assert (await Flujo(use, store=store).replay_async(first)).divergence is None
-    flujo = Flujo(use, store=found[0])
-    await flujo.resume_async("r")
-    result = await flujo.resume_async("r", {"happened": happened, "output": "x"})
-    assert result.unwrap() == "x"
-    assert (await flujo.replay_async("r")).divergence is None
-
-
 async def test_two_equal_calls_at_once_that_may_happen_at_most_once_are_not_both_sent_again() -> None:
     store = MemoryStore()
     found: list[MemoryStore] = []

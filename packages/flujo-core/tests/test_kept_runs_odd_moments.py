@@ -77,3 +77,54 @@ async def test_a_tool_call_that_returns_after_its_run_ended_does_not_wait_for_ev
             await ended.wait()
         group.cancel_scope.cancel()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed(kept: bool) -> None:
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        return value
+
+    flujo = Flujo(send, store=MemoryStore() if kept else None)
+    result = await flujo.run_async(1)
+    assert (await flujo.replay_async(result)).divergence is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_run_that_was_reconciled_can_be_replayed(happened: bool) -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        found.append(store.reopened())
+        return value
+
+    await Flujo(send, store=store).run_async(1, run_id="r")
+    flujo = Flujo(send, store=found[0])
+    await flujo.resume_async("r")
+    result = await flujo.resume_async("r", {"happened": happened, "output": 1})
+    assert result.unwrap() == 1
+    assert (await flujo.replay_async("r")).divergence is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_run_whose_tool_was_reconciled_can_be_replayed(happened: bool) -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+
+    async def send(call: ToolCall) -> str:
+        found.append(store.reopened())
+        return "x"
+
+    @step
+    async def use(value: int, ctx: RunContext) -> str:
+        return str((await ctx.call_tool(ToolCall(name="t", arguments={}), send, effect="at_most_once")).content)
+
+    first = await Flujo(use, store=store).run_async(1, run_id="r")
+    assert (await Flujo(use, store=store).replay_async(first)).divergence is None
+    flujo = Flujo(use, store=found[0])
+    await flujo.resume_async("r")
+    result = await flujo.resume_async("r", {"happened": happened, "output": "x"})
+    assert result.unwrap() == "x"
+    assert (await flujo.replay_async("r")).divergence is None
