@@ -16,8 +16,6 @@ from flujo.core import (
     Hold,
     InputError,
     MemoryStore,
-    OnRunEnd,
-    Parallel,
     PauseForHumanInput,
     Policy,
     Receipt,
@@ -190,45 +188,6 @@ async def test_a_question_that_is_shown_is_the_one_that_can_be_answered() -> Non
     assert [pause.question for pause in paused.pauses] == ["It went wrong. What now?"]
     again = await flujo.resume_async("r", "stop", pause=paused.pauses[0])
     assert again.status == "paused"  # and now it asks what became of the call
-
-
-async def test_a_snapshot_of_a_kept_run_that_paused_while_something_was_cancelled_can_be_used() -> None:
-    @step
-    async def fails(value: int) -> int:
-        await anyio.sleep(0.05)
-        raise ValueError("no")
-
-    @step
-    async def slow(value: int) -> int:
-        await anyio.sleep(10)
-        return value
-
-    body = Parallel(fails, slow, name="both")
-    pipeline = Parallel(ask, body, on_failure="collect", name="all")
-    flujo = Flujo(pipeline, store=Slow())
-    paused = await flujo.run_async(1, run_id="r")
-    assert paused.status == "paused"
-    read = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
-    assert (await flujo.resume_async(read, 5)).status == "completed"
-
-
-async def test_a_snapshot_taken_by_an_observer_of_the_end_does_not_spoil_later_ones() -> None:
-    @step
-    async def work(value: int) -> int:
-        return value + 1
-
-    @step
-    async def then(value: int) -> int:
-        return value + 1
-
-    async def look(payload: OnRunEnd) -> None:
-        payload.result.snapshot()
-
-    flujo = Flujo(work >> then, store=Slow(0.1), hooks=[look])
-    result = await flujo.run_async(1, run_id="r", deadline_s=0.05)
-    assert result.status == "aborted"
-    read = Snapshot.model_validate_json(result.snapshot().model_dump_json())
-    assert (await Flujo(work >> then).resume_async(read, retry=True, limits=None)).status in ("completed", "aborted")
 
 
 async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> None:
