@@ -167,3 +167,22 @@ async def test_a_snapshot_taken_by_an_observer_of_the_end_does_not_spoil_later_o
     assert result.status == "aborted"
     read = Snapshot.model_validate_json(result.snapshot().model_dump_json())
     assert (await Flujo(work >> then).resume_async(read, retry=True, limits=None)).status in ("completed", "aborted")
+
+
+async def test_a_question_that_is_shown_is_the_one_that_can_be_answered() -> None:
+    @step(pauses=True)
+    async def use(value: int, ctx: RunContext) -> str:
+        async def send(call: ToolCall) -> str:
+            raise OSError("lost")
+
+        try:
+            await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
+        except Exception:
+            return str(await ctx.ask("It went wrong. What now?", str))
+        return "paid"
+
+    flujo = Flujo(use, store=MemoryStore())
+    paused = await flujo.run_async(1, run_id="r")
+    assert [pause.question for pause in paused.pauses] == ["It went wrong. What now?"]
+    again = await flujo.resume_async("r", "stop", pause=paused.pauses[0])
+    assert again.status == "paused"  # and now it asks what became of the call

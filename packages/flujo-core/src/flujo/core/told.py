@@ -41,9 +41,12 @@ def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
 
 
 def park(state: RunState, frame: Frame, node: Node) -> None:
-    """Ask a human what became of the first thing that began and may not be done again."""
-    key, tool = next(iter(state.begun[frame.id, node.index].items()))
-    state.pauses[frame.id, node.index] = Paused(Reconcile(frame.prefix + node.name, key, tool))
+    """Ask a human what became of the first thing that began and may not be done again; what the step asks comes first."""
+    visit = (frame.id, node.index)
+    key, tool = next(iter(state.begun[visit].items()))
+    question, open_ = Reconcile(frame.prefix + node.name, key, tool), state.pauses.get(visit)
+    if open_ is None or open_.request.payload == question.payload:  # one that was read back does not know its key
+        state.pauses[visit] = Paused(question)
 
 
 def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
