@@ -194,23 +194,6 @@ async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> No
     assert list((await Flujo(raises, store=found[0]).resume_async("r")).unwrap()) == [1, 2]
 
 
-async def test_a_step_that_was_cut_off_by_its_timeout_is_put_to_a_human() -> None:
-    sent: list[int] = []
-
-    @step(effect="at_most_once", timeout_s=0.02)
-    async def send(value: int) -> int:
-        sent.append(value)
-        if len(sent) == 1:
-            await anyio.sleep(1)
-        return value
-
-    flujo = Flujo(send, store=MemoryStore())
-    failed = await flujo.run_async(1, run_id="r")
-    assert failed.status == "failed"
-    again = await flujo.resume_async("r", retry=True)
-    assert (again.status, sent) == ("paused", [1])
-
-
 async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang_the_run() -> None:
     class Hangs(MemoryStore):
         on = False

@@ -186,3 +186,20 @@ async def test_a_question_that_is_shown_is_the_one_that_can_be_answered() -> Non
     assert [pause.question for pause in paused.pauses] == ["It went wrong. What now?"]
     again = await flujo.resume_async("r", "stop", pause=paused.pauses[0])
     assert again.status == "paused"  # and now it asks what became of the call
+
+
+async def test_a_step_that_was_cut_off_by_its_timeout_is_put_to_a_human() -> None:
+    sent: list[int] = []
+
+    @step(effect="at_most_once", timeout_s=0.02)
+    async def send(value: int) -> int:
+        sent.append(value)
+        if len(sent) == 1:
+            await anyio.sleep(1)
+        return value
+
+    flujo = Flujo(send, store=MemoryStore())
+    failed = await flujo.run_async(1, run_id="r")
+    assert failed.status == "failed"
+    again = await flujo.resume_async("r", retry=True)
+    assert (again.status, sent) == ("paused", [1])
