@@ -19,7 +19,6 @@ from flujo.core import (
     PauseForHumanInput,
     Policy,
     Receipt,
-    RetryPolicy,
     RunContext,
     Snapshot,
     ToolCall,
@@ -209,27 +208,3 @@ async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang
     store.on = True
     with anyio.fail_after(1), pytest.raises(FlujoError):
         await flujo.resume_async("r", 5)
-
-
-async def test_a_refused_decision_is_not_used_again_when_the_step_asks_in_another_way() -> None:
-    seen: list[int] = []
-    looked: list[int] = []
-
-    def fits(output: int) -> bool:
-        looked.append(output)
-        return output < 10
-
-    @step(pauses=True, retry=RetryPolicy(max_attempts=2), validators=[fits])
-    async def odd(value: int, ctx: RunContext) -> int:
-        if ctx.attempt == 1 and not seen:
-            seen.append(1)
-            raise PauseForHumanInput("How many?", int)
-        return int(await ctx.ask("Less!", int))
-
-    flujo = Flujo(odd, store=MemoryStore())
-    await flujo.run_async(1, run_id="r")
-    second = await flujo.resume_async("r", 50)
-    assert second.status == "paused"
-    third = await flujo.resume_async("r", 5)
-    assert third.unwrap() == 5
-    assert looked == [50, 5]

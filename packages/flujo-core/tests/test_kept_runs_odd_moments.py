@@ -203,3 +203,27 @@ async def test_a_step_that_was_cut_off_by_its_timeout_is_put_to_a_human() -> Non
     assert failed.status == "failed"
     again = await flujo.resume_async("r", retry=True)
     assert (again.status, sent) == ("paused", [1])
+
+
+async def test_a_refused_decision_is_not_used_again_when_the_step_asks_in_another_way() -> None:
+    seen: list[int] = []
+    looked: list[int] = []
+
+    def fits(output: int) -> bool:
+        looked.append(output)
+        return output < 10
+
+    @step(pauses=True, retry=RetryPolicy(max_attempts=2), validators=[fits])
+    async def odd(value: int, ctx: RunContext) -> int:
+        if ctx.attempt == 1 and not seen:
+            seen.append(1)
+            raise PauseForHumanInput("How many?", int)
+        return int(await ctx.ask("Less!", int))
+
+    flujo = Flujo(odd, store=MemoryStore())
+    await flujo.run_async(1, run_id="r")
+    second = await flujo.resume_async("r", 50)
+    assert second.status == "paused"
+    third = await flujo.resume_async("r", 5)
+    assert third.unwrap() == 5
+    assert looked == [50, 5]

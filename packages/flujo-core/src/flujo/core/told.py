@@ -52,6 +52,8 @@ def park(state: RunState, frame: Frame, node: Node) -> None:
 
 def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
     """Forget what a step asked, was told and has begun, as far as that is over with this end."""
+    if isinstance(outcome, Paused):
+        state.decided.pop(visit, None)  # it was refused, and the step asks anew
     if isinstance(outcome, (Paused, Called, Begun)):
         return
     state.pauses.pop(visit, None)
