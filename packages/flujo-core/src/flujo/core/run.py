@@ -254,7 +254,7 @@ class Run(Work):
         Raises:
             SnapshotError: A value that it needs cannot be written.
         """
-        if not hasattr(self, "_checkpoint"):
+        if not hasattr(self, "_checkpoint") or self._checkpoint.position != self.length:  # the writer notes to the last
             self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
         return self._checkpoint
 

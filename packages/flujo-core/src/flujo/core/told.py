@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import StepTimeout
 from .frames import UNSET, Frame, RunState
 from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused
 from .pause import Reconcile
@@ -41,13 +42,18 @@ def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
 
 
 def park(state: RunState, frame: Frame, node: Node) -> None:
-    """Ask a human what became of the first thing that began and may not be done again."""
-    key, tool = next(iter(state.begun[frame.id, node.index].items()))
-    state.pauses[frame.id, node.index] = Paused(Reconcile(frame.prefix + node.name, key, tool))
+    """Ask a human what became of the first thing that began and may not be done again; what the step asks comes first."""
+    visit = (frame.id, node.index)
+    key, tool = next(iter(state.begun[visit].items()))
+    question, open_ = Reconcile(frame.prefix + node.name, key, tool), state.pauses.get(visit)
+    if open_ is None or open_.request.payload == question.payload:  # one that was read back does not know its key
+        state.pauses[visit] = Paused(question)
 
 
 def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
     """Forget what a step asked, was told and has begun, as far as that is over with this end."""
+    if isinstance(outcome, Paused):
+        state.decided.pop(visit, None)  # it was refused, and the step asks anew
     if isinstance(outcome, (Paused, Called, Begun)):
         return
     state.pauses.pop(visit, None)
@@ -55,7 +61,8 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
         return
     state.decided.pop(visit, None)
     if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
-        _note_begun(state, visit, Begun(is_over=True))
+        if not isinstance(outcome.error, StepTimeout):  # cut off in the middle: nobody knows whether it happened
+            _note_begun(state, visit, Begun(is_over=True))
     else:
         state.known.pop(visit, None)
         state.begun.pop(visit, None)

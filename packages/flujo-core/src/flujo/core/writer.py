@@ -41,11 +41,18 @@ class Writer:
         self._waiting: list[tuple[EntryData, Callable[[], object], anyio.Event]] = []
         self._work = anyio.Event()
         self._is_over = False
+        self._is_closed = False
         self._has_failed = False
 
     def put(self, row: EntryData, then: Callable[[], object]) -> anyio.Event:
-        """Write a row, and call `then` once it is kept, in the order of the rows; the event is set after that."""
+        """Write a row, and call `then` once it is kept, in the order of the rows; the event is set after that.
+
+        What comes from work that was left behind, after the end, is neither kept nor noted.
+        """
         done = anyio.Event()
+        if self._is_closed:
+            done.set()
+            return done
         self._waiting.append((row, then, done))
         self._work.set()
         return done
@@ -76,6 +83,7 @@ class Writer:
                 self._work = anyio.Event()
                 if self._waiting:
                     await self._flush()
+            self._is_closed = True
             await self._give_back(end)
 
     async def _flush(self) -> None:

@@ -1,0 +1,210 @@
+"""Faults found by the second hostile review; each test fails until its fault is mended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from flujo.core import (
+    EntryData,
+    Flujo,
+    FlujoError,
+    Hold,
+    InputError,
+    MemoryStore,
+    PauseForHumanInput,
+    Policy,
+    Receipt,
+    RunContext,
+    Snapshot,
+    ToolCall,
+    step,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@step(pauses=True)
+async def ask(value: int) -> int:
+    raise PauseForHumanInput("How many?", schema=int)
+
+
+class Slow(MemoryStore):
+    """Takes its time."""
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        await anyio.sleep(self.seconds)
+        await super().append(hold, rows)
+
+
+async def test_one_damaged_run_does_not_stop_the_recovery_of_others() -> None:
+    found: list[MemoryStore] = []
+    store = MemoryStore()
+
+    @step
+    async def work(value: int) -> int:
+        if value == 2:
+            found.append(store.reopened())
+        return value
+
+    @step
+    async def then(value: int) -> int:
+        if value == 1:
+            await anyio.sleep_forever()
+        return value
+
+    flujo = Flujo(work >> then, store=store)
+    one = flujo.start(1, run_id="a")
+    await anyio.sleep(0.02)
+    await flujo.run_async(2, run_id="b")
+    one.cancel()
+    await one.wait()
+    left = found[0]
+    kept = left._runs["a"]
+    kept.snapshot = kept.snapshot.model_copy(
+        update={"checkpoint": kept.snapshot.checkpoint.model_copy(update={"frames": []})}
+    )
+    results = await Flujo(work >> then, store=left).recover_async()
+    assert [result.run_id for result in results] == ["b"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_a_cancel_while_the_claim_is_written_leaves_a_run_that_can_go_on(
+    native: bool, anyio_backend: str
+) -> None:
+    if native and anyio_backend != "asyncio":
+        pytest.skip("only asyncio has native cancels")
+
+    class Claims(MemoryStore):
+        slow = False
+
+        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            hold = await super().claim(position, receipt, rows)
+            if self.slow:
+                claimed.set()
+                await anyio.sleep(0.05)
+            return hold
+
+    claimed = anyio.Event()
+    store = Claims()
+    flujo = Flujo(ask, store=store)
+    await flujo.run_async(1, run_id="r")
+    store.slow = True
+    if native:
+        task = asyncio.create_task(flujo.resume_async("r", 5))
+        await claimed.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        async with anyio.create_task_group() as group:
+            group.start_soon(flujo.resume_async, "r", 5)
+            await claimed.wait()
+            group.cancel_scope.cancel()
+    store.slow = False
+    assert (await flujo.resume_async("r", 5)).unwrap() == 5
+
+
+async def test_a_cancel_while_a_run_is_created_leaves_no_run_that_is_held() -> None:
+    class Creates(MemoryStore):
+        async def create(self, snapshot: Snapshot) -> Hold:
+            hold = await super().create(snapshot)
+            await anyio.sleep(0.05)
+            return hold
+
+    @step
+    async def work(value: int) -> int:
+        return value
+
+    store = Creates()
+    flujo = Flujo(work, store=store)
+    with anyio.move_on_after(0.01):
+        await flujo.run_async(1, run_id="r")
+    assert [one.unwrap() for one in await flujo.recover_async()] == [1]
+
+
+async def test_two_equal_calls_at_once_that_may_happen_at_most_once_are_not_both_sent_again() -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+    sent: list[str] = []
+
+    @step
+    async def use(value: int, ctx: RunContext) -> int:
+        first_back = anyio.Event()
+
+        async def send(call: ToolCall) -> str:
+            sent.append(call.name)
+            if len(sent) == 1:
+                await anyio.sleep(0.01)
+                return "one"
+            if len(sent) == 2:
+                await first_back.wait()
+                found.append(store.reopened())  # killed here: the second is under way
+            return "two"
+
+        async def one() -> None:
+            await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
+            first_back.set()
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(one)
+                group.start_soon(one)
+        except* Exception:
+            pass
+        return value
+
+    await Flujo(use, store=store).run_async(1, run_id="r")
+    before = len(sent)
+    if found:
+        resumed = await Flujo(use, store=found[0]).resume_async("r")
+        assert resumed.status == "paused"
+    assert len(sent) == before
+
+
+async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> None:
+    @step(pauses=True)
+    async def raises(value: int) -> Any:
+        raise PauseForHumanInput("What?")
+
+    found: list[MemoryStore] = []
+
+    class Dies(MemoryStore):
+        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            hold = await super().claim(position, receipt, rows)
+            found.append(self.reopened())
+            return hold
+
+    flujo = Flujo(raises, store=Dies())
+    await flujo.run_async(1, run_id="r")
+    try:
+        result = await flujo.resume_async("r", (1, 2))
+    except InputError:
+        return
+    assert list(result.unwrap()) == [1, 2]
+    assert list((await Flujo(raises, store=found[0]).resume_async("r")).unwrap()) == [1, 2]
+
+
+async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang_the_run() -> None:
+    class Hangs(MemoryStore):
+        on = False
+
+        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            if self.on:
+                await anyio.sleep(5)
+            return await super().claim(position, receipt, rows)
+
+    store = Hangs()
+    flujo = Flujo(ask, store=store, policy=Policy(write_timeout_s=0.05))
+    await flujo.run_async(1, run_id="r")
+    store.on = True
+    with anyio.fail_after(1), pytest.raises(FlujoError):
+        await flujo.resume_async("r", 5)

@@ -1,0 +1,229 @@
+"""Kept runs at odd moments: calls left behind, cancels of a claim, replays of what may happen at most once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from flujo.core import (
+    EntryData,
+    Flujo,
+    FlujoError,
+    Hold,
+    InputError,
+    MemoryStore,
+    OnRunEnd,
+    Parallel,
+    PauseForHumanInput,
+    Policy,
+    Receipt,
+    RetryPolicy,
+    RunContext,
+    Snapshot,
+    ToolCall,
+    step,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@step(pauses=True)
+async def ask(value: int) -> int:
+    raise PauseForHumanInput("How many?", schema=int)
+
+
+class Slow(MemoryStore):
+    """Takes its time."""
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        await anyio.sleep(self.seconds)
+        await super().append(hold, rows)
+
+
+async def test_a_tool_call_that_returns_after_its_run_ended_does_not_wait_for_ever() -> None:
+    ended = anyio.Event()
+    go = anyio.Event()
+
+    async with anyio.create_task_group() as group:
+
+        @step
+        async def leaves(value: int, ctx: RunContext) -> int:
+            started = anyio.Event()
+
+            async def send(call: ToolCall) -> str:
+                started.set()
+                await go.wait()
+                return "late"
+
+            async def behind() -> None:
+                await ctx.call_tool(ToolCall(name="t", arguments={}), send)
+                ended.set()
+
+            group.start_soon(behind)
+            await started.wait()
+            return value
+
+        assert (await Flujo(leaves, store=MemoryStore()).run_async(1)).unwrap() == 1
+        go.set()
+        with anyio.move_on_after(0.5):
+            await ended.wait()
+        group.cancel_scope.cancel()
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed(kept: bool) -> None:
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        return value
+
+    flujo = Flujo(send, store=MemoryStore() if kept else None)
+    result = await flujo.run_async(1)
+    assert (await flujo.replay_async(result)).divergence is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_run_that_was_reconciled_can_be_replayed(happened: bool) -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        found.append(store.reopened())
+        return value
+
+    await Flujo(send, store=store).run_async(1, run_id="r")
+    flujo = Flujo(send, store=found[0])
+    await flujo.resume_async("r")
+    result = await flujo.resume_async("r", {"happened": happened, "output": 1})
+    assert result.unwrap() == 1
+    assert (await flujo.replay_async("r")).divergence is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_run_whose_tool_was_reconciled_can_be_replayed(happened: bool) -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+
+    async def send(call: ToolCall) -> str:
+        found.append(store.reopened())
+        return "x"
+
+    @step
+    async def use(value: int, ctx: RunContext) -> str:
+        return str((await ctx.call_tool(ToolCall(name="t", arguments={}), send, effect="at_most_once")).content)
+
+    first = await Flujo(use, store=store).run_async(1, run_id="r")
+    assert (await Flujo(use, store=store).replay_async(first)).divergence is None
+    flujo = Flujo(use, store=found[0])
+    await flujo.resume_async("r")
+    result = await flujo.resume_async("r", {"happened": happened, "output": "x"})
+    assert result.unwrap() == "x"
+    assert (await flujo.replay_async("r")).divergence is None
+
+
+async def test_a_snapshot_of_a_kept_run_that_paused_while_something_was_cancelled_can_be_used() -> None:
+    @step
+    async def fails(value: int) -> int:
+        await anyio.sleep(0.05)
+        raise ValueError("no")
+
+    @step
+    async def slow(value: int) -> int:
+        await anyio.sleep(10)
+        return value
+
+    body = Parallel(fails, slow, name="both")
+    pipeline = Parallel(ask, body, on_failure="collect", name="all")
+    flujo = Flujo(pipeline, store=Slow())
+    paused = await flujo.run_async(1, run_id="r")
+    assert paused.status == "paused"
+    read = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
+    assert (await flujo.resume_async(read, 5)).status == "completed"
+
+
+async def test_a_snapshot_taken_by_an_observer_of_the_end_does_not_spoil_later_ones() -> None:
+    @step
+    async def work(value: int) -> int:
+        return value + 1
+
+    @step
+    async def then(value: int) -> int:
+        return value + 1
+
+    async def look(payload: OnRunEnd) -> None:
+        payload.result.snapshot()
+
+    flujo = Flujo(work >> then, store=Slow(0.1), hooks=[look])
+    result = await flujo.run_async(1, deadline_s=0.05)
+    assert result.status == "aborted"
+    read = Snapshot.model_validate_json(result.snapshot().model_dump_json())
+    assert (await Flujo(work >> then).resume_async(read, retry=True, limits=None)).status in ("completed", "aborted")
+
+
+async def test_a_question_that_is_shown_is_the_one_that_can_be_answered() -> None:
+    @step(pauses=True)
+    async def use(value: int, ctx: RunContext) -> str:
+        async def send(call: ToolCall) -> str:
+            raise OSError("lost")
+
+        try:
+            await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
+        except Exception:
+            return str(await ctx.ask("It went wrong. What now?", str))
+        return "paid"
+
+    flujo = Flujo(use, store=MemoryStore())
+    paused = await flujo.run_async(1, run_id="r")
+    assert [pause.question for pause in paused.pauses] == ["It went wrong. What now?"]
+    again = await flujo.resume_async("r", "stop", pause=paused.pauses[0])
+    assert again.status == "paused"  # and now it asks what became of the call
+
+
+async def test_a_step_that_was_cut_off_by_its_timeout_is_put_to_a_human() -> None:
+    sent: list[int] = []
+
+    @step(effect="at_most_once", timeout_s=0.02)
+    async def send(value: int) -> int:
+        sent.append(value)
+        if len(sent) == 1:
+            await anyio.sleep(1)
+        return value
+
+    flujo = Flujo(send, store=MemoryStore())
+    failed = await flujo.run_async(1, run_id="r")
+    assert failed.status == "failed"
+    again = await flujo.resume_async("r", retry=True)
+    assert (again.status, sent) == ("paused", [1])
+
+
+async def test_a_refused_decision_is_not_used_again_when_the_step_asks_in_another_way() -> None:
+    seen: list[int] = []
+    looked: list[int] = []
+
+    def fits(output: int) -> bool:
+        looked.append(output)
+        return output < 10
+
+    @step(pauses=True, retry=RetryPolicy(max_attempts=2), validators=[fits])
+    async def odd(value: int, ctx: RunContext) -> int:
+        if ctx.attempt == 1 and not seen:
+            seen.append(1)
+            raise PauseForHumanInput("How many?", int)
+        return int(await ctx.ask("Less!", int))
+
+    flujo = Flujo(odd, store=MemoryStore())
+    await flujo.run_async(1, run_id="r")
+    second = await flujo.resume_async("r", 50)
+    assert second.status == "paused"
+    third = await flujo.resume_async("r", 5)
+    assert third.unwrap() == 5
+    assert looked == [50, 5]
