@@ -48,7 +48,8 @@ def files_in(wheel: Path) -> list[str]:
 
 def optional_dependencies(distribution: str) -> set[str]:
     extras = PROJECTS[distribution]["project"].get("optional-dependencies", {})
-    return {requirement.split(">")[0].split("[")[0].strip() for extra in extras.values() for requirement in extra}
+    names = {requirement.split(">")[0].split("[")[0].strip() for extra in extras.values() for requirement in extra}
+    return {name.replace("-", "_") for name in names}  # as modules are called
 
 
 def test_every_package_gives_a_wheel_and_an_sdist(wheelhouse: Path) -> None:

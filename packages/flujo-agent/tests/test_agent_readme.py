@@ -1,10 +1,14 @@
 """What the README shows is run, on a real model."""
 
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flujo_cli.main import run as flujo
 
 README = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
 TEN_LINES, *OTHERS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -35,8 +39,42 @@ def test_the_ten_lines_generate_review_and_validate_on_a_real_model(write_model,
 
 
 @pytest.mark.parametrize("code", OTHERS)
-def test_the_other_examples_build_a_pipeline(code, gguf_file):
+def test_the_other_examples_build_a_pipeline(code, gguf_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run(code, gguf_file)["pipeline"] is not None
+
+
+def test_the_cassette_of_the_readme_is_recorded_once_then_replayed(gguf_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = next(code for code in OTHERS if "Cassette" in code)
+    outputs = [run(code, gguf_file)["result"].output for _ in range(2)]
+    assert outputs[0] == outputs[1]
+    recorded = (tmp_path / "answer.json").read_text(encoding="utf-8")
+    assert "[EMAIL]" in recorded
+    assert "anna" not in recorded
+
+
+SORT = """
+from flujo.core import step
+
+@step
+async def sort(text: str) -> str:
+    return "outage" if "down" in text else {praise!r}
+"""
+
+
+def test_the_evaluation_of_the_readme_runs_and_flags_what_became_worse(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("cases.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
+    console = re.search(r"```console\n(\$ flujo eval.*?)```", README, re.DOTALL)[1]
+    first, second = (shlex.split(line)[2:] for line in console.splitlines() if line.startswith("$ "))
+    for arguments, praise, code in ((first, "praise", 0), (second, "compliment", 1)):
+        tmp_path.joinpath("sort.py").write_text(SORT.format(praise=praise))
+        assert flujo(arguments) == code
+        said = capsys.readouterr().out
+        sys.modules.pop("sort", None)
+        assert said.splitlines()[0].split() == console.splitlines()[1].split()
+    assert console.splitlines()[-1] in said.splitlines()
 
 
 def test_the_readme_names_all_that_is_public():

@@ -13,10 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flujo.core import Aborted, Failure, FlujoError, Pipeline, Plan, Step, StepRecord, Success, Usage, compile_plan
+from flujo.core import (
+    RUN_INPUT,
+    Aborted,
+    Failure,
+    FlujoError,
+    Pipeline,
+    Plan,
+    Source,
+    Step,
+    StepNode,
+    Success,
+    Usage,
+    compile_plan,
+)
+from flujo.core.frames import RunState
 from flujo.core.journal import Entry
-from flujo.core.plan import RUN_INPUT, Source
-from flujo.core.schedule import advance, context_at, final_context, fold, inputs_of, read, result_of, start
+from flujo.core.restore import restored
+from flujo.core.schedule import advance, fold, start
+from flujo.core.snapshot import Checkpoint, checkpoint_of
+from flujo.core.values import context_at, final_context, inputs_of, read, result_of
 
 
 class Log(BaseModel, frozen=True):
@@ -47,38 +63,45 @@ def plan_of(shape: Shape) -> Plan:
     for place, sources in enumerate(shape.before):
         parameters = ", ".join(f"p{source}" for source in sources)
         space: dict[str, Any] = {}
-        exec(f"async def work({parameters}): pass", space)
+        exec(f"async def work({parameters}) -> str: ...", space)
         inputs = {f"p{source}": f"s{source}" for source in sources}
         writes = ("seen",) if shape.writes[place] else ()
         steps.append(Step(space["work"], name=f"s{place}", inputs=inputs, writes=writes))
     return compile_plan(Pipeline(*(steps[place] for place in shape.order)), context_model=Log)
 
 
-def entry_of(plan: Plan, index: int) -> Entry:
+def entry_of(plan: Plan, index: int, frame: int = 0) -> Entry:
     node = plan.nodes[index]
+    assert isinstance(node, StepNode)
     changes = {"seen": (node.path,)} if node.step.options.writes else None
-    record = StepRecord(node.path, node.path, "completed", index, None, 1, 0.0, 0.0, Usage())
-    return Entry(index, Success(f"out of {node.path}"), changes, record)
+    return Entry(frame, index, Success(f"out of {node.path}"), node.path, changes=changes)
+
+
+def facts(state: RunState) -> object:
+    """Everything that a state is: what its checkpoint holds, and what is due."""
+    due = sorted((frame.id, node.index) for frame, node in state.due)
+    return checkpoint_of(state, Usage(), None).model_dump(), due
 
 
 def walk(plan: Plan, chance: random.Random) -> list[Entry]:
     """Run a plan without running anything: end one of the due steps after another, in a random order."""
-    state, due = start(plan, "input", Log())
+    state = start(plan, "input", Log())
     entries = []
-    while due:
-        index = due.pop(chance.randrange(len(due)))
-        node = plan.nodes[index]
+    while state.due:
+        place = chance.randrange(len(state.due))
+        frame, node = state.due[place]
+        del state.due[place]
         done = {entry.node for entry in entries}
         assert set(node.predecessors) <= done
-        assert inputs_of(state, node) == {
+        assert inputs_of(frame, node) == {
             f"p{plan.nodes[p].path[1:]}": f"out of {plan.nodes[p].path}" for p in node.predecessors
         }
-        assert context_at(state, node) == expected_context(plan, ancestors(plan, index))
-        entry = entry_of(plan, index)
+        assert context_at(frame, node) == expected_context(plan, ancestors(plan, node.index))
+        entry = entry_of(plan, node.index)
         entries.append(entry)
-        due += advance(plan, state, entry)
-    assert state.finished(plan)
-    assert fold(plan, "input", Log(), entries) == state
+        advance(state, entry)
+    assert state.finished
+    assert facts(fold(plan, "input", Log(), entries)) == facts(state)
     return entries
 
 
@@ -94,7 +117,7 @@ def ancestors(plan: Plan, index: int) -> set[int]:
 
 
 def expected_context(plan: Plan, nodes: set[int]) -> Log:
-    return Log(seen=tuple(plan.nodes[i].path for i in sorted(nodes) if plan.nodes[i].step.options.writes))
+    return Log(seen=tuple(plan.nodes[i].path for i in sorted(nodes) if plan.nodes[i].writes))
 
 
 @given(shapes())
@@ -125,9 +148,10 @@ def test_every_step_is_due_once_and_the_end_does_not_depend_on_the_interleaving(
     first, second = walk(plan, one), walk(plan, other)
     assert Counter(entry.node for entry in first) == Counter(range(len(plan.nodes)))
     states = [fold(plan, "input", Log(), entries) for entries in (first, second)]
-    assert states[0] == states[1]
-    assert result_of(plan, states[0]) == result_of(plan, states[1])
-    assert final_context(states[0]) == final_context(states[1]) == expected_context(plan, set(range(len(plan.nodes))))
+    assert facts(states[0]) == facts(states[1])
+    roots = [state.root for state in states]
+    assert result_of(roots[0]) == result_of(roots[1])
+    assert final_context(roots[0]) == final_context(roots[1]) == expected_context(plan, set(range(len(plan.nodes))))
 
 
 @given(shapes(), st.randoms(use_true_random=False), st.integers(0, 14))
@@ -137,9 +161,21 @@ def test_a_part_of_a_journal_is_enough_to_go_on_from(shape: Shape, chance: rando
     entries = walk(plan, chance)
     state = fold(plan, "input", Log(), entries[:cut])
     for entry in entries[cut:]:
-        assert state.waiting[entry.node] == 0
-        advance(plan, state, entry)
-    assert state == fold(plan, "input", Log(), entries)
+        assert state.root.waiting[entry.node] == 0
+        state.due.remove((state.root, plan.nodes[entry.node]))
+        advance(state, entry)
+    assert facts(state) == facts(fold(plan, "input", Log(), entries))
+
+
+@given(shapes(), st.randoms(use_true_random=False), st.integers(0, 14))
+@settings(max_examples=60, deadline=None)
+def test_a_checkpoint_holds_the_same_state_as_the_entries_before_it(
+    shape: Shape, chance: random.Random, cut: int
+) -> None:
+    plan = plan_of(shape)
+    state = fold(plan, "input", Log(), walk(plan, chance)[:cut])
+    text = checkpoint_of(state, Usage(), None).model_dump_json()
+    assert facts(restored(plan, Checkpoint.model_validate_json(text))) == facts(state)
 
 
 async def one(value: int) -> int:
@@ -149,32 +185,34 @@ async def one(value: int) -> int:
 @pytest.mark.parametrize("outcome", [Failure(FlujoError("no")), Aborted(FlujoError("no"))])
 def test_nothing_is_due_after_a_step_that_did_not_end_well(outcome: Failure | Aborted) -> None:
     plan = compile_plan(Step(one) >> Step(one, name="two"))
-    state, due = start(plan, 1, None)
-    record = StepRecord("one", "one", "failed", None, outcome.error, 1, 0.0, 0.0, Usage())
-    assert due == [0]
-    assert advance(plan, state, Entry(0, outcome, None, record)) == []
-    assert not state.finished(plan)
-    assert final_context(state) is None
+    state = start(plan, 1, None)
+    assert [node.path for _, node in state.due] == ["one"]
+    state.due.clear()
+    advance(state, Entry(0, 0, outcome, "one"))
+    assert not state.due
+    assert (state.failure is not None) == isinstance(outcome, Failure)
+    assert not state.finished
+    assert final_context(state.root) is None
 
 
 def test_a_source_reads_items_keys_and_attributes_and_says_what_is_not_there() -> None:
-    state, _ = start(compile_plan(Step(one)), {"a": [Log(seen=("x",))], "items": 3}, None)
-    for path, value in ((("a", 0, "seen", 0), "x"), (("items",), 3), ((), state.run_input)):
-        assert read(state, Source("", RUN_INPUT, path, Any)) == value
+    state = start(compile_plan(Step(one)), {"a": [Log(seen=("x",))], "items": 3}, None)
+    for path, value in ((("a", 0, "seen", 0), "x"), (("items",), 3), ((), state.root.input)):
+        assert read(state.root, Source("", RUN_INPUT, path, Any)) == value
     for path in (("b",), ("a", 1), ("a", 0, "sean"), ("items", 0)):
         with pytest.raises((LookupError, AttributeError, TypeError)):
-            read(state, Source("", RUN_INPUT, path, Any))
+            read(state.root, Source("", RUN_INPUT, path, Any))
 
 
 def test_contexts_that_are_remembered_are_bounded_and_can_be_built_anew() -> None:
     shape = Shape(((), *((place,) for place in range(1_499))), (True,) * 1_500, tuple(range(1_500)))
     plan = plan_of(shape)
-    state, _ = start(plan, "input", Log())
+    state = start(plan, "input", Log())
     for node in plan.nodes:
-        context_at(state, node)
-        advance(plan, state, entry_of(plan, node.index))
-    assert len(state.seen) <= 1_024
+        context_at(state.root, node)
+        advance(state, entry_of(plan, node.index))
+    assert len(state.root.seen) <= 1_024
     for place in (1_499, 700, 3, 0):
-        context = context_at(state, plan.nodes[place])
+        context = context_at(state.root, plan.nodes[place])
         assert isinstance(context, Log)
         assert len(context.seen) == place

@@ -296,7 +296,7 @@ def test_a_decorated_function_can_be_called_as_before() -> None:
 def test_a_row_is_the_same_however_it_is_bracketed() -> None:
     a, b, c, d = (Step(shout, name=name) for name in "abcd")
     for row in (a >> b >> c >> d, a >> (b >> (c >> d)), (a >> b) >> (c >> d)):
-        assert row.steps == (a, b, c, d)
+        assert row.nodes == (a, b, c, d)
         assert repr(row) == "Chain('a' >> 'b' >> 'c' >> 'd')"
 
 
@@ -304,7 +304,7 @@ def test_a_join_leaves_both_its_sides_as_they_were() -> None:
     a, b, c = (Step(shout, name=name) for name in "abc")
     start = a >> b
     first, second = start >> c, start >> a
-    assert (start.steps, first.steps, second.steps) == ((a, b), (a, b, c), (a, b, a))
+    assert (start.nodes, first.nodes, second.nodes) == ((a, b), (a, b, c), (a, b, a))
 
 
 async def test_an_agent_joins_as_a_step_on_either_side() -> None:
@@ -329,7 +329,7 @@ def test_a_very_long_row_is_built_flattened_and_dropped_without_recursion() -> N
         nested = double >> nested
     assert isinstance(row, Chain)
     assert isinstance(nested, Chain)
-    assert len(row.steps) == len(nested.steps) == 100_001
+    assert len(row.nodes) == len(nested.nodes) == 100_001
     del row, nested
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import click
@@ -11,8 +10,9 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from flujo.core import RUN_INPUT, Flujo, Plan, PlanNode, Source, compile_plan, type_name
+from flujo.core import BODY_INPUT, RUN_INPUT, FlowNode, Flujo, Plan, Scope, Source, StepNode, compile_plan, type_name
 
+from .describe import body_path, body_word, input_scopes, rules, step_notes, title
 from .mermaid import mermaid
 from .options import debug_option
 from .prepare import enforce_allow_list
@@ -52,47 +52,68 @@ def graph(target: str, form: Format | None) -> None:
 
 
 def _draw(plan: Plan, console: Console) -> None:
-    """One row of boxes per level: what stands in one row runs at the same time."""
+    """The pipeline, then each body of a combinator by itself, so that none is too deep to be drawn."""
     console.print(Text(f"run input: {type_name(plan.input_type)}", style="bold"))
-    for level in _levels(plan):
+    owners = input_scopes(plan)
+    _rows(plan, plan.root, owners, console)
+    left = _bodies(plan.root)
+    while left:
+        node, place = left.pop()
+        body = node.bodies[place]
+        console.print(Text(f"\n{body_path(node, place)}", style="bold"), soft_wrap=True)
+        console.print(Text(f"input: {type_name(body.input_type)}"), soft_wrap=True)
+        _rows(plan, body, owners, console)
+        left += _bodies(body)
+
+
+def _bodies(scope: Scope) -> list[tuple[FlowNode, int]]:
+    """The bodies of a scope's combinators, the last first, as a stack wants them."""
+    flows = [node for node in scope.nodes if isinstance(node, FlowNode)]
+    return [(node, place) for node in reversed(flows) for place in reversed(range(len(node.bodies)))]
+
+
+def _rows(plan: Plan, scope: Scope, owners: list[Scope], console: Console) -> None:
+    """One row of boxes per level: what stands in one row runs at the same time."""
+    for level in _levels(scope):
         console.print(Text("  |\n  v"))
-        console.print(Columns([_box(plan, node) for node in level], padding=(0, 1)))
+        console.print(Columns([_box(plan, node, owners) for node in level], padding=(0, 1)))
     console.print(Text("  |\n  v"))
-    sources = {"output": plan.output} if isinstance(plan.output, Source) else plan.output
+    sources = {"output": scope.output} if isinstance(scope.output, Source) else scope.output
     for name, source in sources.items():
-        console.print(Text(f"{name} <- {_origin(plan, source)}", style="bold"))
+        console.print(Text(f"{name} <- {_origin(plan, source, owners, scope.index)}", style="bold"))
 
 
-def _levels(plan: Plan) -> list[list[PlanNode]]:
+def _levels(scope: Scope) -> list[list[StepNode | FlowNode]]:
     """Nodes by their longest way from the start."""
-    depth: dict[int, int] = {}
-    for node in plan.nodes:  # each stands after all it depends on
-        depth[node.index] = 1 + max((depth[index] for index in node.predecessors), default=-1)
-    levels: list[list[PlanNode]] = [[] for _ in range(max(depth.values()) + 1)]
-    for node in plan.nodes:
-        levels[depth[node.index]].append(node)
+    depth: list[int] = []
+    for node in scope.nodes:  # each stands after all it depends on
+        depth.append(1 + max((depth[place] for place in node.predecessors), default=-1))
+    levels: list[list[StepNode | FlowNode]] = [[] for _ in range(max(depth) + 1)]
+    for node, level in zip(scope.nodes, depth, strict=True):
+        levels[level].append(node)
     return levels
 
 
-def _box(plan: Plan, node: PlanNode) -> Panel:
-    lines = [f"{source.parameter} <- {_origin(plan, source)}" for source in node.sources]
+def _box(plan: Plan, node: StepNode | FlowNode, owners: list[Scope]) -> Panel:
+    lines = [f"{source.parameter} <- {_origin(plan, source, owners, node.scope)}" for source in node.sources]
+    if isinstance(node, FlowNode):
+        words = [word for place in range(len(node.bodies)) if (word := body_word(node, place))]
+        lines += [*rules(node), *([", ".join(words)] if words else [])]
     lines.append(f"gives {type_name(node.output_type)}")
-    lines += _options(node)
-    return Panel(Text("\n".join(lines)), title=Text(node.step.name, style="bold"), title_align="left", expand=False)
+    if isinstance(node, StepNode):
+        lines += step_notes(node)
+    name = node.name if isinstance(node, StepNode) else title(node)
+    return Panel(Text("\n".join(lines)), title=Text(name, style="bold"), title_align="left", expand=False)
 
 
-def _origin(plan: Plan, source: Source) -> str:
-    start = "run input" if source.node == RUN_INPUT else plan.nodes[source.node].step.name
+def _origin(plan: Plan, source: Source, owners: list[Scope], scope: int) -> str:
+    """Where an input comes from that is taken in a scope."""
+    if source.node == RUN_INPUT and owners[scope] is plan.root:
+        start = "run input"
+    elif source.node == BODY_INPUT or (source.node == RUN_INPUT and owners[scope].index == scope):
+        start = "input"
+    elif source.node == RUN_INPUT:
+        start = "input of the pipeline around"
+    else:
+        start = plan.nodes[source.node].name
     return start + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in source.path)
-
-
-def _options(node: PlanNode) -> Iterable[str]:
-    options = node.step.options
-    if options.retry is not None:
-        yield f"up to {options.retry.max_attempts} attempts"
-    if options.timeout_s is not None:
-        yield f"timeout {options.timeout_s:g} s"
-    if options.limits is not None:
-        yield "has limits of its own"
-    if options.effect != "idempotent":
-        yield options.effect.replace("_", " ")

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from flujo.core import RUN_INPUT, Plan, type_name
+from flujo.core import Plan, type_name
 
+from .describe import input_used
 from .problems import Problem, note
 
 __all__ = ["Item", "read_items"]
@@ -187,7 +188,7 @@ class _Parser:
     def __init__(self, plan: Plan) -> None:
         self.type = plan.input_type
         self.adapter = _adapter(plan.input_type)
-        self.needed = any(source.node == RUN_INPUT for node in plan.nodes for source in node.sources)
+        self.needed = input_used(plan)
         self.takes_text = self._fits("")
 
     def _fits(self, value: object) -> bool:

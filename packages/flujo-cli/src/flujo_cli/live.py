@@ -11,21 +11,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flujo.core import Budget, Event, OnGovernorBreach, OnGuardDenied, OnRetry
+from flujo.core import Budget, Event, OnGovernorBreach, OnGuardDenied, OnRetry, OnRunPause
 
 from .progress import Progress, money
 
 __all__ = ["LiveProgress"]
 
 _MOST_SHOWN = 5
-"""Running items shown by name."""
+"""Running items, and steps of one item, shown by name."""
 
 
 class LiveProgress(Progress):
     """Draws itself ten times a second on the error stream, and leaves nothing behind."""
 
-    def __init__(self, total: int, budget: Budget, console: Console) -> None:
-        super().__init__(total, budget)
+    def __init__(self, total: int, budget: Budget, console: Console, *, steps_in_all: int | None = None) -> None:
+        super().__init__(total, budget, steps_in_all)
         self._last = ""
         # Not stdout: results go there themselves, through `paused`; what steps print is sent to stderr by the command.
         self._live = Live(self, console=console, refresh_per_second=10, transient=True, redirect_stdout=False)
@@ -41,6 +41,8 @@ class LiveProgress(Progress):
             self._last = f"{name}: {event.error.what}"
         elif isinstance(event, OnGuardDenied):
             self._last = f"{name}: denied by {event.denial.plugin}"
+        elif isinstance(event, OnRunPause):
+            self._last = f"{name}: step {event.pauses[0].step_path} asks a human"
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -63,6 +65,7 @@ class LiveProgress(Progress):
         table = Table.grid(padding=(0, 1))
         usage, limits = self.budget.spent, self.budget.limits
         bad = f", {self.bad} not completed" if self.bad else ""
+        bad += f", {self.waiting} paused" if self.waiting else ""
         self._bar(table, "items", self.done / max(1, self.total), f"{self.done} of {self.total}{bad}")
         cost = f"{money(usage)} spent, {usage.total_tokens:,} tokens, {usage.requests} calls"
         if limits.cost is not None:
@@ -80,10 +83,15 @@ class LiveProgress(Progress):
 
     def _running(self) -> Iterator[Text]:
         # Copies: the display is drawn by a thread of its own while runs start and end.
-        running, steps = dict(self.running), dict(self.steps)
+        running, steps, ended = dict(self.running), dict(self.steps), dict(self.ended_steps)
+        of = "" if self.steps_in_all is None else f" of {self.steps_in_all}"
         for run_id, name in list(running.items())[:_MOST_SHOWN]:
-            under_way = ", ".join(list(steps.get(run_id, ()))) or "starting"
-            yield Text(f"  {name}: {under_way}", no_wrap=True, overflow="ellipsis")
+            names = list(steps.get(run_id, ()))
+            more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+            under_way = (", ".join(names[:_MOST_SHOWN]) or "starting") + more
+            number = ended.get(run_id, 0)
+            count = f"  ({number}{of} step{'s'[: number != 1 or bool(of)]} done)"
+            yield Text(f"  {name}: {under_way}{count}", no_wrap=True, overflow="ellipsis")
         if len(running) > _MOST_SHOWN:
             yield Text(f"  and {len(running) - _MOST_SHOWN} more")
         if self._last:

@@ -17,8 +17,9 @@ from difflib import get_close_matches
 import click
 
 from . import exits
+from .host import Host
 from .options import debug_option
-from .problems import State, report
+from .problems import report
 
 __all__ = ["main", "root", "run"]
 
@@ -114,7 +115,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    state, stdout = State(), sys.stdout
+    state, stdout = Host(), sys.stdout
     try:
         code = root.main(arguments, prog_name="flujo", standalone_mode=False, obj=state)
     except SystemExit as left:

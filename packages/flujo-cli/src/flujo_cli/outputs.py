@@ -14,9 +14,10 @@ from flujo.core import scrub
 
 from .problems import Problem
 
-__all__ = ["OutputFolder", "as_text", "json_of"]
+__all__ = ["PAUSED", "OutputFolder", "as_text", "json_of"]
 
 SUMMARY = "_summary.json"
+PAUSED = "paused"
 _SUFFIXES = (".txt", ".json")
 
 
@@ -39,7 +40,8 @@ def json_of(value: object, indent: int | None = None) -> str:
 
 
 class OutputFolder:
-    """A folder with one file per item: `.txt` for a text, `.json` for anything else.
+    """A folder with one file per item: `.txt` for a text, `.json` for anything else. A run that paused is kept as JSON
+    in the folder `paused` below it.
 
     A file appears when all of it is on the disk, and never in part.
     """
@@ -67,6 +69,7 @@ class OutputFolder:
         yield SUMMARY
         for stem in self._stems.values():
             yield from (stem + suffix for suffix in _SUFFIXES)
+            yield f"{PAUSED}/{stem}.json"
 
     def write(self, name: str, value: object) -> Path:
         """Write an item's output.
@@ -77,6 +80,12 @@ class OutputFolder:
         """
         suffix = _SUFFIXES[not isinstance(value, str)]
         return self._whole(self.path / (self._stems[name] + suffix), as_text(value))
+
+    def write_paused(self, name: str, snapshot: str) -> Path:
+        """Write an item's run that waits for a human, as its snapshot."""
+        folder = self.path / PAUSED
+        folder.mkdir(exist_ok=True)
+        return self._whole(folder / f"{self._stems[name]}.json", snapshot)
 
     def write_summary(self, text: str) -> Path:
         """Write what became of every item."""

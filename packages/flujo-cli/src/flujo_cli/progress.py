@@ -15,6 +15,7 @@ from flujo.core import (
     OnGovernorBreach,
     OnGuardDenied,
     OnRetry,
+    OnRunPause,
     OnStepFailure,
     OnUsageWarning,
     PostStepExecution,
@@ -35,30 +36,39 @@ class Progress:
     Attributes:
         total: Items in all.
         budget: The ledger all runs share.
+        steps_in_all: Steps that each run goes through; None where its input decides that.
         done: Items that ended.
-        bad: Items that ended otherwise than completed.
+        bad: Items that ended otherwise than completed or paused.
+        waiting: Items that paused.
         running: Name of each running item, by run id.
         steps: Steps under way in each running item.
+        ended_steps: Steps that ended in each running item.
     """
 
     total: int
     budget: Budget
+    steps_in_all: int | None = None
     done: int = 0
     bad: int = 0
+    waiting: int = 0
     running: dict[str, str] = field(default_factory=dict)
     steps: dict[str, list[str]] = field(default_factory=dict)
+    ended_steps: dict[str, int] = field(default_factory=dict)
 
     def item_started(self, run_id: str, name: str) -> None:
         """An item's run starts."""
         self.running[run_id] = name
         self.steps[run_id] = []
+        self.ended_steps[run_id] = 0
 
     def item_ended(self, ended: Ended) -> None:
         """An item's run ended."""
         self.running.pop(ended.run_id, None)
         self.steps.pop(ended.run_id, None)
+        self.ended_steps.pop(ended.run_id, None)
         self.done += 1
-        self.bad += ended.status != "completed"
+        self.waiting += ended.status == "paused"
+        self.bad += ended.status not in ("completed", "paused")
 
     def observe(self, event: Event) -> None:
         """A moment of a run; given to the engine as an observer."""
@@ -67,8 +77,12 @@ class Progress:
             return
         if isinstance(event, PreStepExecution) and event.step_path not in under_way:
             under_way.append(event.step_path)
-        elif isinstance(event, (PostStepExecution, OnStepFailure)) and event.step_path in under_way:
-            under_way.remove(event.step_path)
+        elif isinstance(event, (PostStepExecution, OnStepFailure)):
+            self.ended_steps[event.run.run_id] += 1
+            if event.step_path in under_way:  # one that was skipped never was
+                under_way.remove(event.step_path)
+        elif isinstance(event, OnRunPause):
+            under_way.clear()  # a run pauses when nothing else of it can go on
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -99,9 +113,19 @@ class PlainProgress(Progress):
             self._say(f"{item}{text}")
         elif self.total == 1 and isinstance(event, PreStepExecution) and event.attempt == 1:
             self._say(f"step {event.step_path} ...")
-        elif self.total == 1 and isinstance(event, PostStepExecution):
-            record = event.record
-            self._say(f"step {event.step_path}: completed, {record.duration_s:.1f} s{spent(record.usage, before=', ')}")
+        elif self.total == 1 and isinstance(event, (PostStepExecution, OnStepFailure)):
+            self._say(self._counted(event))
+        elif self.total == 1 and isinstance(event, OnRunPause):
+            for pause in event.pauses:
+                self._say(f"step {pause.step_path}: paused, asks a human")
+
+    def _counted(self, event: PostStepExecution | OnStepFailure) -> str:
+        """How a step ended, and how many did. Before the last one nobody knows how often a loop turns."""
+        record = event.record
+        number = f"[{self.ended_steps.get(event.run.run_id, 0)}/{self.steps_in_all or '?'}]"
+        status = "cached" if record.cached else record.status
+        took = "" if status == "skipped" else f", {record.duration_s:.1f} s{spent(record.usage, before=', ')}"
+        return f"{number} step {event.step_path}: {status}{took}"
 
     def _say(self, text: str) -> None:
         click.echo(text, err=True)

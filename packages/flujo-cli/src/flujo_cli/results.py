@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 import click
 
-from flujo.core import StepFailed, scrub
+from flujo.core import SnapshotError, StepFailed, scrub
 
 from .batch import Ended
 from .outputs import OutputFolder, as_text, json_of
 from .problems import say
 from .progress import Progress
+from .questions import asked, going_on
 from .summary import Summary, item_facts
 
 __all__ = ["Results"]
@@ -45,6 +47,8 @@ class Results:
         self.reader_gone = False
         self.files = 0
         self.on_reader_gone: Callable[[], object] = _nothing
+        self._kept: dict[int, Path | None] = {}
+        self._waiting: Ended | None = None
         self._stream = stream
         self._folder = folder
         self._progress = progress
@@ -55,6 +59,8 @@ class Results:
     def emit(self, ended: Ended) -> None:
         """Hand out what one item gave, or say why it gave nothing."""
         stored = self._store(ended)
+        if ended.status == "paused":
+            self._kept[ended.index] = self._keep(ended)
         if self._json:
             self._print_json(ended, stored)
         elif ended.status == "completed" and not stored:
@@ -63,14 +69,28 @@ class Results:
         if ended.error is not None and not self._json:
             with self._progress.paused():
                 self._say(ended)
+        if ended.status == "paused" and not self._json:
+            with self._progress.paused():
+                self._ask(ended)
 
     def conclude(self, summary: Summary) -> None:
         """Hand out what became of all of them."""
         if self._json:
             self._print(json_of(summary.facts()))
         if self._folder is not None:
-            items = [item_facts(ended, output=False) for ended in summary.ended]
+            items = [item_facts(ended, output=False, kept=self._kept.get(ended.index)) for ended in summary.ended]
             self._guarded(lambda folder: folder.write_summary(json_of({**summary.facts(), "runs": items}, indent=2)))
+
+    def say_how_to_go_on(self) -> None:
+        """Say how a run that paused is gone on with, if there is one."""
+        if self._waiting is not None and self._waiting.result is not None:
+            for line in going_on(self._waiting.result.pauses[0], self._kept[self._waiting.index]):
+                click.echo(line, err=True)
+
+    @property
+    def kept(self) -> int:
+        """How many paused runs were written to the folder."""
+        return sum(path is not None for path in self._kept.values())
 
     def _store(self, ended: Ended) -> bool:
         """Write the output to its file; False where it must go to stdout instead."""
@@ -80,6 +100,19 @@ class Results:
         stored = self._guarded(lambda folder: folder.write(ended.name, value))
         self.files += stored
         return stored
+
+    def _keep(self, ended: Ended) -> Path | None:
+        """Write a paused run to the folder; None where there is none, or it cannot be written."""
+        if self._folder is None or ended.result is None:
+            return None
+        try:
+            return self._folder.write_paused(ended.name, ended.result.snapshot().model_dump_json())
+        except (OSError, SnapshotError) as error:
+            self.troubled = True
+            do = error.do if isinstance(error, SnapshotError) else "Choose another folder, and run it again"
+            with self._progress.paused():
+                say(f"paused run of {ended.name!r} could not be written to {str(self._folder.path)!r}", str(error), do)
+        return None
 
     def _guarded(self, write: Callable[[OutputFolder], object]) -> bool:
         if self._folder is None:
@@ -94,7 +127,7 @@ class Results:
         return True
 
     def _print_json(self, ended: Ended, stored: bool) -> None:
-        facts = item_facts(ended, output=not stored)
+        facts = item_facts(ended, output=not stored, kept=self._kept.get(ended.index))
         try:
             line = json_of(facts)
         except ValueError as error:
@@ -137,6 +170,15 @@ class Results:
         if not do and not self._debug and isinstance(ended.error, StepFailed):
             do = "Correct the step or its input; --debug shows where it was raised"
         say(ended.error.what, ended.error.why, do, label=label)
+
+    def _ask(self, ended: Ended) -> None:
+        """Say what a paused run waits for."""
+        assert ended.result is not None
+        self._waiting = self._waiting or ended
+        label, number = f"flujo: {ended.name}" if self._many else "flujo", len(ended.result.pauses)
+        say(f"paused, {number} question{'s'[: number != 1]} to a human", label=label)
+        for line in asked(ended.result.pauses):
+            click.echo(line, err=True)
 
 
 def _nothing() -> None: ...

@@ -16,11 +16,12 @@ from rich.console import Console
 from flujo.core import Budget, Event, Flujo, RunOptions, UsageLimits
 
 from .batch import Batch, Ended
+from .describe import steps_in_all
 from .inputs import read_items
 from .interrupts import Interrupts
 from .live import LiveProgress
 from .options import debug_option, json_option, policy_options
-from .outputs import OutputFolder
+from .outputs import PAUSED, OutputFolder
 from .prepare import PolicyOptions, limits_of, prepare
 from .problems import State, note, say
 from .progress import PlainProgress, Progress
@@ -111,7 +112,7 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     if flags["out"] is not None:
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
     budget = _shared(flujo, limits)
-    relay.progress = _progress(len(items), budget, quiet=flags["quiet"])
+    relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"])
     results = Results(sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug)
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
     batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit)
@@ -121,7 +122,10 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
             ended = anyio.run(_supervised, batch, interrupts, flags["concurrency"])
     finally:
         relay.progress.close()
-    return _conclude(ended, batch, results, budget, interrupted=interrupts.seen, flags=flags)
+    interrupted = interrupts.seen or results.reader_gone
+    troubled = results.troubled or batch.trouble is not None
+    summary = Summary(ended, budget, flujo.plan, interrupted=interrupted, troubled=troubled)
+    return _conclude(summary, batch, results, flags)
 
 
 def _shared(flujo: Flujo, limits: UsageLimits) -> Budget:
@@ -142,14 +146,14 @@ class _Relay:
             self.progress.observe(event)
 
 
-def _progress(total: int, budget: Budget, *, quiet: bool) -> Progress:
+def _progress(total: int, budget: Budget, steps: int | None, *, quiet: bool) -> Progress:
     if quiet:
-        return Progress(total, budget)
+        return Progress(total, budget, steps)
     console = Console(stderr=True)
     # Rich calls a pipe a terminal where FORCE_COLOR is set; a display that redraws itself needs a real one.
     if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
-        return LiveProgress(total, budget, console)
-    return PlainProgress(total, budget)
+        return LiveProgress(total, budget, console, steps_in_all=steps)
+    return PlainProgress(total, budget, steps)
 
 
 async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) -> list[Ended]:
@@ -158,9 +162,7 @@ async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) ->
         return await batch.run(concurrency)
 
 
-def _conclude(
-    ended: Sequence[Ended], batch: Batch, results: Results, budget: Budget, *, interrupted: bool, flags: RunFlags
-) -> int:
+def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags) -> int:
     """Print what became of it all.
 
     Returns:
@@ -168,20 +170,21 @@ def _conclude(
     """
     if batch.trouble is not None:
         say(batch.trouble.what, batch.trouble.why, batch.trouble.do)
-    interrupted = interrupted or results.reader_gone
-    summary = Summary(ended, budget, interrupted=interrupted, troubled=results.troubled or batch.trouble is not None)
     results.conclude(summary)
     if not flags["quiet"] and not flags["as_json"]:
         # A file or a CI log has no width of its own.
         summary.show(Console(stderr=True, width=None if sys.stderr.isatty() else 100))
         if flags["out"] is not None:
-            click.echo(f"written: {results.files} to {flags['out']}", err=True)
-    if interrupted:
-        _say_what_is_left(ended)
+            paused = f", {results.kept} paused to {flags['out'] / PAUSED}" if results.kept else ""
+            click.echo(f"written: {results.files} to {flags['out']}{paused}", err=True)
+    if not flags["as_json"]:
+        results.say_how_to_go_on()
+    if summary.interrupted:
+        _say_what_is_left(summary.ended)
     return summary.exit_code
 
 
 def _say_what_is_left(ended: Sequence[Ended]) -> None:
-    left = sum(item.status != "completed" for item in ended)
+    left = sum(item.status not in ("completed", "paused") for item in ended)
     if left:
         note(f"interrupted: {left} of {len(ended)} not completed; what is done is kept. Run the rest again")

@@ -5,31 +5,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flujo.core import Budget, FlujoError, Usage
+from flujo.core import Budget, FlujoError, Plan, Usage
 
 from . import exits
 from .batch import Ended
+from .describe import paths_of
 from .progress import money
+from .questions import pause_facts
 
 __all__ = ["Summary", "item_facts"]
 
 _TITLES = {"redactions": "redacted", "plugin_faults": "plugins that failed"}
-_STYLES = {"completed": "green", "failed": "red", "aborted": "red", "stopped": "yellow", "paused": "yellow"}
+_STYLES = {
+    "completed": "green", "cached": "green", "skipped": "dim", "paused": "yellow",
+    "stopped": "yellow", "cancelled": "yellow", "failed": "red", "aborted": "red",
+}  # fmt: skip
 
 
 @dataclass
 class _Row:
-    """A step over all items."""
+    """A step over all items, and all visits of it in each. A `cached` one completed."""
 
     statuses: Counter[str] = field(default_factory=Counter)
+    cached: int = 0
     duration_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
+
+    def shown(self) -> dict[str, int]:
+        """How often it ended how, for people: what came from a cache did not work."""
+        counts = {"completed": self.statuses["completed"] - self.cached, "cached": self.cached}
+        return {name: number for name, number in {**self.statuses, **counts}.items() if number}
 
 
 class Summary:
@@ -38,12 +50,17 @@ class Summary:
     Args:
         ended: All items.
         budget: The ledger they shared.
+        plan: What they ran.
         interrupted: Whether a signal ended the command.
         troubled: Whether something went wrong beside the runs, e.g. a result that could not be written.
     """
 
-    def __init__(self, ended: Sequence[Ended], budget: Budget, *, interrupted: bool, troubled: bool) -> None:
+    def __init__(
+        self, ended: Sequence[Ended], budget: Budget, plan: Plan, *, interrupted: bool, troubled: bool
+    ) -> None:
         self.ended = ended
+        self.interrupted = interrupted
+        self._path_in_plan = paths_of(plan)
         self.budget = budget
         self.statuses = Counter(item.status for item in ended)
         self.usage = Usage()
@@ -71,7 +88,7 @@ class Summary:
         for name in ("time", "tokens", "cost"):
             table.add_column(name, justify="right")
         for path, row in self._rows().items():
-            status = _statuses(row.statuses, len(self.ended))
+            status = _statuses(row.shown(), len(self.ended))
             time = f"{row.duration_s:.2f} s"
             table.add_row(escape(path), status, time, f"{row.usage.total_tokens:,}", money(row.usage))
         return table
@@ -80,8 +97,9 @@ class Summary:
         rows: dict[str, _Row] = {}
         for item in self.ended:
             for record in () if item.result is None else item.result.step_history:
-                row = rows.setdefault(record.path, _Row())
+                row = rows.setdefault(self._path_in_plan(record.path), _Row())
                 row.statuses[record.status] += 1
+                row.cached += record.cached
                 row.duration_s += record.duration_s
                 row.usage.add(record.usage)
         return rows
@@ -135,6 +153,7 @@ class Summary:
             "steps": {
                 path: {
                     "statuses": dict(row.statuses),
+                    "cached": row.cached,
                     "duration_s": round(row.duration_s, 6),
                     "usage": _usage(row.usage),
                 }
@@ -143,12 +162,13 @@ class Summary:
         }
 
 
-def item_facts(ended: Ended, *, output: bool) -> dict[str, object]:
+def item_facts(ended: Ended, *, output: bool, kept: Path | None = None) -> dict[str, object]:
     """How one item ended, as plain data.
 
     Args:
         ended: The item.
         output: Whether what it gave belongs in, too.
+        kept: Where its run was written to, that waits for a human.
     """
     result = ended.result
     facts: dict[str, object] = {
@@ -158,6 +178,8 @@ def item_facts(ended: Ended, *, output: bool) -> dict[str, object]:
         "status": ended.status,
         "run_id": ended.run_id or None,
         "error": _error(ended.error),
+        "pauses": [] if result is None else [pause_facts(pause) for pause in result.pauses],
+        "snapshot": None if kept is None else str(kept),
         "duration_s": round(ended.duration_s, 6),
         "usage": _usage(ended.usage),
         "counts": {} if result is None else result.counts,
@@ -165,6 +187,7 @@ def item_facts(ended: Ended, *, output: bool) -> dict[str, object]:
             {
                 "path": record.path,
                 "status": record.status,
+                "cached": record.cached,
                 "attempts": record.attempts,
                 "duration_s": round(record.duration_s, 6),
                 "usage": _usage(record.usage),

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from flujo.core import Chain, Flujo, FlujoError, Pipeline, PipelineLike, Step, scrub
+from flujo.core import Chain, Flujo, FlujoError, Node, Pipeline, PipelineLike, scrub
 
 from .problems import Problem
 
@@ -23,7 +23,7 @@ __all__ = ["Target", "load_target"]
 DEFAULT_NAME = "pipeline"
 
 
-_KINDS = (Pipeline, Flujo, Step, Chain)
+_KINDS = (Flujo, Node, Chain)
 Found = PipelineLike | Flujo
 
 
@@ -45,8 +45,8 @@ class Target:
 def load_target(spec: str) -> Target:
     """Import FILE and pick NAME out of it.
 
-    Left out, NAME is the only Pipeline, Step, chain or Flujo there; else the one called `pipeline`; else the only
-    Flujo, or the only Pipeline, since steps and chains beside it are its parts.
+    Left out, NAME is the only Pipeline, step, combinator, chain or Flujo there; else the one called `pipeline`; else
+    the only Flujo, or the only Pipeline, since steps, combinators and chains beside it are its parts.
 
     Args:
         spec: `FILE`, `FILE:NAME`, `package.module` or `package.module:NAME`.
@@ -61,7 +61,9 @@ def load_target(spec: str) -> Target:
         return Target(name, where, _named(module, where, name, found))
     if not found:
         do = "Define one there: pipeline = Pipeline(...)"
-        raise Problem(f"{where!r} holds no pipeline", "no Pipeline, Step, chain or Flujo is defined in it", do)
+        raise Problem(
+            f"{where!r} holds no pipeline", "no Pipeline, step, combinator, chain or Flujo is defined in it", do
+        )
     chosen = _chosen(found)
     if chosen is None:
         why = f"it holds several: {', '.join(found)}"
@@ -110,7 +112,7 @@ def _named(module: ModuleType, where: str, name: str, found: dict[str, Found]) -
     there = f"Did you mean {where}:{close[0]}?" if close else f"There are: {', '.join(found) or 'none'}"
     if value is None:
         raise Problem(f"{where!r} has no {name!r}", "no such name is defined in it", there)
-    why = f"it is a {type(value).__name__}, neither a Pipeline, Step, chain nor Flujo"
+    why = f"it is a {type(value).__name__}, neither a Pipeline, step, combinator, chain nor Flujo"
     if callable(value):
         there += f"; or wrap the function: Step({name})"
     raise Problem(f"{name!r} in {where!r} cannot be run", why, there)

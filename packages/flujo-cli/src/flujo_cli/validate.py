@@ -7,11 +7,12 @@ from typing import Unpack
 
 import click
 
-from flujo.core import Flujo, PipelineError, type_name
+from flujo.core import Flujo, FlujoError, PipelineError, type_name
 
 from .exits import NOTHING_RAN
 from .options import debug_option, json_option, policy_options
 from .prepare import PolicyOptions, prepare
+from .problems import Problem
 from .target import Target
 
 __all__ = ["validate"]
@@ -33,18 +34,30 @@ def validate(ctx: click.Context, target: str, as_json: bool, **options: Unpack[P
     """Check a pipeline and the plugins it is to run with, without running it.
 
     Names, cycles, types of all data edges, resources, limits, the policy and the plugins it requires. All problems of
-    the pipeline are listed, not the first one alone. Exit code: 0 it can run, 2 it cannot.
+    the pipeline are listed, those of everything in it, too, not the first one alone. Exit code: 0 it can run, 2 it
+    cannot; with --json stdout holds one object either way.
     """
     try:
         found, flujo = prepare(target, options)
-    except PipelineError as error:
+    except (FlujoError, Problem) as error:
         if as_json:
-            click.echo(json.dumps({"ok": False, "what": error.what, "problems": list(error.problems)}))
-        else:
+            click.echo(json.dumps({"ok": False, "what": error.what, "problems": _problems(error), "do": error.do}))
+        elif isinstance(error, PipelineError):
             click.echo(f"{error.what}: {len(error.problems)} problem{'s'[: len(error.problems) != 1]}")
             click.echo("\n".join(f"  - {problem}" for problem in error.problems))
+        else:
+            raise
         ctx.exit(NOTHING_RAN)
     _say_good(found, flujo, as_json)
+
+
+def _problems(error: FlujoError | Problem) -> list[str]:
+    """All that is wrong, each in a sentence; also where the file itself could not build its pipeline."""
+    if isinstance(error.__cause__, PipelineError):
+        error = error.__cause__
+    if isinstance(error, PipelineError):
+        return list(error.problems)
+    return [error.why or error.what]
 
 
 def _say_good(found: Target, flujo: Flujo, as_json: bool) -> None:
@@ -55,7 +68,7 @@ def _say_good(found: Target, flujo: Flujo, as_json: bool) -> None:
             "ok": True,
             "pipeline": plan.name,
             "name": found.name,
-            "steps": [node.path for node in plan.nodes],
+            "steps": [node.path for node in plan.steps],
             "input": type_name(plan.input_type),
             "fingerprint": plan.fingerprint,
             "plugins": acting,
@@ -64,7 +77,7 @@ def _say_good(found: Target, flujo: Flujo, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     click.echo(f"{found.where}:{found.name} can run")
-    click.echo(f"  steps    {len(plan.nodes)}: {', '.join(node.path for node in plan.nodes)}")
+    click.echo(f"  steps    {len(plan.steps)}: {', '.join(node.path for node in plan.steps)}")
     click.echo(f"  input    {type_name(plan.input_type)}")
     click.echo(f"  plugins  {', '.join(acting) or 'none'}")
     click.echo(f"  plan     {plan.fingerprint[:16]}")

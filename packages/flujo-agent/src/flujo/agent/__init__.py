@@ -8,14 +8,17 @@ Reading order: `agents` (what users make) -> `spec` (checked) -> `running` (one 
 
 from .agents import ModelAgent, agent, wrap
 from .builder import AgentBuilder, PromptGuard
+from .cassette import Cassette
 from .checks import Problem, Validator
-from .errors import AgentFault, ModelFault, ModelRejected, ModelUnavailable, NeedsAsyncio
+from .errors import AgentFault, CassetteMismatch, ModelFault, ModelRejected, ModelUnavailable, NeedsAsyncio
 from .prices import GenaiPriceBook, PriceData
 from .recipes import Review, generate_review_validate
 
 __all__ = [
     "AgentBuilder",
     "AgentFault",
+    "Cassette",
+    "CassetteMismatch",
     "GenaiPriceBook",
     "ModelAgent",
     "ModelFault",

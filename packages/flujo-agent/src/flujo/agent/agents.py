@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from flujo.core import Agent, Chain, Price, RetryPolicy, RunContext, Step
 
+from .cassette import replaying
 from .errors import NeedsAsyncio
 from .models import short_name
 from .prompts import prompt_of
@@ -46,8 +47,12 @@ class ModelAgent(Generic[T]):
         self.output_type = output_type
         self._make = make
         self._deps = deps
-        # One for each event loop: connections belong to the loop that opened them.
-        self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner[T]] = WeakKeyDictionary()
+        # One for each event loop: connections belong to the loop that opened them. Those that a cassette answers for
+        # are apart: they have no key, and no model that was loaded.
+        self._runners: dict[bool, WeakKeyDictionary[asyncio.AbstractEventLoop, Runner[T]]] = {
+            False: WeakKeyDictionary(),
+            True: WeakKeyDictionary(),
+        }
         self._lock = Lock()
 
         async def run(prompt: object, ctx: RunContext) -> T:
@@ -64,7 +69,7 @@ class ModelAgent(Generic[T]):
         except RuntimeError:
             raise NeedsAsyncio(self.name) from None
         text = prompt_of(prompt, self.name)
-        runner = self._runners.get(loop)
+        runner = self._runners[replaying()].get(loop)
         if runner is None:
             # in a thread: to import pydantic-ai, and to load a local model, takes seconds
             runner = await anyio.to_thread.run_sync(self._prepare, loop)
@@ -72,10 +77,11 @@ class ModelAgent(Generic[T]):
         return await runner.run(self.name, text, ctx if self._deps is None else self._deps, ctx)
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> Runner[T]:
+        runners = self._runners[replaying()]
         with self._lock:
-            runner = self._runners.get(loop)
+            runner = runners.get(loop)
             if runner is None:
-                runner = self._runners[loop] = self._make()
+                runner = runners[loop] = self._make()
             return runner
 
     def __rshift__(self, other: Step | Chain | Agent) -> Chain:

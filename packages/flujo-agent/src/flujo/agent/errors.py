@@ -5,7 +5,8 @@ FlujoError
 ├── ModelFault             a model was asked and failed: a server's error, a time-out, a broken connection
 ├── NotSent                (of flujo.core) nothing is booked for what surely did no work
 │   ├── ModelUnavailable   the server could not be reached, or sent us away for now (429, 503); worth a second attempt
-│   └── ModelRejected      the server refused this request for good: key, permission, name of the model
+│   ├── ModelRejected      the server refused this request for good: key, permission, name of the model
+│   └── CassetteMismatch   a replayed run asked a model for something else than was recorded
 └── ConfigurationError     (of flujo.core) an agent that cannot work
     └── NeedsAsyncio       it was run on another event loop than asyncio's
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from flujo.core import ConfigurationError, FlujoError, NotSent
 
-__all__ = ["AgentFault", "ModelFault", "ModelRejected", "ModelUnavailable", "NeedsAsyncio"]
+__all__ = ["AgentFault", "CassetteMismatch", "ModelFault", "ModelRejected", "ModelUnavailable", "NeedsAsyncio"]
 
 
 class AgentFault(FlujoError):
@@ -33,6 +34,10 @@ class ModelUnavailable(NotSent):
 
 class ModelRejected(NotSent):
     """The server refused the request before doing any work, and would again; nothing is booked."""
+
+
+class CassetteMismatch(NotSent):
+    """What a replayed run asks and what the cassette holds are not the same; no model was asked."""
 
 
 class NeedsAsyncio(ConfigurationError):

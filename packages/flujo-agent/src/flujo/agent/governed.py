@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
@@ -40,9 +41,10 @@ from flujo.core import (
     ToolCall,
 )
 
+from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
-from .translate import changed, incoming, outgoing, revised
+from .translate import Outgoing, changed, incoming, outgoing, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
 """Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
@@ -92,13 +94,17 @@ class GovernedModel(WrapperModel):
         ctx = self._find_step()
         settings = _bounded(model_settings, ctx)
         sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
+        wanted = (model_settings or {}).get("max_tokens")
         answers: list[tuple[pai.ModelResponse, ModelResponse]] = []
 
         async def send(final: ModelRequest) -> ModelResponse:
-            target = self._target(sent.request.model, final.model)
-            final_messages, params = changed(sent, final)
+            cassette = ACTIVE.get()
+            ask = partial(self._ask, sent, settings, final)
             try:
-                response = await target.request(final_messages, _settings(settings, final, target), params)
+                if cassette is None:
+                    response = await ask()
+                else:  # a limit lowers max_tokens by what is left at the moment, which no two runs have alike
+                    response = await cassette.answer(final.model_copy(update={"max_tokens": wanted}), ask)
             except ModelAPIError as error:
                 raise fault_of(error, final.model) from error
             answers.append((response, incoming(response)))
@@ -112,6 +118,11 @@ class GovernedModel(WrapperModel):
             # pydantic-ai's own word for it: its fallbacks go by that
             raise error.__cause__ from error.__cause__.__cause__
         return revised(*answers[-1], answer)
+
+    async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
+        target = self._target(sent.request.model, final.model)
+        messages, params = changed(sent, final)
+        return await target.request(messages, _settings(settings, final, target), params)
 
     def _target(self, asked: str, wanted: str) -> Model:
         """The model itself, or the one that a transform chose instead."""

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 
 from flujo.core import Price
 
+from .cassette import replaying
+
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
 LOCAL = "local"
+
+_NO_KEY = "replayed"
+"""Stands for the key of a model that is not asked, because a cassette answers."""
 
 _EXTRAS = {
     "openai": ("openai", "openai"),
@@ -79,6 +84,8 @@ def make(model: str | Model, base_url: str | None = None, api_key: str | None = 
     if not isinstance(model, str):
         return model
     provider, _, name = model.partition(":")
+    if replaying():
+        return _not_asked(model, base_url)
     if provider == LOCAL:
         from .local import serve  # here: only with the extra [local]
 
@@ -92,6 +99,25 @@ def make(model: str | Model, base_url: str | None = None, api_key: str | None = 
 
         return infer_model(model, lambda found: infer_provider_class(found)(api_key=api_key))  # type: ignore[call-arg]
     return infer_model(model)
+
+
+def _not_asked(model: str, base_url: str | None) -> Model:
+    """The model as far as its name and profile go: a cassette answers for it, so it needs no key and is not loaded."""
+    from pydantic_ai.models import infer_model  # here: as above
+    from pydantic_ai.providers import Provider, infer_provider_class
+
+    provider, _, name = model.partition(":")
+    if provider == LOCAL:
+        return _compatible(LOCAL, Path(name).name, "http://localhost", _NO_KEY)
+    if base_url is not None:
+        return _compatible("compatible", name, base_url, _NO_KEY)
+
+    def keyless(found: str) -> Provider[object]:
+        cls = infer_provider_class(found)
+        takes_key = "api_key" in inspect.signature(cls).parameters
+        return cls(api_key=_NO_KEY) if takes_key else cls()  # type: ignore[call-arg]
+
+    return infer_model(model, keyless)
 
 
 def _compatible(provider: str, name: str, base_url: str, api_key: str | None) -> Model:

@@ -1,8 +1,10 @@
-"""The plugin `flujo-agent`: it brings a price book. Nothing of it acts in a run, so it need not be named."""
+"""The plugin `flujo-agent`: it brings a price book and a command. Nothing of it acts in a run: it need not be named."""
 
 from __future__ import annotations
 
-from flujo.core import PriceBook, hookimpl
+from collections.abc import Sequence
+
+from flujo.core import Command, PriceBook, hookimpl
 
 from .prices import GenaiPriceBook
 
@@ -15,3 +17,11 @@ _BOOK = GenaiPriceBook()
 def register_price_books() -> list[PriceBook]:
     """The price list of genai-prices."""
     return [_BOOK]
+
+
+@hookimpl
+def register_commands() -> Sequence[Command]:
+    """`flujo eval ...`."""
+    return [
+        Command("eval", "Score a pipeline on a dataset, and compare with a saved run.", "flujo.agent.evalcli:eval_")
+    ]

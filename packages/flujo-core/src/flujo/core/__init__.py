@@ -31,6 +31,9 @@ _NAMES_OF_MODULE = {
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput",
+    "snapshot": "Checkpoint EntryData Receipt Snapshot",
+    "replay": "Divergence Replay",
+    "store": "MemoryStore",
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
@@ -45,18 +48,19 @@ _NAMES_OF_MODULE = {
     "marks": "hookimpl",
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
-    "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent RecordResult StepEvent TransformModelRequest "
+    "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
+    "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command ExecutionBackend PriceBook StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command CommandHost ExecutionBackend PriceBook RunStore StepExecutionRequest StepOutcome",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
     "scrubbing": "scrub",
     # errors
-    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied InputError LoopLimit LoopRunning "
-    "NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists RunPaused "
-    "SnapshotError StepFailed StepTimeout UsageLimitExceeded",
+    "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied InputError LoopLimit "
+    "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists "
+    "RunPaused SnapshotError StepFailed StepTimeout UsageLimitExceeded",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

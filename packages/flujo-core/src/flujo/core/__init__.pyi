@@ -6,28 +6,37 @@ from .compile import compile_plan
 from .context import RunContext, RunInfo, SendModel, SendTool, Update
 from .engine import Flujo, RunOptions
 from .errors import (
+    AlreadyResumed,
+    AmbiguousPause,
     ConfigurationError,
     FlujoError,
     GuardDenied,
     InputError,
+    LoopLimit,
     LoopRunning,
     NotSent,
     PipelineError,
     PluginError,
     ResourceError,
+    ResumeConflict,
+    ResumeError,
     RunAborted,
     RunExists,
+    RunPaused,
+    SnapshotError,
     StepFailed,
     StepTimeout,
     UsageLimitExceeded,
 )
+from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
 from .ledger import Budget, Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
-from .outcome import Aborted, Failure, Outcome, Success
+from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
+from .pause import Pause, PauseForHumanInput
 from .payloads import (
     UNCHANGED,
     AbortPipeline,
@@ -38,11 +47,15 @@ from .payloads import (
     GuardRun,
     GuardStep,
     GuardToolCall,
+    OnCacheHit,
     OnGovernorBreach,
     OnGuardDenied,
+    OnHumanDecision,
     OnModelCall,
     OnRetry,
     OnRunEnd,
+    OnRunPause,
+    OnRunResume,
     OnRunStart,
     OnStepFailure,
     OnToolCall,
@@ -58,19 +71,32 @@ from .payloads import (
     TransformStepOutput,
 )
 from .pipeline import Pipeline, PipelineLike
-from .plan import RUN_INPUT, Plan, PlanNode, Source
+from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .plugins import Hooks, Implementation, tier_of
 from .policy import Policy
-from .protocols import Agent, Command, ExecutionBackend, PriceBook, StepExecutionRequest, StepOutcome
+from .protocols import (
+    Agent,
+    Command,
+    CommandHost,
+    ExecutionBackend,
+    PriceBook,
+    RunStore,
+    StepExecutionRequest,
+    StepOutcome,
+)
 from .registry import Plugins
+from .replay import Divergence, Replay
 from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .retry import RetryPolicy
 from .scrubbing import scrub
-from .steps import Chain, Ref, Step, run_input, step
+from .snapshot import Checkpoint, EntryData, Receipt, Snapshot
+from .steps import Chain, Node, Ref, Step, run_input, step
+from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
 
 __all__ = [
+    "BODY_INPUT",
     "PLUGIN_API_VERSION",
     "RUN_INPUT",
     "UNCHANGED",
@@ -78,15 +104,25 @@ __all__ = [
     "Aborted",
     "Agent",
     "Allow",
+    "AlreadyResumed",
+    "AmbiguousPause",
+    "Branch",
     "Budget",
     "Chain",
     "Charge",
+    "Checkpoint",
     "Command",
+    "CommandHost",
     "ConfigurationError",
     "Deny",
+    "Divergence",
+    "EntryData",
     "Event",
     "ExecutionBackend",
     "Failure",
+    "Fallback",
+    "Flow",
+    "FlowNode",
     "Flujo",
     "FlujoError",
     "GuardDenied",
@@ -101,23 +137,36 @@ __all__ = [
     "Lease",
     "Ledger",
     "LocalBackend",
+    "Loop",
+    "LoopLimit",
     "LoopRunning",
+    "Map",
+    "MemoryStore",
     "Message",
     "Meter",
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
+    "Node",
     "NotSent",
+    "OnCacheHit",
     "OnGovernorBreach",
     "OnGuardDenied",
+    "OnHumanDecision",
     "OnModelCall",
     "OnRetry",
     "OnRunEnd",
+    "OnRunPause",
+    "OnRunResume",
     "OnRunStart",
     "OnStepFailure",
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
+    "Parallel",
+    "Pause",
+    "PauseForHumanInput",
+    "Paused",
     "Pipeline",
     "PipelineError",
     "PipelineLike",
@@ -131,13 +180,17 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "Receipt",
     "RecordIntent",
     "RecordResult",
     "Ref",
+    "Replay",
     "Reservation",
     "Resource",
     "ResourceError",
     "Resources",
+    "ResumeConflict",
+    "ResumeError",
     "RetryPolicy",
     "Room",
     "RunAborted",
@@ -146,13 +199,20 @@ __all__ = [
     "RunHandle",
     "RunInfo",
     "RunOptions",
+    "RunPaused",
+    "RunStore",
+    "Scope",
     "SendModel",
     "SendTool",
+    "Skipped",
+    "Snapshot",
+    "SnapshotError",
     "Source",
     "Step",
     "StepEvent",
     "StepExecutionRequest",
     "StepFailed",
+    "StepNode",
     "StepOutcome",
     "StepRecord",
     "StepTimeout",

@@ -23,7 +23,7 @@ from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
-from .schedule import context_at, inputs_of, unfit_claim
+from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
 
@@ -44,7 +44,7 @@ class Attempt:
         feedback: What validators said to this one.
     """
 
-    __slots__ = ("cached", "ctx", "feedback", "frame", "node", "number", "path", "run")
+    __slots__ = ("_fresh", "cached", "ctx", "feedback", "frame", "node", "number", "path", "run")
 
     def __init__(
         self, run: Running, gate: CallGate, frame: Frame, node: StepNode, number: int, feedback: tuple[str, ...] = ()
@@ -56,14 +56,16 @@ class Attempt:
         self.path: str = frame.prefix + node.name
         self.cached: bool = False
         self.feedback: tuple[str, ...] = ()
+        self._fresh: tuple[str, object, Changes] | None = None
         timeout = node.step.options.timeout_s
         deadline = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
         if timeout is not None:
             deadline = min(anyio.current_time() + timeout, math.inf if deadline is None else deadline)
         ledger = run.ledger_of(frame, node)
         self.ctx: RunContext = RunContext(run.info, self.path, number, deadline, ledger, gate, feedback=feedback)
-        if run.state.answers:
-            self.ctx.answered(run.state.answers.get((frame.id, node.index), ()))
+        self.ctx.visit = (frame.id, node.index)
+        if run.state.known:
+            self.ctx.told(run.state.known.get(self.ctx.visit, ()))
 
     async def execute(self) -> tuple[Outcome, Changes]:
         """Run it; only a cancellation is raised."""
@@ -146,13 +148,14 @@ class Attempt:
             return await self._executed(inputs)
         cache = self.run.setup.cache
         key = cache.key(self.node, inputs, self._context() if self.node.step.options.reads else None)
-        kept = None if key is None else cache.find(key)
+        # An attempt that follows another looks no more: what it would find may be what was refused.
+        kept = cache.find(key) if key is not None and self.number == 1 else None
         if kept is not None:
             self.cached = True
             return Success(kept[0]), kept[1]
         outcome, changes = await self._executed(inputs)
         if key is not None and isinstance(outcome, Success):
-            cache.keep(key, outcome.output, changes)
+            self._fresh = (key, outcome.output, changes)
         return outcome, changes
 
     async def _executed(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
@@ -172,16 +175,9 @@ class Attempt:
         if done is None:
             assert timeout_s is not None
             return Failure(StepTimeout(self.path, timeout_s, abandoned=request.thread is not None)), None
-        outcome = done.outcome
         if self.ctx.pending is not None:  # whatever the step made of it
             return Paused(self.ctx.pending), None
-        if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
-            return Aborted(outcome.error), None
-        if isinstance(outcome, Success):
-            problem = self._problem(outcome.output, done)
-            if problem is not None:
-                return Failure(StepFailed(self.path, *problem)), None
-        return outcome, done.changes
+        return settled(node, self.path, done, self.run.setup.plan.context_model)
 
     async def _work(self, request: StepExecutionRequest, limit: anyio.CancelScope | None) -> StepOutcome:
         """Run it on the backend, with what lives for one attempt; an abandoned thread keeps that until it returns."""
@@ -219,12 +215,14 @@ class Attempt:
                     failed.__cause__ = error
                     return Failure(failed), None
                 if said is not None and said is not True:
-                    self.feedback = (*self.feedback, said if isinstance(said, str) else "it is not valid")
+                    self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
             if self.feedback:
                 return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
             problem = unfit_claim(self.node, outcome.output)
             if problem is not None:
                 return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
+            if self._fresh is not None:
+                self.run.setup.cache.keep(*self._fresh)
         return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
@@ -248,17 +246,31 @@ class Attempt:
             raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
         return context
 
-    def _problem(self, output: object, done: StepOutcome) -> tuple[str, str] | None:
-        """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-        node, run = self.node, self.run
-        if node.output_classes is not None and not isinstance(output, node.output_classes):
-            return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
-        if node.step.options.validate:
-            _, problem = fitted(node.output_type)(output)
-            if problem is not None:
-                return "OutputMismatch", problem
-        if done.changes:
-            done.changes, problem = fitted_changes(run.setup.plan.context_model, node.step.options.writes, done.changes)
-            if problem is not None:
-                return "UpdateMismatch", problem
-        return None
+
+def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:
+    """What a backend gave, checked: its output against the step's type, its context changes against the model."""
+    outcome = done.outcome
+    if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
+        return Aborted(outcome.error), None
+    if isinstance(outcome, Success):
+        problem = _problem(node, outcome.output, done, model)
+        if problem is not None:
+            return Failure(StepFailed(path, *problem)), None
+    return outcome, done.changes
+
+
+def _problem(
+    node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
+) -> tuple[str, str] | None:
+    """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
+    if node.output_classes is not None and not isinstance(output, node.output_classes):
+        return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
+    if node.step.options.validate:
+        _, problem = fitted(node.output_type)(output)
+        if problem is not None:
+            return "OutputMismatch", problem
+    if done.changes:
+        done.changes, problem = fitted_changes(model, node.step.options.writes, done.changes)
+        if problem is not None:
+            return "UpdateMismatch", problem
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Lock
 
@@ -31,24 +31,24 @@ class LocalBackend:
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
         value, error = await attempt_async(_call(request))
-        if isinstance(error, PauseForHumanInput):
-            return StepOutcome(Paused(error))
-        own = isinstance(error, StepFailed) and error.step_path == request.ctx.step_path  # from its call of a model
-        if isinstance(error, FlujoError) and (own or isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted))):
-            return StepOutcome(Failure(error))
-        if error is not None:
-            return StepOutcome(Failure(_failed(request, error)))
-        if isinstance(value, Update):
-            return StepOutcome(Success(value.output), value.changes)
-        return StepOutcome(Success(value))
+        return told(value, error, request.ctx.step_path, request.arguments)
 
 
-def _failed(request: StepExecutionRequest, error: Exception) -> StepFailed:
-    given = request.arguments.values()
+def told(value: object, error: Exception | None, path: str, arguments: Mapping[str, object]) -> StepOutcome:
+    """What a step gave or raised, as an outcome; secrets among its arguments are taken out of the error's text."""
+    if error is None:
+        changes = value.changes if isinstance(value, Update) else None
+        return StepOutcome(Success(value.output if isinstance(value, Update) else value), changes)
+    if isinstance(error, PauseForHumanInput):
+        return StepOutcome(Paused(error))
+    own = isinstance(error, StepFailed) and error.step_path == path  # from its call of a model
+    if isinstance(error, FlujoError) and (own or isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted))):
+        return StepOutcome(Failure(error))
+    given = arguments.values()
     held = (value for view in given if isinstance(view, Resources) for value in vars(view).values())
-    failed = StepFailed(request.ctx.step_path, type(error).__name__, text_of(error, (*given, *held)))
+    failed = StepFailed(path, type(error).__name__, text_of(error, (*given, *held)))
     failed.__cause__ = error
-    return failed
+    return StepOutcome(Failure(failed))
 
 
 async def _call(request: StepExecutionRequest) -> object:

@@ -34,9 +34,9 @@ class Cache:
         """The key of a visit; None where an input cannot be written as JSON, so that nothing can be kept."""
         options = node.step.options
         reads = {name: getattr(context, name) for name in options.reads} if context is not None else {}
-        parts = [
-            _json(node.binding.inputs.get(name, object), value) for name, value in (*sorted(inputs.items()),)
-        ] + [_json(type(value), value) for _, value in sorted(reads.items())]
+        parts = [_json(node.binding.inputs.get(name, object), value) for name, value in (*sorted(inputs.items()),)] + [
+            _json(type(value), value) for _, value in sorted(reads.items())
+        ]
         if None in parts:
             return None
         text = json.dumps([node.index, options.version, sorted(inputs), sorted(reads), parts])

@@ -5,6 +5,7 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import partial
@@ -100,6 +101,10 @@ class Calls:
         refusal = await run.guard("guard_tool_call", partial(GuardToolCall, run.info, path, ctx.attempt, call), ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
+        key = _digest(call)
+        known, recorded = ctx.recall(key)
+        if known:  # this visit of the step made the call before, and runs again
+            return ToolResult.model_validate(recorded)
         act = Act("tool_call", f"call-{next(self._numbers)}", ctx, ctx.attempt)
         names = {
             telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
@@ -115,6 +120,7 @@ class Calls:
             if sent and isinstance(error, Exception):
                 await self._observe_tool_call(call, None, act)
             raise
+        await run.note_call(ctx, key, result.model_dump(mode="json"))
         await run.conclude(act, None, result, Usage())
         await self._observe_tool_call(call, result, act)
         return result
@@ -210,6 +216,12 @@ class _ModelCall:
         if cost > lease.charge.cost_usd and self.ctx.usage.money_limited:
             used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
         return used
+
+
+def _digest(call: ToolCall) -> str:
+    """What makes two calls of one visit the same: the tool and its arguments, not the id that a model gave it."""
+    text = json.dumps([call.name, call.arguments], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unpriced(model: str, limit: object) -> UsageLimitExceeded:

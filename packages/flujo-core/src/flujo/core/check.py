@@ -25,8 +25,14 @@ def _kept(hint: object) -> TypeAdapter[Any] | None:
     return _build(hint)
 
 
+# What JSON cannot hold as it is comes back equal: bytes that are no text, and infinity.
+_CONFIG = ConfigDict(
+    arbitrary_types_allowed=True, ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
+)
+
+
 def _build(hint: object) -> TypeAdapter[Any] | None:
-    for options in ({"config": ConfigDict(arbitrary_types_allowed=True)}, {}):
+    for options in ({"config": _CONFIG}, {}):
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hint, **options)  # type: ignore[arg-type]
         except (PydanticUserError, PydanticSchemaGenerationError, SchemaError, NameError):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, cast
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationError
 
-from . import errors
-from .assignable import plain, type_name
+from .assignable import is_typed_dict, members, plain, type_name
 from .check import adapter_of
-from .errors import FlujoError, SnapshotError
+from .errors import SnapshotError
 from .foreign import attempt
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -29,8 +31,6 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     Raises:
         SnapshotError: It would not come back equal, and of the same type.
     """
-    if isinstance(value, FlujoError):
-        return {"$error": dump_error(value)}
     if plain(hint) in (Any, object):
         if not _is_json(value):
             why = f"it holds {type(value).__name__}, and no type is declared with which it could be read back"
@@ -39,7 +39,8 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     adapter = adapter_of(hint)
     text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
     if adapter is None or text is None or error is not None:
-        why = f"{type_name(hint)} is no type that can be written as JSON ({type(error).__name__ if error else 'no schema'})"
+        cause = "no schema" if error is None else type(error).__name__
+        why = f"{type_name(hint)} is no type that can be written as JSON ({cause})"
         raise SnapshotError(f"{where} cannot be kept", why, "Use a pydantic model, a dataclass or plain data")
     back, error = attempt(adapter.validate_json, text)
     if error is not None or type(back) is not type(value) or attempt(lambda: bool(back == value))[0] is not True:
@@ -54,8 +55,6 @@ def load(hint: object, data: JsonValue, where: str) -> object:
     Raises:
         SnapshotError: It is no value of the type `hint`.
     """
-    if isinstance(data, dict) and data.keys() == {"$error"}:
-        return load_error(data["$error"], where)
     if plain(hint) in (Any, object):
         return data
     adapter = adapter_of(hint)
@@ -88,51 +87,59 @@ def _is_json(value: object) -> bool:
     return True
 
 
+def unkept(hint: object) -> str | None:
+    """Why values of a type cannot be written as JSON and read back equal; None where they can, as far as types tell."""
+    for part in _parts(hint):
+        if part in (Any, object):
+            return "no type is declared"
+        if inspect.isclass(part) and issubclass(part, (SecretStr, SecretBytes)):
+            return "it holds a secret, which is never written"
+        if get_origin(part) in (Union, types.UnionType):
+            shapes = [one for one in members(part) if inspect.isclass(one) and _has_fields(one)]
+            if len(shapes) > 1:
+                names = " and ".join(type_name(one) for one in shapes)
+                return f"{names} may look alike as JSON; give the union a discriminator: Field(discriminator=...)"
+    adapter = adapter_of(hint)
+    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema, mode="serialization")
+    return None if schema is not None and error is None else f"{type_name(hint)} has no JSON form"
+
+
+def _parts(hint: object) -> Iterator[object]:
+    """A type and the types in it; what has a discriminator is one."""
+    left = [hint]
+    while left:
+        part = plain(one) if get_origin(one := left.pop()) is not Annotated else one
+        if get_origin(part) is Annotated:
+            if any(getattr(note, "discriminator", None) for note in get_args(part)[1:]):
+                continue
+            part = plain(part)
+        yield part
+        if get_origin(part) is not Literal:
+            left += [inner for inner in get_args(part) if inner is not Ellipsis]
+
+
+def _has_fields(cls: type) -> bool:
+    return issubclass(cls, BaseModel) or is_dataclass(cls) or is_typed_dict(cls)
+
+
 # --- context changes ----------------------------------------------------------------------------------------------
 
 
 def dump_changes(model: type[BaseModel] | None, changes: Mapping[str, object], where: str) -> dict[str, JsonValue]:
     """Write context changes by field."""
-    return {name: dump(_field(model, name), value, f"context field {name!r} of {where}") for name, value in changes.items()}
+    return {
+        name: dump(_field(model, name), value, f"context field {name!r} of {where}") for name, value in changes.items()
+    }
 
 
 def load_changes(model: type[BaseModel] | None, data: object, where: str) -> dict[str, object]:
     """Read what `dump_changes` wrote."""
     if model is None or not isinstance(data, dict) or not data.keys() <= model.model_fields.keys():
         raise SnapshotError(f"context changes of {where} do not fit", "they name unknown fields", _DO)
-    return {name: load(_field(model, name), value, f"context field {name!r} of {where}") for name, value in data.items()}
+    return {
+        name: load(_field(model, name), value, f"context field {name!r} of {where}") for name, value in data.items()
+    }
 
 
 def _field(model: type[BaseModel] | None, name: str) -> object:
     return Any if model is None else model.model_fields[name].annotation
-
-
-# --- errors -------------------------------------------------------------------------------------------------------
-
-_FACTS = ("step_path", "error_type", "seconds", "abandoned", "iterations", "limit", "value", "plugin", "hook", "reason", "by")
-
-
-def dump_error(error: FlujoError) -> JsonValue:
-    """Write one of our own errors; its cause and other people's objects stay behind."""
-    facts: dict[str, JsonValue] = {
-        name: getattr(error, name) for name in _FACTS if isinstance(getattr(error, name, None), (str, int, float))
-    }
-    return {"type": type(error).__name__, "what": error.what, "why": error.why, "do": error.do, "facts": facts}
-
-
-def load_error(data: object, where: str) -> FlujoError:
-    """Read what `dump_error` wrote; an unknown kind becomes a plain FlujoError."""
-    texts = [data.get(name) for name in ("what", "why", "do")] if isinstance(data, dict) else []
-    if not isinstance(data, dict) or not all(isinstance(text, str) for text in texts) or len(texts) != 3:
-        raise SnapshotError(f"{where} in the snapshot does not fit", "it is no error", _DO)
-    kind = getattr(errors, str(data.get("type")), None)
-    cls = kind if isinstance(kind, type) and issubclass(kind, FlujoError) else FlujoError
-    error = cls.__new__(cls, *texts)
-    FlujoError.__init__(error, *texts)
-    facts = data.get("facts")
-    for name, value in facts.items() if isinstance(facts, dict) else ():
-        if name in _FACTS and isinstance(value, (str, int, float)):
-            setattr(error, name, value)
-    if isinstance(error, errors.LoopLimit):
-        error.partial = None
-    return error

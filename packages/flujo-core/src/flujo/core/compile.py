@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel
 
-from .assignable import classes_of
+from .assignable import classes_of, plain, type_name
 from .check import fitted
+from .codec import unkept
 from .drafts import Draft, Edge, ScopeDraft, bodies_of, kind_of
 from .errors import PipelineError
 from .flow import Flow
 from .pipeline import Pipeline, PipelineLike, as_pipeline
-from .plan import BODY_INPUT, RUN_INPUT, Claim, FlowNode, Kind, Plan, Scope, Source, StepNode
+from .plan import BODY_INPUT, RUN_INPUT, Claim, Fit, FlowNode, Kind, Plan, Scope, Source, StepNode
 from .reducers import check_context_model
 from .resources import Resources, specs_of
 from .scopes import ScopeCompiler
-from .steps import Node, Ref, Step
+from .steps import Node, Ref, Step, StepOptions
 
 
 def compile_plan(
-    pipeline: PipelineLike, *, resources: Resources | None = None, context_model: type[BaseModel] | None = None
+    pipeline: PipelineLike,
+    *,
+    resources: Resources | None = None,
+    context_model: type[BaseModel] | None = None,
+    kept: bool = False,
 ) -> Plan:
     """Check a pipeline and freeze it.
 
@@ -29,6 +36,7 @@ def compile_plan(
         pipeline: A Pipeline, a node, or nodes joined by `>>`.
         resources: What steps may be given; parameters that match a field are not inputs.
         context_model: The context's model; parameters of that type receive it.
+        kept: Whether a store keeps its runs, so that all they hold must be such that JSON can hold it.
 
     Raises:
         PipelineError: It cannot work; `problems` lists everything that is wrong.
@@ -39,9 +47,28 @@ def compile_plan(
     specs, kind = specs_of(resources), None if resources is None else type(resources)
     for scope in reversed(scopes):  # each after those in it
         ScopeCompiler(scope, specs, kind, context_model).check()
+    scopes[0].problems += _unkept(scopes, context_model, kept)
     if scopes[0].problems:
         raise PipelineError(f"pipeline {source.name!r} cannot work", scopes[0].problems)
     return Plan(source.name, _built(scopes), context_model)
+
+
+def _unkept(scopes: list[ScopeDraft], context_model: type[BaseModel] | None, kept: bool) -> Iterator[str]:
+    """What could not be kept, where a store keeps the runs or a step says that it pauses."""
+    drafts = [draft for scope in scopes for draft in scope.drafts.values()]
+    pausing = [one.node.name for one in drafts if isinstance(one.node, Step) and one.node.options.pauses]
+    if not pausing and not kept:
+        return
+    who = f"step {pausing[0]!r} pauses" if pausing else "a store keeps its runs"
+    do = f"{who}, so what they hold must be kept"
+    for one in drafts:
+        if isinstance(one.node, Step) and (why := unkept(one.binding.output)):
+            yield f"step {one.node.name!r} gives {type_name(one.binding.output)}, which cannot be kept: {why}; {do}"
+    for name, field in context_model.model_fields.items() if context_model is not None else ():
+        if why := unkept(field.annotation):
+            yield f"context field {name!r} cannot be kept: {why}; {do}"
+    if scopes[0].input_type is not Any and (why := unkept(scopes[0].input_type)):
+        yield f"the run input is {type_name(scopes[0].input_type)}, which cannot be kept: {why}; {do}"
 
 
 def _discovered(root: Pipeline) -> list[ScopeDraft]:
@@ -83,6 +110,20 @@ def _is_fan(node: Node) -> bool:
     return kind_of(node) in ("parallel", "fallback")
 
 
+def _item_fit(one: Draft, bodies: tuple[Scope, ...]) -> Fit | None:
+    """How the items of a map are looked at, where what gives them does not say their type."""
+    given = [edge.type for edge in one.edges.values() if edge.node is not None]
+    is_open = kind_of(one.node) == "map" and any(plain(hint) is Any or Any in get_args(plain(hint)) for hint in given)
+    return fitted(bodies[0].input_type, deep=False) if is_open else None
+
+
+def _is_bare(step: Step) -> bool:
+    """Whether a step asks for nothing but to be called."""
+    plain = StepOptions(inputs=step.options.inputs, reads=step.options.reads, effect=step.options.effect)
+    asks = replace(step.options, version=1, writes=(), pauses=False)
+    return inspect.iscoroutinefunction(step.function) and asks == plain
+
+
 class _ScopeBuilder:
     """Makes the scope of a plan of what was found out about it.
 
@@ -116,7 +157,9 @@ class _ScopeBuilder:
         if draft.output is not None:
             output = self._source("", draft.output, draft.output.type)
         else:
-            sinks = [(draft.names[one.node], Edge(one.node, (), one.binding.output, chained=True)) for one in draft.sinks]
+            sinks = [
+                (draft.names[one.node], Edge(one.node, (), one.binding.output, chained=True)) for one in draft.sinks
+            ]
             output = {name: self._source("", edge, edge.type) for name, edge in sinks}
             output = next(iter(output.values())) if len(output) == 1 else output
         segment = f"{pipeline.name}/" if draft.segment else ""
@@ -143,11 +186,13 @@ class _ScopeBuilder:
         facts = (self.base + place, place, self.number, name, self.prefix + name, binding, sources, self.before[place])
         rest = (tuple(self.after[place]), one.writers, one.writes, checks, claims)
         if isinstance(node, Step):
-            return StepNode(*facts, *rest, node, classes_of(binding.output))
+            bare = _is_bare(node) and not (binding.injects or checks or claims)
+            return StepNode(*facts, *rest, node, classes_of(binding.output), bare)
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)
-        return FlowNode(*facts, *rest, cast("Kind", kind_of(node)), flow, bodies, words, isinstance(node.inputs, Mapping))
+        kind, gathers = cast("Kind", kind_of(node)), isinstance(node.inputs, Mapping)
+        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies))
 
     def _claims(self) -> dict[Node | None, list[Claim]]:
         """What followers take of an output whose type does not tell that it is there and fits."""

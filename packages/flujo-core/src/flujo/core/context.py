@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from .errors import ConfigurationError, GuardDenied, UsageLimitExceeded
+from pydantic import JsonValue
+
+from .assignable import type_name
+from .check import adapter_of
+from .errors import ConfigurationError, GuardDenied, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
-from .pause import PauseForHumanInput
+from .pause import PauseForHumanInput, pause_of
 from .retry import RetryPolicy
 from .usage import Price, Usage
 
@@ -92,6 +98,7 @@ class RunContext:
         deadline: When this attempt must end, on the event loop's clock (`anyio.current_time()`); None is never.
         denial: What a guard or a required recorder said no with; the step cannot undo it by catching it.
         feedback: What the validators said to the attempt before this one.
+        visit: Frame and node of this visit of the step, by which the engine knows it.
         pending: The question that `ask` raised; the step cannot undo it by catching it.
     """
 
@@ -104,8 +111,8 @@ class RunContext:
     denial: GuardDenied | None = None
     feedback: tuple[str, ...] = ()
     pending: PauseForHumanInput | None = None
-    _answers: Sequence[object] = ()
-    _asked: int = 0
+    visit: tuple[int, int] = (0, 0)
+    _told: dict[str, list[JsonValue]] | None = None
     _meter: Meter | None = None
     _ended: bool = False
 
@@ -128,9 +135,11 @@ class RunContext:
                 self._meter.settle_open()
         return self._meter
 
-    def answered(self, answers: Sequence[object]) -> None:
-        """Give it what a human answered to the questions it asks again."""
-        self._answers = answers
+    def told(self, told: Iterable[tuple[str, JsonValue]]) -> None:
+        """Give it what humans and tools told this visit of the step before."""
+        self._told = {}
+        for key, value in told:
+            self._told.setdefault(key, []).append(value)
 
     def _breached(self, error: UsageLimitExceeded) -> None:
         self._gate.breached(self, error)
@@ -178,12 +187,27 @@ class RunContext:
             The answer, validated against `schema`.
         """
         self._check_open()
-        if self._asked < len(self._answers):
-            self._asked += 1
-            return self._answers[self._asked - 1]
-        self.pending = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
+        request = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
+        known, answer = self.recall(pause_of(request, self.step_path, 0).shown_digest)
+        if known:
+            return self._answer(answer, schema)
+        self.pending = request
         self.pending.asked = True
         raise self.pending
+
+    def recall(self, key: str) -> tuple[bool, JsonValue]:
+        """Whether this visit was told something under `key` before, and what; each time once, in the order told."""
+        told = self._told.get(key) if self._told else None
+        return (True, told.pop(0)) if told else (False, None)
+
+    def _answer(self, answer: JsonValue, schema: object) -> Any:
+        adapter = None if schema is None else adapter_of(schema)
+        if adapter is None:
+            return answer
+        value, error = attempt(adapter.validate_json, json.dumps(answer))
+        if error is not None:  # not as the cause: pydantic's message shows the answer, which may be private
+            raise StepFailed(self.step_path, "AnswerMismatch", f"the answer is no {type_name(schema)}") from None
+        return value
 
     async def call_model(
         self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union, cast
 
 from typing_extensions import TypedDict
 
@@ -52,10 +52,15 @@ class Draft:
     writes: frozenset[str] = frozenset()
     writers: int = 0
 
+    @property
+    def may_be_skipped(self) -> bool:
+        """Whether it has a `when`."""
+        return isinstance(self.node, Step) and self.node.options.when is not None
+
     def gives(self, *, chained: bool) -> object:
         """The type a follower may count on; a node that may be skipped hands its input on, or None."""
         output = self.binding.output
-        if not (isinstance(self.node, Step) and self.node.options.when is not None):
+        if not self.may_be_skipped:
             return output
         if not chained:
             return Optional[output]  # noqa: UP045 - built at run time
@@ -123,7 +128,7 @@ def bodies_of(node: Node) -> Mapping[str, Pipeline]:
 
 def flow_binding(node: Node, bodies: list[ScopeDraft], what: str, problems: list[str]) -> Binding:
     """What a combinator or sub-pipeline takes and gives, by what its bodies do; problems are added."""
-    taken, given = _taken(bodies, what, problems), _given(bodies)
+    taken, given = _taken(node, bodies, what, problems), _given(bodies)
     if isinstance(node, Loop):
         if node.max_iterations > 1 and not assignable(given, taken):
             gives, takes = type_names(given, taken)
@@ -132,7 +137,7 @@ def flow_binding(node: Node, bodies: list[ScopeDraft], what: str, problems: list
         taken, given = list[taken] | tuple[taken, ...], list[_collected(node, given)]  # type: ignore[valid-type,misc]
     elif isinstance(node, Parallel):
         names = {word: _collected(node, body.output_type) for word, body in zip(node.bodies, bodies, strict=True)}
-        given = TypedDict("Branches", names)  # type: ignore[operator]
+        given = dict_type(names)
     if isinstance(node.inputs, Mapping):
         several = {name: Any for name in node.inputs}
         if not assignable(dict[str, Any], taken):
@@ -141,20 +146,28 @@ def flow_binding(node: Node, bodies: list[ScopeDraft], what: str, problems: list
     return Binding({"input": taken}, frozenset({"input"}), given, (), False)
 
 
+def dict_type(fields: Mapping[str, object]) -> object:
+    """A dict with these keys, as a type."""
+    return cast("Any", TypedDict)("dict", dict(fields))
+
+
 def _collected(node: Parallel | Map, given: object) -> object:
     """What stands for one body in what is given: its output, or the error where errors are collected."""
     return Union[given, FlujoError] if node.on_failure == "collect" else given  # noqa: UP007 - built at run time
 
 
-def _taken(bodies: list[ScopeDraft], what: str, problems: list[str]) -> object:
+def _taken(node: Node, bodies: list[ScopeDraft], what: str, problems: list[str]) -> object:
     taken: object = Any
-    for body in bodies:
+    taken_by = ""
+    for word, body in zip(bodies_of(node), bodies, strict=True):
         both = body.input_type if taken is Any else taken if body.input_type is Any else common(taken, body.input_type)
         if both is None:
             one, other = type_names(taken, body.input_type)
-            problems.append(f"bodies of {what} take its input as {one} and as {other}; no value is both")
+            why = f"{taken_by!r} takes its input as {one} and {word!r} as {other}; no value is both"
+            problems.append(f"bodies of {what} do not fit together: {why}")
             return Any
-        taken = both
+        if both is not taken:
+            taken, taken_by = both, word
     return taken
 
 

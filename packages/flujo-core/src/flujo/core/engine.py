@@ -6,35 +6,39 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
 from .backends import LocalBackend
+from .budgets import Limits, carry, checked, ledger_under
 from .check import fitted
 from .compile import compile_plan
 from .context import RunInfo
-from .errors import ConfigurationError, InputError, LoopRunning, RunExists
+from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists, SnapshotError
+from .foreign import attempt
 from .handle import RunHandle
-from .ledger import Budget, Ledger
 from .loader import canonical
+from .pause import Pause, PauseForHumanInput
 from .pipeline import PipelineLike
 from .plan import Plan
 from .plugins import Hooks, resolve
 from .policy import Policy
-from .protocols import ExecutionBackend
+from .protocols import ExecutionBackend, RunStore
 from .registry import Plugins
+from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
+from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult
+from .resume import Decision, PastRows, PastRun, claim, decide, release
 from .run import Run
-from .running import Setup
-from .schedule import start
+from .running import Past, Resumed, Setup
+from .schedule import advance, find_due, start
+from .snapshot import Snapshot
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-
-Limits = UsageLimits | Budget | None
 
 
 class RunOptions(TypedDict, total=False):
@@ -93,16 +97,25 @@ class Flujo:
         context_model: type[BaseModel] | None = None,
         limits: Limits = None,
         backend: ExecutionBackend | None = None,
+        store: RunStore | None = None,
         plugins: Iterable[object] | Plugins | None = None,
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
         self.policy: Policy = policy or Policy()
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
-        kept = {"pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend}
-        self.given: Mapping[str, Any] = {**kept, "limits": limits, "hooks": self.observers}
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model)
-        self.limits: Limits = _checked(limits)
+        kept = {"pipeline": pipeline, "resources": resources, "context_model": context_model}
+        self.given: Mapping[str, Any] = {
+            **kept,
+            "backend": backend,
+            "store": store,
+            "limits": limits,
+            "hooks": self.observers,
+        }
+        self.store: RunStore | None = store
+        kept_runs = store is not None
+        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
+        self.limits: Limits = checked(limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or ())
         self.plugins.require(self.policy.require)
         specs = specs_of(resources)
@@ -178,8 +191,124 @@ class Flujo:
         run_id, plan = options.get("run_id") or secrets.token_hex(16), self.plan
         words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
-        ledger, context = self._ledger(options.get("limits")), self._context(options.get("context"))
-        return Run(self._setup, info, ledger, start(plan, value, context), context, scope, deadline_s)
+        limits, context = options.get("limits"), self._context(options.get("context"))
+        ledger, own = (
+            ledger_under(limits, self.limits, plan.limits),
+            limits if isinstance(limits, UsageLimits) else None,
+        )
+        facts = (context, scope, deadline_s)
+        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, store=self.store)
+
+    # --- going on ---------------------------------------------------------------------------------------------------
+
+    async def resume_async(
+        self,
+        target: PipelineResult | Snapshot | str,
+        decision: object = None,
+        *,
+        pause: Pause | str | None = None,
+        limits: Limits = None,
+        retry: bool = False,
+    ) -> PipelineResult:
+        """Go on with a run that paused, failed, or was stopped by a limit. What ended well is not done again.
+
+        Args:
+            target: Its result, a snapshot of it, or its id where a store keeps it.
+            decision: The answer to a question; it must be what the question's schema asks for.
+            pause: Which question, or its id; may be left out where one is open.
+            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts.
+            retry: Run what failed, was cancelled or was stopped again.
+
+        Raises:
+            SnapshotError: The snapshot is damaged, or of another pipeline.
+            InputError: The decision is not what was asked for; the question stays open.
+            ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
+        """
+        snapshot, past = await self._known(target)
+        asked = cast("Run", target.origin).questions if isinstance(target, PipelineResult) else {}
+        run, position = self._continued(snapshot, past, limits, asked), past.length
+        decided = self._decided(run, snapshot, decision, pause, retry or limits is not None)
+        pause_id, digest = ("", "") if decided is None else (decided.pause.id, decided.digest)
+        if run.info.run_id in self._active:
+            raise RunExists(run.info.run_id)
+        if self.store is None:
+            claim(run.info.run_id, position, pause_id, digest)
+        else:
+            await self.store.claim(run.info.run_id, position, pause_id, digest)
+        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entry)
+        try:
+            return await self._execute(run)
+        finally:
+            if not run.journal and self.store is None:
+                release(run.info.run_id, position)
+
+    async def _known(self, target: PipelineResult | Snapshot | str) -> tuple[Snapshot, Past]:
+        """Where a run stands, and what it did before."""
+        if isinstance(target, PipelineResult):
+            origin = cast("Run", target.origin)
+            return origin.standing(), PastRun(origin.history, origin.rows, origin.length)
+        if isinstance(target, str) and self.store is not None:
+            target = await self.store.load(target)
+        if isinstance(target, Snapshot):
+            return target, PastRows(self.plan, target.journal)
+        what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
+        raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+
+    def _continued(
+        self, snapshot: Snapshot, past: Past, limits: Limits, asked: Mapping[tuple[int, int], PauseForHumanInput]
+    ) -> Run:
+        """The run of a snapshot, ready to go on."""
+        check_snapshot(self.plan, snapshot)
+        stand, state = snapshot.checkpoint, restored(self.plan, snapshot.checkpoint, asked)
+        late = [entry_of(self.plan, row) for row in snapshot.journal[stand.position :]]
+        for entry in late:  # what ended after that place was kept, before its process was gone
+            _, error = attempt(advance, state, entry)
+            if error is not None:
+                why = f"its journal does not fit where it stands ({type(error).__name__})"
+                raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
+        find_due(state)
+        mine = None if snapshot.limits is None else snapshot.limits.limits()
+        given, own = (mine, self.limits) if limits is None else (limits, None)
+        ledger = ledger_under(given, own, self.plan.limits)
+        carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
+        words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
+        info = RunInfo(snapshot.run_id, self.plan.name, self.plan.fingerprint, *words)
+        scope = None if stand.left_s is None else anyio.CancelScope()
+        facts = (state.root.context, scope, stand.left_s)
+        own_limits = limits if isinstance(limits, UsageLimits) else mine
+        return Run(self._setup, info, ledger, state, *facts, past=past, own_limits=own_limits, store=self.store)
+
+    def _decided(
+        self, run: Run, snapshot: Snapshot, decision: object, pause: Pause | str | None, again: bool
+    ) -> Decision | None:
+        """The decision, checked; None where a run goes on without one."""
+        run_id = snapshot.run_id
+        if run.state.finished:
+            raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
+        if run.state.pauses and (decision is not None or pause is not None or not again):
+            return decide(self.plan, run_id, run.state, decision, pause)
+        if not again:
+            do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
+            raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {snapshot.status} and asks nothing", do)
+        return None
+
+    async def replay_async(self, target: PipelineResult | Snapshot) -> Replay:
+        """Run the engine again over what was recorded: no step is called, every branch and loop is asked anew.
+
+        Args:
+            target: A result, or a snapshot.
+
+        Returns:
+            What it gives, and where it first went another way than the run did.
+
+        Raises:
+            SnapshotError: The snapshot is damaged, or of another pipeline.
+        """
+        snapshot = target.snapshot() if isinstance(target, PipelineResult) else target
+        check_snapshot(self.plan, snapshot)
+        root = restored(self.plan, snapshot.checkpoint).root
+        rows = [(row, entry_of(self.plan, row)) for row in snapshot.journal]
+        return await replayed(self.plan, root.input, root.context, rows, snapshot.status == "completed")
 
     async def _execute(self, run: Run) -> PipelineResult:
         run_id = run.info.run_id
@@ -187,9 +316,21 @@ class Flujo:
             raise RunExists(run_id)
         self._active.add(run_id)
         try:
-            return await run.execute({} if self._app is None else self._app.values)
+            if self.store is None:
+                return await run.execute({} if self._app is None else self._app.values)
+            return await self._kept(run, self.store)
         finally:
             self._active.discard(run_id)
+
+    async def _kept(self, run: Run, store: RunStore) -> PipelineResult:
+        """Run it with every step kept by the store as it ends; where it stands at its end is kept too."""
+        if run.resumed is None:
+            await store.create(run.standing("running"))
+        try:
+            return await run.execute({} if self._app is None else self._app.values)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await store.save(run.standing())
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model
@@ -205,19 +346,6 @@ class Flujo:
         if not isinstance(context, model):
             raise InputError("context does not fit", f"{type(context).__name__} is no {model.__name__}")
         return context
-
-    def _ledger(self, limits: Limits) -> Ledger:
-        """A fresh ledger for one run, under every limit that holds for it."""
-        limits = _checked(limits)
-        shared = [item for item in (limits, self.limits) if isinstance(item, Budget)]
-        if shared and not shared[0].stands_under(shared[-1]):
-            why = "the Flujo has a Budget, and the run was given another that does not stand under it"
-            raise ConfigurationError("limits cannot be used", why, "Give it that one as parent: Budget(limits, parent)")
-        own = [item for item in (self.limits, limits, self.plan.limits) if isinstance(item, UsageLimits)]
-        ledger: Ledger | None = shared[0] if shared else None
-        for item in own[:-1]:
-            ledger = Ledger(item, ledger)
-        return Ledger(own[-1] if own else None, ledger)
 
     # --- app scope --------------------------------------------------------------------------------------------------
 
@@ -257,10 +385,3 @@ class Flujo:
     def __exit__(self, *error: Any) -> None:
         self._portal = None
         self._exits.__exit__(*error)
-
-
-def _checked(limits: Limits) -> Limits:
-    if limits is None or isinstance(limits, (UsageLimits, Budget)):
-        return limits
-    why = "limits are UsageLimits, or a Budget that several runs share"
-    raise ConfigurationError(f"limits={limits!r} cannot be used", why)

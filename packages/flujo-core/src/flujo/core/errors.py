@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic_core import core_schema
+
 from .scrubbing import scrub
 
 
@@ -50,6 +52,41 @@ class FlujoError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # the leaves take facts, not `args`: pickle (a process pool, a remote worker) must not call them with these
         return _revived, (type(self), self.args, self.__dict__)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
+        # errors stand among the values of a run where they are collected, and go into snapshots with them
+        written = core_schema.plain_serializer_function_ser_schema(FlujoError.as_data)
+        return core_schema.no_info_plain_validator_function(cls._read, serialization=written)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, str]:
+        return {"type": "object", "title": cls.__name__}
+
+    def as_data(self) -> dict[str, object]:
+        """The error as JSON: its kind, its texts, and the facts that are plain. Its cause stays behind."""
+        plain = (str, int, float, list, dict) if isinstance(self, LoopLimit) else (str, int, float)
+        facts = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
+        return {"error": type(self).__name__, "facts": facts}
+
+    @classmethod
+    def _read(cls, data: object) -> FlujoError:
+        if isinstance(data, cls):
+            return data
+        name, facts = (data.get("error"), data.get("facts")) if isinstance(data, dict) else (None, None)
+        kind = globals().get(str(name))
+        texts = tuple(facts.get(word) for word in ("what", "why", "do")) if isinstance(facts, dict) else ()
+        if not isinstance(kind, type) or not issubclass(kind, FlujoError) or not isinstance(facts, dict) or not texts:
+            raise ValueError("it is no error of Flujo")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("it is no error of Flujo")
+        return _revived(kind, texts, {"partial": None, **facts} if kind is LoopLimit else facts)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, FlujoError) and self.as_data() == other.as_data()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.what, self.why))
 
     def __str__(self) -> str:
         text = f"{self.what}: {self.why}" if self.why else self.what

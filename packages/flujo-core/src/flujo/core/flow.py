@@ -9,7 +9,7 @@ from typing import Literal
 from .errors import PipelineError
 from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .signatures import Question, question
-from .steps import Chain, Node, Origin
+from .steps import Chain, Node, Origin, is_name
 
 MAX_ITERATIONS = 10_000
 """No loop goes on longer, whatever it asks for."""
@@ -34,12 +34,14 @@ class Flow(Node):
         self, bodies: Mapping[str, PipelineLike], name: str | None, inputs: Mapping[str, Origin] | Origin | None
     ) -> None:
         kind = type(self).__name__.lower()
-        if name is not None and (not isinstance(name, str) or not name.isprintable() or not name.strip() or "/" in name):
+        if name is not None and not is_name(name):
             raise PipelineError(f"{kind} {name!r} cannot be used", ["a name is printable text and has no '/'"])
         self.name = kind if name is None else name
         self.auto_named = name is None
         self.inputs = inputs
-        self.bodies: Mapping[str, Pipeline] = {word: as_pipeline(body) for word, body in bodies.items()}
+        self.bodies: Mapping[str, Pipeline] = {
+            word: _body(f"{kind} {self.name!r}", word, body) for word, body in bodies.items()
+        }
 
 
 class Branch(Flow):
@@ -105,9 +107,10 @@ class Loop(Flow):
         name: str | None = None,
         inputs: Mapping[str, Origin] | Origin | None = None,
     ) -> None:
+        most = MAX_ITERATIONS
         whole = isinstance(max_iterations, int) and not isinstance(max_iterations, bool)
         rules = (
-            (not whole or not 1 <= max_iterations <= MAX_ITERATIONS, f"max_iterations={max_iterations!r} must be 1 to {MAX_ITERATIONS}"),
+            (not whole or not 1 <= max_iterations <= most, f"max_iterations={max_iterations!r} must be 1 to {most}"),
             (on_limit not in ("fail", "return"), f"on_limit={on_limit!r} must be 'fail' or 'return'"),
             (until is None and on_limit == "fail", "without until= it could only fail; give one, or on_limit='return'"),
         )  # fmt: skip
@@ -139,11 +142,14 @@ class Parallel(Flow):
         name: str | None = None,
         inputs: Mapping[str, Origin] | Origin | None = None,
     ) -> None:
-        bodies = [as_pipeline(branch) for branch in branches]
+        what = f"parallel {name or 'parallel'!r}"
+        bodies = [_body(what, str(number), branch) for number, branch in enumerate(branches)]
         names = [_name_of(branch, body) for branch, body in zip(branches, bodies, strict=True)]
         double = next((one for one in names if names.count(one) > 1), None)
         if not branches or double is not None:
-            why = f"two branches are called {double!r}; give one another name" if branches else "give at least one branch"
+            why = (
+                f"two branches are called {double!r}; give one another name" if branches else "give at least one branch"
+            )
             raise PipelineError(f"parallel {name or 'parallel'!r} cannot be built", [why])
         self.limit, self.on_failure = _fan(f"parallel {name or 'parallel'!r}", limit, on_failure)
         super().__init__(dict(zip(names, bodies, strict=True)), name, inputs)
@@ -183,18 +189,23 @@ class Fallback(Flow):
     """
 
     def __init__(
-        self,
-        *bodies: PipelineLike,
-        name: str | None = None,
-        inputs: Mapping[str, Origin] | Origin | None = None,
+        self, *bodies: PipelineLike, name: str | None = None, inputs: Mapping[str, Origin] | Origin | None = None
     ) -> None:
-        pipelines = [as_pipeline(body) for body in bodies]
+        what = f"fallback {name or 'fallback'!r}"
+        pipelines = [_body(what, str(number), body) for number, body in enumerate(bodies)]
         names = [_name_of(body, pipeline) for body, pipeline in zip(bodies, pipelines, strict=True)]
         double = next((one for one in names if names.count(one) > 1), None)
         if len(bodies) < 2 or double is not None:
             why = "give two bodies or more" if len(bodies) < 2 else f"two bodies are called {double!r}; name one anew"
             raise PipelineError(f"fallback {name or 'fallback'!r} cannot be built", [why])
         super().__init__(dict(zip(names, pipelines, strict=True)), name, inputs)
+
+
+def _body(what: str, word: str, body: PipelineLike) -> Pipeline:
+    try:
+        return as_pipeline(body)
+    except PipelineError as error:
+        raise PipelineError(f"body {word!r} of {what}: {error.what}", error.problems) from None
 
 
 def _name_of(body: PipelineLike, pipeline: Pipeline) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from .ledger import Ledger
 from .outcome import Failure, Paused
@@ -144,6 +144,9 @@ def prefix_of(part: Part, scope: Scope, slot: int) -> str:
     return f"{start}/{scope.segment and node.words[slot] + '/'}"
 
 
+Told = tuple[str, JsonValue]
+"""A digest of what was asked, and what was told."""
+
 Due = tuple[Frame, StepNode | FlowNode]
 """A step to be run, or a combinator to be asked what to do, in its frame."""
 
@@ -159,7 +162,7 @@ class RunState:
         next_id: Number of the next frame.
         due: What can be done now.
         pauses: What waits for a human, by frame and node.
-        answers: What humans answered to a step that will run again, by frame and node.
+        known: What humans and tools told a step that has not ended, for when it runs again; by frame and node.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
@@ -171,7 +174,7 @@ class RunState:
     next_id: int = 1
     due: deque[Due] = field(default_factory=deque)
     pauses: dict[tuple[int, int], Paused] = field(default_factory=dict)
-    answers: dict[tuple[int, int], list[object]] = field(default_factory=dict)
+    known: dict[tuple[int, int], list[Told]] = field(default_factory=dict)
     failure: Failure | None = None
     has_closed: bool = False
     todo: deque[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=deque)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import JsonValue
+
 from .errors import FlujoError
 from .pause import PauseForHumanInput
 
@@ -63,9 +65,19 @@ class Choice:
 
 @dataclass(slots=True)
 class Answer:
-    """What a human answered to `ctx.ask`: the step runs again and finds it."""
+    """What a human answered to `ctx.ask`: the step runs again and finds it under `key`, a digest of what was shown."""
 
-    value: object
+    value: JsonValue
+    key: str
+    error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
+class Called:
+    """What a tool gave: a step that runs again finds it under `key`, a digest of the call."""
+
+    value: JsonValue
+    key: str
     error: ClassVar[None] = None
 
 

@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from .check import adapter_of
 from .errors import ConfigurationError
 from .scrubbing import scrub
 
@@ -37,7 +39,7 @@ class PauseForHumanInput(Exception):
         if expires_at is not None and expires_at.tzinfo is None:
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
         try:
-            self.payload: JsonValue = TypeAdapter(JsonValue).validate_python(payload)
+            self.payload: JsonValue = _json().validate_python(payload)
         except ValidationError:
             raise ConfigurationError(what, f"its payload holds what is no JSON ({type(payload).__name__})") from None
         self.question = question
@@ -51,8 +53,17 @@ class PauseForHumanInput(Exception):
     def json_schema(self) -> dict[str, Any] | None:
         """JSON schema of the decision; None takes any JSON. It is kept where the type itself was not found again."""
         if self.shown_schema is None and self.schema is not None:
-            self.shown_schema = TypeAdapter(self.schema).json_schema()
+            adapter = adapter_of(self.schema)
+            if adapter is None:
+                what = f"schema={self.schema!r} of a question cannot be used"
+                raise ConfigurationError(what, "pydantic knows no way to check it", "Use a model or plain types")
+            self.shown_schema = adapter.json_schema()
         return self.shown_schema
+
+
+@cache
+def _json() -> TypeAdapter[JsonValue]:
+    return TypeAdapter(JsonValue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +97,22 @@ class Pause:
 
 def pause_of(request: PauseForHumanInput, step_path: str, number: int) -> Pause:
     """What a run shows of a request: `number` counts the questions that this visit of the step asked before."""
-    schema = request.json_schema
-    shown = {"question": request.question, "schema": schema, "payload": request.payload}
-    text = json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return shown(request.question, request.json_schema, request.payload, request.expires_at, step_path, number)
+
+
+def shown(
+    question: str,
+    schema: Mapping[str, JsonValue] | None,
+    payload: JsonValue,
+    expires_at: datetime | None,
+    step_path: str,
+    number: int,
+) -> Pause:
+    """What is shown of a question, with the digest of it."""
+    text = json.dumps(
+        {"question": question, "schema": schema, "payload": payload},
+        sort_keys=True, separators=(",", ":"), ensure_ascii=False,
+    )  # fmt: skip
     digest = hashlib.sha256(text.encode()).hexdigest()
     pause_id = f"{step_path}?{number}" if number else step_path
-    facts = (request.question, schema, digest, request.expires_at, None, request.payload)
-    return Pause(pause_id, step_path, *facts)
+    return Pause(pause_id, step_path, question, schema, digest, expires_at, None, payload)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .errors import PipelineError
 from .protocols import Agent
-from .steps import Chain, Node, Origin, Step, as_member
+from .steps import Chain, Node, Origin, as_member, is_name
 from .usage import UsageLimits
 
 
@@ -32,6 +32,8 @@ class Pipeline(Node):
     ) -> None:
         if not isinstance(limits, (UsageLimits, type(None))):
             raise PipelineError(f"pipeline {name!r} cannot be built", ["limits= is a UsageLimits(...)"])
+        if not is_name(name):
+            raise PipelineError(f"pipeline {name!r} cannot be built", ["a name is printable text and has no '/'"])
         cannot = f"cannot be in pipeline {name!r}"
         self.members: tuple[Node | Chain, ...] = tuple(as_member(member, cannot) for member in members)
         self.given: Origin | None = output

@@ -118,10 +118,16 @@ class StepNode(PlanNode):
     Attributes:
         step: The step.
         output_classes: Classes for the shallow check of an output; None accepts anything.
+        is_bare: Whether a visit is no more than one call of an async function with its inputs.
     """
 
     step: Step
     output_classes: tuple[type, ...] | None
+    is_bare: bool
+
+    def admits(self, output: object) -> bool:
+        """Whether an output is of the declared class."""
+        return self.output_classes is None or isinstance(output, self.output_classes)
 
     def needs(self, resources: Iterable[str]) -> set[str]:
         """Which of the `resources` the step takes, by name."""
@@ -141,6 +147,7 @@ class FlowNode(PlanNode):
         bodies: The scopes it opens.
         words: What each body is called: a branch's label, a parallel branch's name.
         gathers: Whether it is given a dict of several inputs by name.
+        fit_item: Of a map whose items have no known type: whether one is what the body takes.
     """
 
     kind: Kind
@@ -148,6 +155,7 @@ class FlowNode(PlanNode):
     bodies: tuple[Scope, ...]
     words: tuple[str, ...]
     gathers: bool
+    fit_item: Fit | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -235,14 +243,17 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over paths, kinds, edges, schemas, effects and versions; never over source text."""
-        hints = {id(hint): hint for node in self.nodes for hint in (node.output_type, *(s.type for s in node.sources))}
+        # Types of combinators follow from those of the steps in them, and may be nested deeper than pydantic can go.
+        hints = {id(hint): hint for node in self.steps for hint in (node.output_type, *(s.type for s in node.sources))}
         schemas = {key: _schema(hint) for key, hint in hints.items()}  # each once: a long pipeline has few types
         nodes = [
             [
                 node.path,
                 *_meaning(node),
-                [[s.parameter, s.node, list(s.path), schemas[id(s.type)]] for s in node.sources],
-                schemas[id(node.output_type)],
+                [[s.parameter, s.node, list(s.path)] for s in node.sources],
+                [schemas[id(hint)] for hint in (node.output_type, *(s.type for s in node.sources))]
+                if isinstance(node, StepNode)
+                else None,
             ]
             for node in self.nodes
         ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .context import RunContext
@@ -11,6 +12,8 @@ from .outcome import Outcome
 from .usage import Price
 
 if TYPE_CHECKING:
+    from .engine import Flujo
+    from .snapshot import EntryData, Snapshot
     from .steps import Step
 
 
@@ -45,6 +48,27 @@ class Command:
     target: str
 
 
+@runtime_checkable
+class CommandHost(Protocol):
+    """What the command line is to a plugin's command, which finds it with `click_context.find_object(CommandHost)`."""
+
+    def prepare(
+        self,
+        target: str,
+        *,
+        plugins: Iterable[str] = (),
+        require: Iterable[str] = (),
+        policy_file: Path | None = None,
+        hooks: Iterable[Callable[..., object]] = (),
+    ) -> Flujo:
+        """Load FILE[:NAME] under the settings and the policy that hold here, as `flujo run` does.
+
+        Raises:
+            FlujoError: The pipeline cannot work, or a plugin that must act cannot; click's errors where the file, the
+                settings or an option cannot be used.
+        """
+
+
 @dataclass(slots=True)
 class StepExecutionRequest:
     """One attempt of a step, in this process: live objects, not to be sent anywhere.
@@ -77,6 +101,25 @@ class StepOutcome:
 
     outcome: Outcome
     changes: Mapping[str, object] | None = None
+
+
+class RunStore(Protocol):
+    """Keeps runs. Every method returns when what it wrote is as durable as the store promises."""
+
+    async def create(self, snapshot: Snapshot) -> None:
+        """Keep a run that is about to start; raises RunExists where its id is known."""
+
+    async def append(self, run_id: str, row: EntryData) -> None:
+        """Add one entry to the journal of a run; nothing written before is touched."""
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """Keep where a run stands, without touching its journal; `snapshot.journal` is empty here."""
+
+    async def load(self, run_id: str) -> Snapshot:
+        """The run with its whole journal; raises ResumeError where the id is not known."""
+
+    async def claim(self, run_id: str, position: int, pause_id: str, digest: str) -> None:
+        """Let one of all resumes of a run from one place win; raises AlreadyResumed, ResumeConflict or ResumeError."""
 
 
 class ExecutionBackend(Protocol):

@@ -45,17 +45,23 @@ class Relay:
     Args:
         ready: The items.
         workers: Filled with the workers that are there.
-        do: Does one item.
+        do: What does one item; None where there is nothing to do any more.
+        left: Told of each worker that ends; it may add to what is ready.
     """
 
-    __slots__ = ("_do", "_group", "_is_armed", "_ready", "_workers")
+    __slots__ = ("_do", "_group", "_is_armed", "_left", "_ready", "_workers")
 
     def __init__(
-        self, ready: deque[Due], workers: set[Worker], do: Callable[[Due, Worker], Awaitable[None]]
+        self,
+        ready: deque[Due],
+        workers: set[Worker],
+        do: Callable[[Due, Worker], Awaitable[None] | None],
+        left: Callable[[Worker], None],
     ) -> None:
         self._ready = ready
         self._workers = workers
         self._do = do
+        self._left = left
         self._is_armed = False
         self._group: TaskGroup
 
@@ -71,6 +77,7 @@ class Relay:
 
     async def _work(self) -> None:
         self._is_armed = False
+        await anyio.lowlevel.checkpoint_if_cancelled()  # else a step that never waits would begin all the same
         ready, worker, base = self._ready, Worker(), copy_context()
         self._workers.add(worker)
         done = 0
@@ -80,7 +87,10 @@ class Relay:
                     item = ready.popleft()
                     if ready and not self._is_armed:
                         self._arm()
-                    await self._do(item, worker)
+                    work = self._do(item, worker)
+                    if work is None:
+                        continue
+                    await work
                     worker.frame = worker.ctx = None
                     done += 1
                     if scope.cancel_called or not _is_clean(base):
@@ -89,6 +99,7 @@ class Relay:
                         await anyio.lowlevel.checkpoint()
         finally:
             self._workers.discard(worker)
+            self._left(worker)
         self._arm()
 
 

@@ -7,17 +7,29 @@ from typing import NoReturn
 
 from pydantic import BaseModel, JsonValue
 
-from .codec import load, load_changes, load_error
-from .errors import SnapshotError
+from .codec import load, load_changes
+from .errors import FlujoError, SnapshotError
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Choice, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Called, Choice, Failure, Outcome, Paused, Skipped, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
-from .schedule import context_at, find_due, flow_input
-from .schemas import type_of_schema
-from .snapshot import VERSION, AnswerData, Checkpoint, EntryData, FrameData, PartData, PauseData, Snapshot, body_type, passed_type
+from .schedule import find_due, flow_input
+from .snapshot import (
+    VERSION,
+    Checkpoint,
+    EntryData,
+    FrameData,
+    KnownData,
+    PartData,
+    PauseData,
+    Snapshot,
+    body_type,
+    collects,
+    passed_type,
+)
+from .values import context_at
 
 _DO = "Use the snapshot that the run's result gave, whole"
 
@@ -37,15 +49,25 @@ def check_snapshot(plan: Plan, snapshot: Snapshot) -> None:
         why = f"it is of pipeline {snapshot.pipeline!r} as it was then, and {plan.name!r} is another or has changed"
         do = "Resume it with the pipeline that it was made with"
         raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, do)
+    position, length = snapshot.checkpoint.position, len(snapshot.journal)
+    if snapshot.journal and not (0 <= position <= length if snapshot.status == "running" else position == length):
+        _unfit(f"it stands at entry {position} of a journal of {length}")
 
 
-def restored(plan: Plan, checkpoint: Checkpoint) -> RunState:
+def restored(
+    plan: Plan, checkpoint: Checkpoint, asked: Mapping[tuple[int, int], PauseForHumanInput] | None = None
+) -> RunState:
     """The state that `checkpoint_of` wrote, with all that is due.
+
+    Args:
+        plan: The plan.
+        checkpoint: What was written.
+        asked: The open questions themselves, where the run is of this process.
 
     Raises:
         SnapshotError: Something in it does not fit the plan.
     """
-    return _Restorer(plan, checkpoint).state()
+    return _Restorer(plan, checkpoint, asked or {}).state()
 
 
 def _unfit(why: str) -> NoReturn:
@@ -53,7 +75,8 @@ def _unfit(why: str) -> NoReturn:
 
 
 class _Restorer:
-    def __init__(self, plan: Plan, data: Checkpoint) -> None:
+    def __init__(self, plan: Plan, data: Checkpoint, asked: Mapping[tuple[int, int], PauseForHumanInput]) -> None:
+        self.asked = asked
         self.plan = plan
         self.data = data
         self.model = plan.context_model
@@ -71,9 +94,9 @@ class _Restorer:
         self._check_bodies()
         for pause in data.pauses:
             self._pause(pause)
-        for answer in data.answers:
-            frame, node = self._visit(answer)
-            self.live.answers[frame.id, node.index] = list(answer.answers)
+        for known in data.known:
+            frame, node = self._visit(known)
+            self.live.known[frame.id, node.index] = list(known.told)
         find_due(self.live)
         return self.live
 
@@ -140,9 +163,15 @@ class _Restorer:
         where = f"output of a body of {node.path!r}"
         if node.kind in ("map", "parallel"):
             part.total = len(value) if node.kind == "map" else len(node.bodies)  # type: ignore[arg-type]
-            if not (all(0 <= slot < part.total for slot in data.results) and data.ended == len(data.results)):
+            known = data.results.keys() | data.failed.keys()
+            if (
+                not all(0 <= slot < part.total for slot in known)
+                or data.ended != len(known)
+                or (data.failed and not collects(node))
+            ):
                 _unfit(f"{node.path!r} has results that do not belong to it")
             results = {slot: load(body_type(node, slot), one, where) for slot, one in data.results.items()}
+            results |= {slot: _error(one, where) for slot, one in data.failed.items()}
             part.results = [results.get(slot, UNSET) for slot in range(part.total)]
         if node.kind == "loop" and data.ended:
             part.output = part.value = load(body_type(node, 0), data.output, where)
@@ -165,7 +194,7 @@ class _Restorer:
 
     # --- pauses ---------------------------------------------------------------------------------------------------
 
-    def _visit(self, data: PauseData | AnswerData) -> tuple[Frame, StepNode]:
+    def _visit(self, data: PauseData | KnownData) -> tuple[Frame, StepNode]:
         frame = self.live.frames.get(data.frame)
         node = self.plan.nodes[data.node] if 0 <= data.node < len(self.plan.nodes) else None
         mine = frame is not None and isinstance(node, StepNode) and frame.scope.index == node.scope
@@ -175,12 +204,20 @@ class _Restorer:
 
     def _pause(self, data: PauseData) -> None:
         frame, node = self._visit(data)
-        schema = None if data.schema_ is None else type_of_schema(node, data.schema_)
-        request, error = attempt(PauseForHumanInput, data.question, schema, payload=data.payload, expires_at=data.expires_at)
+        live = self.asked.get((frame.id, node.index))
+        if live is not None:
+            self.live.pauses[frame.id, node.index] = Paused(live)
+            return
+        request, error = attempt(PauseForHumanInput, data.question, payload=data.payload, expires_at=data.expires_at)
         if request is None or error is not None:
             _unfit(f"the question of {node.path!r} does not fit: {text_of(error or ValueError())}")
-        request.asked, request.shown_schema = data.asked, data.schema_
+        request.asked, request.shown_schema = data.asked, data.wanted
         self.live.pauses[frame.id, node.index] = Paused(request)
+
+
+def _error(data: JsonValue, where: str) -> FlujoError:
+    error = load(FlujoError, data, where)
+    return error if isinstance(error, FlujoError) else _unfit(f"{where} is no error")
 
 
 # --- journal ------------------------------------------------------------------------------------------------------
@@ -198,21 +235,30 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         _unfit(f"its journal names node {data.node}, which the pipeline does not have")
     node = plan.nodes[data.node]
     where = f"output of {data.path or node.path!r}"
-    outcome: Outcome | Choice | Answer
+    outcome: Outcome | Choice | Answer | Called
     if data.kind in _KINDS:
-        outcome = _KINDS[data.kind](load_error(data.value, where))
+        outcome = _KINDS[data.kind](_error(data.value, where))
     elif data.kind == "success":
         outcome = Success(None if data.unwritten else load(node.output_type, data.value, where))
     elif data.kind == "skipped":
         outcome = Skipped(None if data.unwritten else load(passed_type(node), data.value, where))
     elif data.kind == "choice" and isinstance(data.value, int):
         outcome = Choice(data.value)
-    elif data.kind == "answer":
-        outcome = Answer(data.value)
+    elif data.kind in ("answer", "called") and isinstance(data.value, list) and len(data.value) == 2:
+        outcome = (Answer if data.kind == "answer" else Called)(data.value[1], str(data.value[0]))
     elif data.kind == "paused":
         outcome = Paused(PauseForHumanInput("a question of the past"))
     else:
         _unfit(f"its journal has an entry of unknown kind {data.kind!r}")
     changes = None if data.changes is None else load_changes(plan.context_model, data.changes, data.path)
-    facts = (data.path, data.started_at, data.duration_s, changes, data.attempts, data.usage, data.cached, data.cancelled)
+    facts = (
+        data.path,
+        data.started_at,
+        data.duration_s,
+        changes,
+        data.attempts,
+        data.usage,
+        data.cached,
+        data.cancelled,
+    )
     return Entry(data.frame, data.node, outcome, *facts)

@@ -9,6 +9,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 from .errors import ConfigurationError, GuardDenied, RunAborted, UsageLimitExceeded
+from .foreign import attempt as attempt_
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class RetryPolicy:
             return False
         if attempt >= self.max_attempts or not isinstance(error, self.retry_on):
             return False
-        return (retry_after_s(error) or 0) <= self.max_retry_after_s
+        return (attempt_(retry_after_s, error)[0] or 0) <= self.max_retry_after_s
 
     def delay_s(self, attempt: int, chance: float, error: BaseException | None = None) -> float:
         """Seconds to wait after attempt number `attempt`, at least as long as its `error` says.
@@ -68,7 +69,7 @@ class RetryPolicy:
             chance: A random number from 0 to 1.
             error: What it ended with.
         """
-        return max(self._backoff(attempt, chance), (retry_after_s(error) or 0) if error is not None else 0)
+        return max(self._backoff(attempt, chance), attempt_(retry_after_s, error)[0] or 0)
 
     def _backoff(self, attempt: int, chance: float) -> float:
         try:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
+from typing import Literal
 
 import anyio
+import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed
+from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .relay import Relay
+from .pause import PauseForHumanInput
+from .relay import YIELD_EVERY, Relay
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
+from .resume import merged
 from .running import Act, status_of
-from .schedule import final_context, result_of
+from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot, checkpoint_of, entry_data
+from .values import final_context, result_of
 from .work import Work
 
 
@@ -54,9 +59,15 @@ class Run(Work):
             self.scope.deadline = anyio.current_time() + self.deadline_s
         with self.scope:
             await self._with_hook_resources(app)
+        self._note_time_left()
         if self.scope.cancelled_caught:
             self._cut()
         return self._result()
+
+    def _note_time_left(self) -> None:
+        """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
+        if self.scope is not None and self.deadline_s is not None:
+            self.left_s = max(0.0, self.scope.deadline - anyio.current_time())
 
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
@@ -135,20 +146,33 @@ class Run(Work):
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         due = self.state.due
+        if self.resumed is not None and self.resumed.entry is not None:
+            await self.keep(self.resumed.entry)
+            self.note(self.resumed.entry)
+        done = 0
         while due and self.verdict is None:
+            done += 1
+            if done % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
             if len(due) > 1:
-                await Relay(due, self.workers, self.do).run()
-            else:
-                await self.do(due.popleft(), None)
+                await Relay(due, self.workers, self.do, self.release).run()
+            elif work := self.do(due.popleft(), None):
+                await work
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
+        self._note_time_left()
         root = self.state.root
         context, error = attempt(final_context, root)
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
                 self.output, error = attempt(result_of, root)
+            elif self.verdict is None and self.state.pauses:
+                error = attempt(lambda: self.checkpoint)[1]
+                if isinstance(error, SnapshotError):
+                    self.stop(StepFailed(self.pauses[0].step_path, "NotSerialisable", str(error)))
+                    return
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
@@ -169,7 +193,47 @@ class Run(Work):
             self.pauses if paused else (), self,
         )  # fmt: skip
 
+    # --- as data --------------------------------------------------------------------------------------------------
+
+    @property
+    def questions(self) -> dict[tuple[int, int], PauseForHumanInput]:
+        """The open questions as they were asked, by frame and node."""
+        return {key: paused.request for key, paused in self.state.pauses.items()}
+
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
         before = [] if self.past is None else self.past.records()
-        return [*before, *(entry.record() for entry in self.journal if entry.path)]
+        return merged([*before, *(entry.record() for entry in self.journal if entry.path)])
+
+    @property
+    def length(self) -> int:
+        """Entries of the whole journal, those before a resume included."""
+        return len(self.journal) + (0 if self.past is None else self.past.length)
+
+    def rows(self) -> list[EntryData]:
+        """The whole journal as data."""
+        before = [] if self.past is None else self.past.rows()
+        return [*before, *(entry_data(self.setup.plan, entry) for entry in self.journal)]
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where it stands, once it stands still.
+
+        Raises:
+            SnapshotError: A value that it needs cannot be written.
+        """
+        return checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+
+    def standing(self, status: Literal["running"] | None = None) -> Snapshot:
+        """The run as data, without its journal: what it costs to go on with it."""
+        info = self.info
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
+        return Snapshot(
+            run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
+            actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
+            limits=LimitsData.of(self.own_limits), checkpoint=stand,
+        )  # fmt: skip
+
+    def snapshot(self) -> Snapshot:
+        """The whole run as data."""
+        return self.standing().model_copy(update={"journal": self.rows()}).sealed()

@@ -12,26 +12,30 @@ from typing import Literal, Protocol, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from . import telemetry
+from .backends import LocalBackend
+from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .cache import Cache
-from .frames import Frame, RunState
-from .journal import Journal
+from .frames import Due, Frame, RunState
+from .journal import Entry, Journal
 from .ledger import Ledger
-from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
+from .outcome import Called, Failure
 from .pause import Pause, pause_of
+from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import Plan, StepNode
 from .plugins import Hooks
-from .protocols import ExecutionBackend
+from .protocols import ExecutionBackend, RunStore
+from .relay import Worker
 from .resources import Resources, ResourceSpec
 from .result import StepRecord
 from .retry import RetryPolicy
-from .relay import Worker
-from .usage import Price, Usage
+from .schedule import advance
+from .snapshot import EntryData, entry_data
+from .usage import Price, Usage, UsageLimits
 
 T = TypeVar("T")
 
@@ -39,8 +43,15 @@ T = TypeVar("T")
 class Past(Protocol):
     """What a resumed run did before."""
 
+    @property
+    def length(self) -> int:
+        """Entries of its journal."""
+
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
+
+    def rows(self) -> list[EntryData]:
+        """Its journal, as data."""
 
 
 @dataclass(slots=True)
@@ -79,12 +90,22 @@ class Setup:
         return view
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """How a run came to go on: what was decided and is journaled first, where anything was."""
+
+    pause: Pause | None = None
+    value: object = None
+    entry: Entry | None = None
+
+
 @dataclass(eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
     Attributes:
         plain: Whether nobody listens and nothing is traced, so that an attempt is only its work.
+        direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
         verdict: Why the run ends early; None while it does not.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
@@ -93,7 +114,12 @@ class Running:
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
         workers: Who works on several steps at once.
-        past: What a resumed run did before: its records, read on first use.
+        held: What is due once all of some workers, whose steps were cancelled, have ended.
+        past: What a resumed run did before, read on first use.
+        resumed: How it came to go on; None of a run from its start.
+        own_limits: Limits that were given to this run alone.
+        left_s: Seconds of the deadline that are left, once it stands still.
+        store: Where the run is kept; None keeps it in this object alone.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -111,8 +137,13 @@ class Running:
     values: Mapping[str, object] = field(default_factory=dict)
     step_values: Mapping[str, object] = field(default_factory=dict)
     workers: set[Worker] = field(default_factory=set)
+    held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
     output: object = None
     past: Past | None = None
+    resumed: Resumed | None = None
+    own_limits: UsageLimits | None = None
+    store: RunStore | None = None
+    left_s: float | None = None
     breach_told: bool = False
     clock: float = field(default_factory=perf_counter)
     _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
@@ -120,6 +151,7 @@ class Running:
     def __post_init__(self) -> None:
         self.hooks: Hooks = self.setup.hooks
         self.plain: bool = self.tracer is None and not self.hooks.table
+        self.direct: bool = self.plain and self.store is None and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
@@ -132,7 +164,7 @@ class Running:
         state, found = self.state, []
         for key, paused in state.pauses.items():
             frame, node = state.frames[key[0]], state.plan.nodes[key[1]]
-            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.answers.get(key, ()))))
+            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ()))))
         return tuple(found)
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
@@ -181,19 +213,52 @@ class Running:
             if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
                 worker.scope.cancel()
 
-    def cancel_closed(self) -> None:
-        """Cancel what still runs in frames that were closed."""
+    def cancel_closed(self, due_before: int) -> None:
+        """Cancel what still runs in frames that were closed; what became due by it waits until that has ended."""
         self.state.has_closed = False
-        for worker in self.workers:
-            if worker.frame is not None and not worker.frame.is_open:
-                worker.scope.cancel()
+        ending = {worker for worker in self.workers if worker.frame is not None and not worker.frame.is_open}
+        for worker in ending:
+            worker.scope.cancel()
+        due = self.state.due
+        if ending and len(due) > due_before:
+            self.held.append((ending, [due.pop() for _ in range(len(due) - due_before)]))
+
+    def release(self, worker: Worker) -> None:
+        """A worker ended: what waited for the last of its kind is due now."""
+        for ending, items in self.held:
+            ending.discard(worker)
+            if not ending:
+                self.state.due.extend(reversed(items))
+        self.held = [(ending, items) for ending, items in self.held if ending]
 
     async def back_off(self, retry: RetryPolicy, number: int, error: Exception, ctx: RunContext) -> None:
         """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""
         delay = retry.delay_s(number, random.random(), error)
-        payload = partial(OnRetry, self.info, ctx.step_path, number, type(error).__name__, delay)
+        kind = error.error_type if isinstance(error, StepFailed) else type(error).__name__
+        payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
         await self.observe("on_retry", payload, ctx)
         await anyio.sleep(delay)
+
+    # --- the journal ------------------------------------------------------------------------------------------------
+
+    async def keep(self, entry: Entry) -> None:
+        """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
+        if self.store is None:
+            return
+        row = entry_data(self.setup.plan, entry)
+        if row.unwritten is not None:
+            why = f"its output of type {row.unwritten} cannot be kept by the store"
+            entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
+            row = entry_data(self.setup.plan, entry)
+        with anyio.CancelScope(shield=True):  # it happened, so it is written even while the run is being cancelled
+            await self.store.append(self.info.run_id, row)
+
+    async def note_call(self, ctx: RunContext, key: str, value: JsonValue) -> None:
+        """Journal what a tool gave, so that the step finds it where it runs again."""
+        entry = Entry(*ctx.visit, Called(value, key))
+        await self.keep(entry)
+        self.journal.append(entry)
+        advance(self.state, entry)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 

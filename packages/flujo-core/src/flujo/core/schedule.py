@@ -6,7 +6,7 @@ journal enough to go on from. Nothing here recurses: work that makes more work i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import cast
 
 from pydantic import BaseModel
@@ -16,11 +16,9 @@ from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Choice, Failure, Paused, Skipped, Success
-from .plan import BODY_INPUT, FlowNode, Plan, Source, StepNode
-from .reducers import apply_changes
-
-Node = StepNode | FlowNode
+from .outcome import Answer, Called, Choice, Failure, Paused, Skipped, Success
+from .plan import FlowNode, Plan, StepNode
+from .values import Node, changes_of, context_at, final_context, inputs_of, result_of, unfit_claim
 
 
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
@@ -40,8 +38,8 @@ def advance(state: RunState, entry: Entry) -> None:
         return
     node, outcome = state.plan.nodes[entry.node], entry.outcome
     kind = type(outcome)
-    if state.pauses and kind is not Paused:
-        state.pauses.pop((frame.id, node.index), None)
+    if state.pauses or state.known:
+        _forget_questions(state, (frame.id, node.index), outcome)
     if kind is Success:
         _end(state, frame, node, cast("Success", outcome).output, (entry.changes,) if entry.changes else ())
     elif kind is Skipped:
@@ -50,13 +48,28 @@ def advance(state: RunState, entry: Entry) -> None:
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
         _choose(state, frame.parts[node.place], outcome.value)
-    elif isinstance(outcome, Paused):
-        state.pauses[frame.id, node.index] = outcome
-    elif isinstance(outcome, Answer):
-        state.answers.setdefault((frame.id, node.index), []).append(outcome.value)
-        state.due.append((frame, node))
+    else:
+        _hear(state, frame, node, outcome)
     if state.todo:
         _work(state)
+
+
+def _hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
+    """A step asks, or is told something: it has not ended."""
+    visit = (frame.id, node.index)
+    if isinstance(outcome, Paused):
+        state.pauses[visit] = outcome
+    elif isinstance(outcome, (Answer, Called)):
+        state.known.setdefault(visit, []).append((outcome.key, outcome.value))
+        if isinstance(outcome, Answer):
+            state.due.append((frame, node))
+
+
+def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
+    if not isinstance(outcome, (Paused, Called)):
+        state.pauses.pop(visit, None)
+        if not isinstance(outcome, (Answer, Failure)):  # a failed step that runs again asks what it asked before
+            state.known.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -81,9 +94,8 @@ def find_due(state: RunState) -> None:
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
                 state.todo.append((_begin, (frame, node)))
-            elif part is None or part.asks:
-                if (frame.id, node.index) not in state.pauses:
-                    state.due.append((frame, node))
+            elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
+                state.due.append((frame, node))
     _work(state)
 
 
@@ -135,6 +147,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
 
 
 def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+    """What a combinator is given, or why it cannot be."""
     try:
         inputs = inputs_of(frame, node)
     except (LookupError, AttributeError, TypeError) as error:
@@ -149,6 +162,11 @@ def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
     if node.kind == "map" and not isinstance(value, (list, tuple)):
         why = f"a map takes a list or a tuple of items, and was given {type(value).__name__}"
         return None, Failure(_failed(frame, node, "InputMismatch", why))
+    if node.fit_item is not None and isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            if problem := node.fit_item(item)[1]:
+                why = f"item {number} does not fit: {problem}"
+                return None, Failure(_failed(frame, node, "InputMismatch", why))
     return value, None
 
 
@@ -288,16 +306,6 @@ def _finish(state: RunState, part: Part, output: object) -> None:
     _end(state, frame, node, output, changes)
 
 
-def unfit_claim(node: Node, output: object) -> str | None:
-    """Why a follower cannot take what it wants of an output; None where all can."""
-    for claim in node.claims:
-        value, error = attempt(part_of, output, claim.path)
-        problem = claim.fit(value)[1] if error is None else f"{type(error).__name__}: {text_of(error)}"
-        if problem is not None:
-            return f"{claim.taker}, which does not fit: {problem}"
-    return None
-
-
 # --- failing ------------------------------------------------------------------------------------------------------
 
 
@@ -329,94 +337,8 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         frame.is_open = False
         del state.frames[frame.id]
         open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
-    if state.pauses or state.answers:
+    if state.pauses or state.known:
         gone = {frame.id for frame in open_}
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
-        state.answers = {key: given for key, given in state.answers.items() if key[0] not in gone}
+        state.known = {key: told for key, told in state.known.items() if key[0] not in gone}
     state.has_closed = True
-
-
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
-def read(frame: Frame, source: Source) -> object:
-    """The value a source stands for.
-
-    Raises:
-        LookupError, AttributeError, TypeError: The part that is asked for is not there.
-    """
-    place = source.place
-    if place >= 0:
-        value = frame.outputs[place]
-        if type(value) is Passed:
-            value = value.value if source.chained else None
-    else:
-        value = frame.input if place == BODY_INPUT else frame.run_input
-    return part_of(value, source.path) if source.path else value
-
-
-def part_of(value: object, path: tuple[str | int, ...]) -> object:
-    """A part of a value.
-
-    Raises:
-        LookupError, AttributeError, TypeError: It is not there.
-    """
-    for part in path:
-        value = value[part] if isinstance(part, int) or isinstance(value, Mapping) else getattr(value, part)  # type: ignore[index]
-    return value
-
-
-def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
-    """Inputs of a due node by parameter name."""
-    return {source.parameter: read(frame, source) for source in node.sources}
-
-
-def result_of(frame: Frame) -> object:
-    """What a scope gives when all its nodes ended.
-
-    Raises:
-        LookupError, AttributeError, TypeError: A part that `output=` names is not there.
-    """
-    output = frame.scope.output
-    if isinstance(output, Source):
-        return read(frame, output)
-    return {name: read(frame, source) for name, source in output.items()}
-
-
-_REMEMBERED = 1024
-"""How many contexts are kept to build others on; a context that grows would else be held once per step."""
-
-
-def context_at(frame: Frame, node: Node) -> BaseModel | None:
-    """The context as all nodes before `node` left it, changes applied in plan order."""
-    context, writers, ahead = frame.context, node.writers, []
-    if context is None or not writers:
-        return context
-    while writers and writers not in frame.seen:
-        ahead.append(writers.bit_length() - 1)
-        writers ^= 1 << ahead[-1]
-    context = frame.seen.get(writers, context)
-    for writer in reversed(ahead):
-        writers |= 1 << writer
-        for changes in frame.changes.get(writer, ()):
-            context = apply_changes(context, changes)
-        frame.seen[writers] = context
-        if len(frame.seen) > _REMEMBERED:
-            del frame.seen[next(iter(frame.seen))]
-    return context
-
-
-def changes_of(frame: Frame) -> Changes:
-    """All context changes made in a frame, in plan order."""
-    return tuple(change for place in sorted(frame.changes) for change in frame.changes[place])
-
-
-def final_context(frame: Frame) -> BaseModel | None:
-    """The context as all nodes of a frame left it so far."""
-    context = frame.context
-    if context is not None:
-        for changes in changes_of(frame):
-            context = apply_changes(context, changes)
-    return context
-
-

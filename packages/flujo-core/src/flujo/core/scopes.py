@@ -5,14 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, Optional
 
 from pydantic import BaseModel
-from typing_extensions import TypedDict
 
 from .assignable import assignable, common, plain, type_name, type_names
 from .bind import Binding, bind, part_type
-from .drafts import Demand, Draft, Edge, ScopeDraft, flow_binding, kind_of
+from .drafts import Demand, Draft, Edge, ScopeDraft, dict_type, flow_binding, kind_of
 from .errors import PipelineError
 from .flow import Map, Parallel
 from .reducers import reducers_of
@@ -125,7 +124,7 @@ class ScopeCompiler:
         if len(before) > 1:
             many = " and ".join(repr(self.scope.names[node]) for node in before)
             self.problems.append(f"{what} follows {many}; say which input is which with inputs=")
-        elif len(free) == 1 and (before or not given):
+        elif len(free) == 1 and (before or not given or not self.scope.owns_input):
             self._connect(draft, free[0], self._before(before))
         elif before or missing:
             self._unfilled(draft, free)
@@ -193,9 +192,10 @@ class ScopeCompiler:
         elif node not in self.drafts:
             problem = f"names step {node.name!r}, which is not in the pipeline; add it"
         else:
-            hint, problem = part_type(self.drafts[node].gives(chained=False), path)
+            draft = self.drafts[node]
+            hint, problem = part_type(draft.gives(chained=False), path)
             if not problem:
-                return Edge(node, path, hint)
+                return Edge(node, path, Optional[hint] if draft.may_be_skipped else hint)  # noqa: UP045
             problem = f"cannot be read from {self._what(node)}: {problem}"
         self.problems.append(f"{where} {problem}")
         return None
@@ -256,7 +256,7 @@ class ScopeCompiler:
         if len(sinks) == 1:
             return sinks[0].gives(chained=True)
         names = {self.scope.names[draft.node]: draft.gives(chained=True) for draft in sinks}
-        return TypedDict("Outputs", names) if names else Any  # type: ignore[operator]
+        return dict_type(names) if names else Any
 
     # --- order ------------------------------------------------------------------------------------------------------
 
@@ -309,9 +309,10 @@ class ScopeCompiler:
             for name in sorted(draft.writes - reduced.keys()):
                 # in this order each writer of a field must come after the one before, and so after all of them
                 if name in last and not draft.writers >> place[last[name].node] & 1:
-                    one, other = self._what(last[name].node), self._what(draft.node)
+                    names = self.scope.names
+                    one, other = names[last[name].node], names[draft.node]
                     self.problems.append(
-                        f"{one} and {other} may run at the same time and both write {name!r}; "
+                        f"steps {one!r} and {other!r} may run at the same time and both write {name!r}; "
                         f"let one follow the other, {do}"
                     )
                 last[name] = draft

@@ -89,6 +89,11 @@ class Question:
     function: Callable[..., object]
     with_context: bool
 
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
     async def ask(self, value: object, context: object) -> object:
         """Call it and await its answer; whatever it raises is raised."""
         answer = self.function(value, context) if self.with_context else self.function(value)
@@ -101,6 +106,8 @@ def question(function: object, where: str) -> Question:
     Raises:
         PipelineError: It cannot be called with a value, or a value and the context.
     """
+    if isinstance(function, Question):
+        return function
     if not callable(function):
         raise PipelineError(f"{where} cannot be used", [f"{function!r} is no function; give one: lambda value: ..."])
     try:
@@ -110,7 +117,11 @@ def question(function: object, where: str) -> Question:
     placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
     many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if len(needed) > 2 or not (placed or many) or any(p.kind is p.KEYWORD_ONLY and p.name in needed for p in parameters):
+    if (
+        len(needed) > 2
+        or not (placed or many)
+        or any(p.kind is p.KEYWORD_ONLY and p.name in needed for p in parameters)
+    ):
         why = f"it is called with (value) or (value, context), but takes {', '.join(needed) or 'nothing'}"
         raise PipelineError(f"{where} cannot be used", [why])
     return Question(function, len(needed) == 2)

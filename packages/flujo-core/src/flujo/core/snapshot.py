@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from decimal import Decimal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from .codec import dump, dump_changes, dump_error
-from .errors import SnapshotError
+from .codec import dump, dump_changes
+from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Choice, Skipped, Success
+from .outcome import Answer, Called, Choice, Skipped, Success
+from .pause import Pause, PauseForHumanInput, shown
 from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
 from .usage import Usage, UsageLimits
@@ -29,6 +33,25 @@ class _Data(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
+class LimitsData(_Data):
+    """`UsageLimits` that were given to one run."""
+
+    total_cost_usd_limit: Decimal | None
+    total_tokens_limit: int | None
+    requests_limit: int | None
+    warn_at: float
+    on_unknown_price: Literal["refuse", "warn"]
+
+    @classmethod
+    def of(cls, limits: UsageLimits | None) -> LimitsData | None:
+        """Write limits."""
+        return None if limits is None else cls(**{name: getattr(limits, name) for name in cls.model_fields})
+
+    def limits(self) -> UsageLimits:
+        """Read them."""
+        return UsageLimits(**self.model_dump())
+
+
 class PartData(_Data):
     """A combinator that has begun; see `frames.Part`."""
 
@@ -37,6 +60,7 @@ class PartData(_Data):
     next: int
     asks: bool
     results: dict[int, JsonValue] = {}
+    failed: dict[int, JsonValue] = {}
     changes: dict[int, list[dict[str, JsonValue]]] = {}
     output: JsonValue = None
     context: JsonValue = None
@@ -57,23 +81,25 @@ class FrameData(_Data):
 
 
 class PauseData(_Data):
-    """A question that waits for a human."""
+    """A question that waits for a human: the `number`th of this visit of the step at `path`."""
 
     frame: int
     node: int
+    path: str
+    number: int
     question: str
-    schema_: dict[str, JsonValue] | None = Field(default=None, alias="schema")
+    wanted: dict[str, JsonValue] | None = None
     payload: JsonValue = None
     expires_at: datetime | None = None
     asked: bool = False
 
 
-class AnswerData(_Data):
-    """What humans answered to a step that runs again."""
+class KnownData(_Data):
+    """What humans and tools told a step that has not ended, by a digest of what was asked."""
 
     frame: int
     node: int
-    answers: list[JsonValue]
+    told: list[tuple[str, JsonValue]]
 
 
 class EntryData(_Data):
@@ -95,16 +121,17 @@ class EntryData(_Data):
 
 
 class Checkpoint(_Data):
-    """Where a run stands: its live frames, whatever came before."""
+    """Where a run stood when its journal had `position` entries: its live frames, whatever came before."""
 
     input: JsonValue = None
     context: JsonValue = None
     next_frame: int
     frames: list[FrameData]
     pauses: list[PauseData] = []
-    answers: list[AnswerData] = []
+    known: list[KnownData] = []
     usage: Usage
     left_s: float | None = None
+    position: int = 0
 
 
 class Snapshot(_Data):
@@ -127,6 +154,7 @@ class Snapshot(_Data):
         limits: Limits that were given to this run alone.
         checkpoint: Where it stands.
         journal: What it did, in order.
+        digest: SHA-256 of all else, so that damage is found; empty of what never left its process.
     """
 
     format: str = "flujo-snapshot"
@@ -134,14 +162,31 @@ class Snapshot(_Data):
     run_id: str
     pipeline: str
     fingerprint: str
-    status: RunStatus
+    status: RunStatus | Literal["running"]
     actor: str | None = None
     tenant: str | None = None
     tags: dict[str, str] = {}
     counts: dict[str, dict[str, int]] = {}
-    limits: UsageLimits | None = None
+    limits: LimitsData | None = None
     checkpoint: Checkpoint
     journal: list[EntryData] = []
+    digest: str = ""
+
+    @property
+    def pauses(self) -> tuple[Pause, ...]:
+        """The questions that wait for a human."""
+        return tuple(
+            shown(one.question, one.wanted, one.payload, one.expires_at, one.path, one.number)
+            for one in self.checkpoint.pauses
+        )
+
+    def sealed(self) -> Self:
+        """The same with its digest."""
+        return self.model_copy(update={"digest": self.computed_digest()})
+
+    def computed_digest(self) -> str:
+        """SHA-256 of all but the digest."""
+        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
@@ -154,18 +199,40 @@ class Snapshot(_Data):
             why = f"it has {len(json_data)} bytes, more than the {MAX_BYTES} that are read"
             raise SnapshotError("snapshot cannot be used", why, "Keep large data outside and pass references to it")
         try:
-            return super().model_validate_json(json_data, **options)
+            read = super().model_validate_json(json_data, **options)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             why = f"{place}: {first['msg']}" if place else first["msg"]
-            raise SnapshotError("snapshot cannot be used", why, "Use the text that model_dump_json() gave, whole") from None
+            do = "Use the text that model_dump_json() gave, whole"
+            raise SnapshotError("snapshot cannot be used", why, do) from None
+        if read.version == VERSION and read.digest != read.computed_digest():
+            why = "its digest does not fit: something in it was changed"
+            raise SnapshotError(f"snapshot of run {read.run_id!r} cannot be used", why, "Use it as it was written")
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That a run went on from where it stood, and why.
+
+    Attributes:
+        run_id: The run.
+        pause_id: The question that was answered; empty where the run was continued without one.
+        digest: SHA-256 of the decision as canonical JSON.
+        decided_at: When, in UTC.
+    """
+
+    run_id: str
+    pause_id: str
+    digest: str
+    decided_at: datetime
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_of(state: RunState, usage: Usage, left_s: float | None) -> Checkpoint:
+def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position: int = 0) -> Checkpoint:
     """Where a run stands. It costs what is live, not what was done.
 
     Raises:
@@ -178,17 +245,19 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None) -> Checkp
         context=None if root.context is None else dump(type(root.context), root.context, "the context"),
         next_frame=state.next_id,
         frames=[_frame(plan, frame) for frame in frames],
-        pauses=[_pause(key, paused.request) for key, paused in state.pauses.items()],
-        answers=[AnswerData(frame=f, node=n, answers=given) for (f, n), given in state.answers.items()],  # type: ignore[arg-type]
+        pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
+        known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
         usage=usage,
         left_s=left_s,
+        position=position,
     )
 
 
-def _pause(key: tuple[int, int], request: Any) -> PauseData:
+def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
+    path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.known.get(key, ()))
     return PauseData(
-        frame=key[0], node=key[1], question=request.question, schema=request.json_schema, payload=request.payload,
-        expires_at=request.expires_at, asked=request.asked,
+        frame=key[0], node=key[1], path=path, number=number, question=request.question, asked=request.asked,
+        wanted=request.json_schema, payload=request.payload, expires_at=request.expires_at,
     )  # fmt: skip
 
 
@@ -220,9 +289,9 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
 def _part(plan: Plan, part: Part) -> PartData:
     node = part.node
     where = f"output of a body of {node.path!r}"
-    results = {
-        slot: dump(body_type(node, slot), value, where) for slot, value in enumerate(part.results) if value is not UNSET
-    }
+    ended = {slot: value for slot, value in enumerate(part.results) if value is not UNSET}
+    failed = {slot: error for slot, error in ended.items() if isinstance(error, FlujoError) and collects(node)}
+    results = {slot: dump(body_type(node, slot), one, where) for slot, one in ended.items() if slot not in failed}
     loops = node.kind == "loop" and part.ended > 0
     moved = loops and part.context is not None
     return PartData(
@@ -231,6 +300,7 @@ def _part(plan: Plan, part: Part) -> PartData:
         next=part.next,
         asks=part.asks,
         results=results,
+        failed={slot: dump(FlujoError, error, where) for slot, error in failed.items()},
         changes=_changes(plan, part.changes, node.path),
         output=dump(body_type(node, 0), part.output, where) if loops else None,
         context=dump(type(part.context), part.context, "the context") if moved else None,
@@ -242,6 +312,11 @@ def _changes(
 ) -> dict[int, list[dict[str, JsonValue]]]:
     model = plan.context_model
     return {key: [dump_changes(model, one, where) for one in each] for key, each in changes.items()}
+
+
+def collects(node: FlowNode) -> bool:
+    """Whether errors of its bodies stand among what they gave."""
+    return isinstance(node.flow, (Parallel, Map)) and node.flow.on_failure == "collect"
 
 
 def passed_type(node: StepNode | FlowNode) -> object:
@@ -263,13 +338,15 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
     unwritten = None
     try:
         if outcome.error is not None:
-            value = dump_error(outcome.error)
+            value = dump(FlujoError, outcome.error, "error")
         elif isinstance(outcome, Success):
             value = dump(node.output_type, outcome.output, "output")
         elif isinstance(outcome, Skipped):
             value = dump(passed_type(node), outcome.output, "input")
-        elif isinstance(outcome, (Choice, Answer)):
-            value = outcome.value  # type: ignore[assignment]
+        elif isinstance(outcome, Choice):
+            value = outcome.value
+        elif isinstance(outcome, (Answer, Called)):
+            value = [outcome.key, outcome.value]
         changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
     except SnapshotError:
         changes, unwritten = None, type(outcome.output if isinstance(outcome, (Success, Skipped)) else None).__name__

@@ -159,9 +159,8 @@ class Step(Node):
             options[key] = _names(options.get(key, ()))
         where = f"step {name or getattr(target, '__name__', '')!r}"
         options["when"] = _asked(options.get("when"), f"when= of {where}")
-        options["validators"] = tuple(
-            _asked(one, f"validators= of {where}") for one in _names(options.get("validators", ()))
-        )
+        checks = _names(options.get("validators", ()))
+        options["validators"] = tuple(question(one, f"validators= of {where}") for one in checks)
         self.target: object = target
         self.function: Callable[..., object] = function_of(target)
         self.name = name_of(target) if name is None else name
@@ -280,7 +279,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _asked(function: object, where: str) -> Question | None:
-    return function if function is None or isinstance(function, Question) else question(function, where)
+    return None if function is None else question(function, where)
 
 
 def _names(given: object) -> tuple[object, ...]:
@@ -298,7 +297,7 @@ def _problems(name: object, options: StepOptions, function: Callable[..., object
     unsafe = options.effect == "at_most_once" and isinstance(retry, RetryPolicy) and _repeats(retry)
     rules = (
         (generator, "it is a generator; a step returns one value"),
-        (not _is_name(name), "a name is printable text, not empty, and has no '/'; give another: name='...'"),
+        (not is_name(name), "a name is printable text, not empty, and has no '/'; give another: name='...'"),
         (not isinstance(options.inputs, (Mapping, type(None))), "inputs= is a dict: {'parameter': source}"),
         (not isinstance(retry, (RetryPolicy, type(None))), "retry= is a RetryPolicy(max_attempts=...)"),
         (not isinstance(options.limits, (UsageLimits, type(None))), "limits= is a UsageLimits(...)"),
@@ -313,7 +312,8 @@ def _problems(name: object, options: StepOptions, function: Callable[..., object
     return [problem for wrong, problem in rules if wrong]
 
 
-def _is_name(name: object) -> bool:
+def is_name(name: object) -> bool:
+    """Whether it may be the name of a node: it stands in paths."""
     return isinstance(name, str) and name.isprintable() and bool(name.strip()) and "/" not in name
 
 

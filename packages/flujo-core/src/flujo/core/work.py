@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, cast
 
 from . import payloads
-from .attempt import Attempt, Changes
-from .context import CallGate, RunContext
+from .attempt import Attempt, Changes, settled
+from .backends import told
+from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
 from .foreign import attempt_async, text_of
 from .frames import Due, Frame
 from .journal import Entry
-from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
-from .pause import Pause
+from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
 from .relay import Worker
 from .running import Running
-from .schedule import advance, context_at, inputs_of
+from .schedule import advance
 from .usage import Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """How a run came to go on: what was decided, where anything was."""
-
-    pause: Pause | None = None
-    value: object = None
+from .values import context_at, inputs_of
 
 
 class Work(Running):
     """The part of a run that does what is due."""
-
-    resumed: Resumed | None = None
 
     if TYPE_CHECKING:
 
@@ -44,17 +35,16 @@ class Work(Running):
         def calls(self) -> CallGate:
             """The way to models and tools."""
 
-    async def do(self, due: Due, worker: Worker | None) -> None:
-        """Do one item, journal how it ended, and find out what is due then."""
+    def do(self, due: Due, worker: Worker | None) -> Awaitable[None] | None:
+        """What does one item, journals how it ended, and finds out what is due then; None where it counts no more."""
         frame, node = due
         if self.verdict is not None or not frame.is_open:
-            return
+            return None
         if worker is not None:
             worker.frame = frame
-        if isinstance(node, StepNode):
-            await self._step(frame, node, worker)
-        else:
-            await self._ask(frame, node)
+        if isinstance(node, FlowNode):
+            return self._ask(frame, node)
+        return (self._call if node.is_bare and self.direct else self._step)(frame, node, worker)
 
     def note(self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
@@ -62,9 +52,10 @@ class Work(Running):
         self.journal.append(entry)
         if worker is not None:
             worker.frame = None  # it ended: nothing can cancel it any more with its frame
+        due_before = len(state.due)
         advance(state, entry)
         if state.has_closed:
-            self.cancel_closed()
+            self.cancel_closed(due_before)
         if state.failure is not None:
             self.stop(state.failure.error, ctx)
 
@@ -84,15 +75,20 @@ class Work(Running):
             failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `{what}=` of {path!r}")
             failed.__cause__ = error
         else:
-            choice = self._choice(flow, answer)
+            choice = self.choice(flow, answer)
             if choice is not None:
-                self.note(Entry(frame.id, node.index, Choice(choice)))
+                entry = Entry(frame.id, node.index, Choice(choice))
+                await self.keep(entry)
+                self.note(entry)
                 return
             failed = _no_case(path, answer, cast("Branch", flow))
-        self.note(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
+        entry = Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock)
+        await self.keep(entry)
+        self.note(entry)
 
     @staticmethod
-    def _choice(flow: Branch | Loop, answer: object) -> int | None:
+    def choice(flow: Branch | Loop, answer: object) -> int | None:
+        """What an answer means; None where no case fits it."""
         if isinstance(flow, Loop):
             return int(bool(answer))
         for place, label in enumerate(flow.labels):
@@ -101,6 +97,35 @@ class Work(Running):
         return len(flow.labels) if flow.has_otherwise else None
 
     # --- steps ------------------------------------------------------------------------------------------------------
+
+    async def _call(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
+        """Run a step that is one call of its function, with nobody looking on: all that `_step` does, for less."""
+        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
+        clock = perf_counter()
+        try:
+            inputs = inputs_of(frame, node)
+            value, error = await attempt_async(cast("Awaitable[object]", node.step.function(**inputs)))
+        except (LookupError, AttributeError, TypeError):
+            await self._step(frame, node, worker)  # an input is missing: it says which
+            return
+        except BaseException:  # a cancel: it goes on up
+            entry.duration_s = perf_counter() - clock
+            self._note_cancelled(entry)
+            raise
+        entry.duration_s = perf_counter() - clock
+        if error is None and not isinstance(value, Update) and node.admits(value):
+            entry.outcome = Success(value)
+        else:
+            done = told(value, error, entry.path, inputs)
+            entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+            if isinstance(entry.outcome, Aborted):
+                self.stop(entry.outcome.error)
+        self.note(entry, worker)
+
+    def _note_cancelled(self, entry: Entry) -> None:
+        """Journal what was stopped: it keeps what was paid for."""
+        entry.outcome, entry.cancelled = Aborted(self.verdict or RunAborted("cancelled")), True
+        self.journal.append(entry)
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run one step with all its attempts."""
@@ -114,12 +139,13 @@ class Work(Running):
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
-            error = self.verdict or RunAborted("cancelled")
-            entry.outcome, entry.cancelled, entry.duration_s = Aborted(error), True, perf_counter() - clock
-            self.journal.append(entry)
+            entry.duration_s = perf_counter() - clock
+            self._note_cancelled(entry)
+            await self.keep(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
-        error = outcome.error
+        await self.keep(entry)
+        outcome, error = entry.outcome, entry.outcome.error
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, ctx)
         if isinstance(outcome, (Success, Skipped)) and not self.plain:
@@ -173,7 +199,7 @@ class Work(Running):
             entry.cached = trial.cached
             if not await self._again(node, outcome, trial):
                 return trial.ctx, outcome, changes
-            feedback = (*feedback, *trial.feedback)
+            feedback = trial.feedback
 
     def _book(self, ctx: RunContext, entry: Entry) -> None:
         """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
@@ -207,7 +233,6 @@ class Work(Running):
 
 
 _CANCELLED = Aborted(RunAborted("cancelled"))
-_ = Paused
 
 
 def _no_case(path: str, answer: object, flow: Branch) -> StepFailed:

@@ -1,0 +1,164 @@
+"""What goes to a model and comes back, as JSON that people read, and back again. Importing this imports pydantic-ai."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_ai import exceptions
+from pydantic_ai import messages as pai
+from pydantic_ai.usage import RequestUsage
+
+from flujo.core import ConfigurationError, Message, ModelRequest, ModelUsage, ToolCall
+
+from .cleaning import Cleaner
+from .errors import ModelRejected, ModelUnavailable
+from .faults import fault_of
+from .tapefile import Call
+from .translate import incoming, revised
+
+Json = dict[str, JsonValue]
+
+_ERRORS: dict[str, type[exceptions.ModelAPIError]] = {
+    "unavailable": exceptions.ModelUnavailableError,
+    "rejected": exceptions.ModelRequestRejectedError,
+    "fault": exceptions.ModelAPIError,
+}
+"""Of each kind of failure that a run tells apart, an error of pydantic-ai that counts as one."""
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Text(_Read):
+    text: str
+
+
+class _Thinking(_Read):
+    thinking: str
+
+
+class _Tool(_Read):
+    tool: str
+    arguments: dict[str, JsonValue] = {}
+    id: str
+
+
+class _Response(_Read):
+    parts: list[Annotated[_Text | _Thinking | _Tool, Field(union_mode="left_to_right")]]
+    usage: ModelUsage | None = None
+    model: str = ""
+    finish_reason: Literal["stop", "length", "content_filter", "tool_call", "error"] | None = None
+
+
+class _Error(_Read):
+    kind: Literal["unavailable", "rejected", "fault"]
+    message: str
+
+
+def request_json(request: ModelRequest, cleaner: Cleaner) -> Json:
+    """All that is sent, without secrets and personal data."""
+    cleaned = request.model_copy(update={"messages": tuple(_cleaned(one, cleaner) for one in request.messages)})
+    shown: Json = cleaned.model_dump(mode="json", exclude_defaults=True)
+    for name in ("tools", "output_schema"):
+        if name in shown:
+            shown[name] = cleaner.value(shown[name])
+    return shown
+
+
+def _cleaned(message: Message, cleaner: Cleaner) -> Message:
+    calls = _calls(message.tool_calls, cleaner)
+    return message.model_copy(update={"content": cleaner.text(message.content), "tool_calls": calls})
+
+
+def _calls(calls: Sequence[ToolCall], cleaner: Cleaner) -> tuple[ToolCall, ...]:
+    # names and ids stay: by them a result finds its call
+    return tuple(call.model_copy(update={"arguments": cleaner.value(call.arguments)}) for call in calls)
+
+
+# --- taking down ------------------------------------------------------------------------------------------------------
+
+
+async def taken_down(
+    asked: Json, ask: Callable[[], Awaitable[pai.ModelResponse]], cleaner: Cleaner, keep: Callable[[Call], None]
+) -> pai.ModelResponse:
+    """Ask, keep what belongs into the file, and give the response as the file has it. A failure is kept, too."""
+    try:
+        response = await ask()
+    except exceptions.ModelAPIError as error:
+        keep(Call(request=asked, error=_error_json(error, cleaner)))
+        raise
+    before = incoming(response)
+    content, calls = cleaner.text(before.content), _calls(before.tool_calls, cleaner)
+    if content != before.content or calls != before.tool_calls:
+        response = revised(response, before, before.model_copy(update={"content": content, "tool_calls": calls}))
+    keep(Call(request=asked, response=_response_json(response, before.usage, cleaner)))
+    return response
+
+
+def _response_json(response: pai.ModelResponse, usage: ModelUsage | None, cleaner: Cleaner) -> Json:
+    parts = [_part(part, cleaner) for part in response.parts]
+    finish = response.finish_reason
+    made = _Response(parts=parts, usage=usage, model=response.model_name or "", finish_reason=finish)
+    shown: Json = made.model_dump(mode="json", exclude_defaults=True)
+    return shown
+
+
+def _part(part: pai.ModelResponsePart, cleaner: Cleaner) -> _Text | _Thinking | _Tool:
+    if isinstance(part, pai.TextPart):
+        return _Text(text=part.content)
+    if isinstance(part, pai.ThinkingPart):
+        return _Thinking(thinking=cleaner.text(part.content))
+    if isinstance(part, pai.ToolCallPart):
+        return _Tool(tool=part.tool_name, arguments=part.args_as_dict(), id=part.tool_call_id)
+    what = f"a response with a part of kind {part.part_kind!r} cannot be recorded"
+    raise ConfigurationError(what, "a cassette holds text and tool calls only")
+
+
+def _error_json(error: exceptions.ModelAPIError, cleaner: Cleaner) -> Json:
+    fault = fault_of(error, error.model_name)
+    kind: Literal["unavailable", "rejected", "fault"] = "fault"
+    if isinstance(fault, ModelUnavailable):
+        kind = "unavailable"
+    elif isinstance(fault, ModelRejected):
+        kind = "rejected"
+    shown: Json = _Error(kind=kind, message=cleaner.text(fault.why)).model_dump(mode="json")
+    return shown
+
+
+# --- giving again -----------------------------------------------------------------------------------------------------
+
+
+def replayed(call: Call, model: str) -> pai.ModelResponse:
+    """The answer that a call holds.
+
+    Raises:
+        ModelAPIError: It holds a failure.
+        ConfigurationError: It holds nothing that can be read.
+    """
+    try:
+        if call.error is not None:
+            error = _Error.model_validate(call.error)
+            raise _ERRORS[error.kind](model, error.message)
+        response = _Response.model_validate(call.response)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ConfigurationError("a call of the cassette cannot be read", why, "Correct it, or record again") from error
+    usage = response.usage or ModelUsage()
+    return pai.ModelResponse(
+        parts=[_given(part) for part in response.parts],
+        usage=RequestUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=usage.cost_usd),
+        model_name=response.model or None,
+        finish_reason=response.finish_reason,
+    )
+
+
+def _given(part: _Text | _Thinking | _Tool) -> pai.ModelResponsePart:
+    if isinstance(part, _Text):
+        return pai.TextPart(part.text)
+    if isinstance(part, _Thinking):
+        return pai.ThinkingPart(part.thinking)
+    return pai.ToolCallPart(part.tool, dict(part.arguments), part.id)

@@ -1,0 +1,60 @@
+"""What paused runs ask a human, and how to go on with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flujo.core import Pause, scrub
+
+from .describe import printable
+
+__all__ = ["asked", "going_on", "pause_facts"]
+
+
+def asked(pauses: Sequence[Pause]) -> Iterator[str]:
+    """Each open question for people: the step that asks, the question, what an answer must be.
+
+    What the step shows beside the question may be private; it is in `--json` alone.
+    """
+    for pause in pauses:
+        yield f"  {printable(pause.id)}: {scrub(pause.question)}"
+        schema = "any JSON" if pause.schema is None else json.dumps(pause.schema, ensure_ascii=False)
+        yield f"    answer: {schema}"
+        if pause.expires_at is not None:
+            yield f"    open until {pause.expires_at.isoformat()}"
+        if pause.payload is not None:
+            yield "    it comes with more to look at: --json shows it"
+
+
+def pause_facts(pause: Pause) -> dict[str, object]:
+    """A question as plain data."""
+    return {
+        "id": pause.id,
+        "step_path": pause.step_path,
+        "question": pause.question,
+        "schema": pause.schema,
+        "payload": pause.payload,
+        "shown_digest": pause.shown_digest,
+        "expires_at": None if pause.expires_at is None else pause.expires_at.isoformat(),
+    }
+
+
+def going_on(pause: Pause, kept: Path | None) -> Iterator[str]:
+    """How a paused run is gone on with in code.
+
+    Args:
+        pause: One of its questions.
+        kept: The file with the run, if it was written to one.
+    """
+    if kept is None:
+        yield "No command keeps a paused run without --out DIR: it ended with this one. In code, with your `flujo`:"
+        yield "    result = await flujo.run_async(...)"
+        yield f"    result = await flujo.resume_async(result, decision, pause={pause.id!r})"
+        return
+    yield "Go on in code, with your `flujo` and the `decision`:"
+    yield "    from pathlib import Path"
+    yield "    from flujo.core import Snapshot"
+    yield f"    snapshot = Snapshot.model_validate_json(Path({str(kept)!r}).read_bytes())"
+    yield f"    result = await flujo.resume_async(snapshot, decision, pause={pause.id!r})"

@@ -1,0 +1,132 @@
+"""Running a pipeline again over what was recorded: no step is called, every choice is made anew and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import BaseModel
+
+from .flow import Branch, Loop
+from .foreign import attempt, attempt_async
+from .frames import Frame, RunState
+from .journal import Entry
+from .outcome import Aborted, Called, Choice, Success
+from .plan import FlowNode, Plan, StepNode
+from .schedule import advance, find_due, start
+from .snapshot import EntryData
+from .values import result_of
+from .work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where a replay first went another way than the run.
+
+    Attributes:
+        position: Place in the journal, from 0; its length where the run went on no further.
+        path: The step or combinator.
+        recorded: What the journal says.
+        replayed: What the engine makes of it.
+    """
+
+    position: int
+    path: str
+    recorded: str
+    replayed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A run that was played again.
+
+    Attributes:
+        result: What it gives; None where it does not end well.
+        divergence: Where it first went another way; None where it did not.
+    """
+
+    result: object
+    divergence: Divergence | None
+
+
+async def replayed(
+    plan: Plan, value: object, context: BaseModel | None, rows: Iterable[tuple[EntryData, Entry]], finished: bool
+) -> Replay:
+    """Play a journal again.
+
+    Args:
+        plan: The plan, as it is now.
+        value: The run input.
+        context: The context at the start.
+        rows: The journal, as data and read.
+        finished: Whether the run completed.
+    """
+    state = start(plan, value, context)
+    position = -1
+    for position, (row, entry) in enumerate(rows):
+        if entry.cancelled or isinstance(entry.outcome, Aborted) or entry.frame not in state.frames:
+            continue  # it was stopped, or no longer counted when it ended
+        differs = await _difference(state, row, entry)
+        if differs is not None:
+            return Replay(None, Divergence(position, entry.path or plan.nodes[entry.node].path, *differs))
+        advance(state, entry)
+        if state.failure is not None:
+            find_due(state)  # a run that went on after a failure did so by a resume
+    return _ended(state, position + 1, finished)
+
+
+async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[str, str] | None:
+    """What is recorded and what the engine makes of it, where these differ."""
+    frame, node, outcome = state.frames[entry.frame], state.plan.nodes[entry.node], entry.outcome
+    if row.unwritten is not None:
+        return f"an output of {row.unwritten}, which could not be written", "nothing to go on with"
+    going_on = isinstance(outcome, Called) or (entry.frame, entry.node) in state.pauses
+    if not going_on and not _is_due(state, frame, node):
+        return type(outcome).__name__, "it is not due here"
+    if isinstance(outcome, Choice) and isinstance(node, FlowNode):
+        now = await _chosen(frame, node)
+        return None if now == outcome.value else (_told(node, outcome.value), _told(node, now))
+    if isinstance(node, StepNode) and isinstance(outcome, Success):
+        classes = node.output_classes
+        if classes is not None and not isinstance(outcome.output, classes):
+            return "Success", f"{type(outcome.output).__name__} is no output of it"
+    return None
+
+
+def _ended(state: RunState, position: int, finished: bool) -> Replay:
+    if state.finished != finished:
+        told = ["it did not complete", "it completed"]
+        return Replay(None, Divergence(position, state.plan.name, told[finished], told[state.finished]))
+    if not state.finished:
+        return Replay(None, None)
+    output, error = attempt(result_of, state.root)
+    if error is not None:
+        return Replay(None, Divergence(position, "output", "it completed", f"no output: {type(error).__name__}"))
+    return Replay(output, None)
+
+
+def _is_due(state: RunState, frame: Frame, node: StepNode | FlowNode) -> bool:
+    for place, (other, what) in enumerate(state.due):
+        if other is frame and what is node:
+            del state.due[place]
+            return True
+    return False
+
+
+async def _chosen(frame: Frame, node: FlowNode) -> int | None:
+    part, flow = frame.parts[node.place], cast("Branch | Loop", node.flow)
+    about = flow.on if isinstance(flow, Branch) else flow.until
+    assert about is not None
+    answer, error = await attempt_async(
+        about.ask(part.value if isinstance(flow, Branch) else part.output, part.context)
+    )
+    return None if error is not None else Work.choice(flow, answer)
+
+
+def _told(node: FlowNode, choice: int | None) -> str:
+    if choice is None:
+        return "no answer"
+    if isinstance(node.flow, Branch):
+        return f"case {node.words[choice]!r}"
+    return "the loop ends" if choice else "the loop goes on"

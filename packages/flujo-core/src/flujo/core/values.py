@@ -1,0 +1,107 @@
+"""What a frame holds: the inputs of its nodes, what it gives, and the context as its nodes left it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from .foreign import attempt, text_of
+from .frames import Changes, Frame, Passed
+from .plan import BODY_INPUT, FlowNode, Source, StepNode
+from .reducers import apply_changes
+
+Node = StepNode | FlowNode
+
+
+def read(frame: Frame, source: Source) -> object:
+    """The value a source stands for.
+
+    Raises:
+        LookupError, AttributeError, TypeError: The part that is asked for is not there.
+    """
+    place = source.place
+    if place >= 0:
+        value = frame.outputs[place]
+        if type(value) is Passed:
+            if not source.chained:
+                return None  # of what was left out, every part is None
+            value = value.value
+    else:
+        value = frame.input if place == BODY_INPUT else frame.run_input
+    return part_of(value, source.path) if source.path else value
+
+
+def part_of(value: object, path: tuple[str | int, ...]) -> object:
+    """A part of a value.
+
+    Raises:
+        LookupError, AttributeError, TypeError: It is not there.
+    """
+    for part in path:
+        value = value[part] if isinstance(part, int) or isinstance(value, Mapping) else getattr(value, part)  # type: ignore[index]
+    return value
+
+
+def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
+    """Inputs of a due node by parameter name."""
+    return {source.parameter: read(frame, source) for source in node.sources}
+
+
+def result_of(frame: Frame) -> object:
+    """What a scope gives when all its nodes ended.
+
+    Raises:
+        LookupError, AttributeError, TypeError: A part that `output=` names is not there.
+    """
+    output = frame.scope.output
+    if isinstance(output, Source):
+        return read(frame, output)
+    return {name: read(frame, source) for name, source in output.items()}
+
+
+_REMEMBERED = 1024
+"""How many contexts are kept to build others on; a context that grows would else be held once per step."""
+
+
+def context_at(frame: Frame, node: Node) -> BaseModel | None:
+    """The context as all nodes before `node` left it, changes applied in plan order."""
+    context, writers, ahead = frame.context, node.writers, []
+    if context is None or not writers:
+        return context
+    while writers and writers not in frame.seen:
+        ahead.append(writers.bit_length() - 1)
+        writers ^= 1 << ahead[-1]
+    context = frame.seen.get(writers, context)
+    for writer in reversed(ahead):
+        writers |= 1 << writer
+        for changes in frame.changes.get(writer, ()):
+            context = apply_changes(context, changes)
+        frame.seen[writers] = context
+        if len(frame.seen) > _REMEMBERED:
+            del frame.seen[next(iter(frame.seen))]
+    return context
+
+
+def changes_of(frame: Frame) -> Changes:
+    """All context changes made in a frame, in plan order."""
+    return tuple(change for place in sorted(frame.changes) for change in frame.changes[place])
+
+
+def final_context(frame: Frame) -> BaseModel | None:
+    """The context as all nodes of a frame left it so far."""
+    context = frame.context
+    if context is not None:
+        for changes in changes_of(frame):
+            context = apply_changes(context, changes)
+    return context
+
+
+def unfit_claim(node: Node, output: object) -> str | None:
+    """Why a follower cannot take what it wants of an output; None where all can."""
+    for claim in node.claims:
+        value, error = attempt(part_of, output, claim.path)
+        problem = claim.fit(value)[1] if error is None else f"{type(error).__name__}: {text_of(error)}"
+        if problem is not None:
+            return f"{claim.taker}, which does not fit: {problem}"
+    return None

@@ -1,0 +1,88 @@
+"""A body that asks, or calls tools, and runs again: each answer and result goes to what it was given to."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from flujo.core import Flujo, PipelineResult, RetryPolicy, RunContext, Snapshot, ToolCall, step
+
+pytestmark = pytest.mark.anyio
+
+
+def copied(result: PipelineResult) -> Snapshot:
+    return Snapshot.model_validate_json(result.snapshot().model_dump_json())
+
+
+async def test_an_answer_goes_to_the_question_it_was_given_to() -> None:
+    got: dict[str, int] = {}
+
+    @step(pauses=True)
+    async def both(value: int, ctx: RunContext) -> int:
+        async def one(question: str) -> None:
+            got[question] = await ctx.ask(question, schema=int)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, "first?")
+            group.start_soon(one, "second?")
+        return value
+
+    flujo = Flujo(both)
+    result = await flujo.run_async(1)
+    for _ in range(4):
+        if result.status != "paused":
+            break
+        result = await flujo.resume_async(result, 1 if result.pauses[0].question == "first?" else 2)
+    assert got == {"first?": 1, "second?": 2}
+
+
+async def test_an_approval_is_not_used_for_another_question() -> None:
+    amount = [100]
+
+    @step(pauses=True)
+    async def pay(value: int, ctx: RunContext) -> int:
+        shown = amount[0]
+        return shown if await ctx.ask(f"Pay {shown}?", schema=bool) else 0
+
+    flujo = Flujo(pay)
+    paused = await flujo.run_async(1)
+    amount[0] = 200
+    result = await flujo.resume_async(paused, True)
+    assert result.status in ("paused", "failed")  # asked anew, or refused; never paid
+
+
+async def test_a_tool_called_before_ask_is_not_called_again() -> None:
+    calls: list[str] = []
+
+    async def send(call: ToolCall) -> object:
+        calls.append(call.name)
+        return len(calls)
+
+    @step(pauses=True)
+    async def books(value: int, ctx: RunContext) -> int:
+        await ctx.call_tool(ToolCall(name="reserve_seat", arguments={"seat": value}), send)
+        return await ctx.ask("Keep it?", schema=int)  # type: ignore[no-any-return]
+
+    flujo = Flujo(books)
+    for through in (lambda result: result, copied):
+        calls.clear()
+        assert (await flujo.resume_async(through(await flujo.run_async(1)), 5)).output == 5
+        assert calls == ["reserve_seat"]
+
+
+async def test_a_tool_called_in_a_failed_attempt_is_not_called_again_by_the_next() -> None:
+    calls: list[str] = []
+
+    async def send(call: ToolCall) -> object:
+        calls.append(call.name)
+        return len(calls)
+
+    @step(retry=RetryPolicy(max_attempts=2, backoff_s=0))
+    async def flaky(value: int, ctx: RunContext) -> int:
+        await ctx.call_tool(ToolCall(name="pay", arguments={"amount": value}), send)
+        if ctx.attempt == 1:
+            raise OSError("down")
+        return value
+
+    assert (await Flujo(flaky).run_async(1)).output == 1
+    assert calls == ["pay"]

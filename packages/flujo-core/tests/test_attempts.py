@@ -1,0 +1,93 @@
+"""What one attempt leaves to the next, to observers and to the cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from flujo.core import Flujo, OnRetry, RetryPolicy, RunContext, Step, step
+
+pytestmark = pytest.mark.anyio
+
+TWICE = RetryPolicy(max_attempts=2, backoff_s=0)
+
+
+@step
+async def upper(word: str) -> str:
+    return word.upper()
+
+
+async def test_feedback_is_that_of_the_attempt_before() -> None:
+    seen = []
+
+    async def write(value: int, ctx: RunContext) -> int:
+        seen.append(ctx.feedback)
+        return ctx.attempt
+
+    check = (lambda output: output >= 3 or f"{output} is too small",)
+    retry = RetryPolicy(max_attempts=3, backoff_s=0)
+    assert (await Flujo(Step(write, validators=check, retry=retry)).run_async(1)).output == 3
+    assert seen == [(), ("1 is too small",), ("2 is too small",)]
+
+
+async def test_a_retry_after_a_validator_is_told_as_such() -> None:
+    told = []
+
+    def on_retry(event: OnRetry) -> None:
+        told.append(event.error_type)
+
+    async def write(value: int, ctx: RunContext) -> int:
+        return ctx.attempt
+
+    flow = Step(write, validators=(lambda output: output == 2,), retry=TWICE)
+    assert (await Flujo(flow, hooks=[on_retry]).run_async(1)).output == 2
+    assert told == ["ValidationFailed"]
+
+
+async def test_a_no_without_words_names_its_check() -> None:
+    seen = []
+
+    async def write(value: int, ctx: RunContext) -> int:
+        seen.append(ctx.feedback)
+        return ctx.attempt
+
+    def is_even(output: int) -> bool:
+        return output % 2 == 0
+
+    await Flujo(Step(write, validators=(is_even,), retry=TWICE)).run_async(1)
+    assert "is_even" in seen[1][0]
+
+
+async def test_an_output_that_a_validator_refused_is_not_kept() -> None:
+    calls = []
+
+    async def work(value: int) -> int:
+        calls.append(value)
+        return len(calls)
+
+    flujo = Flujo(Step(work, cache=True, retry=TWICE, validators=(lambda output: output >= 2 or "too small",)))
+    assert [(await flujo.run_async(1)).output for _ in range(2)] == [2, 2]
+    assert len(calls) == 2
+
+
+async def test_bytes_hit() -> None:
+    calls = []
+
+    async def size(data: bytes) -> int:
+        calls.append(data)
+        return len(data)
+
+    flujo = Flujo(Step(size, cache=True))
+    assert [(await flujo.run_async(b"\x00\xff")).output for _ in range(2)] == [2, 2]
+    assert len(calls) == 1
+
+
+async def test_an_error_that_cannot_be_asked_is_a_failure_like_others() -> None:
+    class Odd(Exception):
+        @property
+        def retry_after_s(self) -> float:
+            raise RuntimeError("do not look")
+
+    async def work(value: int) -> int:
+        raise Odd("odd")
+
+    assert (await Flujo(Step(work, retry=TWICE)).run_async(1)).status == "failed"

@@ -1,0 +1,322 @@
+"""Snapshots that are none: each is refused by name with the next act, none is executed, other runs go on.
+
+Check 22, and the part of check 23 about versions, of our study of other engines.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+from flujo.core import (
+    Flujo,
+    FlujoError,
+    Loop,
+    Map,
+    PauseForHumanInput,
+    Pipeline,
+    PipelineResult,
+    Snapshot,
+    SnapshotError,
+    Step,
+    step,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class Order(BaseModel):
+    item: str
+    amount: int
+
+
+@step
+async def order(item: str) -> Order:
+    return Order(item=item, amount=3)
+
+
+@step(pauses=True)
+async def approve(value: Order) -> bool:
+    raise PauseForHumanInput(f"Buy {value.amount}?", schema=bool)
+
+
+async def pay(value: Order, yes: bool) -> str:
+    return f"{value.item} {value.amount} {yes}"
+
+
+def build(**options: Any) -> Flujo:
+    yes = Step(approve, inputs={"value": order})
+    return Flujo(Pipeline(order, yes, Step(pay, inputs={"value": order, "yes": yes}, **options)))
+
+
+async def good() -> str:
+    return (await build().run_async("tea")).snapshot().model_dump_json()
+
+
+async def resumed(text: str | bytes, flujo: Flujo | None = None) -> PipelineResult:
+    return await (flujo or build()).resume_async(Snapshot.model_validate_json(text), True)
+
+
+async def refusal(text: str | bytes, flujo: Flujo | None = None) -> SnapshotError:
+    with pytest.raises(SnapshotError) as refused:
+        await resumed(text, flujo)
+    error = refused.value
+    assert "snapshot" in error.what
+    assert error.why
+    assert error.do  # it says what to do
+    assert len(str(error)) < 2000
+    return error
+
+
+@pytest.fixture
+def bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that is only there when something of a snapshot was executed or imported."""
+    sentinel = tmp_path / "boom"
+    source = f"import pathlib\npathlib.Path({str(sentinel)!r}).touch()\nclass Boom:\n    pass\nboom = Boom\n"
+    (tmp_path / "bomb_module.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield sentinel
+    assert not sentinel.exists()
+    assert "bomb_module" not in sys.modules
+
+
+# --- texts that are no snapshot ---------------------------------------------------------------------------------------
+
+TEXTS: dict[str, str | bytes] = {
+    "nothing": "",
+    "blanks": " \n ",
+    "no json": "not json",
+    "a list": "[]",
+    "null": "null",
+    "a number": "7",
+    "an empty object": "{}",
+    "something else's json": '{"graph_signature_hash": "abc", "messages": [], "$schemaVersion": "1.21"}',
+    "binary": bytes(range(256)),
+    "zeros": bytes(1000),
+    "utf-16": '{"version": 1}'.encode("utf-16"),
+    "yaml": "!!python/object/apply:os.system ['echo boom']",
+    "xml": "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><x>&a;</x>",
+    "deep list": "[" * 100_000 + "]" * 100_000,
+    "deep object": '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "a number of many digits": "1" * 10_000,
+    "an open string": '{"version": "',
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+async def test_a_text_that_is_no_snapshot_is_refused(text: str | bytes) -> None:
+    error = await refusal(text)
+    assert "/etc" not in str(error)
+
+
+async def test_a_truncated_snapshot_is_refused_wherever_it_was_cut() -> None:
+    text = await good()
+    for length in range(0, len(text), max(1, len(text) // 100)):
+        await refusal(text[:length])
+
+
+async def test_a_snapshot_with_a_flipped_bit_never_ends_in_another_error_than_ours() -> None:
+    text = (await good()).encode()
+    chance = random.Random(22)
+    refused = 0
+    for _ in range(200):
+        at = chance.randrange(len(text))
+        flipped = bytearray(text)
+        flipped[at] ^= 1 << chance.randrange(8)
+        refused += await survives(bytes(flipped))
+    assert refused > 100
+
+
+async def survives(text: str | bytes) -> bool:
+    """Whether it is refused in our own words; raises whatever else comes of it."""
+    try:
+        await resumed(text)
+    except FlujoError:
+        return True
+    return False
+
+
+async def test_values_of_other_types_anywhere_in_a_snapshot_never_end_in_another_error_than_ours() -> None:
+    document = json.loads(await good())
+    refused = 0
+    for path in list(places(document)):
+        for wrong in (None, [], {}, "x", -1, 1e308, True, [[]], {"a": {}}):
+            changed = json.loads(json.dumps(document))
+            put(changed, path, wrong)
+            refused += await survives(json.dumps(renamed(changed)))
+    assert refused > 400
+
+
+def renamed(document: Any) -> Any:
+    """The same as a run of another id, so that it is not refused because its pause is decided."""
+    if isinstance(document, dict) and isinstance(document.get("run_id"), str):
+        document["run_id"] = uuid.uuid4().hex
+    return document
+
+
+async def test_parts_that_are_missing_or_too_many_are_refused_or_have_a_default() -> None:
+    document = json.loads(await good())
+    for path in list(places(document)):
+        changed = json.loads(json.dumps(document))
+        parent = got(changed, path[:-1])
+        del parent[path[-1]]
+        await survives(json.dumps(renamed(changed)))
+    for required in ("run_id", "fingerprint", "checkpoint", "status"):
+        await refusal(json.dumps({key: value for key, value in document.items() if key != required}))
+    for extra in ({"__reduce__": ["os.system", ["true"]]}, {"x": 1}):
+        await refusal(json.dumps({**document, **extra}))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every value of a document stands, but for the document itself."""
+    if path:
+        yield path
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from places(part, (*path, key))
+
+
+def got(document: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
+def put(document: Any, path: tuple[Any, ...], value: Any) -> None:
+    got(document, path[:-1])[path[-1]] = value
+
+
+# --- versions, pipelines ----------------------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_of_a_later_version_is_refused_and_says_to_upgrade() -> None:
+    document = json.loads(await good())
+    assert type(document["version"]) is int
+    document["version"] += 1
+    error = await refusal(json.dumps(document))
+    assert str(document["version"]) in str(error)
+    assert "Install" in error.do
+    document["version"] = 0
+    await refusal(json.dumps(document))
+
+
+async def test_a_snapshot_of_another_pipeline_is_refused_by_fingerprint() -> None:
+    error = await refusal(await good(), build(version=2))
+    assert "fingerprint" in str(error) or "changed" in str(error)
+    assert "pipeline" in str(error)
+    foreign = (await Flujo(Loop(approve_text, until=lambda value: True)).run_async("x")).snapshot().model_dump_json()
+    await refusal(foreign)
+
+
+@step(pauses=True)
+async def approve_text(value: str) -> str:
+    raise PauseForHumanInput("Go on?", schema=str)
+
+
+# --- size -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["blanks", "string", "padded", "payload"])
+async def test_a_snapshot_of_a_hundred_megabytes_is_refused_quickly(kind: str) -> None:
+    text = await good()
+    size = 100 * 2**20
+    texts = {
+        "blanks": " " * size,
+        "string": '"' + "x" * size + '"',
+        "padded": text + " " * size,
+        "payload": text.replace('"tea"', '"' + "t" * size + '"'),
+    }
+    huge = texts[kind]
+    assert len(huge) >= size
+    started = time.process_time()
+    error = await refusal(huge)
+    assert time.process_time() - started < 10
+    assert "MB" in str(error) or "bytes" in str(error)
+
+
+# --- nothing is executed ----------------------------------------------------------------------------------------------
+
+
+class Exploding:
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.sentinel,)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+async def test_pickled_things_are_refused_and_not_loaded(bomb: Path, protocol: int) -> None:
+    """Differs from the old package, where a pickled result could be resumed: a snapshot is JSON, always."""
+    await refusal(pickle.dumps(Exploding(bomb), protocol))
+    for target in (pickle.dumps(Exploding(bomb), protocol), b"", "r1", None, 7, {"version": 1}, Exploding(bomb)):
+        with pytest.raises(FlujoError):
+            await build().resume_async(target, True)  # type: ignore[arg-type]
+
+
+EXECUTABLE = [
+    {"py/object": "bomb_module.Boom"},
+    {"py/reduce": [{"py/function": "bomb_module.boom"}, {"py/tuple": []}]},
+    {"__reduce__": ["bomb_module.boom", []]},
+    {"__class__": "bomb_module.Boom", "__module__": "bomb_module"},
+    {"type": "bomb_module:Boom", "value": {}},
+    {"lc": 1, "type": "constructor", "id": ["bomb_module", "Boom"], "kwargs": {}},
+    "bomb_module:boom",
+    "bomb_module.Boom",
+    "!!python/object/apply:bomb_module.boom []",
+    "gASVMAAAAAAAAACMC2JvbWJfbW9kdWxllIwEYm9vbZSTlClSlC4=",  # pickle of a call of bomb_module.boom, as base64
+    "{{ bomb_module.boom() }}",
+    "__import__('bomb_module')",
+]
+
+
+@pytest.mark.parametrize("payload", EXECUTABLE, ids=str)
+async def test_what_looks_like_code_or_an_import_path_is_data_wherever_it_stands(bomb: Path, payload: Any) -> None:
+    document = json.loads(await good())
+    for path in list(places(document)):
+        changed = json.loads(json.dumps(document))
+        put(changed, path, payload)
+        await survives(json.dumps(renamed(changed)))
+        assert not bomb.exists()
+    paused = await build().run_async(payload if isinstance(payload, str) else json.dumps(payload))
+    result = await resumed(paused.snapshot().model_dump_json())
+    assert "bomb_module" in str(result.output) or "gASV" in str(result.output)
+
+
+# --- other runs -------------------------------------------------------------------------------------------------------
+
+
+async def test_other_runs_go_on_while_bad_snapshots_are_refused() -> None:
+    flujo = build()
+    texts = [await good() for _ in range(20)]
+    outputs: list[object] = []
+
+    async def one(text: str) -> None:
+        outputs.append((await resumed(text, flujo)).output)
+
+    async def bad(text: str | bytes) -> None:
+        await refusal(text, flujo)
+
+    async with anyio.create_task_group() as group:
+        for text, broken in zip(texts, [*TEXTS.values(), *(text[:-5] for text in texts)], strict=False):
+            group.start_soon(bad, broken)
+            group.start_soon(one, text)
+    assert outputs == ["tea 3 True"] * 20
+
+
+async def test_a_refused_snapshot_uses_its_pause_not_up() -> None:
+    text = await good()
+    await refusal(text[:-1])
+    await refusal(text, Flujo(Map(approve_text)))
+    assert (await resumed(text)).output == "tea 3 True"
