@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import anyio
 from fuzz_specs import Choice, Each, Either, Fan, Graph, Node, Repeat, Row, Source, Spec, Wired, Work, members
-from fuzz_values import Memory, change, mix, seen, worth
+from fuzz_values import Memory, change, mix, seen, skips, worth
 
 from flujo.core import (
     Branch,
@@ -31,7 +31,7 @@ from flujo.core import (
 NO_GOOD = -1
 """What the first attempt of a step gives whose validator is to refuse it; the second gives -2, and so on."""
 
-GIVES = {"int": int, "list": list[int], "pair": tuple[int, int]}
+GIVES = {"int": int, "list": list[int], "pair": dict[str, int]}
 
 
 class Boom(Exception):
@@ -201,7 +201,7 @@ def step(work: Work, world: World, inputs: dict[str, Any] | None = None) -> Step
     if work.rejects:
         options["validators"] = (refuse,)
     if work.skips_on:
-        options["when"] = lambda value: mix("when", value) % work.skips_on != 0
+        options["when"] = lambda value: not skips(value, work.skips_on)
     parameters = ["value", *(name for name in given if name != "value")]
     function = (at_once if work.inline else waiting)(work, world, parameters)
     annotate(function, parameters, work)
@@ -289,7 +289,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
     changes = {work.writes: change(work.writes, value)} if work.writes else {}
     if ctx.attempt <= work.rejects:
         number = -ctx.attempt
-        value = {"int": number, "list": [number], "pair": (number, number)}[work.ends]
+        value = {"int": number, "list": [number], "pair": {"left": number, "right": number}}[work.ends]
     else:
         world.events.append(("end", ctx.step_path))
     return Update(value, **changes) if work.writes else value
@@ -297,8 +297,8 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
 
 def refuse(output: Any) -> str | None:
     """The validator of generated steps: refuses what is below zero."""
-    number = output if isinstance(output, int) else output[0] if output else 0
-    return f"not {number}" if number <= NO_GOOD else None
+    numbers = [output] if isinstance(output, int) else list(output.values() if isinstance(output, dict) else output)
+    return f"not {numbers[0]}" if numbers and numbers[0] <= NO_GOOD else None
 
 
 MAKERS: dict[type, Callable[..., Any]] = {

@@ -25,7 +25,7 @@ from fuzz_specs import (
     branch_name,
     plan_order,
 )
-from fuzz_values import Delta, change, mix, remembered, worth
+from fuzz_values import Delta, change, mix, remembered, skips, worth
 
 Paths = frozenset[str]
 
@@ -261,7 +261,7 @@ class Reference:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def work(self, work: Work, path: str, inputs: dict[str, object], around: Around) -> Ended:
-        if work.skips_on and mix("when", around.value) % work.skips_on == 0:
+        if skips(around.value, work.skips_on):
             self.visits[path] = Visit("skipped", 0, around.after)
             return Good(None, around.value, (), around.after)
         arrived = (*inputs.values(), *((around.run_input,) if work.raw else ()))

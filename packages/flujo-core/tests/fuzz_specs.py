@@ -31,7 +31,7 @@ class Work(Part):
 
     Attributes:
         name: Name, its own in the whole pipeline.
-        ends: What it gives: "int", "list" (of `size` numbers) or "pair".
+        ends: What it gives: "int", "list" (of `size` numbers) or "pair" (two numbers by name).
         raw: It takes `run_input()` as a second input.
         reads: It takes the context, and its output depends on it.
         writes: The field of the context that it changes.

@@ -50,17 +50,25 @@ def plain(value: object) -> object:
     return value
 
 
+def skips(value: object, skips_on: int) -> bool:
+    """Whether a step is skipped for its input: never where an error stands in that.
+
+    Steps take anything; what a skipped one hands on is kept by a snapshot, which takes untyped data as JSON alone.
+    """
+    return bool(skips_on) and mix("when", value) % skips_on == 0 and "error" not in repr(plain(value))
+
+
 def mix(*parts: object) -> int:
     """A number that differs where any part does."""
     return zlib.crc32(repr(plain(parts)).encode()) % MODULUS
 
 
 def worth(name: str, ends: str, size: int, *given: object) -> object:
-    """What a step gives for its inputs: a number, a list of `size` numbers, or a pair."""
+    """What a step gives for its inputs: a number, a list of `size` numbers, or a pair of numbers by name."""
     number = mix(name, *given)
     if ends == "list":
         return [mix(number, place) for place in range(size)]
-    return (number, mix(number)) if ends == "pair" else number
+    return {"left": number, "right": mix(number)} if ends == "pair" else number
 
 
 def change(field: str, value: object) -> object:
