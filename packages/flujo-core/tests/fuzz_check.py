@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from fuzz_build import World, flujo_of
 from fuzz_reference import Bad, Good, Open, Reference
+from fuzz_shrink import smallest
 from fuzz_specs import Spec, works
 from fuzz_values import plain, remembered, seen
 
@@ -25,6 +26,33 @@ def check_on(backend: str, spec: Spec) -> None:
         AssertionError: The engine does something else than the reference.
     """
     anyio.run(check, spec, backend=backend)
+
+
+def hold(backend: str, spec: Spec) -> None:
+    """Check a pipeline; one that fails is made smaller first.
+
+    Raises:
+        AssertionError: The engine does something else than the reference; the text is code that shows it.
+    """
+    kind = fault(backend, spec)
+    if kind is None:
+        return
+    small = smallest(spec, lambda smaller: fault(backend, smaller) == kind)
+    try:
+        check_on(backend, small)
+    except Exception as error:
+        raise AssertionError(f"{error}\n\n    check_on({backend!r}, {small!r})\n\nfound as\n{spec!r}") from error
+    raise AssertionError(f"sometimes {kind}\n\n    check_on({backend!r}, {small!r})\n\nfound as\n{spec!r}")
+
+
+def fault(backend: str, spec: Spec) -> str | None:
+    """What kind of fault a pipeline shows; None where it shows none."""
+    try:
+        check_on(backend, spec)
+    except Exception as error:
+        words = [word for word in str(error).split() if word.isalpha()]
+        return " ".join([type(error).__name__, *words[:6]])
+    return None
 
 
 async def check(spec: Spec) -> None:
@@ -49,6 +77,7 @@ class Trial:
         self.spec = spec
         self.world = World()
         self.flujo: Flujo = flujo_of(spec, self.world)
+        self.elsewhere: Flujo | None = None
         self.works = {work.name: work for work in works(spec.root)}
 
     # --- kinds of runs ------------------------------------------------------------------------------------------------
@@ -84,11 +113,16 @@ class Trial:
         if self.work_at(path).pause == "raise":
             self.world.events.append(("end", path))
         named: dict[str, Any] = {"pause": (pause, pause.id)[len(decided) % 2]} if len(pauses) > 1 else {}
-        target: PipelineResult | Snapshot = result
-        if self.spec.carried:
-            target = Snapshot.model_validate_json(result.snapshot().model_dump_json())
-            self.flujo = flujo_of(self.spec, self.world)
+        target = self.target(result)
         return await self.flujo.resume_async(target, self.world.answers[path], **named)
+
+    def target(self, result: PipelineResult) -> PipelineResult | Snapshot:
+        """What a run is gone on with: its result, or the JSON of its snapshot, with a Flujo that was made anew."""
+        if not self.spec.carried:
+            return result
+        if self.elsewhere is None:
+            self.elsewhere = self.flujo = flujo_of(self.spec, self.world)
+        return Snapshot.model_validate_json(result.snapshot().model_dump_json())
 
     async def healed(self) -> None:
         """A failed run that is tried again, its faults gone, gives what a run without faults does."""
@@ -99,11 +133,8 @@ class Trial:
         if result.status != "failed":
             return
         self.world.healed = True
-        target: PipelineResult | Snapshot = result
-        if self.spec.carried:
-            target = Snapshot.model_validate_json(result.snapshot().model_dump_json())
-            self.flujo = flujo_of(self.spec, self.world)
-        result = await self.flujo.resume_async(target, retry=True)
+        await self.replayed(result)
+        result = await self.flujo.resume_async(self.target(result), retry=True)
         reference = Reference()
         self.same_end(result, reference.run(self.spec))
         starts = self.starts()
@@ -112,6 +143,7 @@ class Trial:
                 assert starts[path] == 1, f"{path} ended well before the failure and runs again"
         assert starts.keys() <= reference.visits.keys()
         assert not self.world.wrong, self.world.wrong
+        await self.replayed(result)
 
     async def cancelled_by_handle(self) -> None:
         """A run that one of its own steps cancels by the handle."""
@@ -145,6 +177,7 @@ class Trial:
         for _ in range(5):
             await anyio.sleep(0)
         assert len(world.events) == count, "a step goes on after the end of its run"
+        await self.replayed(result)
         end = reference.run(self.spec)
         fired = any(self.work_at(path).cancels for path in self.starts())
         if not fired:
