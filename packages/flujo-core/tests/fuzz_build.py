@@ -38,7 +38,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop", "cut"], str]
+Event = tuple[Literal["start", "end", "stop", "cut", "fail", "cancel"], str]
 
 
 @dataclass
@@ -49,7 +49,8 @@ class World:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
         events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
-            cancelled), "end" of a visit that gave a value.
+            cancelled), "end" of a visit that gave a value, "fail" of one that raised for the last time, "cancel" of one
+            that cancelled the run.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         cancel: Cancels the run.
@@ -263,6 +264,7 @@ def question(work: Work) -> str:
 async def cancel(work: Work, world: World, ctx: RunContext) -> None:
     """Cancel the run, where that is for this step to do, and wait for the end."""
     if work.cancels and world.cancel is not None:
+        world.events.append(("cancel", ctx.step_path))
         world.cancel()
         for _ in range(10):
             await anyio.sleep(0)
@@ -275,12 +277,11 @@ def attempt(work: Work, world: World, ctx: RunContext, inputs: list[Any], memory
     if work.rejects and ctx.feedback[-1:] != expected:
         world.wrong.append(f"{ctx.step_path} attempt {ctx.attempt} has the feedback {ctx.feedback!r}")
     value = worth(work.name, work.ends, work.size, tuple(inputs), () if memory is None else seen(memory))
-    if work.fails_on and mix("fails", value) % work.fails_on == 0:
-        raise Boom("these inputs")
-    if work.flaky and not world.healed:
-        raise Boom("not healed")
-    if ctx.attempt <= work.fails:
-        raise Boom("this attempt")
+    hopeless = (work.fails_on and mix("fails", value) % work.fails_on == 0) or (work.flaky and not world.healed)
+    if hopeless or ctx.attempt <= work.fails:
+        if ctx.attempt == work.attempts:
+            world.events.append(("fail", ctx.step_path))
+        raise Boom(f"attempt {ctx.attempt}")
     return value
 
 

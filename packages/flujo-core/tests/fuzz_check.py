@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import anyio
@@ -193,6 +194,7 @@ class Trial:
             good = records[path].status == "completed"
             assert good == (path in ended), f"{path} is {records[path].status}"
         self.in_order(reference)
+        self.quiet_after("cancel", self.starts(), self.starts())
         assert not world.wrong, world.wrong
 
     # --- what is compared ---------------------------------------------------------------------------------------------
@@ -220,6 +222,8 @@ class Trial:
                 assert record.attempts == visit.attempts, f"{path} has {record.attempts} attempts"
         self.in_order(reference)
         self.within_limits(reference)
+        for bad, paths in reference.closed:
+            self.quiet_after("fail", {path for _, path in bad.errors}, paths)
         assert not self.world.active, f"still running: {self.world.active}"
         assert not self.world.wrong, self.world.wrong
 
@@ -254,6 +258,13 @@ class Trial:
     @staticmethod
     def gives(reference: Reference, path: str) -> bool:
         return reference.visits[path].status == "completed"
+
+    def quiet_after(self, kind: str, causes: Collection[str], paths: Collection[str]) -> None:
+        """Nothing begins or ends well in `paths` once an event of this kind has come from one of `causes`."""
+        events = self.world.events
+        first = next((at for at, event in enumerate(events) if event[0] == kind and event[1] in causes), len(events))
+        late = [event for event in events[first:] if event[0] in ("start", "end") and event[1] in paths]
+        assert not late, f"after the {kind} of {events[first][1]}: {late}"
 
     def within_limits(self, reference: Reference) -> None:
         """No more bodies of a Parallel or Map run at once than its limit says.

@@ -87,17 +87,21 @@ class Reference:
 
     Attributes:
         visits: Every visit of a step, by its path.
+        closed: Where a failure ends several steps: the errors, any of which does so, and the paths of all these steps.
         limits: How many bodies of each Parallel and Map may be open at once, by the start of their paths.
     """
 
     decided: Collection[str] | None = None
     healed: bool = True
     visits: dict[str, Visit] = field(default_factory=dict)
+    closed: list[tuple[Bad, Paths]] = field(default_factory=list)
     limits: dict[str, int | None] = field(default_factory=dict)
 
     def run(self, spec: Spec) -> Ended:
         """How the whole pipeline ends."""
-        return self.node(spec.root, "", Around(spec.start, spec.start, (), frozenset()), whole=True)
+        ended = self.node(spec.root, "", Around(spec.start, spec.start, (), frozenset()), whole=True)
+        self.close(ended, 0)
+        return ended
 
     def node(self, node: Node, prefix: str, around: Around, *, whole: bool = False) -> Ended:
         """How a node ends; `prefix` stands before its name in a path, and before its nodes' if it is the `whole`."""
@@ -242,6 +246,7 @@ class Reference:
                 break
             count = len(self.visits)
             ended = run(node, prefix, around)
+            self.close(ended if collect else None, count)
             if isinstance(ended, Bad) and collect:
                 ended = Good("error", "error", (), around.after)
             ends.append(ended)
@@ -253,7 +258,9 @@ class Reference:
 
     def either(self, either: Either, prefix: str, around: Around) -> Ended:
         for option in either.options:
+            count = len(self.visits)
             ended = self.branch(option, prefix, around)
+            self.close(ended, count)
             if not isinstance(ended, Bad):
                 break
         return given(ended)
@@ -278,6 +285,11 @@ class Reference:
         self.visits[path] = Visit("completed", failing + 1, around.after)
         deltas = ((work.writes, change(work.writes, value)),) if work.writes else ()
         return Good(value, value, deltas, frozenset({path}))
+
+    def close(self, ended: Ended | None, count: int) -> None:
+        """A failure closes all that was visited since there were `count` visits."""
+        if isinstance(ended, Bad):
+            self.closed.append((ended, frozenset(list(self.visits)[count:])))
 
     def doubt(self, paths: Iterable[str]) -> None:
         """What happened to these visits is open."""
