@@ -229,7 +229,7 @@ def at_once(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             value = attempt(work, world, ctx, [given[name] for name in parameters], given.get("memory"))
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
-                raise PauseForHumanInput(question(work), schema=GIVES[work.ends])
+                raise PauseForHumanInput(question(work.name), schema=GIVES[work.ends])
             return finish(work, world, ctx, value)
 
     return run
@@ -250,15 +250,15 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
                 if work.pause == "raise":
-                    raise PauseForHumanInput(question(work), schema=GIVES[work.ends])
-                value = await ctx.ask(question(work), schema=GIVES[work.ends])
+                    raise PauseForHumanInput(question(work.name), schema=GIVES[work.ends])
+                value = await ctx.ask(question(work.name), schema=GIVES[work.ends])
             return finish(work, world, ctx, value)
 
     return run
 
 
-def question(work: Work) -> str:
-    return f"what does {work.name} give?"
+def question(name: str) -> str:
+    return f"what does {name} give?"
 
 
 async def cancel(work: Work, world: World, ctx: RunContext) -> None:

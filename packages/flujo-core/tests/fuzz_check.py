@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
+from itertools import takewhile
 from typing import Any
 
 import anyio
-from fuzz_build import World, flujo_of
+from fuzz_build import World, flujo_of, question
 from fuzz_reference import Bad, Good, Open, Reference
 from fuzz_shrink import smallest
 from fuzz_specs import Spec, works
 from fuzz_values import plain, remembered, seen
 
 from flujo.core import Flujo, OnRunEnd, PipelineResult, Snapshot
+from flujo.core.snapshot import EntryData
+from flujo.core.store import MemoryStore
 
 PATIENCE_S = 20.0
 """No generated pipeline waits for anything but checkpoints; one that takes so long hangs."""
@@ -69,6 +72,26 @@ async def check(spec: Spec) -> None:
             await trial.interrupted()
         if any(work.flaky for work in steps):
             await trial.healed()
+        if spec.outer:
+            await trial.crashed()
+
+
+class Kept(MemoryStore):
+    """A store that shows what it has of its run: where that started, and every entry since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[EntryData] = []
+
+    async def create(self, snapshot: Snapshot) -> None:
+        """Keep the start."""
+        self.first = snapshot
+        await super().create(snapshot)
+
+    async def append(self, run_id: str, row: EntryData) -> None:
+        """Keep an entry."""
+        self.rows.append(row)
+        await super().append(run_id, row)
 
 
 class Trial:
@@ -145,6 +168,27 @@ class Trial:
         assert starts.keys() <= reference.visits.keys()
         assert not self.world.wrong, self.world.wrong
         await self.replayed(result)
+
+    async def crashed(self) -> None:
+        """A run whose process is gone after some entry goes on from what its store has, and repeats nothing of it."""
+        store = Kept()
+        self.world.begin(pauses=True)
+        result = await flujo_of(self.spec, self.world, store=store).run_async(self.spec.start)
+        self.compare(result, Reference(()), pausing=True)
+        rows = store.rows[: sum(self.spec.picks) * 7 % (len(store.rows) + 1)]
+        # found_fuzz.py: the engine loses questions that were asked before its process was gone
+        rows = list(takewhile(lambda row: row.kind != "paused", rows))
+        left = store.first.model_copy(update={"journal": rows}).sealed()
+        self.world.begin(pauses=True)
+        left = Snapshot.model_validate_json(left.model_dump_json())
+        if result.status == "completed" and len(rows) == len(store.rows):
+            return  # there is nothing to go on with
+        again = await self.flujo.resume_async(left, retry=True)
+        self.same_end(again, Reference(()).run(self.spec))
+        done = {row.path for row in rows if row.kind in ("success", "skipped")}
+        assert not done & self.starts().keys(), f"repeated: {done & self.starts().keys()}"
+        assert not self.world.wrong, self.world.wrong
+        await self.replayed(again)
 
     async def cancelled_by_handle(self) -> None:
         """A run that one of its own steps cancels by the handle."""
@@ -244,6 +288,8 @@ class Trial:
             assert result.status == "paused", f"{result.status}, should be paused at {set(end.paths)}: {result.error!r}"
             paths = [pause.step_path for pause in result.pauses]
             assert sorted(paths) == sorted(end.paths), f"paused at {paths}, not {set(end.paths)}"
+            asked = {pause.step_path: pause.question for pause in result.pauses}
+            assert asked == {path: question(path.rsplit("/", 1)[-1]) for path in paths}
 
     def in_order(self, reference: Reference) -> None:
         """No visit starts before the visits ended on which it depends."""
