@@ -240,6 +240,11 @@ class Trial:
         self.in_order(reference)
         self.quiet_after("cancel", self.starts(), self.starts())
         assert not world.wrong, world.wrong
+        world.begin(pauses=False)
+        again = await self.flujo.resume_async(self.target(result), retry=True)
+        self.same_end(again, end)
+        assert not ended & self.starts().keys(), f"repeated: {ended & self.starts().keys()}"
+        await self.replayed(again)
 
     # --- what is compared ---------------------------------------------------------------------------------------------
 
