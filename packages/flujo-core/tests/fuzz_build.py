@@ -24,6 +24,8 @@ from flujo.core import (
     RetryPolicy,
     RunContext,
     Step,
+    ToolCall,
+    ToolResult,
     Update,
     run_input,
 )
@@ -38,7 +40,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop", "cut", "fail", "cancel"], str]
+Event = tuple[Literal["start", "end", "stop", "cut", "tool", "fail", "cancel"], str]
 
 
 @dataclass
@@ -49,8 +51,8 @@ class World:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
         events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
-            cancelled), "end" of a visit that gave a value, "fail" of one that raised for the last time, "cancel" of one
-            that cancelled the run.
+            cancelled), "end" of a visit that gave a value, "tool" of a tool's answer, "fail" of one that raised for
+            the last time, "cancel" of one that cancelled the run.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         cancel: Cancels the run.
@@ -240,9 +242,11 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
     now = at_once(work, world, parameters)
 
     async def run(ctx: RunContext, **given: Any) -> object:
-        if not (work.delay or work.cancels or work.pause == "ask"):
+        if not (work.delay or work.tool or work.cancels or work.pause == "ask"):
             return now(ctx, **given)
         with world.running(ctx.step_path):
+            if work.tool:
+                await use_tool(world, ctx)
             for _ in range(work.delay):
                 await anyio.sleep(0)
             await cancel(work, world, ctx)
@@ -259,6 +263,20 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
 
 def question(name: str) -> str:
     return f"what does {name} give?"
+
+
+async def use_tool(world: World, ctx: RunContext) -> None:
+    """Call a tool; wherever the step runs again it must be told what the tool said, and the tool must not run again."""
+
+    async def send(call: ToolCall) -> ToolResult:
+        await anyio.sleep(0)
+        world.events.append(("tool", ctx.step_path))
+        return ToolResult(content=mix("tool", call.arguments))
+
+    call = ToolCall(name="tool", arguments={"path": ctx.step_path})
+    answer = await ctx.call_tool(call, send)
+    if answer.content != mix("tool", call.arguments):
+        world.wrong.append(f"{ctx.step_path} is told {answer!r}")
 
 
 async def cancel(work: Work, world: World, ctx: RunContext) -> None:

@@ -166,6 +166,7 @@ class Trial:
             if visit.sure and visit.status == "completed":
                 assert starts[path] == 1, f"{path} ended well before the failure and runs again"
         assert starts.keys() <= reference.visits.keys()
+        self.tools_once()
         assert not self.world.wrong, self.world.wrong
         await self.replayed(result)
 
@@ -175,6 +176,7 @@ class Trial:
         self.world.begin(pauses=True)
         result = await flujo_of(self.spec, self.world, store=store).run_async(self.spec.start)
         self.compare(result, Reference(()), pausing=True)
+        events = list(self.world.events)
         rows = store.rows[: sum(self.spec.picks) * 7 % (len(store.rows) + 1)]
         # found_fuzz.py: the engine loses questions that were asked before its process was gone
         rows = list(takewhile(lambda row: row.kind != "paused", rows))
@@ -184,9 +186,14 @@ class Trial:
         if result.status == "completed" and len(rows) == len(store.rows):
             return  # there is nothing to go on with
         again = await self.flujo.resume_async(left, retry=True)
-        self.same_end(again, Reference(()).run(self.spec))
+        end = Reference(()).run(self.spec)
+        self.same_end(again, end)
         done = {row.path for row in rows if row.kind in ("success", "skipped")}
         assert not done & self.starts().keys(), f"repeated: {done & self.starts().keys()}"
+        told = sum(row.kind == "called" for row in rows)
+        used = sum(kind == "tool" for kind, _ in self.world.events)
+        everywhere = sum(kind == "tool" for kind, _ in events)
+        assert isinstance(end, Bad) or told + used == everywhere, f"{told} + {used} tools, not {everywhere}"
         assert not self.world.wrong, self.world.wrong
         await self.replayed(again)
 
@@ -240,10 +247,13 @@ class Trial:
         self.in_order(reference)
         self.quiet_after("cancel", self.starts(), self.starts())
         assert not world.wrong, world.wrong
+        used = {path for kind, path in world.events if kind == "tool"}
         world.begin(pauses=False)
         again = await self.flujo.resume_async(self.target(result), retry=True)
         self.same_end(again, end)
         assert not ended & self.starts().keys(), f"repeated: {ended & self.starts().keys()}"
+        again_used = used & {path for kind, path in world.events if kind == "tool"}
+        assert not again_used, f"tools are used again: {again_used}"
         await self.replayed(again)
 
     # --- what is compared ---------------------------------------------------------------------------------------------
@@ -271,6 +281,7 @@ class Trial:
                 assert record.attempts == visit.attempts, f"{path} has {record.attempts} attempts"
         self.in_order(reference)
         self.within_limits(reference)
+        self.tools_once()
         for bad, paths in reference.closed:
             self.quiet_after("fail", {path for _, path in bad.errors}, paths)
         assert not self.world.active, f"still running: {self.world.active}"
@@ -309,6 +320,14 @@ class Trial:
     @staticmethod
     def gives(reference: Reference, path: str) -> bool:
         return reference.visits[path].status == "completed"
+
+    def tools_once(self) -> None:
+        """A visit uses its tool once, however often its body is called."""
+        used = Counter(path for kind, path in self.world.events if kind == "tool")
+        assert max(used.values(), default=1) == 1, f"tools are used again: {used}"
+        unused = {path for path in self.starts() if self.work_at(path).tool} - used.keys()
+        unused -= {path for kind, path in self.world.events if kind == "cut"}
+        assert not unused, f"tools are not used: {unused}"
 
     def quiet_after(self, kind: str, causes: Collection[str], paths: Collection[str]) -> None:
         """Nothing begins or ends well in `paths` once an event of this kind has come from one of `causes`."""

@@ -247,6 +247,8 @@ class Maker:
             work = replace(work, writes=("log", "total", "last" if place.alone else "log")[self.pick(3)])
         if not self.pick(5) and not self.pauses:
             work = replace(work, inline=True, delay=0)
+        elif self.pick(5) == 4:
+            work = replace(work, tool=True)
         return self.ailing(work, place)
 
     def ailing(self, work: Work, place: Place) -> Work:

@@ -124,6 +124,10 @@ MUTANTS = (
         snapshot, "_part", "_changes(plan, part.changes, node.path)", "{}",
     ),
     Mutant(
+        "a snapshot leaves out what tools said",
+        snapshot, "checkpoint_of", "state.known.items()", "()",
+    ),
+    Mutant(
         "a replay does not go on after a failure",
         replay, "replayed", "find_due(state)", "pass",
     ),
