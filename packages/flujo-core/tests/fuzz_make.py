@@ -257,9 +257,14 @@ class Maker:
             return replace(work, flaky=not self.pick(7))
         if self.pauses >= place.many and self.pick(4) == 3:
             self.pauses -= place.many
-            if self.pick(2):
-                return replace(work, pause="ask", inline=False)
-            return replace(work, pause="raise", writes="")
+            asks, trouble = self.pick(2), self.pick(4) if self.faults else 0
+            if trouble == 1:
+                work = replace(work, fails=1, attempts=3)
+            if not asks:
+                return replace(work, pause="raise", writes="")
+            if trouble == 2:
+                work = replace(work, rejects=1, attempts=3)
+            return replace(work, pause="ask", inline=False)
         return self.faulty(work, place.caught) if self.faults else work
 
     def faulty(self, work: Work, caught: bool) -> Work:

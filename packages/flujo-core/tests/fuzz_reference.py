@@ -276,7 +276,7 @@ class Reference:
         value = worth(work.name, work.ends, work.size, arrived, held)
         failing = max(work.fails, work.rejects)
         if work.pause and self.decided is not None and path not in self.decided:
-            self.visits[path] = Visit("paused", 1, around.after)
+            self.visits[path] = Visit("paused", work.fails + 1, around.after)
             return Open(frozenset({path}))
         hopeless = (work.fails_on and mix("fails", value) % work.fails_on == 0) or (work.flaky and not self.healed)
         if hopeless or failing >= work.attempts > 0 < failing:
