@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
-from flujo.core import Flujo, Parallel, Pipeline, RunContext, Snapshot, Step
+from flujo.core import Flujo, Loop, Parallel, Pipeline, RunContext, Snapshot, Step
 from flujo.core.snapshot import EntryData
 from flujo.core.store import MemoryStore
 
@@ -50,3 +51,31 @@ async def test_a_question_survives_the_end_of_its_process_before_the_run_stands_
     assert again.pauses == paused.pauses
     done = await flujo.resume_async(again, 4)
     assert done.output == {"asks": 5, "other": 1}
+
+
+@pytest.mark.anyio
+async def test_a_run_whose_process_was_gone_after_its_last_entry_gives_its_output() -> None:
+    """Between the last `append` and `save` of a store: the snapshot is `running`, nothing is left to do, and
+    `resume_async` refuses ("it has completed ... Read its output") although no result of it exists anywhere."""
+    store, pipeline = Kept(), Pipeline(Step(other))
+    await Flujo(pipeline, store=store).run_async(1)
+    again = await Flujo(pipeline).resume_async(store.after(len(store.rows)), retry=True)
+    assert (again.status, again.output) == ("completed", 1)
+
+
+class Draft(BaseModel):
+    text: str
+
+
+async def drafts(value: object) -> list[Draft]:
+    return [Draft(text="a")]
+
+
+@pytest.mark.anyio
+async def test_a_collected_loop_limit_with_any_partial_output_can_be_kept() -> None:
+    """`FlujoError.as_data` hands `LoopLimit.partial` on as it is where it is a list or dict: one that holds models
+    does not come back equal, one that holds errors cannot be written; so snapshot(), replay_async and pausing fail."""
+    never = Loop(Step(drafts), lambda output: False, 1)
+    result = await Flujo(Pipeline(Parallel(never, Step(other), on_failure="collect"))).run_async(1)
+    assert result.status == "completed"
+    Snapshot.model_validate_json(result.snapshot().model_dump_json())

@@ -24,6 +24,7 @@ from fuzz_specs import (
     Spec,
     Wired,
     Work,
+    below,
     branch_name,
     gives_list,
     walk,
@@ -96,7 +97,7 @@ class Maker:
 
     def spec(self) -> Spec:
         """The whole description."""
-        root = self.root()
+        root = told_apart(self.root())
         if self.cancels:
             root = self.cancelled(root)
         picks = tuple(self.pick(7) for _ in range(1 + self.pick(4)))
@@ -282,9 +283,40 @@ class Maker:
         return replace(work, fails_on=2) if kind == 1 else replace(work, rejects=NEVER, attempts=1 + self.pick(2))
 
 
+def told_apart(root: Node) -> Node:
+    """The same, without steps that are skipped at the end of a body where errors are collected.
+
+    What such a body gives has no type (anything may be handed on), and a union of that with a dict that holds errors is
+    one that snapshots refuse.
+    """
+    nodes = list(walk(root))
+    if not any(map(collects, nodes)):
+        return root
+    for loop in nodes:  # found_fuzz.py: a LoopLimit whose partial output holds errors cannot be kept
+        if isinstance(loop, Repeat) and not loop.returns and any(map(collects, walk(loop))):
+            return told_apart(swapped(root, loop, replace(loop, returns=True)))
+    bodies = [body for node in nodes if not isinstance(node, (Row, Graph)) for body in below(node)]
+    for last in {work for body in bodies for work in last_works(body) if work.skips_on}:
+        root = swapped(root, last, replace(last, skips_on=0))
+    return root
+
+
+def collects(node: Node) -> bool:
+    """Whether errors may stand in what it gives."""
+    return isinstance(node, (Fan, Each)) and node.collect
+
+
+def last_works(node: Node) -> list[Work]:
+    """The steps whose output a node may give."""
+    if isinstance(node, Work):
+        return [node]
+    inner = below(node)[-1:] if isinstance(node, Row) else below(node)
+    return [work for one in inner for work in last_works(one)]
+
+
 def swapped(node: Node, old: Node, new: Node) -> Node:
     """A node in which one inside it is another."""
-    if node is old:
+    if node == old:
         return new
     match node:
         case Row(nodes):
