@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop", "cut", "tool", "fail", "cancel"], str]
+Event = tuple[Literal["start", "end", "stop", "cut", "tool", "fail", "cancel", "effect"], str]
 
 
 @dataclass
@@ -82,9 +83,10 @@ class World:
         healed: Whether flaky steps give their value.
         events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
             cancelled), "end" of a visit that gave a value, "tool" of a tool's answer, "fail" of one that raised for
-            the last time, "cancel" of one that cancelled the run.
+            the last time, "cancel" of one that cancelled the run, "effect" of one that did what may happen at most once.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
+        happened: How often tools and what may happen at most once happened, by path, since the run began.
         cancel: Cancels the run.
         wrong: What a step found that must not be.
     """
@@ -94,6 +96,7 @@ class World:
     events: list[Event] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     active: list[str] = field(default_factory=list)
+    happened: Counter[Event] = field(default_factory=Counter)
     cancel: Callable[[], None] | None = None
     wrong: list[str] = field(default_factory=list)
 
@@ -114,8 +117,15 @@ class World:
             self.active.remove(path)
             self.events.append(kind)
 
-    def begin(self, *, pauses: bool, healed: bool = True) -> World:
-        """Forget all traces, for another run."""
+    def happens(self, kind: Literal["tool", "effect"], path: str) -> None:
+        """Take note that something happened to the world."""
+        self.events.append((kind, path))
+        self.happened[kind, path] += 1
+
+    def begin(self, *, pauses: bool, healed: bool = True, anew: bool = True) -> World:
+        """Forget all traces, for another run, or for another part of one: what happened to the world stays then."""
+        if anew:
+            self.happened.clear()
         self.pauses, self.healed, self.cancel = pauses, healed, None
         for traces in (self.events, self.answers, self.active, self.wrong):
             traces.clear()
@@ -233,6 +243,8 @@ def step(work: Work, world: World, inputs: dict[str, Any] | None = None) -> Step
         options["retry"] = RetryPolicy(max_attempts=work.attempts, backoff_s=0)
     if work.rejects:
         options["validators"] = (refuse,)
+    if work.once == "step":
+        options["effect"] = "at_most_once"
     if work.skips_on:
         options["when"] = lambda value: not skips(value, work.skips_on)
     parameters = ["value", *(name for name in given if name != "value")]
@@ -262,6 +274,9 @@ def at_once(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
                 raise PauseForHumanInput(question(work.name), schema=GIVES[work.ends])
+            if work.once == "step":
+                world.answers[ctx.step_path] = value
+                world.happens("effect", ctx.step_path)
             return finish(work, world, ctx, value)
 
     return run
@@ -276,7 +291,7 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             return now(ctx, **given)
         with world.running(ctx.step_path):
             if work.tool:
-                await use_tool(world, ctx)
+                await use_tool(work, world, ctx)
             for _ in range(work.delay):
                 await anyio.sleep(0)
             await cancel(work, world, ctx)
@@ -286,6 +301,11 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
                 if work.pause == "raise":
                     raise PauseForHumanInput(question(work.name), schema=GIVES[work.ends])
                 value = await ctx.ask(question(work.name), schema=GIVES[work.ends])
+            if work.once == "step":
+                world.answers[ctx.step_path] = value
+                world.happens("effect", ctx.step_path)
+                for _ in range(work.delay):
+                    await anyio.sleep(0)
             return finish(work, world, ctx, value)
 
     return run
@@ -295,16 +315,17 @@ def question(name: str) -> str:
     return f"what does {name} give?"
 
 
-async def use_tool(world: World, ctx: RunContext) -> None:
+async def use_tool(work: Work, world: World, ctx: RunContext) -> None:
     """Call a tool; wherever the step runs again it must be told what the tool said, and the tool must not run again."""
 
     async def send(call: ToolCall) -> ToolResult:
         await anyio.sleep(0)
-        world.events.append(("tool", ctx.step_path))
+        world.happens("tool", ctx.step_path)
+        await anyio.sleep(0)
         return ToolResult(content=mix("tool", call.arguments))
 
     call = ToolCall(name="tool", arguments={"path": ctx.step_path})
-    answer = await ctx.call_tool(call, send)
+    answer = await ctx.call_tool(call, send, effect="at_most_once" if work.once == "tool" else "idempotent")
     if answer.content != mix("tool", call.arguments):
         world.wrong.append(f"{ctx.step_path} is told {answer!r}")
 

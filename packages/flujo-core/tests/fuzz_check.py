@@ -9,12 +9,13 @@ from typing import Any
 
 import anyio
 from fuzz_build import World, flujo_of, question
+from fuzz_kept import killed
 from fuzz_reference import Bad, Good, Open, Reference
 from fuzz_shrink import smallest
 from fuzz_specs import Spec, works
-from fuzz_values import plain, remembered, seen
+from fuzz_values import mix, plain, remembered, seen
 
-from flujo.core import Flujo, OnRunEnd, PipelineResult, Snapshot
+from flujo.core import Flujo, OnRunEnd, Pause, PipelineResult, Snapshot
 
 PATIENCE_S = 20.0
 """No generated pipeline waits for anything but checkpoints; one that takes so long hangs."""
@@ -69,6 +70,18 @@ async def check(spec: Spec) -> None:
             await trial.interrupted()
         if any(work.flaky for work in steps):
             await trial.healed()
+        if spec.outer:
+            await killed(trial)
+
+
+def reconciles(pause: Pause) -> dict[str, Any] | None:
+    """What a question about work that may happen at most once is about; None of another question."""
+    return pause.payload.get("needs_reconcile") if isinstance(pause.payload, dict) else None  # type: ignore[return-value]
+
+
+def as_json(value: object) -> object:
+    """What a human types for a value."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 class Trial:
@@ -135,7 +148,7 @@ class Trial:
             return
         self.world.healed = True
         await self.replayed(result)
-        result = await self.flujo.resume_async(self.target(result), retry=True)
+        result = await self.reconciled(await self.flujo.resume_async(self.target(result), retry=True))
         reference = Reference()
         self.same_end(result, reference.run(self.spec))
         starts = self.starts()
@@ -144,6 +157,7 @@ class Trial:
                 assert starts[path] == 1, f"{path} ended well before the failure and runs again"
         assert starts.keys() <= reference.visits.keys()
         self.tools_once()
+        self.once()
         assert not self.world.wrong, self.world.wrong
         await self.replayed(result)
 
@@ -200,13 +214,45 @@ class Trial:
         self.quiet_after("cut" if self.spec.outer else "cancel", causes, self.starts())
         assert not world.wrong, world.wrong
         used = {path for kind, path in world.events if kind == "tool"}
-        world.begin(pauses=False)
-        again = await self.flujo.resume_async(self.target(result), retry=True)
+        world.begin(pauses=False, anew=False)
+        again = await self.reconciled(await self.flujo.resume_async(self.target(result), retry=True))
         self.same_end(again, end)
         assert not ended & self.starts().keys(), f"repeated: {ended & self.starts().keys()}"
         again_used = used & {path for kind, path in world.events if kind == "tool"}
         assert not again_used, f"tools are used again: {again_used}"
+        self.once()
         await self.replayed(again)
+
+    # --- what may happen at most once ---------------------------------------------------------------------------------
+
+    async def reconciled(self, result: PipelineResult) -> PipelineResult:
+        """Tell a run what became of all that was stopped in the middle and may happen at most once."""
+        while result.status == "paused":
+            await self.replayed(result)
+            pause = result.pauses[0]
+            told = self.truth(pause)
+            result = await self.flujo.resume_async(self.target(result), told, pause=pause.id)
+        return result
+
+    def truth(self, pause: Pause) -> dict[str, Any]:
+        """What became of the work that a run asks about."""
+        path = pause.step_path
+        asked = reconciles(pause)
+        assert asked is not None, f"{path} asks {pause.question!r}"
+        work, kind = self.work_at(path), "tool" if asked["tool"] else "effect"
+        assert work.once == ("tool" if asked["tool"] else "step"), f"{path} is put to a human: {asked}"
+        if not self.world.happened[kind, path]:  # type: ignore[index]
+            return {"happened": False}
+        if kind == "tool":
+            return {"happened": True, "output": mix("tool", {"path": path})}
+        self.world.events.append(("end", path))
+        return {"happened": True, "output": as_json(self.world.answers[path])}
+
+    def once(self) -> None:
+        """What may happen at most once did not happen twice."""
+        for (kind, path), count in self.world.happened.items():
+            may = kind == "effect" or self.work_at(path).once == "tool"
+            assert not may or count == 1, f"{kind} of {path} happened {count} times"
 
     # --- what is compared ---------------------------------------------------------------------------------------------
 
@@ -234,6 +280,7 @@ class Trial:
         self.in_order(reference)
         self.within_limits(reference)
         self.tools_once()
+        self.once()
         for bad, paths in reference.closed:
             self.quiet_after("fail", {path for _, path in bad.errors}, paths)
         assert not self.world.active, f"still running: {self.world.active}"
@@ -256,8 +303,9 @@ class Trial:
             assert result.status == "paused", f"{result.status}, should be paused at {set(end.paths)}: {result.error!r}"
             paths = [pause.step_path for pause in result.pauses]
             assert sorted(paths) == sorted(end.paths), f"paused at {paths}, not {set(end.paths)}"
-            asked = {pause.step_path: pause.question for pause in result.pauses}
-            assert asked == {path: question(path.rsplit("/", 1)[-1]) for path in paths}
+            for pause in result.pauses:
+                if reconciles(pause) is None:
+                    assert pause.question == question(pause.step_path.rsplit("/", 1)[-1])
 
     def in_order(self, reference: Reference) -> None:
         """No visit starts before the visits ended on which it depends."""
@@ -301,10 +349,10 @@ class Trial:
                     running = sum(count > 0 for count in open_.values())
                     assert running <= limit, f"{running} bodies of {prefix} run at once, its limit is {limit}"
 
-    async def replayed(self, result: PipelineResult) -> None:
+    async def replayed(self, result: PipelineResult, target: str | None = None, flujo: Flujo | None = None) -> None:
         """A replay takes the recorded outcomes: it calls no step, diverges nowhere, and ends alike."""
         count = len(self.world.events)
-        replay = await self.flujo.replay_async(result)
+        replay = await (flujo or self.flujo).replay_async(target or result)
         assert len(self.world.events) == count, "a replay calls a step"
         assert replay.divergence is None, f"a replay diverges: {replay.divergence}"
         again = replay.result

@@ -250,7 +250,15 @@ class Maker:
             work = replace(work, inline=True, delay=0)
         elif self.pick(5) == 4:
             work = replace(work, tool=True)
-        return self.ailing(work, place)
+        return self.once(self.ailing(work, place))
+
+    def once(self, work: Work) -> Work:
+        """The same step, where perhaps its work or its tool may happen at most once."""
+        kind = self.pick(6)
+        if kind == 4 and work.tool:
+            return replace(work, once="tool")
+        able = work.attempts == 1 and not work.pause and not work.rejects
+        return replace(work, once="step", writes="") if kind == 5 and able else work
 
     def ailing(self, work: Work, place: Place) -> Work:
         """The same step, perhaps with a fault or a pause."""

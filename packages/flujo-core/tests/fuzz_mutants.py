@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flujo.core import frames, relay, replay, restore, running, schedule, snapshot, values, work
+from flujo.core import frames, replay, restore, running, schedule, snapshot, values, work
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "a join starts before the last of its predecessors ended",
-        schedule, "_end", "if frame.waiting[place] == 0:", "if frame.waiting[place] <= 1:",
+        schedule, "_end", "if waiting[place] == 0:", "if waiting[place] <= 1:",
     ),
     Mutant(
         "changes of concurrent bodies are merged in the order in which these end",
@@ -93,7 +93,7 @@ MUTANTS = (
     ),
     Mutant(
         "a step begins after its run was cancelled",
-        relay.Relay, "_work", "await anyio.lowlevel.checkpoint_if_cancelled()", "pass",
+        work.Work, "do", "self.verdict is not None or not frame.is_open", "not frame.is_open",
     ),
     Mutant(
         "a failure does not cancel its siblings",
@@ -105,7 +105,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled step is not journaled",
-        work.Work, "_note_cancelled", "self.journal.append(entry)", "pass",
+        work.Work, "_note_cancelled", "self.put(entry, partial(self.journal.append, entry))", "pass",
     ),
     Mutant(
         "what runs in a closed body is not cancelled",

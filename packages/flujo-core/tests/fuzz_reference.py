@@ -84,6 +84,7 @@ class Reference:
     Args:
         decided: Paths of the pauses that are decided; None is all of them.
         healed: Whether flaky steps give their value.
+        parked: Paths of the steps of which nobody knows whether they happened.
 
     Attributes:
         visits: Every visit of a step, by its path.
@@ -93,6 +94,7 @@ class Reference:
 
     decided: Collection[str] | None = None
     healed: bool = True
+    parked: Collection[str] = ()
     visits: dict[str, Visit] = field(default_factory=dict)
     closed: list[tuple[Bad, Paths]] = field(default_factory=list)
     limits: dict[str, int | None] = field(default_factory=dict)
@@ -271,6 +273,9 @@ class Reference:
         if skips(around.value, work.skips_on):
             self.visits[path] = Visit("skipped", 0, around.after)
             return Good(None, around.value, (), around.after)
+        if path in self.parked:
+            self.visits[path] = Visit("paused", 1, around.after, sure=False)
+            return Open(frozenset({path}))
         arrived = (*inputs.values(), *((around.run_input,) if work.raw else ()))
         held = remembered(around.deltas) if work.reads else ()
         value = worth(work.name, work.ends, work.size, arrived, held)

@@ -45,6 +45,7 @@ class Work(Part):
         delay: So many checkpoints before it does anything.
         inline: A plain function that runs on the event loop.
         tool: It calls a tool before it does anything else.
+        once: What may happen at most once: "step" or "tool".
         cancels: It cancels its run, then waits.
     """
 
@@ -64,6 +65,7 @@ class Work(Part):
     delay: int = 0
     inline: bool = False
     tool: bool = False
+    once: str = ""
     cancels: bool = False
 
 

@@ -91,6 +91,8 @@ class Diary(MemoryStore):
 
 def read(one: object) -> object:
     """The same as it comes back from JSON."""
-    if isinstance(one, (Snapshot, EntryData)):
-        return type(one).model_validate_json(one.model_dump_json())
+    if isinstance(one, Snapshot):
+        return Snapshot.model_validate_json(one.sealed().model_dump_json())
+    if isinstance(one, EntryData):
+        return EntryData.model_validate_json(one.model_dump_json())
     return tuple(map(read, one)) if isinstance(one, tuple) else one

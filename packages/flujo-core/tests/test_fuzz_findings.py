@@ -90,3 +90,10 @@ async def test_a_cancelled_run_tells_the_context_that_its_steps_left() -> None:
     handle.cancel()
     result = await handle.wait()
     assert (result.status, result.context) == ("aborted", Memory(seen=7))
+
+
+@pytest.mark.anyio
+async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed() -> None:
+    flujo = Flujo(Step(other, effect="at_most_once"))
+    result = await flujo.run_async(3)
+    assert (await flujo.replay_async(result)).divergence is None
