@@ -167,20 +167,23 @@ class Run(Work):
 
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
-        due = self.state.due
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
-        done = 0
-        while due and self.verdict is None:
-            done += 1
-            if done % YIELD_EVERY == 0:
-                await anyio.lowlevel.checkpoint()
-            if len(due) > 1:
-                workers: set[Worker] = set()
-                self.workers: Set[Worker] = workers
-                await Relay(due, workers, self.do, self.release).run()
-            elif work := self.do(due.popleft(), None):
-                await work
+        due, done = self.state.due, 0
+        try:
+            while due and self.verdict is None:
+                done += 1
+                if done % YIELD_EVERY == 0:
+                    await anyio.lowlevel.checkpoint()
+                if len(due) > 1:
+                    workers: set[Worker] = set()
+                    self.workers: Set[Worker] = workers
+                    await Relay(due, workers, self.do, self.release).run()
+                elif work := self.do(due.popleft(), None):
+                    await work
+        except BaseException:  # a cancel: what steps wrote until then stays
+            self.context = attempt(final_context, self.state.root)[0] or self.context
+            raise
         self._finish()
         if self.state.pauses and self.verdict is None:
             await self._check_pauses()
