@@ -19,9 +19,7 @@ from flujo.core import (
     PauseForHumanInput,
     Policy,
     Receipt,
-    RunContext,
     Snapshot,
-    ToolCall,
     step,
 )
 
@@ -129,45 +127,6 @@ async def test_a_cancel_while_a_run_is_created_leaves_no_run_that_is_held() -> N
     with anyio.move_on_after(0.01):
         await flujo.run_async(1, run_id="r")
     assert [one.unwrap() for one in await flujo.recover_async()] == [1]
-
-
-async def test_two_equal_calls_at_once_that_may_happen_at_most_once_are_not_both_sent_again() -> None:
-    store = MemoryStore()
-    found: list[MemoryStore] = []
-    sent: list[str] = []
-
-    @step
-    async def use(value: int, ctx: RunContext) -> int:
-        first_back = anyio.Event()
-
-        async def send(call: ToolCall) -> str:
-            sent.append(call.name)
-            if len(sent) == 1:
-                await anyio.sleep(0.01)
-                return "one"
-            if len(sent) == 2:
-                await first_back.wait()
-                found.append(store.reopened())  # killed here: the second is under way
-            return "two"
-
-        async def one() -> None:
-            await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
-            first_back.set()
-
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(one)
-                group.start_soon(one)
-        except* Exception:
-            pass
-        return value
-
-    await Flujo(use, store=store).run_async(1, run_id="r")
-    before = len(sent)
-    if found:
-        resumed = await Flujo(use, store=found[0]).resume_async("r")
-        assert resumed.status == "paused"
-    assert len(sent) == before
 
 
 async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> None:

@@ -24,6 +24,7 @@ from flujo.core import (
     RetryPolicy,
     RunContext,
     Snapshot,
+    StepFailed,
     ToolCall,
     step,
 )
@@ -227,3 +228,30 @@ async def test_a_refused_decision_is_not_used_again_when_the_step_asks_in_anothe
     third = await flujo.resume_async("r", 5)
     assert third.unwrap() == 5
     assert looked == [50, 5]
+
+
+async def test_of_two_equal_calls_at_once_that_may_happen_at_most_once_one_is_sent() -> None:
+    sent: list[str] = []
+    told: list[str] = []
+
+    @step
+    async def use(value: int, ctx: RunContext) -> int:
+        async def send(call: ToolCall) -> str:
+            sent.append(call.name)
+            await anyio.sleep(0.02)
+            return "done"
+
+        async def one() -> None:
+            try:
+                await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
+                told.append("done")
+            except StepFailed as error:  # where both went out, what came back of one hid that the other was under way
+                told.append(error.error_type)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(one)
+        return value
+
+    assert (await Flujo(use, store=Slow(0.01)).run_async(1)).unwrap() == 1
+    assert (sent, sorted(told)) == (["pay"], ["NeedsReconcile", "done"])
