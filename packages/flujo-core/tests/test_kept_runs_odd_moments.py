@@ -255,3 +255,57 @@ async def test_of_two_equal_calls_at_once_that_may_happen_at_most_once_one_is_se
 
     assert (await Flujo(use, store=Slow(0.01)).run_async(1)).unwrap() == 1
     assert (sent, sorted(told)) == (["pay"], ["NeedsReconcile", "done"])
+
+
+async def test_one_damaged_run_does_not_stop_the_recovery_of_others() -> None:
+    found: list[MemoryStore] = []
+    store = MemoryStore()
+
+    @step
+    async def work(value: int) -> int:
+        if value == 2:
+            found.append(store.reopened())
+        return value
+
+    @step
+    async def then(value: int) -> int:
+        if value == 1:
+            await anyio.sleep_forever()
+        return value
+
+    flujo = Flujo(work >> then, store=store)
+    one = flujo.start(1, run_id="a")
+    await anyio.sleep(0.02)
+    await flujo.run_async(2, run_id="b")
+    one.cancel()
+    await one.wait()
+    left = found[0]
+    kept = left._runs["a"]
+    kept.snapshot = kept.snapshot.model_copy(
+        update={"checkpoint": kept.snapshot.checkpoint.model_copy(update={"frames": []})}
+    )
+    results = await Flujo(work >> then, store=left).recover_async()
+    assert [result.run_id for result in results] == ["b"]
+
+
+async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> None:
+    @step(pauses=True)
+    async def raises(value: int) -> Any:
+        raise PauseForHumanInput("What?")
+
+    found: list[MemoryStore] = []
+
+    class Dies(MemoryStore):
+        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            hold = await super().claim(position, receipt, rows)
+            found.append(self.reopened())
+            return hold
+
+    flujo = Flujo(raises, store=Dies())
+    await flujo.run_async(1, run_id="r")
+    try:
+        result = await flujo.resume_async("r", (1, 2))
+    except InputError:
+        return
+    assert list(result.unwrap()) == [1, 2]
+    assert list((await Flujo(raises, store=found[0]).resume_async("r")).unwrap()) == [1, 2]
