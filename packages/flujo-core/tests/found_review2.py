@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import anyio
 import pytest
@@ -14,14 +13,11 @@ from flujo.core import (
     Flujo,
     FlujoError,
     Hold,
-    InputError,
     MemoryStore,
     PauseForHumanInput,
     Policy,
     Receipt,
-    RunContext,
     Snapshot,
-    ToolCall,
     step,
 )
 
@@ -43,37 +39,6 @@ class Slow(MemoryStore):
     async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         await anyio.sleep(self.seconds)
         await super().append(hold, rows)
-
-
-async def test_one_damaged_run_does_not_stop_the_recovery_of_others() -> None:
-    found: list[MemoryStore] = []
-    store = MemoryStore()
-
-    @step
-    async def work(value: int) -> int:
-        if value == 2:
-            found.append(store.reopened())
-        return value
-
-    @step
-    async def then(value: int) -> int:
-        if value == 1:
-            await anyio.sleep_forever()
-        return value
-
-    flujo = Flujo(work >> then, store=store)
-    one = flujo.start(1, run_id="a")
-    await anyio.sleep(0.02)
-    await flujo.run_async(2, run_id="b")
-    one.cancel()
-    await one.wait()
-    left = found[0]
-    kept = left._runs["a"]
-    kept.snapshot = kept.snapshot.model_copy(
-        update={"checkpoint": kept.snapshot.checkpoint.model_copy(update={"frames": []})}
-    )
-    results = await Flujo(work >> then, store=left).recover_async()
-    assert [result.run_id for result in results] == ["b"]
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -129,68 +94,6 @@ async def test_a_cancel_while_a_run_is_created_leaves_no_run_that_is_held() -> N
     with anyio.move_on_after(0.01):
         await flujo.run_async(1, run_id="r")
     assert [one.unwrap() for one in await flujo.recover_async()] == [1]
-
-
-async def test_two_equal_calls_at_once_that_may_happen_at_most_once_are_not_both_sent_again() -> None:
-    store = MemoryStore()
-    found: list[MemoryStore] = []
-    sent: list[str] = []
-
-    @step
-    async def use(value: int, ctx: RunContext) -> int:
-        first_back = anyio.Event()
-
-        async def send(call: ToolCall) -> str:
-            sent.append(call.name)
-            if len(sent) == 1:
-                await anyio.sleep(0.01)
-                return "one"
-            if len(sent) == 2:
-                await first_back.wait()
-                found.append(store.reopened())  # killed here: the second is under way
-            return "two"
-
-        async def one() -> None:
-            await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
-            first_back.set()
-
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(one)
-                group.start_soon(one)
-        except* Exception:
-            pass
-        return value
-
-    await Flujo(use, store=store).run_async(1, run_id="r")
-    before = len(sent)
-    if found:
-        resumed = await Flujo(use, store=found[0]).resume_async("r")
-        assert resumed.status == "paused"
-    assert len(sent) == before
-
-
-async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> None:
-    @step(pauses=True)
-    async def raises(value: int) -> Any:
-        raise PauseForHumanInput("What?")
-
-    found: list[MemoryStore] = []
-
-    class Dies(MemoryStore):
-        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
-            hold = await super().claim(position, receipt, rows)
-            found.append(self.reopened())
-            return hold
-
-    flujo = Flujo(raises, store=Dies())
-    await flujo.run_async(1, run_id="r")
-    try:
-        result = await flujo.resume_async("r", (1, 2))
-    except InputError:
-        return
-    assert list(result.unwrap()) == [1, 2]
-    assert list((await Flujo(raises, store=found[0]).resume_async("r")).unwrap()) == [1, 2]
 
 
 async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang_the_run() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,18 +11,17 @@ import pytest
 from flujo.core import (
     EntryData,
     Flujo,
-    FlujoError,
     Hold,
     InputError,
     MemoryStore,
     OnRunEnd,
     Parallel,
     PauseForHumanInput,
-    Policy,
     Receipt,
     RetryPolicy,
     RunContext,
     Snapshot,
+    StepFailed,
     ToolCall,
     step,
 )
@@ -227,3 +225,84 @@ async def test_a_refused_decision_is_not_used_again_when_the_step_asks_in_anothe
     third = await flujo.resume_async("r", 5)
     assert third.unwrap() == 5
     assert looked == [50, 5]
+
+
+async def test_of_two_equal_calls_at_once_that_may_happen_at_most_once_one_is_sent() -> None:
+    sent: list[str] = []
+    told: list[str] = []
+
+    @step
+    async def use(value: int, ctx: RunContext) -> int:
+        async def send(call: ToolCall) -> str:
+            sent.append(call.name)
+            await anyio.sleep(0.02)
+            return "done"
+
+        async def one() -> None:
+            try:
+                await ctx.call_tool(ToolCall(name="pay", arguments={}), send, effect="at_most_once")
+                told.append("done")
+            except StepFailed as error:  # where both went out, what came back of one hid that the other was under way
+                told.append(error.error_type)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(one)
+        return value
+
+    assert (await Flujo(use, store=Slow(0.01)).run_async(1)).unwrap() == 1
+    assert (sent, sorted(told)) == (["pay"], ["NeedsReconcile", "done"])
+
+
+async def test_one_damaged_run_does_not_stop_the_recovery_of_others() -> None:
+    found: list[MemoryStore] = []
+    store = MemoryStore()
+
+    @step
+    async def work(value: int) -> int:
+        if value == 2:
+            found.append(store.reopened())
+        return value
+
+    @step
+    async def then(value: int) -> int:
+        if value == 1:
+            await anyio.sleep_forever()
+        return value
+
+    flujo = Flujo(work >> then, store=store)
+    one = flujo.start(1, run_id="a")
+    await anyio.sleep(0.02)
+    await flujo.run_async(2, run_id="b")
+    one.cancel()
+    await one.wait()
+    left = found[0]
+    kept = left._runs["a"]
+    kept.snapshot = kept.snapshot.model_copy(
+        update={"checkpoint": kept.snapshot.checkpoint.model_copy(update={"frames": []})}
+    )
+    results = await Flujo(work >> then, store=left).recover_async()
+    assert [result.run_id for result in results] == ["b"]
+
+
+async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> None:
+    @step(pauses=True)
+    async def raises(value: int) -> Any:
+        raise PauseForHumanInput("What?")
+
+    found: list[MemoryStore] = []
+
+    class Dies(MemoryStore):
+        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            hold = await super().claim(position, receipt, rows)
+            found.append(self.reopened())
+            return hold
+
+    flujo = Flujo(raises, store=Dies())
+    await flujo.run_async(1, run_id="r")
+    try:
+        result = await flujo.resume_async("r", (1, 2))
+    except InputError:
+        return
+    assert list(result.unwrap()) == [1, 2]
+    assert list((await Flujo(raises, store=found[0]).resume_async("r")).unwrap()) == [1, 2]

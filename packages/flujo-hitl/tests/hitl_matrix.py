@@ -21,6 +21,7 @@ from flujo.core.testing import FaultInjector
 from flujo.core.testing.faults import Point
 from flujo.hitl import SQLiteStore
 from flujo.hitl.payloads import Payloads
+from flujo.hitl.schema import Durability
 
 ALWAYS = ("before_step", "after_step", "before_write", "after_write")
 CASES = [
@@ -53,7 +54,8 @@ def pipeline(effects: Path, effect: Effect) -> Any:
 async def first(folder: Path, effect: Effect, point: str, step: str, visit: int) -> None:
     """Run, answer, and be killed somewhere."""
     faults = FaultInjector().kills(at=cast(Point, point), step=step or None, visit=visit)
-    store = faults.store(SQLiteStore(folder / "runs.db"))
+    durability: Durability = "full" if effect == "idempotent" else "normal"  # both survive the end of a process
+    store = faults.store(SQLiteStore(folder / "runs.db", durability=durability))
     flujo = Flujo(pipeline(folder / "effects", effect), backend=faults, store=store)
     await flujo.run_async(1, run_id="r")
     await flujo.resume_async("r", 21)

@@ -12,7 +12,7 @@ from flujo.hitl import SQLiteStore
 
 
 async def main(path: Path, effects: Path, name: str, pauses: int) -> None:
-    store = SQLiteStore(path, wait_s=60)
+    store = SQLiteStore(path, wait_s=60, durability="normal")
     digests = {one.run_id: one.shown_digest for one in (await store.open_pauses(limit=1000)).items}
     won = recorded = 0
     room = anyio.Semaphore(10)

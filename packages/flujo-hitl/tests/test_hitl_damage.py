@@ -3,7 +3,7 @@
 import random
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
@@ -163,3 +163,28 @@ async def test_a_cut_file_gives_errors_of_ours_only(path: Path, open_store: Open
         await all_of_it(store, wrong)
         store.close()
     assert any(isinstance(error, StoreError) for error in wrong)
+
+
+async def test_one_damaged_question_hides_no_other(path: Path, open_store: OpenStore) -> None:
+    await two_runs(open_store)
+    change(path, "SELECT question FROM pauses WHERE run=1", "UPDATE pauses SET question=? WHERE run=1", flipped)
+    assert [one.run_id for one in (await open_store().open_pauses()).items] == ["good"]
+
+
+@pytest.mark.parametrize("value", ["'text'", "9e99", "x'00'", str(2**62)])
+async def test_columns_that_hold_what_was_never_written_are_told(path: Path, open_store: OpenStore, value: str) -> None:
+    await two_runs(open_store)
+    store = open_store()
+    await store.claim(10, receipt("bad"), [])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE decisions SET decided={value}")
+        db.execute(f"UPDATE runs SET began={value}, status={value}, plan={value} WHERE id=2")
+        db.execute(f"UPDATE owners SET boot={value}, beat_wall={value}, beat_mono={value}, lease_s={value}")
+        db.commit()
+    other = open_store()
+    for work in (other.receipt("bad"), other.load("good"), other.claim(10, receipt("bad"), [])):
+        with pytest.raises(FlujoError):
+            await work
+    for listing in (other.runs(), other.orphans("0" * 64)):
+        with suppress(StoreError):
+            await listing

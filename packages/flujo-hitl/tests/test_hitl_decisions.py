@@ -145,8 +145,8 @@ async def test_pages_hold_each_run_once_and_can_be_filtered(store: SQLiteStore) 
 
 async def test_who_has_a_role_sees_what_it_may_answer(store: SQLiteStore) -> None:
     await paused(store, "any")
-    await paused(store, "money", tags={"roles": "finance, board"})
-    await paused(store, "law", tags={"roles": "legal"})
+    await paused(store, "money", question(roles=["finance", "board"]))
+    await paused(store, "law", question(roles=["legal"]))
 
     async def seen(role: str | None) -> list[str]:
         return [one.run_id for one in (await store.open_pauses(role=role)).items]

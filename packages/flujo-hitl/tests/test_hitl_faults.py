@@ -147,3 +147,13 @@ async def test_pages_that_were_overwritten_are_told(path: Path, open_store: Open
     for work in (store.load("r"), store.create(run("s")), store.runs()):
         with pytest.raises(StoreDamaged):
             await work
+
+
+async def test_a_file_that_is_removed_while_it_is_used_is_told(path: Path, store: SQLiteStore) -> None:
+    hold = await store.create(run("r"))
+    path.rename(path.with_name("elsewhere"))
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="removed or replaced"):
+            await store.append(hold, [row(0)])
+    path.with_name("elsewhere").rename(path)
+    await store.append(hold, [row(0)])

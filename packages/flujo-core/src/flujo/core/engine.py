@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypedDict, Unpack
 
@@ -18,7 +19,7 @@ from .check import check_words, fitted
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
-from .foreign import attempt_async
+from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
 from .handle import RunHandle
 from .hooks import Hooks
@@ -45,6 +46,8 @@ from .usage import UsageLimits
 from .wakeup import loop_is_running
 from .writer import Writer
 from .written import entry_data
+
+_log = logging.getLogger("flujo.core")
 
 
 class RunOptions(TypedDict, total=False):
@@ -246,6 +249,9 @@ class Flujo:
         run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
         if self.store is not None:
             rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
+            if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
+                why = f"its type {lost} cannot be kept by the store"
+                raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
             hold, error = await attempt_async(self.store.claim(position, now, rows))
             if error is not None:
                 raise AlreadyResumed(receipt) if receipt is not None and isinstance(error, StillRunning) else error
@@ -260,7 +266,8 @@ class Flujo:
     async def recover_async(self) -> list[PipelineResult]:
         """Go on with the runs of this pipeline in the store whose process went away, one after another.
 
-        What may happen at most once and was stopped in the middle is put to a human: such a run ends paused.
+        What may happen at most once and was stopped in the middle is put to a human: such a run ends paused. One that
+        cannot go on, as what is kept of it is damaged, is logged and left as it is.
 
         Raises:
             ConfigurationError: There is no store.
@@ -269,8 +276,11 @@ class Flujo:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
         for run_id in await self.store.orphans(self.plan.fingerprint):
-            with suppress(StillRunning):  # somebody else was quicker
-                results.append(await self.resume_async(run_id, retry=True))
+            result, error = await attempt_async(self.resume_async(run_id, retry=True))
+            if result is not None:
+                results.append(result)
+            elif not isinstance(error, StillRunning):  # else somebody was quicker
+                _log.warning("run %r could not be recovered: %s", run_id, text_of(error or ValueError()))
         return results
 
     async def replay_async(self, target: PipelineResult | Snapshot | str) -> Replay:

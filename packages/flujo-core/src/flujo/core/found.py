@@ -15,7 +15,7 @@ from .errors import ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import Frame, RunState
 from .journal import Entry
-from .kept import KeptRun, Receipt, TokenFacts, refusal
+from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore, TokenSigner
@@ -23,7 +23,6 @@ from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
-from .running import Past
 from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot

@@ -52,8 +52,8 @@ class PauseForHumanInput(Exception):
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
         if on_expiry is not None and expires_at is None:
             raise ConfigurationError(what, "it has on_expiry and never expires", "Pass expires_at= too")
-        if isinstance(roles, str) or not all(isinstance(role, str) and role for role in roles):
-            raise ConfigurationError(what, f"its roles are {roles!r}", 'Give names: roles=["cfo"]')
+        if isinstance(roles, str) or not all(isinstance(one, str) and one.strip() and "," not in one for one in roles):
+            raise ConfigurationError(what, f"its roles are {roles!r}", 'Give names without a comma: roles=["cfo"]')
         self.payload: JsonValue = _as_json(what, "payload", question, payload)
         self.on_expiry: JsonValue = _as_json(what, "on_expiry", question, on_expiry)
         self.question = question

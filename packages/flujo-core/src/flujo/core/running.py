@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
@@ -23,7 +23,7 @@ from .foreign import attempt
 from .frames import Due, Frame, RunState
 from .hooks import Hooks
 from .journal import Entry, Journal
-from .kept import TokenFacts
+from .kept import Past, TokenFacts
 from .ledger import Ledger
 from .outcome import Begun, Called, Failure
 from .pause import Pause, pause_of
@@ -31,31 +31,15 @@ from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordK
 from .plan import StepNode
 from .protocols import TokenSigner
 from .relay import Worker
-from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
-from .snapshot import EntryData
 from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
 T = TypeVar("T")
-
-
-class Past(Protocol):
-    """What a resumed run did before."""
-
-    @property
-    def length(self) -> int:
-        """Entries of its journal."""
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flujo.core import FlujoError
+
 from .errors import StoreBusy, StoreDamaged, StoreError, StoreForeign, StoreWriteError
 
 __all__ = ["fault_of", "is_local", "typed"]
@@ -41,8 +43,12 @@ def is_local(error: sqlite3.Error) -> bool:
 
 @contextmanager
 def typed(path: Path, wait_s: float) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
+    """Turn SQLite's errors, and those of reading what was never written, into ours."""
     try:
         yield
     except sqlite3.Error as error:
         raise fault_of(error, path, wait_s) from error
+    except FlujoError:
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise StoreDamaged(path, f"a column holds what was never written: {error}") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from flujo.core import ConfigurationError, Receipt
 
@@ -15,6 +16,10 @@ from .readers import Readers
 from .schema import STATUS, status_of
 
 __all__ = ["Lists", "code_of"]
+
+_log = logging.getLogger("flujo.hitl")
+
+T = TypeVar("T")
 
 _MAX_PAGE = 1000
 
@@ -56,8 +61,9 @@ class Lists:
             where, facts = [*where, "r.status=?"], [*facts, code_of(status)]
         if after is not None:
             where, facts = [*where, "r.id<?"], [*facts, *_key(after, 1)]
-        found = self._page(f"{_RUN} WHERE {_all(where)} ORDER BY r.id DESC LIMIT ?", facts, limit)
-        return Page([_run(row) for row in found], str(found[-1][0]) if len(found) == limit else None)
+        ask = f"{_RUN} WHERE {_all(where)} ORDER BY r.id DESC LIMIT ?"
+        items, last = self._page(ask, facts, limit, _run)
+        return Page(items, None if last is None else str(last[0]))
 
     def open_pauses(
         self, pipeline: str | None, tenant: str | None, role: str | None, after: str | None, limit: int
@@ -76,9 +82,9 @@ class Lists:
             row, pause = _key(after, 2)
             where, facts = [*where, "(q.run, q.pause)>(?, ?)"], [*facts, row, pause]
         order = "r.id, q.pause" if "runs r" in tables[:6] else "q.run, q.pause"
-        found = self._page(f"{_PAUSE} FROM {tables} WHERE {_all(where)} ORDER BY {order} LIMIT ?", facts, limit)
-        last = f"{found[-1][0]}:{found[-1][2]}" if len(found) == limit else None
-        return Page([self._pause(row) for row in found], last)
+        ask = f"{_PAUSE} FROM {tables} WHERE {_all(where)} ORDER BY {order} LIMIT ?"
+        items, last = self._page(ask, facts, limit, self._pause)
+        return Page(items, None if last is None else f"{last[0]}:{last[2]}")
 
     def expired(self, now: datetime, fingerprint: str | None, limit: int) -> Sequence[OpenPause]:
         """See HitlStore."""
@@ -86,7 +92,7 @@ class Lists:
         of_plan, plan = _of_plan(fingerprint)
         tables = "pauses q CROSS JOIN runs r ON r.id=q.run CROSS JOIN plans p ON p.id=r.plan"
         ask = f"{_PAUSE} FROM {tables} WHERE {_all(where + of_plan)} ORDER BY q.expires LIMIT ?"
-        return [self._pause(row) for row in self._page(ask, [*facts, *plan], limit)]
+        return self._page(ask, [*facts, *plan], limit, self._pause)[0]
 
     def decided(self, fingerprint: str | None, limit: int) -> Sequence[Decided]:
         """See HitlStore."""
@@ -96,7 +102,7 @@ class Lists:
             " FROM decisions d CROSS JOIN pauses q ON q.run=d.run AND q.pause=d.pause CROSS JOIN runs r ON r.id=d.run"
             f" WHERE {_all(['d.applied=0', *of_plan])} ORDER BY d.id LIMIT ?"
         )
-        return [self._decided(row) for row in self._page(ask, plan, limit)]
+        return self._page(ask, plan, limit, self._decided)[0]
 
     def cancel_requested(self, run_ids: Collection[str] | None) -> Sequence[str]:
         """See HitlStore."""
@@ -106,11 +112,21 @@ class Lists:
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _page(self, ask: str, facts: Sequence[object], limit: int) -> list[tuple[Any, ...]]:
+    def _page(
+        self, ask: str, facts: Sequence[object], limit: int, read: Callable[[tuple[Any, ...]], T]
+    ) -> tuple[list[T], tuple[Any, ...] | None]:
+        """What is read of each row, and the last row where there may be more. One that is damaged hides no other."""
         if not 1 <= limit <= _MAX_PAGE:
             raise ConfigurationError(f"limit={limit!r} cannot be used", f"it is not from 1 to {_MAX_PAGE}")
+        items: list[T] = []
         with self._readers.moment() as db:
-            return db.execute(ask, (*facts, limit)).fetchall()
+            found = db.execute(ask, (*facts, limit)).fetchall()
+            for row in found:
+                try:
+                    items.append(read(row))
+                except RunDamaged as damage:  # `load` of this run says the same to who wants it
+                    _log.error("left out of a list: %s", damage)
+        return items, found[-1] if len(found) == limit else None
 
     def _pause(self, row: tuple[Any, ...]) -> OpenPause:
         _, run_id, pause_id, pipeline, fingerprint, tenant, question, shown, expires, roles = row

@@ -32,7 +32,10 @@ class Readers:
 
     @contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees the store as of one moment; SQLite's errors become ours."""
+        """A connection that sees the store as of one moment; what goes wrong in reading it is an error of ours.
+
+        So read in it what columns hold: a flipped bit may have made them what was never written.
+        """
         with typed(self._path, self._wait_s):
             db = self._take()
             try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from flujo.core import EntryData, KeptRun, Receipt
 
@@ -40,13 +41,8 @@ class RunReads:
 
     def load(self, run_id: str) -> KeptRun:
         """See RunStore: where it stands and what came after that, however long its journal is."""
-        with self._readers.moment() as db:
-            try:
-                return self._load(db, run_id)
-            except sqlite3.DatabaseError as error:
-                if is_local(error):
-                    raise RunDamaged(run_id, f"the file is damaged there: {error}") from error
-                raise
+        with self._readers.moment() as db, _of_run(run_id):
+            return self._load(db, run_id)
 
     def _load(self, db: sqlite3.Connection, run_id: str) -> KeptRun:
         found = db.execute(_STANDING, (run_id,)).fetchone()
@@ -64,13 +60,8 @@ class RunReads:
         return KeptRun(snapshot, tuple(late), lambda: self._history(row, run_id, length))
 
     def _history(self, row: int, run_id: str, length: int) -> list[EntryData]:
-        with self._readers.moment() as db:
-            try:
-                rows = self._payloads.rows(db.execute(_JOURNAL, (row, 0)), run_id, 0)
-            except sqlite3.DatabaseError as error:
-                if is_local(error):
-                    raise RunDamaged(run_id, f"its journal is damaged: {error}") from error
-                raise
+        with self._readers.moment() as db, _of_run(run_id):
+            rows = self._payloads.rows(db.execute(_JOURNAL, (row, 0)), run_id, 0)
         if len(rows) < length:
             raise RunDamaged(run_id, f"its journal has {len(rows)} entries, not {length}")
         return rows
@@ -86,7 +77,7 @@ class RunReads:
                 found = db.execute(f"{ask} ORDER BY applied DESC, id DESC LIMIT 1", known).fetchone()
             else:
                 found = db.execute(f"{ask} AND pause=?", (*known, pause_id)).fetchone()
-        return None if found is None else Receipt(run_id, found[0], unpacked(found[1]), moment(found[2]))
+            return None if found is None else Receipt(run_id, found[0], unpacked(found[1]), moment(found[2]))
 
     def orphans(self, fingerprint: str) -> Sequence[str]:
         """See RunStore."""
@@ -97,5 +88,16 @@ class RunReads:
         with self._readers.moment() as db:
             found = db.execute(ask, (packed(fingerprint),)).fetchall()
             owners = {row[0]: Owner(*row) for row in db.execute("SELECT * FROM owners")}
-        living = {number for number, owner in owners.items() if not is_gone(owner, self._beats)}
+            living = {number for number, owner in owners.items() if not is_gone(owner, self._beats)}
         return [run_id for run_id, owner in found if owner not in living]
+
+
+@contextmanager
+def _of_run(run_id: str) -> Iterator[None]:
+    """What is damaged where a run is read is damage of this run, not of the store."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if is_local(error):
+            raise RunDamaged(run_id, f"the file is damaged there: {error}") from error
+        raise

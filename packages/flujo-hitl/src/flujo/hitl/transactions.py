@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from flujo.core import FlujoError
 
-from .errors import StoreError
+from .errors import StoreDamaged, StoreError
 from .faults import fault_of, is_local
 from .lane import Ticket
 from .owner import Beats, Me, Owner, is_gone
@@ -53,6 +54,7 @@ class Transactions:
         self.beats: Beats = Beats()
         self._wait_s = wait_s
         self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._version = -1
         self.held: dict[str, Held] = {}
         self.plans: dict[tuple[str, str], int] = {}
@@ -65,7 +67,13 @@ class Transactions:
         """The connection, opened at first use."""
         if self._db is None:
             self._db = open_store(self.path, self.durability, self._wait_s)
+            self._file = _identity(self.path)
         return self._db
+
+    def _check_file(self) -> None:
+        """What is written to a file without a name is lost."""
+        if _identity(self.path) != self._file:
+            raise StoreDamaged(self.path, "it was removed or replaced while it was used")
 
     # --- a batch ------------------------------------------------------------------------------------------------------
 
@@ -96,6 +104,7 @@ class Transactions:
 
     def _transact(self, tickets: Sequence[Ticket[object]]) -> None:
         db = self.db
+        self._check_file()
         db.execute("BEGIN IMMEDIATE")
         self._notice_others(db)
         beat = self._beat() if self._is_registered and self.me.is_due() else None
@@ -111,8 +120,14 @@ class Transactions:
         if beat is not None:
             self.me.kept(beat)
         if self.has_deleted:
-            self.has_deleted = False
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._clean(db)
+
+    def _clean(self, db: sqlite3.Connection) -> None:
+        """Cut the write-ahead log; where somebody reads from it at this moment, later."""
+        db.execute("PRAGMA busy_timeout=0")
+        (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        db.execute(f"PRAGMA busy_timeout={int(self._wait_s * 1000)}")
+        self.has_deleted = bool(is_busy)
 
     def _notice_others(self, db: sqlite3.Connection) -> None:
         """What is known of holds is true as long as no other connection wrote; asked inside the transaction."""
@@ -158,13 +173,16 @@ class Transactions:
 
     def wait_s(self) -> float | None:
         """See Writes."""
-        return self.me.lease_s / 3 if self._is_registered else None
+        pace = self.me.lease_s / 3 if self._is_registered else None
+        return min(1.0, pace or 1.0) if self.has_deleted else pace
 
     def rest(self) -> None:
         """Renew the lease, or let it go when nothing is held."""
-        if not self._is_registered or not self.me.is_due():
-            return
         try:
+            if self.has_deleted:
+                self._clean(self.db)
+            if not self._is_registered or not self.me.is_due():
+                return
             self.db.execute("BEGIN IMMEDIATE")
             if self._holds():
                 beat = self._beat()
@@ -194,6 +212,14 @@ class Transactions:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_of_one(error: Exception) -> bool:

@@ -28,9 +28,6 @@ from .transactions import Held, Transactions
 
 __all__ = ["RunWrites", "unknown"]
 
-ROLES_TAG = "roles"
-"""The tag of a run that says who may answer its questions, with commas between; without it anybody may."""
-
 
 def unknown(run_id: str) -> ResumeError:
     """Why a run cannot be used that is not kept."""
@@ -237,16 +234,13 @@ class RunWrites:
         return number
 
     def _pauses(self, row: int, snapshot: Snapshot) -> Sequence[tuple[object, ...]]:
-        tag = snapshot.tags.get(ROLES_TAG, "")
-        names = [name.strip() for name in tag.split(",") if name.strip()]
-        roles = f",{','.join(names)}," if names else None
         return [
             (
                 row,
                 pause.id,
                 packed(pause.shown_digest),
                 None if pause.expires_at is None else stamp(pause.expires_at),
-                roles,
+                f",{','.join(sorted(pause.roles))}," if pause.roles else None,
                 self._payloads.words(pause.question, f"question {pause.id} of {snapshot.run_id}"),
             )
             for pause in snapshot.pauses
