@@ -116,6 +116,7 @@ class Calls:
         try:
             await run.intend(act, call)
             if effect == "at_most_once":
+                ctx.check_open()  # guards and recorders may have taken longer than the step
                 await run.note_told(ctx, Begun(key, call.name))
                 self._check_open()
             sent = True

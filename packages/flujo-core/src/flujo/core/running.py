@@ -36,6 +36,7 @@ from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .snapshot import EntryData
+from .told import goes_on
 from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
@@ -194,6 +195,8 @@ class Running:
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
+        if self.is_over and keep is not None:
+            return  # a call that a step left behind, and that came back after the end
         if self.verdict is None:
             self.hide_secrets(error)
             self.verdict = error
@@ -259,7 +262,12 @@ class Running:
         return self.writer.put(row, then)
 
     async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
-        """Journal what a step's work did while it goes on, so that it is known where the step runs again."""
+        """Journal what a step's work did while it goes on, so that it is known where the step runs again.
+
+        What a call did that the step left behind, and that came back after its end, is no part of the run.
+        """
+        if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
+            return
         entry = Entry(*ctx.visit, told)
         kept = self.put(entry, partial(self.take, entry))
         if kept is not None:
