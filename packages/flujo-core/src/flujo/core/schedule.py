@@ -288,13 +288,12 @@ def _choose(state: RunState, part: Part, choice: int) -> None:
 
 def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     """The next iteration of a loop, or its end where there may be no more."""
-    error = limit_reached(part)
-    if error is not None:
-        part.asks = True  # again, where the run is resumed
-        _fail(state, part.frame, part.node, Failure(error))
-    elif part.ended < flow.max_iterations:
+    if part.ended < flow.max_iterations:
         part.value = part.output
         _iterate(state, part)
+    elif error := limit_reached(part):
+        part.asks = True  # again, where the run is resumed
+        _fail(state, part.frame, part.node, Failure(error))
     else:
         _finish(state, part, part.output)
 
