@@ -55,7 +55,7 @@ _NAMES_OF_MODULE = {
     "RecordResult StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
-    "StepOutcome TokenSigner",
+    "StepOutcome StoreFactory TokenSigner",
     "plugins": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",

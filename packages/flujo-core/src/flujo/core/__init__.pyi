@@ -88,6 +88,7 @@ from .protocols import (
     RunStore,
     StepExecutionRequest,
     StepOutcome,
+    StoreFactory,
     TokenSigner,
 )
 from .registry import Plugins
@@ -229,6 +230,7 @@ __all__ = [
     "StepRecord",
     "StepTimeout",
     "StillRunning",
+    "StoreFactory",
     "Success",
     "TokenFacts",
     "TokenSigner",

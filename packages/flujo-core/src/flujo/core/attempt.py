@@ -98,9 +98,10 @@ class Attempt:
             if self.ctx.denial is not None:
                 raise self.ctx.denial
             if isinstance(outcome, Success):
-                make = partial(TransformStepOutput, run.info, self.path)
-                hint = self.node.output_type
-                outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
+                if "transform_step_output" in run.hooks.table:
+                    make = partial(TransformStepOutput, run.info, self.path)
+                    hint = self.node.output_type
+                    outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
@@ -121,11 +122,15 @@ class Attempt:
     async def _admitted(self, act: Act) -> tuple[Outcome, Changes]:
         """Do the work, once transforms, guards, recorders and observers had their turn."""
         run, facts = self.run, (self.run.info, self.path, self.node.step.name, self.number)
-        inputs = await self._transformed(self._inputs())
+        acting, inputs = run.hooks.table, self._inputs()
         # Each gets inputs of its own: who looks on cannot change what the step is given.
-        await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
-        await run.intend(act, dict(inputs))
-        await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
+        if "transform_step_input" in acting:
+            inputs = await self._transformed(inputs)
+        if "guard_step" in acting:
+            await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
+        await run.intend(act, dict(inputs) if "record_intent" in acting else None)
+        if "pre_step_execution" in acting:
+            await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
         if isinstance(run.verdict, RunAborted):
             raise run.verdict
         return await self._invoke(inputs)
@@ -147,8 +152,6 @@ class Attempt:
 
     async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
         run, path = self.run, self.path
-        if not run.hooks.of("transform_step_input"):
-            return inputs
         for source in self.node.sources:
             name, from_run_input = source.parameter, source.node == RUN_INPUT
             make = partial(TransformStepInput, run.info, path, name, from_run_input=from_run_input)

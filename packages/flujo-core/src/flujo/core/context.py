@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -182,7 +182,14 @@ class RunContext:
             raise ConfigurationError(what, why, "Await its calls inside the step")
 
     async def ask(
-        self, question: str, schema: object = None, *, payload: object = None, expires_at: datetime | None = None
+        self,
+        question: str,
+        schema: object = None,
+        *,
+        payload: object = None,
+        expires_at: datetime | None = None,
+        roles: Collection[str] = (),
+        on_expiry: JsonValue = None,
     ) -> Any:
         """Ask a human: the run pauses, and when it is resumed the step's body runs again from its start.
 
@@ -193,12 +200,16 @@ class RunContext:
             schema: Type of the answer, as of PauseForHumanInput.
             payload: What the human must see to decide, as JSON.
             expires_at: When the question is no longer open; None is never.
+            roles: Who may answer; empty is anybody.
+            on_expiry: The answer that counts when nobody answered in time; None is none.
 
         Returns:
             The answer, validated against `schema`.
         """
         self.check_open()
-        request = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
+        request = PauseForHumanInput(
+            question, schema, payload=payload, expires_at=expires_at, roles=roles, on_expiry=on_expiry
+        )
         known, answer = self.recall(pause_of(request, self.step_path, 0).shown_digest)
         if known:
             return self._answer(answer, schema)

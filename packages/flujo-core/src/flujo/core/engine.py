@@ -107,7 +107,7 @@ class Flujo:
         context_model: type[BaseModel] | None = None,
         limits: Limits = None,
         backend: ExecutionBackend | None = None,
-        store: RunStore | None = None,
+        store: RunStore | str | None = None,
         plugins: Iterable[object] | Plugins | None = None,
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
@@ -122,11 +122,11 @@ class Flujo:
             "limits": limits,
             "hooks": self.observers,
         }
-        self.store: RunStore | None = store
         kept_runs = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
         self.limits: Limits = checked(limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or ())
+        self.store: RunStore | None = self.plugins.store_of(store) if isinstance(store, str) else store
         self.plugins.require(self.policy.require)
         specs = specs_of(resources)
         table = resolve(self.plugins.acting, self.observers, frozenset(map(canonical, self.policy.require)), specs)
@@ -136,7 +136,7 @@ class Flujo:
         hooked = Hooks(self.policy, table)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
-        self._keeping = _Keeping(is_kept=kept_runs, signer=None if store is None else store.signer)
+        self._keeping = _Keeping(is_kept=kept_runs, signer=None if self.store is None else self.store.signer)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()

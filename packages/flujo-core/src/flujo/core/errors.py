@@ -91,7 +91,7 @@ class FlujoError(Exception):
         """Take secrets that its author could not know out of its texts."""
         if secrets:
             vars(self).update({name: without(secrets, text) for name, text in vars(self).items() if type(text) is str})
-            self.args = (self.what, self.why, self.do)
+            Exception.__init__(self, self.what, self.why, self.do)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, FlujoError) and self.as_data() == other.as_data()

@@ -12,6 +12,9 @@ from .foreign import attempt
 
 T = TypeVar("T")
 
+NOTHING = (None,)
+"""What `begin` gives of work that never waited and gave None."""
+
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """Await `work` for at most `seconds` from where it first waits. (A scope around each call costs 10 to 20 us.)
@@ -22,17 +25,24 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     if attempt(asyncio.current_task)[0] is None:  # trio: a scope cannot be opened later than what it is around
         with anyio.fail_after(seconds):
             return await work
+    begun = begin(work)
+    return await begun.within(seconds) if isinstance(begun, Begun) else begun[0]
+
+
+def begin(work: Coroutine[Any, Any, T]) -> tuple[T] | Begun[T]:
+    """Run `work` to where it first waits: what it gave if it never does, else what goes on with it in the same task.
+
+    For asyncio only.
+    """
     steps = work.__await__()
     try:
         first = next(steps)
     except StopIteration as end:
-        value: T = end.value
-        return value
-    async with asyncio.timeout(seconds):
-        return await _Begun(first, steps)
+        return (end.value,)
+    return Begun(first, steps)
 
 
-class _Begun(Generic[T]):
+class Begun(Generic[T]):
     """Goes on with a coroutine that has begun to wait for `first`; the same task must await it."""
 
     __slots__ = ("_first", "_steps")
@@ -41,6 +51,11 @@ class _Begun(Generic[T]):
         self._first = [first]
         self._steps = steps
 
+    async def within(self, seconds: float) -> T:
+        """Go on for at most `seconds`; raises TimeoutError where that was not enough."""
+        async with asyncio.timeout(seconds):
+            return await self
+
     def __await__(self) -> Generator[Any, Any, T]:
         return self  # type: ignore[return-value]  # what `await` needs of a generator is here
 
@@ -48,8 +63,10 @@ class _Begun(Generic[T]):
         return self._first.pop() if self._first else next(self._steps)
 
     def throw(self, *error: Any) -> object:
+        """See Generator."""
         self._first.clear()
         return self._steps.throw(*error)
 
     def close(self) -> None:
+        """See Generator."""
         self._steps.close()

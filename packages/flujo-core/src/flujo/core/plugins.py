@@ -17,9 +17,9 @@ import pluggy
 from . import hookspecs
 from .callables import hints_of
 from .errors import FlujoError, GuardDenied, PluginError, RunAborted
-from .foreign import attempt, attempt_async
+from .foreign import attempt, attempt_async, attempt_with
 from .marks import hook_options
-from .patience import within
+from .patience import NOTHING, Begun, begin, within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
 from .policy import Policy
 from .resources import ResourceSpec, find_by_type
@@ -52,6 +52,7 @@ class Implementation:
         thread: Whether it runs in a worker thread.
         resources: Parameter and resource name of each injected resource.
         required: Whether the policy requires the plugin.
+        is_bare: Whether it takes nothing but its payload, and runs where it is called.
     """
 
     plugin: str
@@ -61,6 +62,10 @@ class Implementation:
     thread: bool
     resources: tuple[tuple[str, str], ...]
     required: bool
+    is_bare: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_bare", not (self.resources or self.thread))
 
     def _bound(self, values: Values) -> Callable[..., object]:
         if not self.resources:
@@ -97,7 +102,12 @@ class Hooks:
     @property
     def spare_steps(self) -> bool:
         """Whether nobody acts in steps: all only observe, and other moments than those of a step."""
-        return not any(tier_of(hook) != "observe" or hook in _OF_STEPS for hook in self.table)
+        return self.spare_attempts and not any(hook in _OF_STEPS for hook in self.table)
+
+    @property
+    def spare_attempts(self) -> bool:
+        """Whether nobody acts in the attempts of a step: all only observe, and other moments than its start."""
+        return not any(tier_of(hook) != "observe" or hook == "pre_step_execution" for hook in self.table)
 
     async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
         """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
@@ -156,16 +166,34 @@ class Hooks:
                     failed = failed or GuardDenied(implementation.plugin, hook, why)
         return failed
 
-    async def observe(self, payload: Event, hook: str, values: Values) -> RunAborted | None:
-        """Tell every observer; returns the abort that one of them asked for, or None."""
+    async def observe(self, payload: Event, hook: str, values: Values, *, quick: bool = False) -> RunAborted | None:
+        """Tell every observer; returns the abort that one of them asked for, or None.
+
+        `quick` says that asyncio runs, so that a timer need only be set for one that waits.
+        """
         abort: RunAborted | None = None
-        for implementation in self.of(hook):
-            error = await _tell(implementation, payload, values, self.policy.observer_timeout_s)
-            if isinstance(error, AbortPipeline):
-                abort = abort or RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
-            elif error is not None:
-                self._count_fault(implementation, payload, error)
+        for one in self.of(hook):
+            # Most take nothing but the payload and never wait: no coroutine is made around them, and no timer set.
+            if one.is_bare and not one.is_async:
+                answer, error = attempt_with(one.function, payload)
+                if answer is not None:
+                    error = await _ended(answer, self.policy.observer_timeout_s)
+            elif one.is_bare and quick:
+                begun, error = attempt_with(begin, cast("Any", one.function(payload)))
+                if begun is not None and begun != NOTHING:
+                    error = await _ended(begun, self.policy.observer_timeout_s)
+            else:
+                error = await _tell(one, payload, values, self.policy.observer_timeout_s)
+            if error is not None:
+                abort = self._abort_of(one, payload, error) or abort
         return abort
+
+    def _abort_of(self, one: Implementation, payload: Event, error: Exception) -> RunAborted | None:
+        """What an observer raised: it asks for an abort, or it has failed, and that is counted."""
+        if isinstance(error, AbortPipeline):
+            return RunAborted(error.reason, f"{one.hook} of plugin {one.plugin!r}")
+        self._count_fault(one, payload, error)
+        return None
 
     def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
         payload.run.count("plugin_faults", implementation.plugin)
@@ -179,9 +207,18 @@ async def _tell(implementation: Implementation, payload: Event, values: Values, 
         answer, error = attempt(implementation.call_here, payload, values)
     else:
         answer, error = await attempt_async(within(timeout_s, implementation.call(payload, values)))
-    if answer is not None and inspect.isawaitable(answer):  # a plain function gives one where a decorator made it
+    return error if answer is None else await _ended(answer, timeout_s)
+
+
+async def _ended(answer: object, timeout_s: float) -> Exception | None:
+    """What goes wrong with what is still to be awaited of an answer, if it is anything of the kind."""
+    if isinstance(answer, Begun):
+        answer, error = await attempt_async(answer.within(timeout_s))
+        if error is not None:
+            return error
+    if inspect.isawaitable(answer):  # a plain function gives one where a decorator made it
         return (await attempt_async(within(timeout_s, _awaited(answer))))[1]
-    return error
+    return None
 
 
 async def _awaited(answer: object) -> object:

@@ -66,7 +66,7 @@ class Run(Work):
         """Run within the deadline and the reach of `cancel`, where there is either."""
         if self.scope is None:
             await self._inside(app)
-            self.is_over = True
+            self.note_end()
             return self._result()
         if self.deadline_s is not None:
             self.scope.deadline = anyio.current_time() + self.deadline_s
@@ -75,7 +75,7 @@ class Run(Work):
         self._note_time_left()
         if self.scope.cancelled_caught:
             self._cut()
-        self.is_over = True
+        self.note_end()
         return self._result()
 
     def _note_time_left(self) -> None:
@@ -138,7 +138,7 @@ class Run(Work):
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
         self._note_time_left()
-        self.is_over = True
+        self.note_end()
         if self.scope is not None:
             self.scope.deadline = math.inf
         if self.hooks.table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -73,9 +74,11 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in steps and nothing is traced, so that an attempt is only its work.
-        direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
+        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
+        direct: Whether, besides, nobody observes steps, they run in this process and nothing is kept, so that the work
+            may be one call.
         verdict: Why the run ends early; None while it does not.
+        on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
         scope: Where the run goes on, when it can be cancelled from here or has a deadline.
@@ -125,6 +128,7 @@ class Running:
     clock: float = field(default_factory=perf_counter)
     _secrets: list[str] | None = None
 
+    on_asyncio: bool = field(init=False)
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
     quiet: bool = field(init=False)
@@ -132,10 +136,12 @@ class Running:
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
+        self.on_asyncio = bool(self.setup.hooks.table) and attempt(asyncio.current_task)[0] is not None
         self.hooks = self.setup.hooks
         self.plain = self.tracer is None and not self.hooks.table
-        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_steps)
-        self.direct = self.quiet and not self.is_kept and type(self.setup.backend) is LocalBackend
+        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_attempts)
+        spared = self.plain or (self.quiet and self.hooks.spare_steps)
+        self.direct = spared and not self.is_kept and type(self.setup.backend) is LocalBackend
 
     @property
     def run_input(self) -> object:
@@ -153,7 +159,7 @@ class Running:
         return tuple(found)
 
     def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
-        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at)
+        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at, pause.roles)
         return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
@@ -189,6 +195,10 @@ class Running:
             self.stop(RunAborted(reason, by))
             if self.scope is not None:
                 self.scope.cancel()
+
+    def note_end(self) -> None:
+        """It ended: a cancel comes too late now."""
+        self.is_over = True
 
     def stop(self, error: FlujoError, keep: RunContext | None = None) -> None:
         """Let nothing new start, and cancel the branches, but for the one of `keep`, which ends by itself.
@@ -283,7 +293,7 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         if self.hooks.of(hook):
-            abort = await self.hooks.observe(payload(), hook, self.values)
+            abort = await self.hooks.observe(payload(), hook, self.values, quick=self.on_asyncio)
             if abort is not None:
                 self.stop(abort, keep)
 

@@ -182,12 +182,14 @@ class Work(Running):
     async def _tell_ended(self, entry: Entry, ctx: RunContext | None) -> None:
         who, outcome = (self.info, entry.path), entry.outcome
         if isinstance(outcome, Failure):
-            failure = partial(payloads.OnStepFailure, *who, entry.record(), outcome.error)
+            failure = partial(payloads.OnStepFailure, *who, entry.record, outcome.error)
             await self.observe("on_step_failure", failure, ctx)
         elif isinstance(outcome, (Success, Skipped)):
             if entry.cached:
                 await self.observe("on_cache_hit", partial(payloads.OnCacheHit, *who), ctx)
-            await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, entry.record()), ctx)
+            if self.hooks.of("post_step_execution"):
+                ended = partial(payloads.PostStepExecution, *who, entry.record)
+                await self.observe("post_step_execution", ended, ctx)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
