@@ -17,13 +17,13 @@ from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry
-from .outcome import Failure
+from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
-from .running import Act, status_of
+from .running import Act
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .values import final_context, result_of
 from .work import Work

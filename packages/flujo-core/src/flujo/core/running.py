@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
@@ -24,7 +24,7 @@ from .frames import Due, Frame, RunState
 from .journal import Entry, Journal
 from .kept import TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure
+from .outcome import Begun, Called, Failure, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import StepNode
@@ -391,14 +391,3 @@ _NOTHING: Mapping[str, object] = {}
 
 def _path(ctx: RunContext | None) -> str:
     return "" if ctx is None else ctx.step_path
-
-
-def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
-    """The word for an end with `error`."""
-    if error is None:
-        return "completed"
-    if isinstance(error, UsageLimitExceeded):
-        return "stopped"
-    if isinstance(error, (GuardDenied, RunAborted)):
-        return "aborted"
-    return "failed" if isinstance(error, Exception) else "cancelled"
