@@ -79,7 +79,7 @@ async def test_nobody_in_time_is_a_denial() -> None:
 
 async def test_a_declared_answer_counts_when_nobody_answered(tmp_path: Path) -> None:
     asks = human_input("How much?", schema=int, of=int, expires_in_s=0.05, on_expiry=7)
-    with SQLiteStore(tmp_path / "runs.db") as store:
+    async with SQLiteStore(tmp_path / "runs.db") as store:
         await Flujo(asks >> refund, store=store).run_async(100, run_id="r")
         await anyio.sleep(0.1)
         done = await Flujo(asks >> refund, store=store).resume_async("r")
@@ -96,7 +96,7 @@ async def test_without_a_declared_answer_it_is_too_late() -> None:
 
 async def test_roles_stand_in_the_token(tmp_path: Path) -> None:
     signer = HmacSigner({"k": b"0123456789abcdef0123456789abcdef"}, "k")
-    with SQLiteStore(tmp_path / "runs.db", signer=signer) as store:
+    async with SQLiteStore(tmp_path / "runs.db", signer=signer) as store:
         paused = await Flujo(refund >> approve(of=Refund, roles=["cfo"]), store=store).run_async(1)
         assert paused.pauses[0].token is not None
         facts = signer.open(paused.pauses[0].token)

@@ -104,12 +104,13 @@ async def test_a_file_whose_version_is_missing_half_way_is_made_whole(path: Path
     assert (await store.load("r")).snapshot.status == "paused"
 
 
-async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    store = SQLiteStore(tmp_path / "no" / "runs.db")
+async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "no").write_text("")
+    store = SQLiteStore(tmp_path / "no" / "deep" / "runs.db")
     for _ in range(2):
         with pytest.raises(StoreWriteError):
             await store.create(run("r"))
-    (tmp_path / "no").mkdir()
+    (tmp_path / "no").unlink()
     await store.create(run("r"))
     with pytest.raises(RunExists):
         await store.create(run("r"))

@@ -76,7 +76,9 @@ class Attempt:
                 return Failure(error), None
         if self.run.tracer is None:
             return await self._hooked()
-        attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path}
+        attributes: dict[str, str | int] = {
+            telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path, telemetry.ATTEMPT: self.number
+        }  # fmt: skip
         with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
             outcome, changes = await self._hooked()
             if outcome.error is not None:

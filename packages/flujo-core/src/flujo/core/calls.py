@@ -117,6 +117,7 @@ class Calls:
         try:
             await run.intend(act, call)
             if effect == "at_most_once":
+                ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
             sent = True
             with telemetry.span(run.tracer, f"execute_tool {call.name}", names):

@@ -136,6 +136,11 @@ class RunContext:
                 self._meter.settle_open()
         return self._meter
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this attempt has ended."""
+        return self._ended
+
     def told(self, told: Iterable[tuple[str, JsonValue]]) -> None:
         """Give it what humans and tools told this visit of the step before."""
         self._told = {}
@@ -166,7 +171,12 @@ class RunContext:
         """Whether a metered call of this attempt is under way."""
         return self._meter is not None and self._meter.holds_lease
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse what is asked of it when its attempt has ended.
+
+        Raises:
+            ConfigurationError: It has.
+        """
         if self._ended:
             what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
             raise ConfigurationError(what, why, "Await its calls inside the step")
@@ -196,7 +206,7 @@ class RunContext:
         Returns:
             The answer, validated against `schema`.
         """
-        self._check_open()
+        self.check_open()
         request = PauseForHumanInput(
             question, schema, payload=payload, expires_at=expires_at, roles=roles, on_expiry=on_expiry
         )
@@ -238,7 +248,7 @@ class RunContext:
             UsageLimitExceeded: It does not fit a limit, or the price is unknown under a money limit.
             ConfigurationError: The attempt that this context belongs to is over.
         """
-        self._check_open()
+        self.check_open()
         return await self._gate.call_model(self, request, send, retry, price)
 
     async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
@@ -257,5 +267,5 @@ class RunContext:
         Raises:
             GuardDenied: A guard or a required recorder said no.
         """
-        self._check_open()
+        self.check_open()
         return await self._gate.call_tool(self, call, send, effect)

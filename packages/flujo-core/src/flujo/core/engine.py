@@ -232,7 +232,8 @@ class Flujo:
             target: Its result, a snapshot of it, or its id where a store keeps it.
             decision: The answer to a question; it must be what the question's schema asks for.
             pause: Which question, or its id; may be left out where one is open.
-            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts.
+            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget
+                of the Flujo holds on: other runs share it. A Budget that is given must stand under it.
             retry: Run what failed, was cancelled or was stopped again.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import cast
 
 import anyio
 
-from .budgets import Limits, carry, ledger_under
+from .budgets import Budget, Limits, carry, ledger_under
 from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
@@ -131,7 +131,7 @@ def continued(
     Args:
         setup: What all runs of its Flujo share.
         found: The run.
-        limits: Limits instead of all that it had; None keeps them.
+        limits: Limits instead of all that it had, but for a Budget of the Flujo; None keeps them.
         owner: Limits of the Flujo.
         is_kept: Whether a store keeps it.
         signer: Signs the tokens of its pauses.
@@ -142,15 +142,18 @@ def continued(
     plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
     state = restored(plan, stand, found.asked)
     late = [entry_of(plan, row) for row in found.late]
+    frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
     for entry in late:  # what ended after that place was kept, before its process was gone
-        _book(state, entry)
+        _book(state, frames.get(entry.frame), entry)
+        first = state.next_id
         _, error = attempt(advance, state, entry)
+        frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
             raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
-    given, own = (mine, owner) if limits is None else (limits, None)
+    given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
     ledger = ledger_under(given, own, plan.limits)
     carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
@@ -165,9 +168,9 @@ def continued(
     )  # fmt: skip
 
 
-def _book(state: RunState, entry: Entry) -> None:
+def _book(state: RunState, frame: Frame | None, entry: Entry) -> None:
     """Count what a step used under the limits of its own, and of the pipelines around it."""
-    frame, node = state.frames.get(entry.frame), state.plan.nodes[entry.node]
+    node = state.plan.nodes[entry.node]
     if entry.usage is None or frame is None or not isinstance(node, StepNode):
         return
     if node.step.options.limits is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Mapping, Set
+from copy import copy
 from functools import partial
 from typing import Literal
 
@@ -16,13 +17,13 @@ from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry
-from .outcome import Failure
+from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
-from .running import Act, status_of
+from .running import Act
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .values import final_context, result_of
 from .work import Work
@@ -49,12 +50,12 @@ class Run(Work):
 
     async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
-        attributes = {**names, telemetry.RUN_ID: self.info.run_id}
+        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.ledger.spent)
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
             try:
                 return await self._bounded(app)
             finally:
-                telemetry.mark_usage(span, self.ledger.spent)
+                telemetry.mark_usage(span, self.ledger.spent.since(before))
                 telemetry.mark_budget(span, self.ledger, self.status)
                 if self.verdict is not None:
                     telemetry.mark_error(span, type(self.verdict).__name__)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
@@ -25,7 +25,7 @@ from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure
+from .outcome import Begun, Called, Failure, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import StepNode
@@ -35,6 +35,7 @@ from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
+from .told import goes_on
 from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
@@ -187,6 +188,8 @@ class Running:
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
+        if self.is_over and keep is not None:
+            return  # a call that a step left behind, and that came back after the end
         if self.verdict is None:
             self.hide_secrets(error)
             self.verdict = error
@@ -252,7 +255,12 @@ class Running:
         return self.writer.put(row, then)
 
     async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
-        """Journal what a step's work did while it goes on, so that it is known where the step runs again."""
+        """Journal what a step's work did while it goes on, so that it is known where the step runs again.
+
+        What a call did that the step left behind, and that came back after its end, is no part of the run.
+        """
+        if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
+            return
         entry = Entry(*ctx.visit, told)
         kept = self.put(entry, partial(self.take, entry))
         if kept is not None:
@@ -372,14 +380,3 @@ _NOTHING: Mapping[str, object] = {}
 
 def _path(ctx: RunContext | None) -> str:
     return "" if ctx is None else ctx.step_path
-
-
-def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
-    """The word for an end with `error`."""
-    if error is None:
-        return "completed"
-    if isinstance(error, UsageLimitExceeded):
-        return "stopped"
-    if isinstance(error, (GuardDenied, RunAborted)):
-        return "aborted"
-    return "failed" if isinstance(error, Exception) else "cancelled"

@@ -14,7 +14,9 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
     visit = (frame.id, node.index)
     if frame.outputs[node.place] is not UNSET:
         return  # it has: a call that it left behind came back
-    if isinstance(outcome, Paused):
+    if isinstance(outcome, Paused) and visit in state.begun:
+        park(state, frame, node)  # it left a call behind: what became of that is to be known first
+    elif isinstance(outcome, Paused):
         state.pauses[visit] = outcome
     elif isinstance(outcome, Begun):
         _note_begun(state, visit, outcome)
@@ -30,6 +32,12 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
             park(state, frame, node)
         else:
             state.due.append((frame, node))
+
+
+def goes_on(state: RunState, visit: tuple[int, int]) -> bool:
+    """Whether a visit of a step has neither ended nor paused."""
+    frame = state.frames.get(visit[0])
+    return frame is not None and frame.outputs[state.nodes[visit[1]].place] is UNSET and visit not in state.pauses
 
 
 def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
@@ -54,6 +62,7 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
     """Forget what a step asked, was told and has begun, as far as that is over with this end."""
     if isinstance(outcome, Paused):
         state.decided.pop(visit, None)  # it was refused, and the step asks anew
+        _note_begun(state, visit, Begun(is_over=True))  # it came as far as its question, and ended there
     if isinstance(outcome, (Paused, Called, Begun)):
         return
     state.pauses.pop(visit, None)
