@@ -255,7 +255,7 @@ class Run(Work):
             SnapshotError: A value that it needs cannot be written.
         """
         if not hasattr(self, "_checkpoint") or self._checkpoint.position != self.length:  # the writer notes to the last
-            self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+            self._checkpoint: Checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
         return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
