@@ -44,7 +44,7 @@ from .setup import Setup
 from .snapshot import Snapshot
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import Writer
+from .writer import Writer, taken
 from .written import entry_data
 
 _log = logging.getLogger("flujo.core")
@@ -253,7 +253,8 @@ class Flujo:
             if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
                 why = f"its type {lost} cannot be kept by the store"
                 raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
-            hold, error = await attempt_async(self.store.claim(position, now, rows))
+            taking = taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
+            hold, error = await attempt_async(taking)
             if error is not None:
                 raise AlreadyResumed(receipt) if receipt is not None and isinstance(error, StillRunning) else error
             return await self._execute(run, hold)
@@ -310,8 +311,9 @@ class Flujo:
             work = partial(run.execute, {} if self._app is None else self._app.values)
             if self.store is None:
                 return await work()
-            hold = hold or await self.store.create(run.standing("running"))
-            run.writer = Writer(self.store, hold, self.policy.write_timeout_s, run.stop)
+            limit_s = self.policy.write_timeout_s
+            hold = hold or await taken(self.store, self.store.create(run.standing("running")), limit_s)
+            run.writer = Writer(self.store, hold, limit_s, run.stop)
             return await run.writer.around(work, run.end)
         finally:
             self._active.discard(run_id)

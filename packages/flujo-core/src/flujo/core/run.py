@@ -258,10 +258,9 @@ class Run(Work):
         Raises:
             SnapshotError: A value that it needs cannot be written.
         """
-        made: Checkpoint | None = getattr(self, "_checkpoint", None)
-        if made is None or made.position != self.length:  # the writer notes to the last
-            made = self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
-        return made
+        if not hasattr(self, "_checkpoint") or self._checkpoint.position != self.length:  # the writer notes to the last
+            self._checkpoint: Checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+        return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""
