@@ -83,7 +83,7 @@ class World:
         healed: Whether flaky steps give their value.
         events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
             cancelled), "end" of a visit that gave a value, "tool" of a tool's answer, "fail" of one that raised for
-            the last time, "cancel" of one that cancelled the run, "effect" of one that did what may happen at most once.
+            the last time, "cancel" of one that cancelled the run, "effect" of what may happen at most once.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
         happened: How often tools and what may happen at most once happened, by path, since the run began.
