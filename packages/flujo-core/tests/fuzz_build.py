@@ -126,8 +126,9 @@ class World:
         """Forget all traces, for another run, or for another part of one: what happened to the world stays then."""
         if anew:
             self.happened.clear()
+            self.answers.clear()
         self.pauses, self.healed, self.cancel = pauses, healed, None
-        for traces in (self.events, self.answers, self.active, self.wrong):
+        for traces in (self.events, self.active, self.wrong):
             traces.clear()
         return self
 
@@ -321,7 +322,8 @@ async def use_tool(work: Work, world: World, ctx: RunContext) -> None:
     async def send(call: ToolCall) -> ToolResult:
         await anyio.sleep(0)
         world.happens("tool", ctx.step_path)
-        await anyio.sleep(0)
+        if work.once == "tool":
+            await anyio.sleep(0)
         return ToolResult(content=mix("tool", call.arguments))
 
     call = ToolCall(name="tool", arguments={"path": ctx.step_path})

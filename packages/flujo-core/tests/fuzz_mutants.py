@@ -11,7 +11,23 @@ from typing import Any
 
 import pytest
 
-from flujo.core import frames, replay, restore, running, schedule, snapshot, values, work
+from flujo.core import (
+    attempt,
+    calls,
+    engine,
+    found,
+    frames,
+    replay,
+    restore,
+    resume,
+    run,
+    running,
+    schedule,
+    snapshot,
+    values,
+    work,
+    writer,
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,55 @@ MUTANTS = (
     Mutant(
         "a snapshot leaves out what tools said",
         snapshot, "checkpoint_of", "state.known.items()", "()",
+    ),
+    Mutant(
+        "that a step begins that may happen at most once is not noted",
+        attempt.Attempt, "_executed", "await self.run.note_told(self.ctx, Begun())", "pass",
+    ),
+    Mutant(
+        "that a tool begins that may be used at most once is not noted",
+        calls.Calls, "call_tool", "await run.note_told(ctx, Begun(key, call.name))", "pass",
+    ),
+    Mutant(
+        "what began and may happen at most once is done again",
+        schedule, "find_due", "elif (frame.id, node.index) in state.begun:", "elif False:",
+    ),
+    Mutant(
+        "what a human says of a step that may happen at most once is not believed",
+        resume, "_reconciled", "Begun(request.key, request.tool, is_over=True)", "Begun(request.key, request.tool)",
+    ),
+    Mutant(
+        "a decision is not journaled with its claim",
+        engine.Flujo, "resume_async", "for entry in run.resumed.entries", "for entry in ()",
+    ),
+    Mutant(
+        "a decision whose process was gone cannot be given again",
+        found, "decide_on", "receipt == now and found.is_orphan", "False",
+    ),
+    Mutant(
+        "what was journaled after the last place where the run was kept is forgotten",
+        found, "continued", "for entry in late:", "for entry in ():",
+    ),
+    Mutant(
+        "of entries that are written together only the first is",
+        writer.Writer, "_flush", "[row for row, _, _ in rows]", "[rows[0][0]]",
+    ),
+    Mutant(
+        "what follows from an entry begins before that is kept",
+        running.Running, "put", "return self.writer.put(row, then)",
+        "then(); self.writer.put(row, lambda: None); return None",
+    ),
+    Mutant(
+        "a run that stands still is not kept as it stands",
+        writer.Writer, "_give_back", "snapshot, error = attempt(end)", "snapshot, error = None, None",
+    ),
+    Mutant(
+        "a replay does not know what may happen at most once",
+        replay, "_difference", "(Begun, Called)", "Called",
+    ),
+    Mutant(
+        "a cancelled run does not tell what its steps wrote into the context",
+        run.Run, "_drive", "attempt(final_context, self.state.root)[0] or self.context", "self.context",
     ),
     Mutant(
         "a replay does not go on after a failure",

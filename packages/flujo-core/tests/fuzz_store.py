@@ -17,11 +17,13 @@ class Told:
     Attributes:
         word: The method.
         given: What it was given, without the hold.
-        events: How much had happened in the world when it was done.
+        before: How much had happened in the world when it was told.
+        events: How much had happened when it was done.
     """
 
     word: str
     given: tuple[object, ...]
+    before: int
     events: int
 
 
@@ -40,33 +42,38 @@ class Diary(MemoryStore):
 
     async def create(self, snapshot: Snapshot) -> Hold:
         """See RunStore."""
+        before = self.events()
         hold = await super().create(snapshot)
-        self._note("create", snapshot)
+        self._note(before, "create", snapshot)
         return hold
 
     async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         """See RunStore."""
+        before = self.events()
         await super().append(hold, rows)
-        self._note("append", tuple(rows))
+        self._note(before, "append", tuple(rows))
 
     async def save(self, hold: Hold, snapshot: Snapshot) -> None:
         """See RunStore."""
+        before = self.events()
         await super().save(hold, snapshot)
-        self._note("save", snapshot)
+        self._note(before, "save", snapshot)
 
     async def release(self, hold: Hold) -> None:
         """See RunStore."""
+        before = self.events()
         await super().release(hold)
-        self._note("release")
+        self._note(before, "release")
 
     async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore."""
+        before = self.events()
         hold = await super().claim(position, receipt, rows)
-        self._note("claim", position, receipt, tuple(rows))
+        self._note(before, "claim", position, receipt, tuple(rows))
         return hold
 
-    def _note(self, word: str, *given: object) -> None:
-        self.told.append(Told(word, given, self.events()))
+    def _note(self, before: int, word: str, *given: object) -> None:
+        self.told.append(Told(word, given, before, self.events()))
 
     def rows(self) -> list[EntryData]:
         """The journal of the run."""
