@@ -46,22 +46,3 @@ async def test_a_failed_step_that_may_happen_at_most_once_is_not_done_again_by_a
     assert (await Flujo(send, store=Dies()).run_async(1, run_id="r")).status == "failed"
     [recovered] = await Flujo(send, store=found[0]).recover_async()
     assert (recovered.status, sent) == ("paused", [1])
-
-
-@pytest.mark.parametrize("stop", ["cancel", "interrupt"])
-async def test_a_run_that_was_cancelled_from_outside_is_not_kept_as_one_that_asks(stop: str) -> None:
-    @step
-    async def work(value: int) -> int:
-        if stop == "interrupt":
-            raise KeyboardInterrupt
-        await anyio.sleep_forever()
-        return value
-
-    store = MemoryStore()
-    if stop == "interrupt":
-        with pytest.raises(KeyboardInterrupt):
-            await Flujo(work, store=store).run_async(1, run_id="r")
-    else:
-        with anyio.move_on_after(0.02):
-            await Flujo(work, store=store).run_async(1, run_id="r")
-    assert (await store.load("r")).snapshot.status == "aborted"

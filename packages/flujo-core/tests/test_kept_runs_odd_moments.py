@@ -381,3 +381,23 @@ async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang
     store.on = True
     with anyio.fail_after(1), pytest.raises(FlujoError):
         await flujo.resume_async("r", 5)
+
+
+@pytest.mark.parametrize("stop", ["cancel", "interrupt"])
+async def test_a_run_that_was_cancelled_from_outside_is_not_kept_as_one_that_asks(stop: str) -> None:
+    @step
+    async def work(value: int) -> int:
+        if stop == "interrupt":
+            raise KeyboardInterrupt
+        scope.cancel()
+        await anyio.sleep_forever()
+        return value
+
+    store, scope = MemoryStore(), anyio.CancelScope()
+    if stop == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            await Flujo(work, store=store).run_async(1, run_id="r")
+    else:
+        with scope:
+            await Flujo(work, store=store).run_async(1, run_id="r")
+    assert (await store.load("r")).snapshot.status == "aborted"

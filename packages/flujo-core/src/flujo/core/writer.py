@@ -105,6 +105,7 @@ class Writer:
                 result.append(await work())
             except BaseException as raised:  # goes on below, out of the group: it must not stand in one of its own
                 error = raised
+                self._stop(RunAborted("cancelled from outside"))  # it does not wait for a human
             self._is_over = True
             self._work.set()
         if error is not None:
