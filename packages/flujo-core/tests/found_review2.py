@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from flujo.core import EntryData, Flujo, Hold, MemoryStore, PauseForHumanInput, Snapshot, step
+from flujo.core import EntryData, Hold, MemoryStore, PauseForHumanInput, step
 
 pytestmark = pytest.mark.anyio
 
@@ -27,22 +27,3 @@ class Slow(MemoryStore):
     async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         await anyio.sleep(self.seconds)
         await super().append(hold, rows)
-
-
-async def test_a_failed_step_that_may_happen_at_most_once_is_not_done_again_by_a_recovery() -> None:
-    sent: list[int] = []
-    found: list[MemoryStore] = []
-
-    class Dies(MemoryStore):
-        async def save(self, hold: Hold, snapshot: Snapshot) -> None:
-            found.append(self.reopened())  # killed before the end is kept
-            await super().save(hold, snapshot)
-
-    @step(effect="at_most_once")
-    async def send(value: int) -> int:
-        sent.append(value)
-        raise OSError("the connection was lost after it was sent")
-
-    assert (await Flujo(send, store=Dies()).run_async(1, run_id="r")).status == "failed"
-    [recovered] = await Flujo(send, store=found[0]).recover_async()
-    assert (recovered.status, sent) == ("paused", [1])

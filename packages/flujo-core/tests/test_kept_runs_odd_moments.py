@@ -401,3 +401,22 @@ async def test_a_run_that_was_cancelled_from_outside_is_not_kept_as_one_that_ask
         with scope:
             await Flujo(work, store=store).run_async(1, run_id="r")
     assert (await store.load("r")).snapshot.status == "aborted"
+
+
+async def test_a_failed_step_that_may_happen_at_most_once_is_not_done_again_by_a_recovery() -> None:
+    sent: list[int] = []
+    found: list[MemoryStore] = []
+
+    class Dies(MemoryStore):
+        async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+            found.append(self.reopened())  # killed before the end is kept
+            await super().save(hold, snapshot)
+
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        sent.append(value)
+        raise OSError("the connection was lost after it was sent")
+
+    assert (await Flujo(send, store=Dies()).run_async(1, run_id="r")).status == "failed"
+    [recovered] = await Flujo(send, store=found[0]).recover_async()
+    assert (recovered.status, sent) == ("paused", [1])

@@ -16,6 +16,7 @@ from .foreign import attempt
 from .frames import Frame, RunState
 from .journal import Entry
 from .kept import KeptRun, Receipt, TokenFacts, refusal
+from .outcome import Failure
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore, TokenSigner
@@ -145,7 +146,7 @@ def continued(
     late = [entry_of(plan, row) for row in found.late]
     for entry in late:  # what ended after that place was kept, before its process was gone
         _book(state, entry)
-        _, error = attempt(advance, state, entry)
+        _, error = attempt(_take, state, entry)
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
             raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
@@ -164,6 +165,15 @@ def continued(
         setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark, is_kept=is_kept,
         signer=signer,
     )  # fmt: skip
+
+
+def _take(state: RunState, entry: Entry) -> None:
+    """Let the schedule go on; what failed and may happen at most once is no more done again than what was cut off."""
+    visit = (entry.frame, entry.node)
+    begun = dict(state.begun.get(visit, {}))
+    advance(state, entry)
+    if begun and isinstance(entry.outcome, Failure) and entry.frame in state.frames:
+        state.begun[visit] = begun
 
 
 def _book(state: RunState, entry: Entry) -> None:
