@@ -42,7 +42,7 @@ def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
 
 
 def park(state: RunState, frame: Frame, node: Node) -> None:
-    """Ask a human what became of the first thing that began and may not be done again; what the step asks comes first."""
+    """Ask a human what became of the first thing that began and may not be done again, once it asks nothing else."""
     visit = (frame.id, node.index)
     key, tool = next(iter(state.begun[visit].items()))
     question, open_ = Reconcile(frame.prefix + node.name, key, tool), state.pauses.get(visit)
