@@ -3,9 +3,9 @@
 Held against a reference without tasks or time: every due step runs once per visit, none before what it depends on;
 end, context, history and errors are the reference's; pausing, the JSON of snapshots and any number of resumes change
 nothing; a process that is gone at any point neither loses nor repeats what was kept, and what may happen at most once
-never happens twice; a failed run that is tried again repeats nothing that ended well; nothing goes on after a cancel; a replay
-calls no step and diverges nowhere. What exactly is compared stands in `fuzz_check.py`, and what the pipelines are
-like in `test_fuzz_reference.py`.
+never happens twice; a failed run that is tried again repeats nothing that ended well; nothing goes on after a cancel;
+a replay calls no step and diverges nowhere. What exactly is compared stands in `fuzz_check.py` and `fuzz_kept.py`, and
+what the pipelines are like in `test_fuzz_reference.py`.
 """
 
 from __future__ import annotations
