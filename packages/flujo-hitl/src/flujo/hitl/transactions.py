@@ -168,6 +168,7 @@ class Transactions:
     def _roll_back(self) -> None:
         self.held.clear()
         self.plans.clear()
+        self.me.unsettle()  # what was written of us may be rolled back with the rest
         if self._db is None:
             return
         try:
@@ -228,10 +229,8 @@ class Transactions:
         return self.db.execute("SELECT 1 FROM runs WHERE owner=?", (self.me.id,)).fetchone() is not None
 
     def close(self) -> None:
-        """Give back what is held, and let go of the file."""
+        """Give back what is held, put what was written in order, and let go of the file."""
         try:
-            if self._db is not None:
-                self.fold(self._db)
             if self._db is not None and self._is_registered:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.execute("UPDATE runs SET owner=NULL WHERE owner=?", (self.me.id,))
@@ -239,6 +238,8 @@ class Transactions:
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:  # the lease ends by itself
             _log.warning("store %r: runs could not be given back: %s", str(self.path), error)
+        self.fold_at = 1
+        self.tidy()
         if self._db is not None:
             self._db.close()
             self._db = None
