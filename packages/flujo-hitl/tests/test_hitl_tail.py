@@ -20,7 +20,7 @@ def counted(path: Path, table: str) -> int:
 
 
 def fold_at(store: SQLiteStore, rows: int) -> None:
-    store._transactions.fold_at = rows
+    store._transactions.fold_at, store._transactions.added = rows, rows
 
 
 async def test_what_lies_in_both_places_is_read_in_order(path: Path, store: SQLiteStore) -> None:

@@ -35,7 +35,6 @@ CREATE TABLE runs(
 CREATE INDEX runs_status ON runs(status);
 CREATE INDEX runs_plan ON runs(plan, status);
 CREATE INDEX runs_tenant ON runs(tenant, status) WHERE tenant IS NOT NULL;
-CREATE INDEX runs_owner ON runs(owner) WHERE owner IS NOT NULL;
 CREATE INDEX runs_cancel ON runs(cancel) WHERE cancel IS NOT NULL;
 CREATE TABLE snapshots(
   run INTEGER PRIMARY KEY, position INTEGER NOT NULL, length INTEGER NOT NULL, payload BLOB NOT NULL);

@@ -22,6 +22,9 @@ __all__ = ["Held", "Transactions", "owner_of"]
 FOLD = 4096
 """Entries that are moved at once. A run that is loaded while it runs looks through as many."""
 
+_LOOK = 256
+"""Entries after which this store looks how long the tail is: others add to it too."""
+
 _log = logging.getLogger("flujo.hitl")
 
 
@@ -66,6 +69,8 @@ class Transactions:
         self.plans: dict[tuple[str, str], int] = {}
         self.has_deleted = False
         """Whether what was deleted still stands in the write-ahead log."""
+        self.added = 0
+        """Entries that were added since the tail was looked at."""
         self._is_registered = False
 
     @property
@@ -135,6 +140,9 @@ class Transactions:
         try:
             if self.has_deleted:
                 self._clean(self._db)
+            if self.added < min(_LOOK, self.fold_at):
+                return
+            self.added = 0
             (rows,) = self._db.execute("SELECT max(id) FROM tail").fetchone()
             if rows is not None and rows >= self.fold_at:
                 self.fold(self._db)
@@ -226,19 +234,19 @@ class Transactions:
             _log.warning("store %r: the lease of its runs could not be renewed: %s", str(self.path), error)
 
     def _holds(self) -> bool:
-        return self.db.execute("SELECT 1 FROM runs WHERE owner=?", (self.me.id,)).fetchone() is not None
+        return self.db.execute("SELECT 1 FROM runs WHERE status=0 AND owner=?", (self.me.id,)).fetchone() is not None
 
     def close(self) -> None:
         """Give back what is held, put what was written in order, and let go of the file."""
         try:
             if self._db is not None and self._is_registered:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute("UPDATE runs SET owner=NULL WHERE owner=?", (self.me.id,))
+                self._db.execute("UPDATE runs SET owner=NULL WHERE status=0 AND owner=?", (self.me.id,))
                 self._db.execute("DELETE FROM owners WHERE id=?", (self.me.id,))
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:  # the lease ends by itself
             _log.warning("store %r: runs could not be given back: %s", str(self.path), error)
-        self.fold_at = 1
+        self.fold_at, self.added = 1, 1
         self.tidy()
         if self._db is not None:
             self._db.close()

@@ -232,6 +232,7 @@ class RunWrites:
         ]
         self._in.db.executemany("INSERT INTO tail(run, position, payload) VALUES(?,?,?)", written)
         held.next += len(written)
+        self._in.added += len(written)
 
     def _plan(self, snapshot: Snapshot) -> int:
         key = (snapshot.pipeline, snapshot.fingerprint)
