@@ -20,13 +20,12 @@ from flujo.core import (
     replay,
     restore,
     resume,
-    run,
     running,
     schedule,
-    snapshot,
     values,
     work,
     writer,
+    written,
 )
 
 
@@ -137,11 +136,11 @@ MUTANTS = (
     ),
     Mutant(
         "a snapshot leaves out the changes of bodies that ended",
-        snapshot, "_part", "_changes(plan, part.changes, node.path)", "{}",
+        written, "_part", "_changes(plan, part.changes, node.path)", "{}",
     ),
     Mutant(
         "a snapshot leaves out what tools said",
-        snapshot, "checkpoint_of", "state.known.items()", "()",
+        written, "checkpoint_of", "state.known.items()", "()",
     ),
     Mutant(
         "that a step begins that may happen at most once is not noted",
@@ -149,7 +148,7 @@ MUTANTS = (
     ),
     Mutant(
         "that a tool begins that may be used at most once is not noted",
-        calls.Calls, "call_tool", "await run.note_told(ctx, Begun(key, call.name))", "pass",
+        calls.Calls, "call_tool", "await self._begin(ctx, call, key)", "pass",
     ),
     Mutant(
         "what began and may happen at most once is done again",
@@ -157,7 +156,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a human says of a step that may happen at most once is not believed",
-        resume, "_reconciled", "Begun(request.key, request.tool, is_over=True)", "Begun(request.key, request.tool)",
+        resume, "_reconciled", "Begun(request.key, request.tool, is_over=True), answer", "Begun(request.key), answer",
     ),
     Mutant(
         "a decision is not journaled with its claim",
@@ -187,10 +186,6 @@ MUTANTS = (
     Mutant(
         "a replay does not know what may happen at most once",
         replay, "_difference", "(Begun, Called)", "Called",
-    ),
-    Mutant(
-        "a cancelled run does not tell what its steps wrote into the context",
-        run.Run, "_drive", "attempt(final_context, self.state.root)[0] or self.context", "self.context",
     ),
     Mutant(
         "a replay does not go on after a failure",
