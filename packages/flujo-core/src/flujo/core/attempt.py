@@ -10,6 +10,7 @@ import anyio
 from pydantic import BaseModel
 
 from . import telemetry
+from .acts import Act
 from .assignable import type_name
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
@@ -22,7 +23,7 @@ from .payloads import GuardStep, PreStepExecution, TransformStepInput, Transform
 from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
-from .running import Act, Running
+from .running import Running
 from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None

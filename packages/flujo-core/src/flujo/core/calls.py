@@ -13,6 +13,7 @@ from itertools import count
 from time import perf_counter
 
 from . import telemetry
+from .acts import Act
 from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
@@ -29,7 +30,7 @@ from .payloads import (
     TransformModelResponse,
 )
 from .retry import RetryPolicy
-from .running import Act, Running
+from .running import Running
 from .usage import EXACT, Charge, Fit, Price, Room, Usage
 
 TOKENS_PER_MESSAGE = 16

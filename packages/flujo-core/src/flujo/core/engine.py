@@ -296,12 +296,12 @@ class Flujo:
             raise RunExists(run_id)
         self._active.add(run_id)
         try:
-            work = partial(run.execute, {} if self._app is None else self._app.values)
+            app = {} if self._app is None else self._app.values
             if self.store is None:
-                return await work()
+                return await run.execute(app)
             hold = hold or await self.store.create(run.standing("running"))
             run.writer = Writer(self.store, hold, self.policy.write_timeout_s, run.stop)
-            return await run.writer.around(work, run.end)
+            return await run.writer.around(partial(run.execute, app), run.end)
         finally:
             self._active.discard(run_id)
 

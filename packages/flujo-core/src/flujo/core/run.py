@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from . import payloads, telemetry
+from .acts import Act, status_of
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
@@ -22,9 +23,8 @@ from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
-from .running import Act, status_of
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
-from .values import final_context, result_of
+from .values import final_context, given_by
 from .work import Work
 from .written import checkpoint_of, entry_data
 
@@ -54,7 +54,7 @@ class Run(Work):
             try:
                 return await self._bounded(app)
             finally:
-                telemetry.mark_usage(span, self.ledger.spent)
+                telemetry.mark_usage(span, self.spent)
                 telemetry.mark_budget(span, self.ledger, self.status)
                 if self.verdict is not None:
                     telemetry.mark_error(span, type(self.verdict).__name__)
@@ -144,7 +144,7 @@ class Run(Work):
             paused = error is None and self.status == "paused"
             with anyio.CancelScope(shield=True):
                 value = self.output if error is None else None
-                await self.conclude(act, error, value, self.ledger.spent, paused=paused)
+                await self.conclude(act, error, value, self.spent, paused=paused)
                 if paused:
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
                 await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
@@ -189,12 +189,11 @@ class Run(Work):
         """Take the output of a run whose steps all ended well, and the context as it stands."""
         self._note_time_left()
         root = self.state.root
-        context, error = attempt(final_context, root)
+        context, error = (None, None) if root.context is None else attempt(final_context, root)
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                output, error = attempt(result_of, root)
-                self.output: object = output
+                self.output, error = given_by(root)
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
@@ -217,13 +216,10 @@ class Run(Work):
         return "aborted" if status == "cancelled" else status
 
     def _result(self) -> PipelineResult:
-        value = self.output if self.verdict is None else None
+        value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
-        paused = self.status == "paused"
-        return PipelineResult(
-            self.info.run_id, self.status, value, self.context, self.ledger.spent, *facts,
-            self.pauses if paused else (), self,
-        )  # fmt: skip
+        pauses = self.pauses if status == "paused" else ()
+        return PipelineResult(self.info.run_id, status, value, self.context, self.spent, *facts, pauses, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 
@@ -255,13 +251,13 @@ class Run(Work):
             SnapshotError: A value that it needs cannot be written.
         """
         if not hasattr(self, "_checkpoint"):
-            self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+            self._checkpoint = checkpoint_of(self.state, self.spent, self.left_s, self.length)
         return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""
         info = self.info
-        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.spent, self.deadline_s)
         return Snapshot(
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,

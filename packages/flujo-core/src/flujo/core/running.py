@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
+from .acts import Act, status_of
 from .backends import LocalBackend
 from .check import fitted
 from .context import RunContext, RunInfo
@@ -27,7 +28,7 @@ from .kept import TokenFacts
 from .ledger import Ledger
 from .outcome import Begun, Called, Failure
 from .pause import Pause, pause_of
-from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
+from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordResult
 from .plan import StepNode
 from .protocols import TokenSigner
 from .relay import Worker
@@ -100,7 +101,7 @@ class Running:
 
     setup: Setup
     info: RunInfo
-    ledger: Ledger
+    _ledger: Ledger | None
     state: RunState
     context: BaseModel | None
     scope: anyio.CancelScope | None
@@ -111,7 +112,7 @@ class Running:
     values: Mapping[str, object] = field(init=False)
     step_values: Mapping[str, object] = field(init=False)
     workers: Set[Worker] = frozenset()
-    held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
+    held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
     resumed: Resumed | None = None
@@ -134,12 +135,23 @@ class Running:
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
-        self.on_asyncio = bool(self.setup.hooks.table) and attempt(asyncio.current_task)[0] is not None
-        self.hooks = self.setup.hooks
-        self.plain = self.tracer is None and not self.hooks.table
-        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_attempts)
-        here = self.tracer is None and not self.is_kept and type(self.setup.backend) is LocalBackend
-        self.direct = here and self.hooks.only_watch
+        hooks = self.hooks = self.setup.hooks
+        self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
+        untraced = self.tracer is None
+        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
+        self.direct = untraced and hooks.only_watch and not self.is_kept and type(self.setup.backend) is LocalBackend
+
+    @property
+    def ledger(self) -> Ledger:
+        """What it reserves from; made when it is first asked for, since most steps cost nothing."""
+        if self._ledger is None:
+            self._ledger = Ledger()
+        return self._ledger
+
+    @property
+    def spent(self) -> Usage:
+        """What it used so far."""
+        return Usage() if self._ledger is None else self._ledger.spent
 
     @property
     def run_input(self) -> object:
@@ -222,7 +234,7 @@ class Running:
             worker.scope.cancel()
         due = self.state.due
         if ending and len(due) > due_before:
-            self.held.append((ending, [due.pop() for _ in range(len(due) - due_before)]))
+            self.held = [*self.held, (ending, [due.pop() for _ in range(len(due) - due_before)])]
 
     def release(self, worker: Worker) -> None:
         """A worker ended: what waited for the last of its kind is due now."""
@@ -362,40 +374,8 @@ class Running:
                 self.stop(failed, act.ctx)
 
 
-@dataclass(slots=True)
-class Act:
-    """What is recorded before and after it happens: a run, an attempt of a step, a call.
-
-    Attributes:
-        kind: Which of them.
-        record_id: The same in its intent and its result.
-        ctx: The attempt it belongs to; None for a run.
-        attempt: Its number.
-        intended: Whether it came so far that its start was recorded, if anybody records.
-        started: When it started, on `perf_counter`.
-    """
-
-    kind: RecordKind
-    record_id: str
-    ctx: RunContext | None = None
-    attempt: int = 1
-    intended: bool = False
-    started: float = field(default_factory=perf_counter)
-
-
 _NOTHING: Mapping[str, object] = {}
 
 
 def _path(ctx: RunContext | None) -> str:
     return "" if ctx is None else ctx.step_path
-
-
-def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
-    """The word for an end with `error`."""
-    if error is None:
-        return "completed"
-    if isinstance(error, UsageLimitExceeded):
-        return "stopped"
-    if isinstance(error, (GuardDenied, RunAborted)):
-        return "aborted"
-    return "failed" if isinstance(error, Exception) else "cancelled"

@@ -26,7 +26,7 @@ from .values import Node, changes_of, context_at, final_context, given_by, input
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
     """The state before the first step."""
     root = Frame(0, plan.root, None, 0, run_input, context)
-    state = RunState(plan, root, {0: root})
+    state = RunState(plan, root)
     _begin_first(state, root)
     if state.todo:
         _work(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable
 from functools import partial
 from time import perf_counter, time
@@ -13,7 +14,7 @@ from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
-from .foreign import attempt_async, fault_of, text_of
+from .foreign import attempt, attempt_async, fault_of, text_of
 from .frames import Due, Frame
 from .journal import Entry
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
@@ -93,7 +94,9 @@ class Work(Running):
         about = flow.on if isinstance(flow, Branch) else flow.until
         assert about is not None
         value = part.value if isinstance(flow, Branch) else part.output
-        answer, error = await attempt_async(about.ask(value, part.context))
+        answer, error = attempt(about.call, value, part.context)
+        if type(answer) is not bool and inspect.isawaitable(answer):
+            answer, error = await attempt_async(answer)
         path = frame.prefix + node.name
         if error is not None:
             what = "on" if isinstance(flow, Branch) else "until"
@@ -104,7 +107,11 @@ class Work(Running):
         else:
             choice = self.choice(flow, answer)
             if choice is not None:
-                await self.keep(Entry(frame.id, node.index, Choice(choice)))
+                entry = Entry(frame.id, node.index, Choice(choice))
+                if self.is_kept:
+                    await self.keep(entry)
+                else:  # the same, for less
+                    self.note(entry)
                 return
             failed = _no_case(path, answer, cast("Branch", flow))
         await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
@@ -156,10 +163,9 @@ class Work(Running):
             entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
                 self.stop(entry.outcome.error, worker)
-        due_before = len(self.state.due)
+        due_before = 0 if self.plain else len(self.state.due)
         self.note(entry, worker, worker)
-        telling = None if self.plain else self._tell_ended(entry)
-        if telling is not None:
+        if not self.plain and (telling := self._tell_ended(entry)) is not None:
             held = self._held(due_before)
             try:
                 await self.heed(telling, worker)
