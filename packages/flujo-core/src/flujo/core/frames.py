@@ -232,7 +232,7 @@ class RunState:
         self.begun: dict[tuple[int, int], dict[str, str]] = {}
         self.failure: Failure | None = None
         self.has_closed: bool = False
-        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
 
     @property

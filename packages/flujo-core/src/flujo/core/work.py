@@ -135,11 +135,12 @@ class Work(Running):
         except (LookupError, AttributeError, TypeError):
             await self._step(frame, node, worker)  # an input is missing: it says which
             return
-        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
-        classes, clock, value, error = node.output_classes, perf_counter(), None, None
+        # The entry is made when it ends: what is made before is held by every run that waits.
+        visit, path, started, clock = frame.id, frame.prefix + node.name, time(), perf_counter()
+        value, error = None, None
         try:
             if self.hooks.before_step:
-                payload = payloads.PreStepExecution(self.info, entry.path, node.step.name, 1, inputs.copy())
+                payload = payloads.PreStepExecution(self.info, path, node.step.name, 1, inputs.copy())
                 telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.on_asyncio)
                 if telling is not None:
                     await self.heed(telling, worker)
@@ -150,15 +151,15 @@ class Work(Running):
         except BaseException as raised:  # an answer like others, but for a cancel
             error = fault_of(raised)
             if error is None:
-                entry.duration_s = perf_counter() - clock
-                self._note_cancelled(entry)
+                self._note_cancelled(Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock))
                 raise
-        entry.duration_s = perf_counter() - clock
+        entry = Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock)
+        classes = node.output_classes
         if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
             entry.outcome = Success(value)
         else:
-            done = told(value, error, entry.path, inputs)
-            entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+            done = told(value, error, path, inputs)
+            entry.outcome, entry.changes = settled(node, path, done, self.setup.plan.context_model)
             self.hide_secrets(entry.outcome.error)
             entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
