@@ -14,6 +14,7 @@ from flujo.core import (
     MemoryStore,
     NotSent,
     Parallel,
+    PauseForHumanInput,
     RetryPolicy,
     RunContext,
     Snapshot,
@@ -210,6 +211,22 @@ async def test_a_denied_attempt_was_no_beginning() -> None:
     assert failed.status == "failed"
     again = await flujo.resume_async(failed, retry=True)  # it failed: its end is known, and a human wants it again
     assert again.status == "failed"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("how", ["raised", "asked"])
+async def test_a_step_that_came_as_far_as_its_question_has_it_answered(how: str, kept: bool) -> None:
+    @step(effect="at_most_once", pauses=True)
+    async def send(value: int, ctx: RunContext) -> int:
+        if how == "raised":
+            raise PauseForHumanInput("How many?", schema=int)
+        answer: int = await ctx.ask("How many?", int)
+        return answer
+
+    flujo = Flujo(send, store=MemoryStore() if kept else None)
+    paused = await flujo.run_async(1)
+    assert [pause.question for pause in paused.pauses] == ["How many?"]
+    assert (await flujo.resume_async(paused.run_id if kept else paused, 7)).unwrap() == 7
 
 
 async def test_what_stands_beside_it_goes_on() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import anyio
 import pytest
 
@@ -15,6 +17,8 @@ from flujo.core import (
     RetryPolicy,
     RunContext,
     Step,
+    StepTimeout,
+    backends,
     step,
 )
 
@@ -123,3 +127,27 @@ async def test_an_abort_in_on_retry_ends_the_run_without_waiting_for_the_retry(o
     with anyio.fail_after(5):
         result = await Flujo(bad, hooks=[stop]).run_async(1)
     assert (result.status, str(result.error)) == ("aborted", "run aborted by on_retry of plugin 'stop': enough")
+
+
+async def test_an_abandoned_thread_keeps_its_place_until_it_returns() -> None:
+    go, limiter = threading.Event(), anyio.CapacityLimiter(1)
+    all_threads = backends._limiter.set(limiter)
+
+    def work(value: int) -> int:
+        go.wait(10)
+        return value
+
+    flujo = Flujo(Step(work, timeout_s=0.1))
+    try:
+        first, second = await flujo.run_async(1), await flujo.run_async(1)
+        assert isinstance(first.error, StepTimeout)
+        assert first.error.abandoned
+        assert isinstance(second.error, StepTimeout)
+        assert not second.error.abandoned  # it got no thread
+        go.set()
+        with anyio.fail_after(5):
+            while limiter.borrowed_tokens:
+                await anyio.sleep(0.01)
+        assert (await flujo.run_async(1)).output == 1
+    finally:
+        backends._limiter.reset(all_threads)

@@ -382,6 +382,19 @@ async def test_a_validator_that_refuses_a_decision_has_the_question_asked_anew()
     assert (await flujo.resume_async("r", 4)).unwrap() == 4
 
 
+async def test_a_step_whose_question_was_decided_is_not_asked_again_whether_it_is_wanted() -> None:
+    wanted = [True]
+
+    @step(pauses=True, when=lambda value: wanted[0])
+    async def ask(value: int) -> int:
+        raise PauseForHumanInput("How many?", schema=int)
+
+    flujo = Flujo(ask)
+    paused = await flujo.run_async(1)
+    wanted[0] = False
+    assert (await flujo.resume_async(paused, 7)).unwrap() == 7
+
+
 async def test_the_hooks_of_a_step_hear_of_its_end_by_a_decision() -> None:
     heard: list[tuple[str, str, object]] = []
 

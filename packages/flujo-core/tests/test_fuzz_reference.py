@@ -149,6 +149,14 @@ def test_collected_errors_stand_in_the_value_and_drop_their_changes() -> None:
     assert all(visit.sure for visit in reference.visits.values())
 
 
+def test_a_failure_closes_its_branch_its_option_or_the_whole_run() -> None:
+    collected = ended(Fan("f", (Row((A, FAILS)), B), collect=True))[1]
+    assert collected.closed == [(Bad(frozenset({("Boom", "f/bad/bad")})), frozenset({"f/bad/a", "f/bad/bad"}))]
+    tried = ended(Either("e", (FAILS, B)))[1]
+    assert tried.closed == [(Bad(frozenset({("Boom", "e/bad")})), frozenset({"e/bad"}))]
+    assert ended(Row((A, FAILS, B)))[1].closed == [(Bad(BOOM), frozenset({"a", "bad"}))]
+
+
 def test_a_map_gives_its_results_in_order() -> None:
     three = Work("l", ends="list", size=3)
     items = worth("l", "list", 3, (7,), ())

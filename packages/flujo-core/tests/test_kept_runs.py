@@ -427,6 +427,39 @@ async def test_what_a_sub_pipeline_spent_counts_under_its_own_limit_after_a_cras
     assert (await Flujo(pipeline(), store=disks[0]).resume_async("r", retry=True)).status == "stopped"
 
 
+async def test_what_was_cancelled_with_a_failed_body_counts_under_the_limit_around_it_after_a_crash() -> None:
+    store, paid, disks = MemoryStore(), anyio.Event(), []
+
+    @step
+    async def pay(value: int, ctx: RunContext) -> int:
+        async with ctx.usage.reserve(cost_usd="0.8") as lease:
+            lease.settle(cost_usd="0.8")
+        if not paid.is_set():
+            paid.set()
+            await anyio.sleep_forever()
+        return 1
+
+    @step
+    async def bad(value: int) -> int:
+        await paid.wait()
+        raise OSError("down")
+
+    @step
+    async def between(value: dict[str, object]) -> int:
+        await anyio.sleep(0.05)  # what was cancelled is written beside what follows
+        disks.append(store.reopened())
+        return 1
+
+    def pipeline() -> Pipeline:
+        body = Pipeline(Parallel(pay, bad), name="body")
+        tried = Parallel(body, double, on_failure="collect")
+        inner = tried >> between >> Step(pay, name="pay_again")
+        return Pipeline(Pipeline(inner, limits=UsageLimits(total_cost_usd_limit=1), name="inner"), name="outer")
+
+    assert (await Flujo(pipeline(), store=store).run_async(1, run_id="r")).status == "stopped"
+    assert (await Flujo(pipeline(), store=disks[0]).resume_async("r", retry=True)).status == "stopped"
+
+
 # --- at most once -----------------------------------------------------------------------------------------------------
 
 

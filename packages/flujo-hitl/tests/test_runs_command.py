@@ -203,7 +203,7 @@ def test_the_help_teaches(flujo: Flujo) -> None:
 
 
 def test_tokens_of_a_store_by_url_are_signed(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLUJO_TOKEN_KEY", "0123456789abcdef")
+    monkeypatch.setenv("FLUJO_TOKEN_KEY", "0123456789abcdef0123456789abcdef")
     told = flujo("run", "flows.py:pay", "--text", "abc", "--json")
     token = json.loads(told.out.splitlines()[0])["pauses"][0].get("token")
     assert token is not None

@@ -10,7 +10,6 @@ import anyio
 from pydantic import BaseModel
 
 from . import telemetry
-from .acts import Act
 from .assignable import type_name
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
@@ -23,7 +22,7 @@ from .payloads import GuardStep, PreStepExecution, TransformStepInput, Transform
 from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
-from .running import Running
+from .running import Act, Running
 from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
@@ -77,7 +76,9 @@ class Attempt:
                 return Failure(error), None
         if self.run.tracer is None:
             return await self._hooked()
-        attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path}
+        attributes: dict[str, str | int] = {
+            telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path, telemetry.ATTEMPT: self.number
+        }  # fmt: skip
         with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
             outcome, changes = await self._hooked()
             if outcome.error is not None:

@@ -13,7 +13,6 @@ from itertools import count
 from time import perf_counter
 
 from . import telemetry
-from .acts import Act
 from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
@@ -30,7 +29,7 @@ from .payloads import (
     TransformModelResponse,
 )
 from .retry import RetryPolicy
-from .running import Running
+from .running import Act, Running
 from .usage import EXACT, Charge, Fit, Price, Room, Usage
 
 TOKENS_PER_MESSAGE = 16
@@ -43,6 +42,7 @@ class Calls:
     def __init__(self, run: Running) -> None:
         self.run = run
         self._numbers = count(1)
+        self._beginning: set[tuple[tuple[int, int], str]] = set()
 
     # --- models -----------------------------------------------------------------------------------------------------
 
@@ -117,8 +117,8 @@ class Calls:
         try:
             await run.intend(act, call)
             if effect == "at_most_once":
-                await run.note_told(ctx, Begun(key, call.name))
-                self._check_open()
+                ctx.check_open()  # guards and recorders may have taken longer than the step
+                await self._begin(ctx, call, key)
             sent = True
             with telemetry.span(run.tracer, f"execute_tool {call.name}", names):
                 result = _tool_result(ctx, call, await send(call))
@@ -135,6 +135,18 @@ class Calls:
             await run.conclude(act, None, result, Usage())
         await self._observe_tool_call(call, result, act)
         return result
+
+    async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
+        """Have it kept that a call begins which may happen at most once; an equal one that is under way is refused."""
+        mine = (ctx.visit, key)
+        if mine in self._beginning or key in self.run.state.begun.get(ctx.visit, ()):
+            raise _unknown_end(ctx.step_path, call)
+        self._beginning.add(mine)
+        try:
+            await self.run.note_told(ctx, Begun(key, call.name))
+        finally:
+            self._beginning.discard(mine)
+        self._check_open()
 
     async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
         assert act.ctx is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -136,6 +136,11 @@ class RunContext:
                 self._meter.settle_open()
         return self._meter
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this attempt has ended."""
+        return self._ended
+
     def told(self, told: Iterable[tuple[str, JsonValue]]) -> None:
         """Give it what humans and tools told this visit of the step before."""
         self._told = {}
@@ -166,13 +171,25 @@ class RunContext:
         """Whether a metered call of this attempt is under way."""
         return self._meter is not None and self._meter.holds_lease
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse what is asked of it when its attempt has ended.
+
+        Raises:
+            ConfigurationError: It has.
+        """
         if self._ended:
             what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
             raise ConfigurationError(what, why, "Await its calls inside the step")
 
     async def ask(
-        self, question: str, schema: object = None, *, payload: object = None, expires_at: datetime | None = None
+        self,
+        question: str,
+        schema: object = None,
+        *,
+        payload: object = None,
+        expires_at: datetime | None = None,
+        roles: Collection[str] = (),
+        on_expiry: JsonValue = None,
     ) -> Any:
         """Ask a human: the run pauses, and when it is resumed the step's body runs again from its start.
 
@@ -183,12 +200,16 @@ class RunContext:
             schema: Type of the answer, as of PauseForHumanInput.
             payload: What the human must see to decide, as JSON.
             expires_at: When the question is no longer open; None is never.
+            roles: Who may answer; empty is anybody.
+            on_expiry: The answer that counts when nobody answered in time; None is none.
 
         Returns:
             The answer, validated against `schema`.
         """
-        self._check_open()
-        request = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
+        self.check_open()
+        request = PauseForHumanInput(
+            question, schema, payload=payload, expires_at=expires_at, roles=roles, on_expiry=on_expiry
+        )
         known, answer = self.recall(pause_of(request, self.step_path, 0).shown_digest)
         if known:
             return self._answer(answer, schema)
@@ -227,7 +248,7 @@ class RunContext:
             UsageLimitExceeded: It does not fit a limit, or the price is unknown under a money limit.
             ConfigurationError: The attempt that this context belongs to is over.
         """
-        self._check_open()
+        self.check_open()
         return await self._gate.call_model(self, request, send, retry, price)
 
     async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
@@ -246,5 +267,5 @@ class RunContext:
         Raises:
             GuardDenied: A guard or a required recorder said no.
         """
-        self._check_open()
+        self.check_open()
         return await self._gate.call_tool(self, call, send, effect)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypedDict, Unpack
 
@@ -18,7 +19,7 @@ from .check import check_words, fitted
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
-from .foreign import attempt_async
+from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
 from .handle import RunHandle
 from .hooks import Hooks
@@ -43,8 +44,10 @@ from .setup import Setup
 from .snapshot import Snapshot
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import Writer
+from .writer import Writer, taken
 from .written import entry_data
+
+_log = logging.getLogger("flujo.core")
 
 
 class RunOptions(TypedDict, total=False):
@@ -229,7 +232,8 @@ class Flujo:
             target: Its result, a snapshot of it, or its id where a store keeps it.
             decision: The answer to a question; it must be what the question's schema asks for.
             pause: Which question, or its id; may be left out where one is open.
-            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts.
+            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget
+                of the Flujo holds on: other runs share it. A Budget that is given must stand under it.
             retry: Run what failed, was cancelled or was stopped again.
 
         Raises:
@@ -246,7 +250,11 @@ class Flujo:
         run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
         if self.store is not None:
             rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
-            hold, error = await attempt_async(self.store.claim(position, now, rows))
+            if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
+                why = f"its type {lost} cannot be kept by the store"
+                raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
+            taking = taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
+            hold, error = await attempt_async(taking)
             if error is not None:
                 raise AlreadyResumed(receipt) if receipt is not None and isinstance(error, StillRunning) else error
             return await self._execute(run, hold)
@@ -260,7 +268,8 @@ class Flujo:
     async def recover_async(self) -> list[PipelineResult]:
         """Go on with the runs of this pipeline in the store whose process went away, one after another.
 
-        What may happen at most once and was stopped in the middle is put to a human: such a run ends paused.
+        What may happen at most once and was stopped in the middle is put to a human: such a run ends paused. One that
+        cannot go on, as what is kept of it is damaged, is logged and left as it is.
 
         Raises:
             ConfigurationError: There is no store.
@@ -269,8 +278,11 @@ class Flujo:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
         for run_id in await self.store.orphans(self.plan.fingerprint):
-            with suppress(StillRunning):  # somebody else was quicker
-                results.append(await self.resume_async(run_id, retry=True))
+            result, error = await attempt_async(self.resume_async(run_id, retry=True))
+            if result is not None:
+                results.append(result)
+            elif not isinstance(error, StillRunning):  # else somebody was quicker
+                _log.warning("run %r could not be recovered: %s", run_id, text_of(error or ValueError()))
         return results
 
     async def replay_async(self, target: PipelineResult | Snapshot | str) -> Replay:
@@ -299,8 +311,9 @@ class Flujo:
             app = {} if self._app is None else self._app.values
             if self.store is None:
                 return await run.execute(app)
-            hold = hold or await self.store.create(run.standing("running"))
-            run.writer = Writer(self.store, hold, self.policy.write_timeout_s, run.stop)
+            limit_s = self.policy.write_timeout_s
+            hold = hold or await taken(self.store, self.store.create(run.standing("running")), limit_s)
+            run.writer = Writer(self.store, hold, limit_s, run.stop)
             return await run.writer.around(partial(run.execute, app), run.end)
         finally:
             self._active.discard(run_id)

@@ -9,13 +9,13 @@ from typing import cast
 
 import anyio
 
-from .budgets import Limits, carry, ledger_under
+from .budgets import Budget, Limits, carry, ledger_under
 from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import Frame, RunState
 from .journal import Entry
-from .kept import KeptRun, Receipt, TokenFacts, refusal
+from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
@@ -24,7 +24,6 @@ from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
-from .running import Past
 from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot
@@ -133,7 +132,7 @@ def continued(
     Args:
         setup: What all runs of its Flujo share.
         found: The run.
-        limits: Limits instead of all that it had; None keeps them.
+        limits: Limits instead of all that it had, but for a Budget of the Flujo; None keeps them.
         owner: Limits of the Flujo.
         is_kept: Whether a store keeps it.
         signer: Signs the tokens of its pauses.
@@ -144,15 +143,18 @@ def continued(
     plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
     state = restored(plan, stand, found.asked)
     late = [entry_of(plan, row) for row in found.late]
+    frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
     for entry in late:  # what ended after that place was kept, before its process was gone
-        _book(state, entry)
+        _book(state, frames.get(entry.frame), entry)
+        first = state.next_id
         _, error = attempt(advance, state, entry)
+        frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
             raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
-    given, own = (mine, owner) if limits is None else (limits, None)
+    given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
     ledger = ledger_under(given, own, plan.limits) or Ledger()
     carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
@@ -167,9 +169,9 @@ def continued(
     )  # fmt: skip
 
 
-def _book(state: RunState, entry: Entry) -> None:
+def _book(state: RunState, frame: Frame | None, entry: Entry) -> None:
     """Count what a step used under the limits of its own, and of the pipelines around it."""
-    frame, node = state.frames.get(entry.frame), state.plan.nodes[entry.node]
+    node = state.plan.nodes[entry.node]
     if entry.usage is None or frame is None or not isinstance(node, StepNode):
         return
     if node.step.options.limits is not None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
-from .errors import FlujoError
+from .errors import FlujoError, GuardDenied, RunAborted, UsageLimitExceeded
 from .pause import PauseForHumanInput
 
 
@@ -110,3 +110,14 @@ Effect = Literal["pure", "idempotent", "at_most_once"]
 
 StepStatus = Literal["completed", "failed", "aborted", "cancelled", "paused", "skipped"]
 """Status of a step record; `cancelled` is a step that was stopped because a sibling ended the run or its body."""
+
+
+def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
+    """The word for an end with `error`."""
+    if error is None:
+        return "completed"
+    if isinstance(error, UsageLimitExceeded):
+        return "stopped"
+    if isinstance(error, (GuardDenied, RunAborted)):
+        return "aborted"
+    return "failed" if isinstance(error, Exception) else "cancelled"

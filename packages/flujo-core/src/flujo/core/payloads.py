@@ -152,6 +152,8 @@ RecordKind = Literal["run", "step", "model_call", "tool_call"]
 class RecordIntent(Event):
     """Something is about to happen. `record_id` is the same in the intent and its result, and unique in the run.
 
+    After a resume it ends with a mark of that resume, as in `call-1~9f86d081`: its counts begin anew.
+
     `subject` is the run input, the step's inputs by name, the ModelRequest or the ToolCall.
     """
 

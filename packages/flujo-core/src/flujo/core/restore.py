@@ -137,7 +137,7 @@ class _Restorer:
 
     def _fill(self, frame: Frame, data: FrameData) -> None:
         nodes = frame.scope.nodes
-        if not all(0 <= place < len(nodes) for place in (*data.outputs, *data.passed, *data.changes)):
+        if not all(0 <= place < len(nodes) for place in (*data.outputs, *data.passed, *data.changes, *data.spent_by)):
             _unfit(f"frame {data.id} names nodes that the pipeline does not have")
         for node in nodes:  # each after those it depends on
             frame.waiting[node.place] = sum(frame.outputs[place] is UNSET for place in node.predecessors)

@@ -25,6 +25,8 @@ RunStatus = Literal["completed", "failed", "paused", "stopped", "aborted"]
 class StepRecord:
     """How one step went. Its repr shows no output: that may be long or private.
 
+    A branch or loop that failed by itself has one too. What never began has none, as a body that a failure forestalled.
+
     Attributes:
         name: Name of the step.
         path: Where it stands in the pipeline.

@@ -107,8 +107,11 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, wanted: s
         raise ResumeError(f"run {run_id!r} cannot be resumed", why)
     shown, key, request = open_[wanted] if wanted is not None else next(iter(open_.values()))
     if request.expires_at is not None and request.expires_at < datetime.now(UTC):
-        why = f"{shown.id!r} expired at {request.expires_at.isoformat()}"
-        raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Start it anew")
+        if decision is not None or request.on_expiry is None:
+            why = f"{shown.id!r} expired at {request.expires_at.isoformat()}"
+            do = "Resume it without a decision: what was declared for this counts"
+            raise ResumeError(f"run {run_id!r} cannot be resumed", why, do if request.on_expiry else "Start it anew")
+        decision = request.on_expiry
     node = plan.nodes[key[1]]
     assert isinstance(node, StepNode)
     value = _fitted(decision, request, node, shown.id)

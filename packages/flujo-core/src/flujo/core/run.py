@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Mapping, Set
+from copy import copy
 from functools import partial
 from typing import Literal
 
@@ -12,17 +13,17 @@ import anyio
 import anyio.lowlevel
 
 from . import payloads, telemetry
-from .acts import Act, status_of
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry
-from .outcome import Failure
+from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
+from .running import Act
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .values import final_context, given_by
 from .work import Work
@@ -49,12 +50,12 @@ class Run(Work):
 
     async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
-        attributes = {**names, telemetry.RUN_ID: self.info.run_id}
+        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.spent)
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
             try:
                 return await self._bounded(app)
             finally:
-                telemetry.mark_usage(span, self.spent)
+                telemetry.mark_usage(span, self.spent.since(before))
                 telemetry.mark_budget(span, self.ledger, self.status)
                 if self.verdict is not None:
                     telemetry.mark_error(span, type(self.verdict).__name__)
@@ -167,20 +168,23 @@ class Run(Work):
 
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
-        due = self.state.due
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
-        done = 0
-        while due and self.verdict is None:
-            done += 1
-            if done % YIELD_EVERY == 0:
-                await anyio.lowlevel.checkpoint()
-            if len(due) > 1:
-                workers: set[Worker] = set()
-                self.workers: Set[Worker] = workers
-                await Relay(due, workers, self.do, self.release).run()
-            elif work := self.do(due.popleft(), None):
-                await work
+        due, done = self.state.due, 0
+        try:
+            while due and self.verdict is None:
+                done += 1
+                if done % YIELD_EVERY == 0:
+                    await anyio.lowlevel.checkpoint()
+                if len(due) > 1:
+                    workers: set[Worker] = set()
+                    self.workers: Set[Worker] = workers
+                    await Relay(due, workers, self.do, self.release).run()
+                elif work := self.do(due.popleft(), None):
+                    await work
+        except BaseException:  # a cancel: what steps wrote until then stays
+            self.context = attempt(final_context, self.state.root)[0] or self.context
+            raise
         self._finish()
         if self.state.pauses and self.verdict is None:
             await self._check_pauses()
@@ -250,8 +254,8 @@ class Run(Work):
         Raises:
             SnapshotError: A value that it needs cannot be written.
         """
-        if not hasattr(self, "_checkpoint"):
-            self._checkpoint = checkpoint_of(self.state, self.spent, self.left_s, self.length)
+        if not hasattr(self, "_checkpoint") or self._checkpoint.position != self.length:  # the writer notes to the last
+            self._checkpoint: Checkpoint = checkpoint_of(self.state, self.spent, self.left_s, self.length)
         return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:

@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
-from .acts import Act, status_of
 from .backends import LocalBackend
 from .check import fitted
 from .context import RunContext, RunInfo
@@ -24,39 +23,24 @@ from .foreign import attempt
 from .frames import Due, Frame, RunState
 from .hooks import Hooks
 from .journal import Entry, Journal
-from .kept import TokenFacts
+from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure
+from .outcome import Begun, Called, Failure, status_of
 from .pause import Pause, pause_of
-from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordResult
+from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .plan import StepNode
 from .protocols import TokenSigner
 from .relay import Worker
-from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
-from .snapshot import EntryData
+from .told import goes_on
 from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
 T = TypeVar("T")
-
-
-class Past(Protocol):
-    """What a resumed run did before."""
-
-    @property
-    def length(self) -> int:
-        """Entries of its journal."""
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -169,7 +153,7 @@ class Running:
         return tuple(found)
 
     def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
-        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at)
+        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at, pause.roles)
         return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
@@ -215,6 +199,8 @@ class Running:
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
+        if self.is_over and keep is not None:
+            return  # a call that a step left behind, and that came back after the end
         if self.verdict is None:
             self.hide_secrets(error)
             self.verdict = error
@@ -280,7 +266,12 @@ class Running:
         return self.writer.put(row, then)
 
     async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
-        """Journal what a step's work did while it goes on, so that it is known where the step runs again."""
+        """Journal what a step's work did while it goes on, so that it is known where the step runs again.
+
+        What a call did that the step left behind, and that came back after its end, is no part of the run.
+        """
+        if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
+            return
         entry = Entry(*ctx.visit, told)
         kept = self.put(entry, partial(self.take, entry))
         if kept is not None:
@@ -372,6 +363,27 @@ class Running:
                 failed = await self.hooks.record(payload, "record_result", self.values)
             if failed is not None:
                 self.stop(failed, act.ctx)
+
+
+@dataclass(slots=True)
+class Act:
+    """What is recorded before and after it happens: a run, an attempt of a step, a call.
+
+    Attributes:
+        kind: Which of them.
+        record_id: The same in its intent and its result.
+        ctx: The attempt it belongs to; None for a run.
+        attempt: Its number.
+        intended: Whether it came so far that its start was recorded, if anybody records.
+        started: When it started, on `perf_counter`.
+    """
+
+    kind: RecordKind
+    record_id: str
+    ctx: RunContext | None = None
+    attempt: int = 1
+    intended: bool = False
+    started: float = field(default_factory=perf_counter)
 
 
 _NOTHING: Mapping[str, object] = {}

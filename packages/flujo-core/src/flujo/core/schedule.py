@@ -299,13 +299,20 @@ def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     if part.ended < flow.max_iterations:
         part.value = part.output
         _iterate(state, part)
-    elif flow.on_limit == "return":
-        _finish(state, part, part.output)
-    else:
-        path = part.frame.prefix + part.node.name
-        part.asks = flow.until is not None  # so that it is asked again where the run is resumed
-        error = LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
+    elif error := limit_reached(part):
+        part.asks = True  # again, where the run is resumed
         _fail(state, part.frame, part.node, Failure(error))
+    else:
+        _finish(state, part, part.output)
+
+
+def limit_reached(part: Part) -> LoopLimit | None:
+    """What a loop fails with that is not done, where it may not go on."""
+    flow = part.node.flow
+    if not isinstance(flow, Loop) or part.ended < flow.max_iterations or flow.on_limit == "return":
+        return None
+    path = part.frame.prefix + part.node.name
+    return LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
 
 
 def _finish(state: RunState, part: Part, output: object) -> None:

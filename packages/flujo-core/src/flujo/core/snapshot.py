@@ -82,6 +82,9 @@ class FrameData(_Data):
     spent_by: dict[int, Usage] = {}
 
 
+_OF_QUESTION = ("question", "payload", "expires_at", "asked", "roles", "on_expiry")
+
+
 class QuestionData(_Data):
     """What a human is asked; `wanted` is the JSON schema of the decision."""
 
@@ -90,11 +93,13 @@ class QuestionData(_Data):
     payload: JsonValue = None
     expires_at: datetime | None = None
     asked: bool = False
+    roles: frozenset[str] = frozenset()
+    on_expiry: JsonValue = None
 
     @classmethod
     def of(cls, request: PauseForHumanInput, **place: int | str) -> Self:
         """Write a question."""
-        facts = {name: getattr(request, name) for name in ("question", "payload", "expires_at", "asked")}
+        facts = {name: getattr(request, name) for name in _OF_QUESTION}
         return cls.model_validate({**facts, "wanted": request.json_schema, **place})
 
     def request(self) -> PauseForHumanInput:
@@ -103,7 +108,9 @@ class QuestionData(_Data):
         Raises:
             ConfigurationError: It cannot be asked.
         """
-        request = PauseForHumanInput(self.question, payload=self.payload, expires_at=self.expires_at)
+        request = PauseForHumanInput(
+            self.question, payload=self.payload, expires_at=self.expires_at, roles=self.roles, on_expiry=self.on_expiry
+        )
         request.asked, request.json_schema = self.asked, self.wanted
         return request
 
@@ -220,10 +227,7 @@ class Snapshot(_Data):
     @property
     def pauses(self) -> tuple[Pause, ...]:
         """The questions that wait for a human."""
-        return tuple(
-            shown(one.question, one.wanted, one.payload, one.expires_at, one.path, one.number)
-            for one in self.checkpoint.pauses
-        )
+        return tuple(shown(one, one.wanted, one.path, one.number) for one in self.checkpoint.pauses)
 
     def sealed(self) -> Self:
         """The same with its digest."""

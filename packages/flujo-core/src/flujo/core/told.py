@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import StepTimeout
 from .frames import UNSET, Frame, RunState
 from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused
 from .pause import Reconcile
@@ -13,7 +14,9 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
     visit = (frame.id, node.index)
     if frame.outputs[node.place] is not UNSET:
         return  # it has: a call that it left behind came back
-    if isinstance(outcome, Paused):
+    if isinstance(outcome, Paused) and visit in state.begun:
+        park(state, frame, node)  # it left a call behind: what became of that is to be known first
+    elif isinstance(outcome, Paused):
         state.pauses[visit] = outcome
     elif isinstance(outcome, Begun):
         _note_begun(state, visit, outcome)
@@ -31,6 +34,12 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
             state.due.append((frame, node))
 
 
+def goes_on(state: RunState, visit: tuple[int, int]) -> bool:
+    """Whether a visit of a step has neither ended nor paused."""
+    frame = state.frames.get(visit[0])
+    return frame is not None and frame.outputs[state.nodes[visit[1]].place] is UNSET and visit not in state.pauses
+
+
 def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
     if not begun.is_over:
         state.begun.setdefault(visit, {})[begun.key] = begun.tool
@@ -41,13 +50,19 @@ def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
 
 
 def park(state: RunState, frame: Frame, node: Node) -> None:
-    """Ask a human what became of the first thing that began and may not be done again."""
-    key, tool = next(iter(state.begun[frame.id, node.index].items()))
-    state.pauses[frame.id, node.index] = Paused(Reconcile(frame.prefix + node.name, key, tool))
+    """Ask a human what became of the first thing that began and may not be done again, after what the step asks."""
+    visit = (frame.id, node.index)
+    key, tool = next(iter(state.begun[visit].items()))
+    question, open_ = Reconcile(frame.prefix + node.name, key, tool), state.pauses.get(visit)
+    if open_ is None or open_.request.payload == question.payload:  # one that was read back does not know its key
+        state.pauses[visit] = Paused(question)
 
 
 def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
     """Forget what a step asked, was told and has begun, as far as that is over with this end."""
+    if isinstance(outcome, Paused):
+        state.decided.pop(visit, None)  # it was refused, and the step asks anew
+        _note_begun(state, visit, Begun(is_over=True))  # it came as far as its question, and ended there
     if isinstance(outcome, (Paused, Called, Begun)):
         return
     state.pauses.pop(visit, None)
@@ -55,7 +70,8 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
         return
     state.decided.pop(visit, None)
     if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
-        _note_begun(state, visit, Begun(is_over=True))
+        if not isinstance(outcome.error, StepTimeout):  # cut off in the middle: nobody knows whether it happened
+            _note_begun(state, visit, Begun(is_over=True))
     else:
         state.known.pop(visit, None)
         state.begun.pop(visit, None)

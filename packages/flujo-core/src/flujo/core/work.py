@@ -21,7 +21,7 @@ from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
 from .relay import Worker
 from .running import Running
-from .schedule import advance
+from .schedule import advance, limit_reached
 from .usage import Usage
 from .values import context_at, inputs_of
 
@@ -106,14 +106,15 @@ class Work(Running):
             failed.__cause__ = error
         else:
             choice = self.choice(flow, answer)
-            if choice is not None:
+            reached = None if choice else limit_reached(part)
+            if choice is not None and reached is None:
                 entry = Entry(frame.id, node.index, Choice(choice))
                 if self.is_kept:
                     await self.keep(entry)
                 else:  # the same, for less
                     self.note(entry)
                 return
-            failed = _no_case(path, answer, cast("Branch", flow))
+            failed = reached or _no_case(path, answer, cast("Branch", flow))
         await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
@@ -185,7 +186,7 @@ class Work(Running):
         ctx: RunContext | None = None
         try:
             outcome: Outcome | None = None
-            if node.step.options.when is not None:
+            if node.step.options.when is not None and (frame.id, node.index) not in self.state.decided:
                 outcome = await self._unwanted(frame, node, entry.path)
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from .errors import FlujoError, RunAborted
 from .foreign import attempt, attempt_async, text_of
@@ -21,6 +22,40 @@ from .snapshot import EntryData, Snapshot
 _log = logging.getLogger("flujo.core")
 
 T = TypeVar("T")
+
+
+async def taken(store: RunStore, work: Awaitable[Hold], limit_s: float) -> Hold:
+    """Get a hold, in a task of its own: where a cancel comes meanwhile, even a native one, it is given back.
+
+    Raises:
+        RunAborted: The store did not answer in that time.
+    """
+    got: list[tuple[Hold | None, Exception | None]] = []
+
+    async def take() -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(limit_s):
+            got.append(await attempt_async(work))
+
+    async def give_back(hold: Hold) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(limit_s):
+            await attempt_async(store.release(hold))
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(take)
+        await anyio.lowlevel.checkpoint_if_cancelled()  # trio's group does not tell of it, once its tasks have ended
+    except BaseException:  # a cancel, which goes on up: nobody is there to go on with the run
+        if got and got[0][0] is not None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(give_back, got[0][0])
+        raise
+    if not got:
+        raise RunAborted(f"its store did not answer in {limit_s:g} s", "store")
+    hold, error = got[0]
+    if hold is None:
+        assert error is not None
+        raise error
+    return hold
 
 
 class Writer:
@@ -41,11 +76,18 @@ class Writer:
         self._waiting: list[tuple[EntryData, Callable[[], object], anyio.Event]] = []
         self._work = anyio.Event()
         self._is_over = False
+        self._is_closed = False
         self._has_failed = False
 
     def put(self, row: EntryData, then: Callable[[], object]) -> anyio.Event:
-        """Write a row, and call `then` once it is kept, in the order of the rows; the event is set after that."""
+        """Write a row, and call `then` once it is kept, in the order of the rows; the event is set after that.
+
+        What comes from work that was left behind, after the end, is neither kept nor noted.
+        """
         done = anyio.Event()
+        if self._is_closed:
+            done.set()
+            return done
         self._waiting.append((row, then, done))
         self._work.set()
         return done
@@ -76,6 +118,7 @@ class Writer:
                 self._work = anyio.Event()
                 if self._waiting:
                     await self._flush()
+            self._is_closed = True
             await self._give_back(end)
 
     async def _flush(self) -> None:

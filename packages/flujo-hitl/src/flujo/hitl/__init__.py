@@ -1,7 +1,29 @@
-"""Durable runs: a store that survives `kill -9`, and tokens by which a pause is answered once."""
+"""Durable runs and human decisions: a SQLite run store, signed tokens, encryption at rest."""
 
-from .errors import StoreClosed, StoreError
-from .signer import HmacSigner
-from .sqlite import Durability, SQLiteStore
+from .asking import Approval, NotApproved, approve, human_input
+from .errors import RunDamaged, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreForeign, StoreWriteError
+from .listed import Decided, OpenPause, Page, RunRow
+from .protocol import HitlStore
+from .sqlite import SQLiteStore
+from .tokens import HmacSigner
 
-__all__ = ["Durability", "HmacSigner", "SQLiteStore", "StoreClosed", "StoreError"]
+__all__ = [
+    "Approval",
+    "Decided",
+    "HitlStore",
+    "HmacSigner",
+    "NotApproved",
+    "OpenPause",
+    "Page",
+    "RunDamaged",
+    "RunRow",
+    "SQLiteStore",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreForeign",
+    "StoreWriteError",
+    "approve",
+    "human_input",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import TypedDict, Unpack
 
 import anyio
 import click
@@ -16,6 +17,18 @@ from flujo.core import CommandHost, EntryData, Flujo, Pause, PipelineResult, Run
 from .protocol import HitlStore
 
 __all__ = ["runs"]
+
+
+class ResumeFlags(TypedDict):
+    """The options of `flujo runs resume`, as click gives them."""
+
+    url: str | None
+    answer: str | None
+    pause_id: str | None
+    retry: bool
+    max_usd: str | None
+    as_json: bool
+
 
 EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
 """As `flujo run` has them; 2 is a run that cannot be gone on with."""
@@ -85,20 +98,19 @@ def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> Non
 @click.option("--max-usd", metavar="USD", help="Another limit of money, what was spent before included.")
 @_JSON
 @click.pass_context
-def resume(ctx: click.Context, target: str, run_id: str, url: str | None, **flags: object) -> None:
+def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeFlags]) -> None:
     """Go on with RUN, an id or a token, by the pipeline NAME of FILE.
 
     A decision counts once: the same again is told so, another is refused. Exit codes are those of `flujo run`.
     """
-    flujo = _host(ctx).prepare(target, store=url)
-    limits = None if flags["max_usd"] is None else UsageLimits(total_cost_usd_limit=str(flags["max_usd"]))
+    flujo = _host(ctx).prepare(target, store=flags["url"])
+    limits = None if flags["max_usd"] is None else UsageLimits(total_cost_usd_limit=flags["max_usd"])
     answer = _answer(flags["answer"])
 
     async def go_on() -> PipelineResult:
-        pause = None if flags["pause_id"] is None else str(flags["pause_id"])
-        return await flujo.resume_async(run_id, answer, pause=pause, limits=limits, retry=bool(flags["retry"]))
+        return await flujo.resume_async(run_id, answer, pause=flags["pause_id"], limits=limits, retry=flags["retry"])
 
-    ctx.exit(_told(anyio.run(go_on), as_json=bool(flags["as_json"])))
+    ctx.exit(_told(anyio.run(go_on), as_json=flags["as_json"]))
 
 
 @runs.command()

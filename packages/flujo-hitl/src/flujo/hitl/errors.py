@@ -1,26 +1,73 @@
-"""What can go wrong with a store."""
+"""Errors of the stores of runs.
+
+FlujoError
+└── StoreError              the root of all errors of flujo-hitl
+    ├── StoreWriteError     what was to be kept is not: disk full, file or folder read-only, an error of the device
+    ├── StoreBusy           another process keeps the file locked; nothing was written
+    ├── StoreDamaged        the file is damaged, so that it cannot be used (or not in this place)
+    │   └── RunDamaged      ... only what is kept of one run; all others can be used (also a SnapshotError)
+    ├── StoreForeign        the file is no store of ours, or of a later version; nothing in it was touched
+    └── StoreClosed         the store was closed before (also a RuntimeError)
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flujo.core import FlujoError
+from flujo.core import FlujoError, SnapshotError
+
+__all__ = ["RunDamaged", "StoreBusy", "StoreClosed", "StoreDamaged", "StoreError", "StoreForeign", "StoreWriteError"]
 
 
 class StoreError(FlujoError):
-    """A store cannot be read or written; `__cause__` is what the database said.
+    """The root of all errors of flujo-hitl."""
+
+
+class StoreWriteError(StoreError):
+    """What was to be kept is not; the same store works again once the cause is gone."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        do = "Make room, or the file and its folder writable, then try again"
+        super().__init__(f"store {str(path)!r} cannot be written", why, do)
+
+
+class StoreBusy(StoreError):
+    """Another process keeps the file locked. Nothing was written."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        why = f"another process keeps it locked, for more than {seconds:g} s"
+        super().__init__(f"store {str(path)!r} cannot be used", why, "End that process, or try again")
+
+
+class StoreDamaged(StoreError):
+    """The file is damaged."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        do = "Keep it aside and put a backup in its place"
+        super().__init__(f"store {str(path)!r} is damaged", why, do)
+
+
+class RunDamaged(StoreDamaged, SnapshotError):
+    """What is kept of one run is damaged. All others can be used.
 
     Attributes:
-        path: Its file.
+        run_id: The run.
     """
 
-    def __init__(self, path: Path, why: str, do: str = "") -> None:
-        self.path = path
-        super().__init__(f"store {str(path)!r} cannot be used", why, do)
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id = run_id
+        FlujoError.__init__(self, f"run {run_id!r} cannot be read", why, "Take it from a backup, or start it anew")
 
 
-class StoreClosed(StoreError):
-    """It was closed before."""
+class StoreForeign(StoreError):
+    """The file is no store of ours, or of a later version. Nothing in it was touched."""
+
+    def __init__(self, path: Path, why: str, do: str) -> None:
+        super().__init__(f"file {str(path)!r} cannot be used as a store", why, do)
+
+
+class StoreClosed(StoreError, RuntimeError):
+    """The store was used after its `close`."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "it was closed", "Make another SQLiteStore")
+        super().__init__(f"store {str(path)!r} is closed", "`close` was called", "Make a new one")

@@ -6,21 +6,26 @@ store = "sqlite:///runs.db"
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from flujo.core import Command, ConfigurationError, StoreFactory, hookimpl
 
-from .signer import HmacSigner
-from .sqlite import Durability, SQLiteStore
+from .schema import Durability
+from .sqlite import SQLiteStore
+from .tokens import HmacSigner
 
 __all__ = ["flujo_api", "register_commands", "register_stores"]
 
 flujo_api = "1.0"
 
 KEY_VARIABLE = "FLUJO_TOKEN_KEY"
-"""Names the environment variable whose text, of 16 characters or more, signs the tokens of stores opened by URL."""
+"""The environment variable whose text signs the tokens of stores that are opened by URL."""
+
+LEAST = 32
+"""Characters that it must have."""
 
 
 @hookimpl
@@ -51,5 +56,14 @@ def sqlite_store(url: str) -> SQLiteStore:
     kind: Durability = "normal" if durability == "normal" else "full"
     if durability != kind:
         raise ConfigurationError(what, f"durability is 'full' or 'normal', not {durability!r}")
+    return SQLiteStore(path, durability=kind, signer=_signer())
+
+
+def _signer() -> HmacSigner | None:
     key = os.environ.get(KEY_VARIABLE)
-    return SQLiteStore(path, durability=kind, signer=None if key is None else HmacSigner({"env": key.encode()}))
+    if key is None:
+        return None
+    if len(key) < LEAST:
+        why = f"it has {len(key)} characters, fewer than {LEAST}"
+        raise ConfigurationError(f"{KEY_VARIABLE} cannot be used", why, "Make one: openssl rand -hex 32")
+    return HmacSigner({"env": hashlib.sha256(key.encode()).digest()}, "env")

@@ -1,0 +1,103 @@
+"""What is read of runs, each as of one moment."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flujo.core import EntryData, KeptRun, Receipt
+
+from .errors import RunDamaged
+from .faults import is_local
+from .owner import Beats, Owner, is_gone
+from .payloads import Payloads, moment, packed, unpacked
+from .readers import Readers
+from .schema import STATUS, status_of
+from .writes import unknown
+
+__all__ = ["RunReads"]
+
+_STANDING = (
+    "SELECT r.id, r.status, p.pipeline, p.fingerprint, s.position, s.payload FROM runs r"
+    " LEFT JOIN plans p ON p.id=r.plan LEFT JOIN snapshots s ON s.run=r.id WHERE r.run_id=?"
+)
+_JOURNAL = "SELECT position, payload FROM journal WHERE run=? AND position>=? ORDER BY position"
+
+
+class RunReads:
+    """The reading half of a RunStore, without waiting.
+
+    Args:
+        readers: Where connections come from.
+        payloads: How payloads are read.
+        beats: What was seen of other owners.
+    """
+
+    def __init__(self, readers: Readers, payloads: Payloads, beats: Beats) -> None:
+        self._readers = readers
+        self._payloads = payloads
+        self._beats = beats
+
+    def load(self, run_id: str) -> KeptRun:
+        """See RunStore: where it stands and what came after that, however long its journal is."""
+        with self._readers.moment() as db, _of_run(run_id):
+            return self._load(db, run_id)
+
+    def _load(self, db: sqlite3.Connection, run_id: str) -> KeptRun:
+        found = db.execute(_STANDING, (run_id,)).fetchone()
+        if found is None:
+            raise unknown(run_id)
+        row, status, pipeline, fingerprint, position, payload = found
+        if pipeline is None or position is None or status not in STATUS.values():
+            raise RunDamaged(run_id, "where it stands is missing")
+        facts = (run_id, pipeline, unpacked(fingerprint), status_of(status))
+        snapshot = self._payloads.standing(payload, *facts)
+        if snapshot.checkpoint.position != position:
+            raise RunDamaged(run_id, f"it stands at {snapshot.checkpoint.position} of its journal, or at {position}")
+        late = self._payloads.rows(db.execute(_JOURNAL, (row, position)), run_id, position)
+        length = position + len(late)
+        return KeptRun(snapshot, tuple(late), lambda: self._history(row, run_id, length))
+
+    def _history(self, row: int, run_id: str, length: int) -> list[EntryData]:
+        with self._readers.moment() as db, _of_run(run_id):
+            rows = self._payloads.rows(db.execute(_JOURNAL, (row, 0)), run_id, 0)
+        if len(rows) < length:
+            raise RunDamaged(run_id, f"its journal has {len(rows)} entries, not {length}")
+        return rows
+
+    def receipt(self, run_id: str, pause_id: str | None) -> Receipt | None:
+        """See RunStore."""
+        ask = "SELECT pause, digest, decided FROM decisions WHERE run=?"
+        with self._readers.moment() as db:
+            known = db.execute("SELECT id FROM runs WHERE run_id=?", (run_id,)).fetchone()
+            if known is None:
+                raise unknown(run_id)
+            if pause_id is None:
+                found = db.execute(f"{ask} ORDER BY applied DESC, id DESC LIMIT 1", known).fetchone()
+            else:
+                found = db.execute(f"{ask} AND pause=?", (*known, pause_id)).fetchone()
+            return None if found is None else Receipt(run_id, found[0], unpacked(found[1]), moment(found[2]))
+
+    def orphans(self, fingerprint: str) -> Sequence[str]:
+        """See RunStore."""
+        ask = (
+            "SELECT r.run_id, r.owner FROM runs r WHERE r.status=0"
+            " AND r.plan IN (SELECT id FROM plans WHERE fingerprint=?) ORDER BY r.id"
+        )
+        with self._readers.moment() as db:
+            found = db.execute(ask, (packed(fingerprint),)).fetchall()
+            owners = {row[0]: Owner(*row) for row in db.execute("SELECT * FROM owners")}
+            living = {number for number, owner in owners.items() if not is_gone(owner, self._beats)}
+        return [run_id for run_id, owner in found if owner not in living]
+
+
+@contextmanager
+def _of_run(run_id: str) -> Iterator[None]:
+    """What is damaged where a run is read is damage of this run, not of the store."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if is_local(error):
+            raise RunDamaged(run_id, f"the file is damaged there: {error}") from error
+        raise

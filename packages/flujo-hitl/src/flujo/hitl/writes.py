@@ -1,0 +1,273 @@
+"""What is written of runs. Each function runs inside a transaction, and looks before it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from flujo.core import (
+    AlreadyResumed,
+    EntryData,
+    FlujoError,
+    Hold,
+    HoldLost,
+    Receipt,
+    ResumeConflict,
+    ResumeError,
+    RunExists,
+    Snapshot,
+    StillRunning,
+)
+
+from .payloads import Payloads, moment, packed, stamp, unpacked
+from .schema import STATUS
+from .transactions import Held, Transactions
+
+__all__ = ["RunWrites", "unknown"]
+
+
+def unknown(run_id: str) -> ResumeError:
+    """Why a run cannot be used that is not kept."""
+    return ResumeError(f"run {run_id!r} cannot be resumed", "the store does not know it", "Look at its id")
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+class RunWrites:
+    """The writing half of a RunStore, without waiting.
+
+    Args:
+        transactions: In which it is done.
+        payloads: How payloads are written.
+    """
+
+    def __init__(self, transactions: Transactions, payloads: Payloads) -> None:
+        self._in = transactions
+        self._payloads = payloads
+
+    # --- a run --------------------------------------------------------------------------------------------------------
+
+    def create(self, snapshot: Snapshot) -> Hold:
+        """See RunStore."""
+        db, run_id, now = self._in.db, snapshot.run_id, _now()
+        if db.execute("SELECT 1 FROM runs WHERE run_id=?", (run_id,)).fetchone() is not None:
+            raise RunExists(run_id)
+        payload = self._payloads.snapshot(snapshot)
+        self._in.register()
+        facts = (run_id, self._plan(snapshot), STATUS[snapshot.status], 1, self._in.me.id, now, now)
+        words = (snapshot.tenant, snapshot.actor)
+        insert = (
+            "INSERT INTO runs(run_id, plan, status, fence, owner, began, changed, tenant, actor)"
+            " VALUES(?,?,?,?,?,?,?,?,?)"
+        )
+        row = db.execute(insert, (*facts, *words)).lastrowid
+        assert row is not None
+        db.execute("INSERT INTO snapshots VALUES(?,?,?)", (row, snapshot.checkpoint.position, payload))
+        self._in.held[run_id] = Held(row, 1, 0)
+        return Hold(run_id, 1)
+
+    def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        """See RunStore."""
+        self._append(hold.run_id, self._held(hold), rows)
+
+    def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        """See RunStore."""
+        held, db = self._held(hold), self._in.db
+        payload = self._payloads.snapshot(snapshot)
+        pauses = list(self._pauses(held.row, snapshot))
+        facts = (STATUS[snapshot.status], _now(), snapshot.status == "paused", held.row)
+        db.execute(
+            "UPDATE runs SET status=?, owner=NULL, changed=?, cancel=CASE WHEN ? THEN cancel END WHERE id=?", facts
+        )
+        standing = (snapshot.checkpoint.position, payload, held.row)
+        db.execute("UPDATE snapshots SET position=?, payload=? WHERE run=?", standing)
+        db.execute("DELETE FROM pauses WHERE run=?", (held.row,))
+        db.executemany("INSERT INTO pauses VALUES(?,?,?,?,?,?)", pauses)
+        self._in.held.pop(hold.run_id, None)
+
+    def release(self, hold: Hold) -> None:
+        """See RunStore."""
+        held = self._held(hold)
+        self._in.db.execute("UPDATE runs SET owner=NULL WHERE id=?", (held.row,))
+        self._in.held.pop(hold.run_id, None)
+
+    def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        """See RunStore. A decision that was recorded before, and is this one, is applied by it."""
+        run_id, db = receipt.run_id, self._in.db
+        row, fence, owner = self._known(run_id)
+        before, is_applied = self.decision(row, run_id, receipt.pause_id)
+        if before is not None and (is_applied or before.digest != receipt.digest):
+            raise _refusal(before, receipt)
+        if not self._in.is_free(owner):
+            raise StillRunning(run_id)
+        held = Held(row, fence + 1, self._length(row))
+        if position != held.next:
+            why = "it went on from there before"
+            raise ResumeError(f"run {run_id!r} cannot be resumed from here", why, "Use the result of that resume")
+        self._append(run_id, held, rows)  # before all else: an entry that cannot be written leaves nothing behind
+        self._in.register()
+        if receipt.pause_id:
+            self._apply(row, receipt, held.fence)
+        facts = (STATUS["running"], held.fence, self._in.me.id, _now(), row)
+        db.execute("UPDATE runs SET status=?, fence=?, owner=?, changed=? WHERE id=?", facts)
+        self._in.held[run_id] = held
+        return Hold(run_id, held.fence)
+
+    # --- decisions ----------------------------------------------------------------------------------------------------
+
+    def record(
+        self, receipt: Receipt, decision: JsonValue, shown_digest: str, actor: str | None, reason: str | None
+    ) -> Receipt:
+        """See HitlStore.record_decision."""
+        run_id, pause_id = receipt.run_id, receipt.pause_id
+        row, _, _ = self._known(run_id)
+        before, _ = self.decision(row, run_id, pause_id)
+        if before is not None:
+            if before.digest != receipt.digest:
+                raise ResumeConflict(before)
+            return before
+        self._check_open(row, receipt, shown_digest)
+        about = f"decision of {pause_id} of {run_id}"
+        said = self._payloads.words(decision, about)
+        why = None if reason is None else self._payloads.words(reason, f"reason of {about}")
+        insert = (
+            "INSERT INTO decisions(run, pause, digest, decided, applied, decision, actor, reason)"
+            " VALUES(?,?,?,?,0,?,?,?)"
+        )
+        facts = (row, pause_id, packed(receipt.digest), stamp(receipt.decided_at))
+        self._in.db.execute(insert, (*facts, said, actor, why))
+        return receipt
+
+    def decision(self, row: int, run_id: str, pause_id: str) -> tuple[Receipt | None, bool]:
+        """How a question was answered, and whether the run went on with that."""
+        ask = "SELECT digest, decided, applied FROM decisions WHERE run=? AND pause=?"
+        found = self._in.db.execute(ask, (row, pause_id)).fetchone() if pause_id else None
+        if found is None:
+            return None, False
+        digest, decided, applied = found
+        return Receipt(run_id, pause_id, unpacked(digest), moment(decided)), applied > 0
+
+    def request_cancel(self, run_id: str) -> None:
+        """See HitlStore."""
+        row, _, _ = self._known(run_id)
+        self._in.db.execute("UPDATE runs SET cancel=? WHERE id=? AND cancel IS NULL", (_now(), row))
+
+    # --- the end of a run ---------------------------------------------------------------------------------------------
+
+    def forget(self, run_id: str) -> None:
+        """Delete one run; raises StillRunning where it is held."""
+        row, _, owner = self._known(run_id)
+        if not self._in.is_free(owner):
+            raise StillRunning(run_id)
+        self._delete(row)
+
+    def forget_some(self, where: str, facts: Sequence[object], after: int, limit: int) -> tuple[int, int, str]:
+        """Delete the next runs of which `where` is true and that nobody holds.
+
+        Returns:
+            The place to go on from (0 at the end), how many were deleted, and one that is held, if any.
+        """
+        ask = f"SELECT id, run_id, owner FROM runs WHERE id>? AND {where} ORDER BY id LIMIT ?"
+        found = self._in.db.execute(ask, (after, *facts, limit)).fetchall()
+        held = ""
+        number = 0
+        for row, run_id, owner in found:
+            if self._in.is_free(owner):
+                self._delete(row)
+                number += 1
+            else:
+                held = run_id
+        return (found[-1][0] if len(found) == limit else 0), number, held
+
+    def _delete(self, row: int) -> None:
+        for table in ("snapshots", "journal", "pauses", "decisions"):
+            self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
+        self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
+        self._in.has_deleted = True
+
+    # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _known(self, run_id: str) -> tuple[int, int, int | None]:
+        found = self._in.db.execute("SELECT id, fence, owner FROM runs WHERE run_id=?", (run_id,)).fetchone()
+        if found is None:
+            raise unknown(run_id)
+        row, fence, owner = found
+        return row, fence, owner
+
+    def _held(self, hold: Hold) -> Held:
+        held = self._in.held.get(hold.run_id)
+        if held is None:
+            row, fence, owner = self._known(hold.run_id)
+            if owner != self._in.me.id:
+                raise HoldLost(hold.run_id)
+            held = self._in.held[hold.run_id] = Held(row, fence, self._length(row))
+        if held.fence != hold.fence:
+            raise HoldLost(hold.run_id)
+        return held
+
+    def _length(self, row: int) -> int:
+        (length,) = self._in.db.execute("SELECT max(position) FROM journal WHERE run=?", (row,)).fetchone()
+        return 0 if length is None else length + 1
+
+    def _append(self, run_id: str, held: Held, rows: Sequence[EntryData]) -> None:
+        written = [
+            (held.row, position, self._payloads.row(row, run_id, position))
+            for position, row in enumerate(rows, held.next)
+        ]
+        self._in.db.executemany("INSERT INTO journal VALUES(?,?,?)", written)
+        held.next += len(written)
+
+    def _plan(self, snapshot: Snapshot) -> int:
+        key = (snapshot.pipeline, snapshot.fingerprint)
+        number = self._in.plans.get(key)
+        if number is None:
+            names = (snapshot.pipeline, packed(snapshot.fingerprint))
+            db = self._in.db
+            db.execute("INSERT OR IGNORE INTO plans(pipeline, fingerprint) VALUES(?,?)", names)
+            found = db.execute("SELECT id FROM plans WHERE pipeline=? AND fingerprint=?", names).fetchone()
+            number = self._in.plans[key] = int(found[0])
+        return number
+
+    def _pauses(self, row: int, snapshot: Snapshot) -> Sequence[tuple[object, ...]]:
+        return [
+            (
+                row,
+                pause.id,
+                packed(pause.shown_digest),
+                None if pause.expires_at is None else stamp(pause.expires_at),
+                f",{','.join(sorted(pause.roles))}," if pause.roles else None,
+                self._payloads.words(pause.question, f"question {pause.id} of {snapshot.run_id}"),
+            )
+            for pause in snapshot.pauses
+        ]
+
+    def _apply(self, row: int, receipt: Receipt, fence: int) -> None:
+        db = self._in.db
+        facts = (row, receipt.pause_id, packed(receipt.digest), stamp(receipt.decided_at), fence)
+        db.execute(
+            "INSERT INTO decisions(run, pause, digest, decided, applied) VALUES(?,?,?,?,?)"
+            " ON CONFLICT(run, pause) DO UPDATE SET applied=excluded.applied",
+            facts,
+        )
+        db.execute("DELETE FROM pauses WHERE run=? AND pause=?", (row, receipt.pause_id))
+
+    def _check_open(self, row: int, receipt: Receipt, shown_digest: str) -> None:
+        what = f"pause {receipt.pause_id!r} of run {receipt.run_id!r} cannot be decided"
+        ask = "SELECT shown, expires FROM pauses WHERE run=? AND pause=?"
+        found = self._in.db.execute(ask, (row, receipt.pause_id)).fetchone()
+        if found is None:
+            raise ResumeError(what, "the run does not wait for it", "Look at its open questions")
+        shown, expires = found
+        if expires is not None and moment(expires) < datetime.now(UTC):
+            raise ResumeError(what, f"it expired at {moment(expires).isoformat()}", "Start the run anew")
+        if unpacked(shown) != shown_digest:
+            raise ResumeError(what, "what was shown is not what it asks", "Show the question anew")
+
+
+def _refusal(before: Receipt, now: Receipt) -> FlujoError:
+    return AlreadyResumed(before) if before.digest == now.digest else ResumeConflict(before)
