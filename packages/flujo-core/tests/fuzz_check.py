@@ -227,8 +227,11 @@ class Trial:
 
     async def reconciled(self, result: PipelineResult) -> PipelineResult:
         """Tell a run what became of all that was stopped in the middle and may happen at most once."""
+        asked: set[str] = set()
         while result.status == "paused":
             await self.replayed(result)
+            assert result.pauses[0].id not in asked, f"{result.pauses[0].id} is asked again"
+            asked.add(result.pauses[0].id)
             pause = result.pauses[0]
             told = self.truth(pause)
             result = await self.flujo.resume_async(self.target(result), told, pause=pause.id)

@@ -10,6 +10,7 @@ import pytest
 
 from flujo.core import (
     Flujo,
+    Hold,
     InputError,
     MemoryStore,
     NotSent,
@@ -248,3 +249,90 @@ async def test_what_stands_beside_it_goes_on() -> None:
     parked = await flujo.resume_async("r")
     assert parked.status == "paused"
     assert (await flujo.resume_async("r", {"happened": True, "output": 9})).unwrap() == {"send": 9, "other": 1}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed(kept: bool) -> None:
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        return value
+
+    flujo = Flujo(send, store=MemoryStore() if kept else None)
+    result = await flujo.run_async(1)
+    assert (await flujo.replay_async(result)).divergence is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_run_that_was_reconciled_can_be_replayed(happened: bool) -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        found.append(store.reopened())
+        return value
+
+    await Flujo(send, store=store).run_async(1, run_id="r")
+    flujo = Flujo(send, store=found[0])
+    await flujo.resume_async("r")
+    result = await flujo.resume_async("r", {"happened": happened, "output": 1})
+    assert result.unwrap() == 1
+    assert (await flujo.replay_async("r")).divergence is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_run_whose_tool_was_reconciled_can_be_replayed(happened: bool) -> None:
+    store = MemoryStore()
+    found: list[MemoryStore] = []
+
+    async def send(call: ToolCall) -> str:
+        found.append(store.reopened())
+        return "x"
+
+    @step
+    async def use(value: int, ctx: RunContext) -> str:
+        return str((await ctx.call_tool(ToolCall(name="t", arguments={}), send, effect="at_most_once")).content)
+
+    first = await Flujo(use, store=store).run_async(1, run_id="r")
+    assert (await Flujo(use, store=store).replay_async(first)).divergence is None
+    flujo = Flujo(use, store=found[0])
+    await flujo.resume_async("r")
+    result = await flujo.resume_async("r", {"happened": happened, "output": "x"})
+    assert result.unwrap() == "x"
+    assert (await flujo.replay_async("r")).divergence is None
+
+
+async def test_a_step_that_was_cut_off_by_its_timeout_is_put_to_a_human() -> None:
+    sent: list[int] = []
+
+    @step(effect="at_most_once", timeout_s=0.02)
+    async def send(value: int) -> int:
+        sent.append(value)
+        if len(sent) == 1:
+            await anyio.sleep(1)
+        return value
+
+    flujo = Flujo(send, store=MemoryStore())
+    failed = await flujo.run_async(1, run_id="r")
+    assert failed.status == "failed"
+    again = await flujo.resume_async("r", retry=True)
+    assert (again.status, sent) == ("paused", [1])
+
+
+async def test_a_failed_step_that_may_happen_at_most_once_is_not_done_again_by_a_recovery() -> None:
+    sent: list[int] = []
+    found: list[MemoryStore] = []
+
+    class Dies(MemoryStore):
+        async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+            found.append(self.reopened())  # killed before the end is kept
+            await super().save(hold, snapshot)
+
+    @step(effect="at_most_once")
+    async def send(value: int) -> int:
+        sent.append(value)
+        raise OSError("the connection was lost after it was sent")
+
+    assert (await Flujo(send, store=Dies()).run_async(1, run_id="r")).status == "failed"
+    [recovered] = await Flujo(send, store=found[0]).recover_async()
+    assert (recovered.status, sent) == ("paused", [1])

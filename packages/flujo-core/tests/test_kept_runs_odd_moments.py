@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from flujo.core import (
     EntryData,
@@ -23,6 +24,7 @@ from flujo.core import (
     Snapshot,
     StepFailed,
     ToolCall,
+    Update,
     step,
 )
 
@@ -75,57 +77,6 @@ async def test_a_tool_call_that_returns_after_its_run_ended_does_not_wait_for_ev
             await ended.wait()
         group.cancel_scope.cancel()
     assert ended.is_set()
-
-
-@pytest.mark.parametrize("kept", [True, False])
-async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed(kept: bool) -> None:
-    @step(effect="at_most_once")
-    async def send(value: int) -> int:
-        return value
-
-    flujo = Flujo(send, store=MemoryStore() if kept else None)
-    result = await flujo.run_async(1)
-    assert (await flujo.replay_async(result)).divergence is None
-
-
-@pytest.mark.parametrize("happened", [True, False])
-async def test_a_run_that_was_reconciled_can_be_replayed(happened: bool) -> None:
-    store = MemoryStore()
-    found: list[MemoryStore] = []
-
-    @step(effect="at_most_once")
-    async def send(value: int) -> int:
-        found.append(store.reopened())
-        return value
-
-    await Flujo(send, store=store).run_async(1, run_id="r")
-    flujo = Flujo(send, store=found[0])
-    await flujo.resume_async("r")
-    result = await flujo.resume_async("r", {"happened": happened, "output": 1})
-    assert result.unwrap() == 1
-    assert (await flujo.replay_async("r")).divergence is None
-
-
-@pytest.mark.parametrize("happened", [True, False])
-async def test_a_run_whose_tool_was_reconciled_can_be_replayed(happened: bool) -> None:
-    store = MemoryStore()
-    found: list[MemoryStore] = []
-
-    async def send(call: ToolCall) -> str:
-        found.append(store.reopened())
-        return "x"
-
-    @step
-    async def use(value: int, ctx: RunContext) -> str:
-        return str((await ctx.call_tool(ToolCall(name="t", arguments={}), send, effect="at_most_once")).content)
-
-    first = await Flujo(use, store=store).run_async(1, run_id="r")
-    assert (await Flujo(use, store=store).replay_async(first)).divergence is None
-    flujo = Flujo(use, store=found[0])
-    await flujo.resume_async("r")
-    result = await flujo.resume_async("r", {"happened": happened, "output": "x"})
-    assert result.unwrap() == "x"
-    assert (await flujo.replay_async("r")).divergence is None
 
 
 async def test_a_snapshot_of_a_kept_run_that_paused_while_something_was_cancelled_can_be_used() -> None:
@@ -184,23 +135,6 @@ async def test_a_question_that_is_shown_is_the_one_that_can_be_answered() -> Non
     assert [pause.question for pause in paused.pauses] == ["It went wrong. What now?"]
     again = await flujo.resume_async("r", "stop", pause=paused.pauses[0])
     assert again.status == "paused"  # and now it asks what became of the call
-
-
-async def test_a_step_that_was_cut_off_by_its_timeout_is_put_to_a_human() -> None:
-    sent: list[int] = []
-
-    @step(effect="at_most_once", timeout_s=0.02)
-    async def send(value: int) -> int:
-        sent.append(value)
-        if len(sent) == 1:
-            await anyio.sleep(1)
-        return value
-
-    flujo = Flujo(send, store=MemoryStore())
-    failed = await flujo.run_async(1, run_id="r")
-    assert failed.status == "failed"
-    again = await flujo.resume_async("r", retry=True)
-    assert (again.status, sent) == ("paused", [1])
 
 
 async def test_a_refused_decision_is_not_used_again_when_the_step_asks_in_another_way() -> None:
@@ -378,3 +312,53 @@ async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang
     store.on = True
     with anyio.fail_after(1), pytest.raises(FlujoError):
         await flujo.resume_async("r", 5)
+
+
+@pytest.mark.parametrize("stop", ["cancel", "interrupt"])
+async def test_a_run_that_was_cancelled_from_outside_is_not_kept_as_one_that_asks(stop: str) -> None:
+    @step
+    async def work(value: int) -> int:
+        if stop == "interrupt":
+            raise KeyboardInterrupt
+        scope.cancel()
+        await anyio.sleep_forever()
+        return value
+
+    store, scope = MemoryStore(), anyio.CancelScope()
+    if stop == "interrupt":
+        with pytest.raises(KeyboardInterrupt):
+            await Flujo(work, store=store).run_async(1, run_id="r")
+    else:
+        with scope:
+            await Flujo(work, store=store).run_async(1, run_id="r")
+    assert (await store.load("r")).snapshot.status == "aborted"
+
+
+class Notes(BaseModel):
+    """What the run knows."""
+
+    model_config = ConfigDict(frozen=True)
+    number: int = 0
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_the_context_of_a_run_that_was_cut_while_the_store_wrote_has_what_its_history_has(watched: bool) -> None:
+    @step(writes=("number",))
+    async def write(value: int) -> Update[int]:
+        return Update(value, number=1)
+
+    @step
+    async def then(value: int) -> int:
+        return value
+
+    seen: list[int] = []
+
+    async def look(payload: OnRunEnd) -> None:
+        assert isinstance(payload.result.context, Notes)
+        seen.append(payload.result.context.number)
+
+    flujo = Flujo(write >> then, store=Slow(0.1), context_model=Notes, hooks=[look] if watched else [])
+    result = await flujo.run_async(1, deadline_s=0.05)
+    assert [record.status for record in result.step_history] == ["completed"]
+    assert isinstance(result.context, Notes)
+    assert (result.context.number, seen) == (1, [1] if watched else [])

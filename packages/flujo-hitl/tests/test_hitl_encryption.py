@@ -73,8 +73,10 @@ def test_nothing_that_is_private_stands_in_the_file(path: Path, open_store: Open
 def test_an_encrypted_entry_cannot_be_moved(path: Path, open_store: OpenStore) -> None:
     async def main() -> None:
         codec = AesGcmCodec({"k1": OLD}, "k1")
-        await paused(open_store(codec=codec), "a", rows=3)
-        await paused(open_store(codec=codec), "b", rows=3)
+        store = open_store(codec=codec)
+        await paused(store, "a", rows=3)
+        await paused(store, "b", rows=3)
+        store.close()
         with closing(sqlite3.connect(path)) as db:
             db.execute(
                 "UPDATE journal SET payload=(SELECT payload FROM journal WHERE run=2 AND position=1) WHERE run=1"

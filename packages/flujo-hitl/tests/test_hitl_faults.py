@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import OpenStore
-from hitl_trials import HERE, paused, receipt, row, run
+from hitl_trials import HERE, PLAN, paused, receipt, row, run
 
-from flujo.core import ConfigurationError, RunExists
+from flujo.core import ConfigurationError, RunExists, StillRunning
 from flujo.hitl import SQLiteStore, StoreBusy, StoreDamaged, StoreError, StoreForeign, StoreWriteError
 from flujo.hitl.schema import APPLICATION_ID, MIGRATIONS
 
@@ -158,3 +158,19 @@ async def test_a_file_that_is_removed_while_it_is_used_is_told(path: Path, store
             await store.append(hold, [row(0)])
     path.with_name("elsewhere").rename(path)
     await store.append(hold, [row(0)])
+
+
+async def test_who_could_not_be_registered_is_with_the_next_hold(open_store: OpenStore) -> None:
+    store, other = open_store(), open_store()
+    await paused(other, "x")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(StoreWriteError):
+            await store.create(run("r"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    await store.create(run("r"))
+    assert await other.orphans(PLAN) == []
+    with pytest.raises(StillRunning):
+        await other.claim(0, receipt("r", ""), [])

@@ -157,6 +157,9 @@ class Stuck:
         self.committed.set()
         self.let_go.wait(10)
 
+    def tidy(self) -> None:
+        pass
+
     def wait_s(self) -> None:
         return None
 

@@ -17,6 +17,7 @@ from .frames import Frame, RunState
 from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
+from .outcome import Failure
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore, TokenSigner
@@ -147,7 +148,7 @@ def continued(
     for entry in late:  # what ended after that place was kept, before its process was gone
         _book(state, frames.get(entry.frame), entry)
         first = state.next_id
-        _, error = attempt(advance, state, entry)
+        _, error = attempt(_take, state, entry)
         frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
@@ -167,6 +168,15 @@ def continued(
         setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark, is_kept=is_kept,
         signer=signer,
     )  # fmt: skip
+
+
+def _take(state: RunState, entry: Entry) -> None:
+    """Let the schedule go on; what failed and may happen at most once is no more done again than what was cut off."""
+    visit = (entry.frame, entry.node)
+    begun = dict(state.begun.get(visit, {}))
+    advance(state, entry)
+    if begun and isinstance(entry.outcome, Failure) and entry.frame in state.frames:
+        state.begun[visit] = begun
 
 
 def _book(state: RunState, frame: Frame | None, entry: Entry) -> None:

@@ -74,7 +74,7 @@ class Run(Work):
             await self._inside(app)
         self._note_time_left()
         if self.scope.cancelled_caught:
-            self._cut()
+            await self._cut()
         self.note_end()
         return self._result()
 
@@ -83,9 +83,11 @@ class Run(Work):
         if self.scope is not None and self.deadline_s is not None and not self.is_over:
             self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
 
-    def _cut(self) -> bool:
+    async def _cut(self) -> bool:
         """Say why the run was cancelled, and keep the context as it stands; whether the cancel came from here."""
         own = self.scope is not None and self.scope.cancel_called
+        if self.writer is not None:
+            await self.writer.settled()
         context, error = attempt(final_context, self.state.root)
         if error is None:
             self.context = context
@@ -124,7 +126,7 @@ class Run(Work):
         except GuardDenied:
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
-            await self._end(act, self.verdict if self._cut() else stop)
+            await self._end(act, self.verdict if await self._cut() else stop)
             raise
         await self._end(act, self.verdict)
 

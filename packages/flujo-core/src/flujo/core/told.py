@@ -50,7 +50,7 @@ def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:
 
 
 def park(state: RunState, frame: Frame, node: Node) -> None:
-    """Ask a human what became of the first thing that began and may not be done again, after what the step asks."""
+    """Ask a human what became of the first thing that began and may not be done again, once it asks nothing else."""
     visit = (frame.id, node.index)
     key, tool = next(iter(state.begun[visit].items()))
     question, open_ = Reconcile(frame.prefix + node.name, key, tool), state.pauses.get(visit)

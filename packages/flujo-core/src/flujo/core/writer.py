@@ -75,6 +75,7 @@ class Writer:
         self._stop = stop
         self._waiting: list[tuple[EntryData, Callable[[], object], anyio.Event]] = []
         self._work = anyio.Event()
+        self._last: anyio.Event | None = None
         self._is_over = False
         self._is_closed = False
         self._has_failed = False
@@ -89,8 +90,15 @@ class Writer:
             done.set()
             return done
         self._waiting.append((row, then, done))
+        self._last = done
         self._work.set()
         return done
+
+    async def settled(self) -> None:
+        """Wait until all that was given to it is noted, also while the run is being cancelled."""
+        if self._last is not None:
+            with anyio.CancelScope(shield=True):
+                await self._last.wait()
 
     async def around(self, work: Callable[[], Awaitable[T]], end: Callable[[], Snapshot | None]) -> T:
         """Do the work of the run with this at its side, and keep where it stands then: what `end` gives.
@@ -105,6 +113,7 @@ class Writer:
                 result.append(await work())
             except BaseException as raised:  # goes on below, out of the group: it must not stand in one of its own
                 error = raised
+                self._stop(RunAborted("cancelled from outside"))  # it does not wait for a human
             self._is_over = True
             self._work.set()
         if error is not None:

@@ -113,6 +113,9 @@ class Writes(Protocol):
     def commit(self, tickets: Sequence[Ticket[object]]) -> None:
         """Do all of it in one transaction, and set the result or error of each."""
 
+    def tidy(self) -> None:
+        """Do what may follow a batch, when nobody waits for it any more."""
+
     def wait_s(self) -> float | None:
         """Seconds after which `rest` wants to be called when there is nothing to do; None is never."""
 
@@ -192,6 +195,7 @@ class Lane:
         if batch:
             self._writes.commit(batch)
             _acknowledge(batch)
+            self._writes.tidy()
         elif goes_on:
             self._writes.rest()
         return goes_on

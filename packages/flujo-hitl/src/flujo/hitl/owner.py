@@ -79,6 +79,10 @@ class Me:
         times = (self.beats + 1, time.monotonic(), time.time())
         return Owner(self.id, boot, space, pid, _started(pid)[1], self.lease_s, *times)
 
+    def unsettle(self) -> None:
+        """Renew it with the next transaction: it is not sure that the last one was kept."""
+        self.last = -float("inf")
+
     def kept(self, owner: Owner) -> None:
         """It was renewed."""
         self.beats, self.last = owner.beat, owner.beat_mono

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import StoreClosed
+from flujo.core import FlujoError
+
+from .errors import StoreClosed, StoreDamaged
 from .faults import typed
+from .lane import Ticket
 from .schema import open_store
 
 __all__ = ["Readers"]
@@ -63,6 +66,25 @@ class Readers:
                 self._free.append(db)
                 return
         db.close()
+
+    def commit(self, tickets: Sequence[Ticket[object]]) -> None:
+        """Do what a lane was given to read: a change of threads costs less there than in anyio's."""
+        for ticket in tickets:
+            try:
+                ticket.result = ticket.work()
+            except FlujoError as error:
+                ticket.error = error
+            except Exception as error:  # whatever it is, who waits must hear of it, or waits for ever
+                ticket.error = StoreDamaged(self._path, f"{type(error).__name__}: {error}")
+
+    def tidy(self) -> None:
+        """See Writes: there is nothing to do."""
+
+    def wait_s(self) -> None:
+        """See Writes: there is nothing to wait for."""
+
+    def rest(self) -> None:
+        """See Writes: there is nothing to do."""
 
     def close(self) -> None:
         """Let go of the file; who reads at this moment ends that first."""

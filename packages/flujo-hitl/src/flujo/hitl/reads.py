@@ -19,10 +19,13 @@ from .writes import unknown
 __all__ = ["RunReads"]
 
 _STANDING = (
-    "SELECT r.id, r.status, p.pipeline, p.fingerprint, s.position, s.payload FROM runs r"
+    "SELECT r.id, r.status, p.pipeline, p.fingerprint, s.position, s.length, s.payload FROM runs r"
     " LEFT JOIN plans p ON p.id=r.plan LEFT JOIN snapshots s ON s.run=r.id WHERE r.run_id=?"
 )
-_JOURNAL = "SELECT position, payload FROM journal WHERE run=? AND position>=? ORDER BY position"
+_JOURNAL = (
+    "SELECT position, payload FROM journal WHERE run=?1 AND position>=?2 UNION ALL"
+    " SELECT position, payload FROM tail WHERE run=?1 AND position>=?2 ORDER BY position"
+)
 
 
 class RunReads:
@@ -48,14 +51,16 @@ class RunReads:
         found = db.execute(_STANDING, (run_id,)).fetchone()
         if found is None:
             raise unknown(run_id)
-        row, status, pipeline, fingerprint, position, payload = found
+        row, status, pipeline, fingerprint, position, ended, payload = found
         if pipeline is None or position is None or status not in STATUS.values():
             raise RunDamaged(run_id, "where it stands is missing")
         facts = (run_id, pipeline, unpacked(fingerprint), status_of(status))
         snapshot = self._payloads.standing(payload, *facts)
         if snapshot.checkpoint.position != position:
             raise RunDamaged(run_id, f"it stands at {snapshot.checkpoint.position} of its journal, or at {position}")
-        late = self._payloads.rows(db.execute(_JOURNAL, (row, position)), run_id, position)
+        has_late = status == STATUS["running"] or ended != position
+        written = db.execute(_JOURNAL, (row, position)) if has_late else ()
+        late = self._payloads.rows(written, run_id, position)
         length = position + len(late)
         return KeptRun(snapshot, tuple(late), lambda: self._history(row, run_id, length))
 

@@ -21,6 +21,8 @@ APPLICATION_ID = 0x464C4A48
 STATUS = {"running": 0, "completed": 1, "failed": 2, "paused": 3, "stopped": 4, "aborted": 5}
 """How a run stands, as it is written."""
 
+# Entries go to the end of `tail`, in the order they come, and from there, some thousand at once, to `journal`, where
+# those of a run lie together. Straight into `journal`, a hundred runs would change a hundred pages with each commit.
 # Wide rows (a snapshot) stand apart from those that lists go through. Names that repeat are written once, in `plans`.
 # `pauses` holds what is open at this moment; `decisions` all that was ever decided, `applied` the fence
 # of the hold that went on with it, or 0.
@@ -33,9 +35,10 @@ CREATE TABLE runs(
 CREATE INDEX runs_status ON runs(status);
 CREATE INDEX runs_plan ON runs(plan, status);
 CREATE INDEX runs_tenant ON runs(tenant, status) WHERE tenant IS NOT NULL;
-CREATE INDEX runs_owner ON runs(owner) WHERE owner IS NOT NULL;
 CREATE INDEX runs_cancel ON runs(cancel) WHERE cancel IS NOT NULL;
-CREATE TABLE snapshots(run INTEGER PRIMARY KEY, position INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE snapshots(
+  run INTEGER PRIMARY KEY, position INTEGER NOT NULL, length INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE tail(id INTEGER PRIMARY KEY, run INTEGER NOT NULL, position INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE journal(
   run INTEGER NOT NULL, position INTEGER NOT NULL, payload BLOB NOT NULL, PRIMARY KEY(run, position)) WITHOUT ROWID;
 CREATE TABLE pauses(

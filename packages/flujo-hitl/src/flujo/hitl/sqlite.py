@@ -54,7 +54,7 @@ _CHUNK = 200
 class SQLiteStore:
     """A HitlStore in one file, for any number of tasks, threads and processes of one machine.
 
-    Nothing is opened before it is used. It holds a thread and the file until `close`, or until it is forgotten.
+    Nothing is opened before it is used. It holds two threads and the file until `close`, or until it is forgotten.
 
     Args:
         path: The file; it is made where there is none. Two more lie beside it while it is used.
@@ -102,7 +102,8 @@ class SQLiteStore:
         self._readers = Readers(self.path, wait_s)
         self._reads = RunReads(self._readers, self._payloads, transactions.beats)
         self._lists = Lists(self._readers, self._payloads)
-        self._forgotten = weakref.finalize(self, _let_go, self._lane, self._readers)
+        self._quick = Lane(self._readers, self.path)  # what is short; a list may take its time in a thread of anyio
+        self._forgotten = weakref.finalize(self, _let_go, self._lane, self._quick)
 
     # --- RunStore -----------------------------------------------------------------------------------------------------
 
@@ -128,11 +129,11 @@ class SQLiteStore:
 
     async def load(self, run_id: str) -> KeptRun:
         """See RunStore."""
-        return await self._read(self._reads.load, run_id)
+        return await self._quick.do(lambda: self._reads.load(run_id))
 
     async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
         """See RunStore."""
-        return await self._read(self._reads.receipt, run_id, pause_id)
+        return await self._quick.do(lambda: self._reads.receipt(run_id, pause_id))
 
     async def orphans(self, fingerprint: str) -> Sequence[str]:
         """See RunStore."""
@@ -231,7 +232,7 @@ class SQLiteStore:
         self._is_closed = True
         self._forgotten.detach()
         self._lane.close()
-        self._readers.close()
+        self._quick.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,7 +266,7 @@ class SQLiteStore:
     def _forget_parent(self) -> None:
         """In a forked child: the thread is not here, and what the parent opened must not even be closed here."""
         self._forgotten.detach()
-        _left_open.append((self._lane, self._transactions, self._readers))
+        _left_open.append((self._lane, self._quick, self._transactions, self._readers))
         if not self._is_closed:
             self._start()
 
@@ -277,9 +278,9 @@ def _is_json(value: object) -> bool:
         return False
 
 
-def _let_go(lane: Lane, readers: Readers) -> None:
-    lane.close(wait=False)
-    readers.close()
+def _let_go(*lanes: Lane) -> None:
+    for lane in lanes:
+        lane.close(wait=False)
 
 
 _living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()

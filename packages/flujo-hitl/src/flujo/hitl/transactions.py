@@ -19,16 +19,23 @@ from .schema import Durability, open_store
 
 __all__ = ["Held", "Transactions", "owner_of"]
 
+FOLD = 4096
+"""Entries that are moved at once. A run that is loaded while it runs looks through as many."""
+
+_LOOK = 256
+"""Entries after which this store looks how long the tail is: others add to it too."""
+
 _log = logging.getLogger("flujo.hitl")
 
 
 @dataclass(slots=True)
 class Held:
-    """A run that this store holds: its row, the fence of the hold, and where its journal goes on."""
+    """A run that this store holds: its row, the fence of the hold, where its journal goes on, and when that was so."""
 
     row: int
     fence: int
     next: int
+    version: int
 
 
 def owner_of(db: sqlite3.Connection, number: int) -> Owner | None:
@@ -55,11 +62,15 @@ class Transactions:
         self._wait_s = wait_s
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._version = -1
+        self.version = -1
+        """Of what other connections wrote; while it stays the same, so do the holds of this store."""
+        self.fold_at = FOLD
         self.held: dict[str, Held] = {}
         self.plans: dict[tuple[str, str], int] = {}
         self.has_deleted = False
         """Whether what was deleted still stands in the write-ahead log."""
+        self.added = 0
+        """Entries that were added since the tail was looked at."""
         self._is_registered = False
 
     @property
@@ -119,26 +130,53 @@ class Transactions:
         db.execute("COMMIT")
         if beat is not None:
             self.me.kept(beat)
-        if self.has_deleted:
+        if self.has_deleted:  # before who deleted is told that it is gone
             self._clean(db)
+
+    def tidy(self) -> None:
+        """See Writes."""
+        if self._db is None:
+            return
+        try:
+            if self.has_deleted:
+                self._clean(self._db)
+            if self.added < min(_LOOK, self.fold_at):
+                return
+            self.added = 0
+            (rows,) = self._db.execute("SELECT max(id) FROM tail").fetchone()
+            if rows is not None and rows >= self.fold_at:
+                self.fold(self._db)
+        except sqlite3.Error as error:  # all is kept where it is; tried again when as much was added
+            self._roll_back()
+            self.fold_at += FOLD
+            _log.warning("store %r: entries could not be put in order: %s", str(self.path), error)
+
+    def fold(self, db: sqlite3.Connection) -> None:
+        """Move all entries from the tail to the journal."""
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT INTO journal SELECT run, position, payload FROM tail ORDER BY run, position")
+        db.execute("DELETE FROM tail")
+        db.execute("COMMIT")
+        self.fold_at = FOLD
 
     def _clean(self, db: sqlite3.Connection) -> None:
         """Cut the write-ahead log; where somebody reads from it at this moment, later."""
-        db.execute("PRAGMA busy_timeout=0")
-        (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        db.execute(f"PRAGMA busy_timeout={int(self._wait_s * 1000)}")
-        self.has_deleted = bool(is_busy)
+        try:
+            db.execute("PRAGMA busy_timeout=0")
+            (is_busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            db.execute(f"PRAGMA busy_timeout={int(self._wait_s * 1000)}")
+            self.has_deleted = bool(is_busy)
+        except sqlite3.Error as error:  # what was to be kept is kept, whatever becomes of the log
+            _log.warning("store %r: its log could not be cut: %s", str(self.path), error)
 
     def _notice_others(self, db: sqlite3.Connection) -> None:
-        """What is known of holds is true as long as no other connection wrote; asked inside the transaction."""
         (version,) = db.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
-            self._version = version
-            self.held.clear()
+        self.version = version
 
     def _roll_back(self) -> None:
         self.held.clear()
         self.plans.clear()
+        self.me.unsettle()  # what was written of us may be rolled back with the rest
         if self._db is None:
             return
         try:
@@ -179,8 +217,7 @@ class Transactions:
     def rest(self) -> None:
         """Renew the lease, or let it go when nothing is held."""
         try:
-            if self.has_deleted:
-                self._clean(self.db)
+            self.tidy()
             if not self._is_registered or not self.me.is_due():
                 return
             self.db.execute("BEGIN IMMEDIATE")
@@ -197,18 +234,20 @@ class Transactions:
             _log.warning("store %r: the lease of its runs could not be renewed: %s", str(self.path), error)
 
     def _holds(self) -> bool:
-        return self.db.execute("SELECT 1 FROM runs WHERE owner=?", (self.me.id,)).fetchone() is not None
+        return self.db.execute("SELECT 1 FROM runs WHERE status=0 AND owner=?", (self.me.id,)).fetchone() is not None
 
     def close(self) -> None:
-        """Give back what is held, and let go of the file."""
+        """Give back what is held, put what was written in order, and let go of the file."""
         try:
             if self._db is not None and self._is_registered:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute("UPDATE runs SET owner=NULL WHERE owner=?", (self.me.id,))
+                self._db.execute("UPDATE runs SET owner=NULL WHERE status=0 AND owner=?", (self.me.id,))
                 self._db.execute("DELETE FROM owners WHERE id=?", (self.me.id,))
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:  # the lease ends by itself
             _log.warning("store %r: runs could not be given back: %s", str(self.path), error)
+        self.fold_at, self.added = 1, 1
+        self.tidy()
         if self._db is not None:
             self._db.close()
             self._db = None

@@ -67,8 +67,8 @@ class RunWrites:
         )
         row = db.execute(insert, (*facts, *words)).lastrowid
         assert row is not None
-        db.execute("INSERT INTO snapshots VALUES(?,?,?)", (row, snapshot.checkpoint.position, payload))
-        self._in.held[run_id] = Held(row, 1, 0)
+        db.execute("INSERT INTO snapshots VALUES(?,?,0,?)", (row, snapshot.checkpoint.position, payload))
+        self._in.held[run_id] = Held(row, 1, 0, self._in.version)
         return Hold(run_id, 1)
 
     def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
@@ -84,8 +84,8 @@ class RunWrites:
         db.execute(
             "UPDATE runs SET status=?, owner=NULL, changed=?, cancel=CASE WHEN ? THEN cancel END WHERE id=?", facts
         )
-        standing = (snapshot.checkpoint.position, payload, held.row)
-        db.execute("UPDATE snapshots SET position=?, payload=? WHERE run=?", standing)
+        standing = (snapshot.checkpoint.position, held.next, payload, held.row)
+        db.execute("UPDATE snapshots SET position=?, length=?, payload=? WHERE run=?", standing)
         db.execute("DELETE FROM pauses WHERE run=?", (held.row,))
         db.executemany("INSERT INTO pauses VALUES(?,?,?,?,?,?)", pauses)
         self._in.held.pop(hold.run_id, None)
@@ -99,13 +99,13 @@ class RunWrites:
     def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore. A decision that was recorded before, and is this one, is applied by it."""
         run_id, db = receipt.run_id, self._in.db
-        row, fence, owner = self._known(run_id)
+        row, fence, owner, status = self._known(run_id)
         before, is_applied = self.decision(row, run_id, receipt.pause_id)
         if before is not None and (is_applied or before.digest != receipt.digest):
             raise _refusal(before, receipt)
         if not self._in.is_free(owner):
             raise StillRunning(run_id)
-        held = Held(row, fence + 1, self._length(row))
+        held = Held(row, fence + 1, self._length(row, status), self._in.version)
         if position != held.next:
             why = "it went on from there before"
             raise ResumeError(f"run {run_id!r} cannot be resumed from here", why, "Use the result of that resume")
@@ -125,7 +125,7 @@ class RunWrites:
     ) -> Receipt:
         """See HitlStore.record_decision."""
         run_id, pause_id = receipt.run_id, receipt.pause_id
-        row, _, _ = self._known(run_id)
+        row, _, _, _ = self._known(run_id)
         before, _ = self.decision(row, run_id, pause_id)
         if before is not None:
             if before.digest != receipt.digest:
@@ -154,14 +154,14 @@ class RunWrites:
 
     def request_cancel(self, run_id: str) -> None:
         """See HitlStore."""
-        row, _, _ = self._known(run_id)
+        row, _, _, _ = self._known(run_id)
         self._in.db.execute("UPDATE runs SET cancel=? WHERE id=? AND cancel IS NULL", (_now(), row))
 
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
     def forget(self, run_id: str) -> None:
         """Delete one run; raises StillRunning where it is held."""
-        row, _, owner = self._known(run_id)
+        row, _, owner, _ = self._known(run_id)
         if not self._in.is_free(owner):
             raise StillRunning(run_id)
         self._delete(row)
@@ -185,42 +185,51 @@ class RunWrites:
         return (found[-1][0] if len(found) == limit else 0), number, held
 
     def _delete(self, row: int) -> None:
-        for table in ("snapshots", "journal", "pauses", "decisions"):
+        for table in ("snapshots", "journal", "tail", "pauses", "decisions"):
             self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
         self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
         self._in.has_deleted = True
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
-    def _known(self, run_id: str) -> tuple[int, int, int | None]:
-        found = self._in.db.execute("SELECT id, fence, owner FROM runs WHERE run_id=?", (run_id,)).fetchone()
+    def _known(self, run_id: str) -> tuple[int, int, int | None, int]:
+        found = self._in.db.execute("SELECT id, fence, owner, status FROM runs WHERE run_id=?", (run_id,)).fetchone()
         if found is None:
             raise unknown(run_id)
-        row, fence, owner = found
-        return row, fence, owner
+        row, fence, owner, status = found
+        return row, fence, owner, status
 
     def _held(self, hold: Hold) -> Held:
         held = self._in.held.get(hold.run_id)
-        if held is None:
-            row, fence, owner = self._known(hold.run_id)
+        if held is None or held.version != self._in.version:
+            row, fence, owner, status = self._known(hold.run_id)
             if owner != self._in.me.id:
                 raise HoldLost(hold.run_id)
-            held = self._in.held[hold.run_id] = Held(row, fence, self._length(row))
+            if held is None or held.fence != fence:  # else nobody else added to its journal
+                held = Held(row, fence, self._length(row, status), self._in.version)
+            held.version = self._in.version
+            self._in.held[hold.run_id] = held
         if held.fence != hold.fence:
             raise HoldLost(hold.run_id)
         return held
 
-    def _length(self, row: int) -> int:
-        (length,) = self._in.db.execute("SELECT max(position) FROM journal WHERE run=?", (row,)).fetchone()
-        return 0 if length is None else length + 1
+    def _length(self, row: int, status: int) -> int:
+        if status != STATUS["running"]:
+            return int(self._in.db.execute("SELECT length FROM snapshots WHERE run=?", (row,)).fetchone()[0])
+        ends = [
+            self._in.db.execute(f"SELECT max(position) FROM {table} WHERE run=?", (row,)).fetchone()[0]
+            for table in ("journal", "tail")
+        ]
+        return 1 + max((end for end in ends if end is not None), default=-1)
 
     def _append(self, run_id: str, held: Held, rows: Sequence[EntryData]) -> None:
         written = [
             (held.row, position, self._payloads.row(row, run_id, position))
             for position, row in enumerate(rows, held.next)
         ]
-        self._in.db.executemany("INSERT INTO journal VALUES(?,?,?)", written)
+        self._in.db.executemany("INSERT INTO tail(run, position, payload) VALUES(?,?,?)", written)
         held.next += len(written)
+        self._in.added += len(written)
 
     def _plan(self, snapshot: Snapshot) -> int:
         key = (snapshot.pipeline, snapshot.fingerprint)
