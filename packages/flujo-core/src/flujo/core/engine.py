@@ -208,10 +208,8 @@ class Flujo:
         words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
-        ledger, own = (
-            ledger_under(limits, self.limits, plan.limits),
-            limits if isinstance(limits, UsageLimits) else None,
-        )
+        ledger = ledger_under(limits, self.limits, plan.limits)
+        own = limits if isinstance(limits, UsageLimits) else None
         facts = (context, scope, deadline_s)
         return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, **self._keeping)
 

@@ -95,10 +95,10 @@ def _later(state: RunState, act: Callable[..., None], *about: object) -> None:
 
 
 def _work(state: RunState) -> None:
-    for act, about in state.todo or ():  # grows on the way
+    todo = state.todo or []
+    for act, about in todo:  # grows on the way
         act(state, *about)
-    if state.todo:
-        state.todo.clear()
+    todo.clear()
 
 
 # --- beginning ----------------------------------------------------------------------------------------------------

@@ -137,8 +137,8 @@ class Work(Running):
             await self._step(frame, node, worker)  # an input is missing: it says which
             return
         # The entry is made when it ends: what is made before is held by every run that waits.
-        visit, path, started, clock = frame.id, frame.prefix + node.name, time(), perf_counter()
-        value, error = None, None
+        visit, path, classes, value, error = frame.id, frame.prefix + node.name, node.output_classes, None, None
+        started, clock = time(), perf_counter()
         try:
             if self.hooks.before_step:
                 payload = payloads.PreStepExecution(self.info, path, node.step.name, 1, inputs.copy())
@@ -155,7 +155,6 @@ class Work(Running):
                 self._note_cancelled(Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock))
                 raise
         entry = Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock)
-        classes = node.output_classes
         if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
             entry.outcome = Success(value)
         else:
