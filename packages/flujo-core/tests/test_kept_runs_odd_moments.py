@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from pydantic import BaseModel, ConfigDict
 from flujo.core import (
     EntryData,
     Flujo,
+    FlujoError,
     Hold,
     InputError,
     MemoryStore,
     OnRunEnd,
     Parallel,
     PauseForHumanInput,
+    Policy,
     Receipt,
     RetryPolicy,
     RunContext,
