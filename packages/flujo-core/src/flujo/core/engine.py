@@ -208,10 +208,8 @@ class Flujo:
         words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
-        ledger, own = (
-            ledger_under(limits, self.limits, plan.limits),
-            limits if isinstance(limits, UsageLimits) else None,
-        )
+        ledger = ledger_under(limits, self.limits, plan.limits)
+        own = limits if isinstance(limits, UsageLimits) else None
         facts = (context, scope, deadline_s)
         return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, **self._keeping)
 
@@ -308,13 +306,13 @@ class Flujo:
             raise RunExists(run_id)
         self._active.add(run_id)
         try:
-            work = partial(run.execute, {} if self._app is None else self._app.values)
+            app = {} if self._app is None else self._app.values
             if self.store is None:
-                return await work()
+                return await run.execute(app)
             limit_s = self.policy.write_timeout_s
             hold = hold or await taken(self.store, self.store.create(run.standing("running")), limit_s)
             run.writer = Writer(self.store, hold, limit_s, run.stop)
-            return await run.writer.around(work, run.end)
+            return await run.writer.around(partial(run.execute, app), run.end)
         finally:
             self._active.discard(run_id)
 

@@ -16,6 +16,7 @@ from .foreign import attempt
 from .frames import Frame, RunState
 from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
+from .ledger import Ledger
 from .outcome import Failure
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
@@ -155,7 +156,7 @@ def continued(
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
-    ledger = ledger_under(given, own, plan.limits)
+    ledger = ledger_under(given, own, plan.limits) or Ledger()
     carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import BaseModel, JsonValue
@@ -196,7 +195,6 @@ Due = tuple[Frame, StepNode | FlowNode]
 """A step to be run, or a combinator to be asked what to do, in its frame."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class RunState:
     """Where a run stands.
 
@@ -217,22 +215,25 @@ class RunState:
         nodes: Those of the plan.
     """
 
-    plan: Plan
-    root: Frame
-    frames: dict[int, Frame] = field(default_factory=dict)
-    next_id: int = 1
-    due: deque[Due] = field(default_factory=deque)
-    pauses: dict[tuple[int, int], Paused] = field(default_factory=dict)
-    known: dict[tuple[int, int], list[Told]] = field(default_factory=dict)
-    decided: dict[tuple[int, int], object] = field(default_factory=dict)
-    begun: dict[tuple[int, int], dict[str, str]] = field(default_factory=dict)
-    failure: Failure | None = None
-    has_closed: bool = False
-    todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)
-    nodes: tuple[StepNode | FlowNode, ...] = field(init=False)
+    __slots__ = (
+        "begun", "decided", "due", "failure", "frames", "has_closed", "known", "next_id", "nodes", "pauses", "plan",
+        "root", "todo",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.nodes = self.plan.nodes
+    def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
+        self.plan: Plan = plan
+        self.root: Frame = root
+        self.frames: dict[int, Frame] = {root.id: root}
+        self.next_id: int = next_id
+        self.due: deque[Due] = deque()
+        self.pauses: dict[tuple[int, int], Paused] = {}
+        self.known: dict[tuple[int, int], list[Told]] = {}
+        self.decided: dict[tuple[int, int], object] = {}
+        self.begun: dict[tuple[int, int], dict[str, str]] = {}
+        self.failure: Failure | None = None
+        self.has_closed: bool = False
+        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
+        self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
 
     @property
     def finished(self) -> bool:

@@ -85,29 +85,26 @@ class Hooks:
         table: The implementations.
         before_step: Those told before a step.
         after_step: Those told after a step that ended well.
+        only_watch: Whether all only observe.
+        spare_attempts: Whether nobody acts in the attempts of a step: all only observe, and other moments than its
+            start.
     """
 
     policy: Policy
     table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
     before_step: tuple[Implementation, ...] = field(init=False)
     after_step: tuple[Implementation, ...] = field(init=False)
+    only_watch: bool = field(init=False)
+    spare_attempts: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.before_step, self.after_step = self.of("pre_step_execution"), self.of("post_step_execution")
+        self.only_watch = all(tier_of(hook) == "observe" for hook in self.table)
+        self.spare_attempts = self.only_watch and not self.before_step
 
     def of(self, hook: str) -> tuple[Implementation, ...]:
         """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
         return self.table.get(hook, ())
-
-    @property
-    def only_watch(self) -> bool:
-        """Whether all only observe."""
-        return all(tier_of(hook) == "observe" for hook in self.table)
-
-    @property
-    def spare_attempts(self) -> bool:
-        """Whether nobody acts in the attempts of a step: all only observe, and other moments than its start."""
-        return self.only_watch and not self.before_step
 
     async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
         """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""

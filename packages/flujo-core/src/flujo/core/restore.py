@@ -89,7 +89,7 @@ class _Restorer:
         if not data.frames or data.frames[0].id != 0 or data.frames[0].parent is not None:
             _unfit("its first frame is not that of the whole pipeline")
         root = Frame(0, plan.root, None, 0, value, context)
-        self.live = RunState(plan, root, {0: root}, data.next_frame)
+        self.live = RunState(plan, root, data.next_frame)
         for one in data.frames:
             self._fill(root if one.id == 0 else self._body(one), one)
         self._check_bodies()

@@ -25,7 +25,7 @@ from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
 from .running import Act
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
-from .values import final_context, result_of
+from .values import final_context, given_by
 from .work import Work
 from .written import checkpoint_of, entry_data
 
@@ -50,12 +50,12 @@ class Run(Work):
 
     async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
-        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.ledger.spent)
+        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.spent)
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
             try:
                 return await self._bounded(app)
             finally:
-                telemetry.mark_usage(span, self.ledger.spent.since(before))
+                telemetry.mark_usage(span, self.spent.since(before))
                 telemetry.mark_budget(span, self.ledger, self.status)
                 if self.verdict is not None:
                     telemetry.mark_error(span, type(self.verdict).__name__)
@@ -147,7 +147,7 @@ class Run(Work):
             paused = error is None and self.status == "paused"
             with anyio.CancelScope(shield=True):
                 value = self.output if error is None else None
-                await self.conclude(act, error, value, self.ledger.spent, paused=paused)
+                await self.conclude(act, error, value, self.spent, paused=paused)
                 if paused:
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
                 await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
@@ -195,12 +195,11 @@ class Run(Work):
         """Take the output of a run whose steps all ended well, and the context as it stands."""
         self._note_time_left()
         root = self.state.root
-        context, error = attempt(final_context, root)
+        context, error = (None, None) if root.context is None else attempt(final_context, root)
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                output, error = attempt(result_of, root)
-                self.output: object = output
+                self.output, error = given_by(root)
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
@@ -223,13 +222,10 @@ class Run(Work):
         return "aborted" if status == "cancelled" else status
 
     def _result(self) -> PipelineResult:
-        value = self.output if self.verdict is None else None
+        value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
-        paused = self.status == "paused"
-        return PipelineResult(
-            self.info.run_id, self.status, value, self.context, self.ledger.spent, *facts,
-            self.pauses if paused else (), self,
-        )  # fmt: skip
+        pauses = self.pauses if status == "paused" else ()
+        return PipelineResult(self.info.run_id, status, value, self.context, self.spent, *facts, pauses, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 
@@ -261,13 +257,13 @@ class Run(Work):
             SnapshotError: A value that it needs cannot be written.
         """
         if not hasattr(self, "_checkpoint") or self._checkpoint.position != self.length:  # the writer notes to the last
-            self._checkpoint: Checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+            self._checkpoint: Checkpoint = checkpoint_of(self.state, self.spent, self.left_s, self.length)
         return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""
         info = self.info
-        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.spent, self.deadline_s)
         return Snapshot(
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -85,7 +85,7 @@ class Running:
 
     setup: Setup
     info: RunInfo
-    ledger: Ledger
+    _ledger: Ledger | None
     state: RunState
     context: BaseModel | None
     scope: anyio.CancelScope | None
@@ -96,7 +96,7 @@ class Running:
     values: Mapping[str, object] = field(init=False)
     step_values: Mapping[str, object] = field(init=False)
     workers: Set[Worker] = frozenset()
-    held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
+    held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
     resumed: Resumed | None = None
@@ -119,12 +119,23 @@ class Running:
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
-        self.on_asyncio = bool(self.setup.hooks.table) and attempt(asyncio.current_task)[0] is not None
-        self.hooks = self.setup.hooks
-        self.plain = self.tracer is None and not self.hooks.table
-        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_attempts)
-        here = self.tracer is None and not self.is_kept and type(self.setup.backend) is LocalBackend
-        self.direct = here and self.hooks.only_watch
+        hooks = self.hooks = self.setup.hooks
+        self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
+        untraced = self.tracer is None
+        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
+        self.direct = untraced and hooks.only_watch and not self.is_kept and type(self.setup.backend) is LocalBackend
+
+    @property
+    def ledger(self) -> Ledger:
+        """What it reserves from; made when it is first asked for, since most steps cost nothing."""
+        if self._ledger is None:
+            self._ledger = Ledger()
+        return self._ledger
+
+    @property
+    def spent(self) -> Usage:
+        """What it used so far."""
+        return Usage() if self._ledger is None else self._ledger.spent
 
     @property
     def run_input(self) -> object:
@@ -209,7 +220,7 @@ class Running:
             worker.scope.cancel()
         due = self.state.due
         if ending and len(due) > due_before:
-            self.held.append((ending, [due.pop() for _ in range(len(due) - due_before)]))
+            self.held = [*self.held, (ending, [due.pop() for _ in range(len(due) - due_before)])]
 
     def release(self, worker: Worker) -> None:
         """A worker ended: what waited for the last of its kind is due now."""

@@ -1,12 +1,12 @@
 """What is due next: pure decisions over a plan and the outcomes so far. No I/O, no clock, no chance, no await.
 
 `advance` updates the state it is handed; folding the same entries always gives an equal state, which is what makes a
-journal enough to go on from. Nothing here recurses: work that makes more work is put on `state.todo`.
+journal enough to go on from. Nothing here recurses: work that makes more work is put off: `state.todo`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from pydantic import BaseModel
@@ -26,7 +26,7 @@ from .values import Node, changes_of, context_at, final_context, given_by, input
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
     """The state before the first step."""
     root = Frame(0, plan.root, None, 0, run_input, context)
-    state = RunState(plan, root, {0: root})
+    state = RunState(plan, root)
     _begin_first(state, root)
     if state.todo:
         _work(state)
@@ -73,13 +73,13 @@ def find_due(state: RunState) -> None:
     state.failure = None
     for frame in sorted(state.frames.values(), key=lambda one: one.id):
         if frame.left == 0 and frame.parent is not None:
-            state.todo.append((_body_ended, (frame,)))
+            _later(state, _body_ended, frame)
         for node in frame.scope.nodes:
             if frame.waiting[node.place] or frame.outputs[node.place] is not UNSET:
                 continue
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
-                state.todo.append((_begin, (frame, node)))
+                _later(state, _begin, frame, node)
             elif (frame.id, node.index) in state.begun:
                 park(state, frame, node)
             elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
@@ -87,10 +87,18 @@ def find_due(state: RunState) -> None:
     _work(state)
 
 
+def _later(state: RunState, act: Callable[..., None], *about: object) -> None:
+    """Put off what would else recurse."""
+    if state.todo is None:  # a chain never has anything to put off
+        state.todo = []
+    state.todo.append((act, about))
+
+
 def _work(state: RunState) -> None:
-    for act, about in state.todo:  # grows on the way
+    todo = state.todo or []
+    for act, about in todo:  # grows on the way
         act(state, *about)
-    state.todo.clear()
+    todo.clear()
 
 
 # --- beginning ----------------------------------------------------------------------------------------------------
@@ -101,7 +109,7 @@ def _begin_first(state: RunState, frame: Frame) -> None:
         if type(node) is StepNode:
             state.due.append((frame, node))
         else:
-            state.todo.append((_begin, (frame, node)))
+            _later(state, _begin, frame, node)
 
 
 def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
@@ -215,10 +223,10 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
             if type(successor) is StepNode:
                 state.due.append((frame, successor))
             else:
-                state.todo.append((_begin, (frame, successor)))
+                _later(state, _begin, frame, successor)
     frame.left -= 1
     if frame.left == 0 and frame.parent is not None:
-        state.todo.append((_body_ended, (frame,)))
+        _later(state, _body_ended, frame)
 
 
 def _body_ended(state: RunState, frame: Frame) -> None:
@@ -337,7 +345,7 @@ def _fail(state: RunState, frame: Frame, node: Node, failure: Failure) -> None:
             _close(state, part, body)
             part.results[body.slot] = failure.error
             part.ended += 1
-            state.todo.append((_fan_in, (part,)))
+            _later(state, _fan_in, part)
             return
         body = body.parent
     state.failure = state.failure or failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable
 from functools import partial
 from time import perf_counter, time
@@ -13,7 +14,7 @@ from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
-from .foreign import attempt_async, fault_of, text_of
+from .foreign import attempt, attempt_async, fault_of, text_of
 from .frames import Due, Frame
 from .journal import Entry
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
@@ -93,7 +94,9 @@ class Work(Running):
         about = flow.on if isinstance(flow, Branch) else flow.until
         assert about is not None
         value = part.value if isinstance(flow, Branch) else part.output
-        answer, error = await attempt_async(about.ask(value, part.context))
+        answer, error = attempt(about.call, value, part.context)
+        if type(answer) is not bool and inspect.isawaitable(answer):
+            answer, error = await attempt_async(answer)
         path = frame.prefix + node.name
         if error is not None:
             what = "on" if isinstance(flow, Branch) else "until"
@@ -105,7 +108,11 @@ class Work(Running):
             choice = self.choice(flow, answer)
             reached = None if choice else limit_reached(part)
             if choice is not None and reached is None:
-                await self.keep(Entry(frame.id, node.index, Choice(choice)))
+                entry = Entry(frame.id, node.index, Choice(choice))
+                if self.is_kept:
+                    await self.keep(entry)
+                else:  # the same, for less
+                    self.note(entry)
                 return
             failed = reached or _no_case(path, answer, cast("Branch", flow))
         await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
@@ -129,11 +136,12 @@ class Work(Running):
         except (LookupError, AttributeError, TypeError):
             await self._step(frame, node, worker)  # an input is missing: it says which
             return
-        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
-        classes, clock, value, error = node.output_classes, perf_counter(), None, None
+        # The entry is made when it ends: what is made before is held by every run that waits.
+        visit, path, classes, value, error = frame.id, frame.prefix + node.name, node.output_classes, None, None
+        started, clock = time(), perf_counter()
         try:
             if self.hooks.before_step:
-                payload = payloads.PreStepExecution(self.info, entry.path, node.step.name, 1, inputs.copy())
+                payload = payloads.PreStepExecution(self.info, path, node.step.name, 1, inputs.copy())
                 telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.on_asyncio)
                 if telling is not None:
                     await self.heed(telling, worker)
@@ -144,23 +152,21 @@ class Work(Running):
         except BaseException as raised:  # an answer like others, but for a cancel
             error = fault_of(raised)
             if error is None:
-                entry.duration_s = perf_counter() - clock
-                self._note_cancelled(entry)
+                self._note_cancelled(Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock))
                 raise
-        entry.duration_s = perf_counter() - clock
+        entry = Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock)
         if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
             entry.outcome = Success(value)
         else:
-            done = told(value, error, entry.path, inputs)
-            entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+            done = told(value, error, path, inputs)
+            entry.outcome, entry.changes = settled(node, path, done, self.setup.plan.context_model)
             self.hide_secrets(entry.outcome.error)
             entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
                 self.stop(entry.outcome.error, worker)
-        due_before = len(self.state.due)
+        due_before = 0 if self.plain else len(self.state.due)
         self.note(entry, worker, worker)
-        telling = None if self.plain else self._tell_ended(entry)
-        if telling is not None:
+        if not self.plain and (telling := self._tell_ended(entry)) is not None:
             held = self._held(due_before)
             try:
                 await self.heed(telling, worker)
