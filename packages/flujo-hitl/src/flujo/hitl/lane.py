@@ -85,11 +85,11 @@ class Ticket(Generic[T]):
     __slots__ = ("call", "error", "is_done", "is_left", "result", "undo", "work")
 
     def __init__(self, work: Callable[[], T], undo: Callable[[T], object] | None, call: _Call | None) -> None:
-        self.work = work
-        self.undo = undo
-        self.call = call
-        self.is_left = call is None
-        self.is_done = False
+        self.work: Callable[[], T] = work
+        self.undo: Callable[[T], object] | None = undo
+        self.call: _Call | None = call
+        self.is_left: bool = call is None
+        self.is_done: bool = False
         self.result: T | None = None
         self.error: BaseException | None = None
 
@@ -138,7 +138,7 @@ class Lane:
         self._queue: SimpleQueue[Ticket[object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self.is_closed = False
+        self.is_closed: bool = False
 
     async def do(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
         """Have it done, and wait until it is as durable as promised.

@@ -55,21 +55,21 @@ class Transactions:
     """
 
     def __init__(self, path: Path, durability: Durability, me: Me, wait_s: float) -> None:
-        self.path = path
+        self.path: Path = path
         self.durability: Durability = durability
-        self.me = me
+        self.me: Me = me
         self.beats: Beats = Beats()
         self._wait_s = wait_s
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self.version = -1
+        self.version: int = -1
         """Of what other connections wrote; while it stays the same, so do the holds of this store."""
-        self.fold_at = FOLD
+        self.fold_at: int = FOLD
         self.held: dict[str, Held] = {}
         self.plans: dict[tuple[str, str], int] = {}
-        self.has_deleted = False
+        self.has_deleted: bool = False
         """Whether what was deleted still stands in the write-ahead log."""
-        self.added = 0
+        self.added: int = 0
         """Entries that were added since the tail was looked at."""
         self._is_registered = False
 
