@@ -1,9 +1,9 @@
 """Found by the fuzz on pipelines that no test had seen; not mended yet, so not collected.
 
-Where a fan with on_failure="collect" loses a branch, what follows the fan may begin while a step of that branch is still
-being cancelled, if another branch ends in the same turn of the event loop: `Running.cancel_closed` holds back what is due
-by the failure itself, not what becomes due later, when the fan ends. The mend: keep the part with each set of workers
-that are ending, and hold back what becomes due in the entry with which that part ends.
+Where a fan with on_failure="collect" loses a branch, what follows the fan may begin while a step of that branch is
+still being cancelled, if another branch ends in the same turn of the event loop: `Running.cancel_closed` holds back
+what is due by the failure itself, not what becomes due later, when the fan ends. The mend: keep the part with each set
+of workers that are ending, and hold back what becomes due in the entry with which that part ends.
 """
 
 from __future__ import annotations
