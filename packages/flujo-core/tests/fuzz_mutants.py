@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "what runs in a closed body is not cancelled",
-        running.Running, "cancel_closed", "worker.scope.cancel()", "pass",
+        running.Running, "hold_back", "worker.scope.cancel()", "pass",
     ),
     Mutant(
         "a skipped step is restored as one that gave its input",
@@ -186,6 +186,10 @@ MUTANTS = (
     Mutant(
         "a replay does not know what may happen at most once",
         replay, "_difference", "(Begun, Called)", "Called",
+    ),
+    Mutant(
+        "what lost a body may end while that still cleans up",
+        running.Running, "hold_back", "part is not None and part.is_over", "False",
     ),
     Mutant(
         "a replay does not go on after a failure",

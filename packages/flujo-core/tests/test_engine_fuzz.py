@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 BACKENDS = ("asyncio", "trio")
 
 
-def search(backend: str, count: int) -> None:
-    """Check so many pipelines, always the same ones; the first that fails is made smaller and told."""
+def search(backend: str, count: int, *, new: bool) -> None:
+    """Check so many pipelines, always the same or `new` ones; the first that fails is made smaller and told."""
 
     # Without hypothesis' own shrinking: it knows bytes only, and takes minutes where `fuzz_shrink` takes seconds.
     @settings(
-        max_examples=count, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        max_examples=count, derandomize=not new, database=None, deadline=None, phases=[Phase.generate],
         report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow],
     )  # fmt: skip
     @given(specs())
@@ -36,11 +36,18 @@ def search(backend: str, count: int) -> None:
 
 @pytest.mark.parametrize(("backend", "count"), [("asyncio", 500), ("trio", 150)])
 def test_random_pipelines_do_what_the_reference_says(backend: str, count: int) -> None:
-    search(backend, count)
+    search(backend, count, new=False)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_2000_random_pipelines_do_what_the_reference_says(backend: str) -> None:
-    search(backend, 2000)
+    search(backend, 2000, new=False)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pipelines_that_no_test_has_seen_do_what_the_reference_says(backend: str) -> None:
+    search(backend, 2000, new=True)

@@ -27,6 +27,7 @@ from flujo.core import (
     ResumeConflict,
     ResumeError,
     RunContext,
+    RunExists,
     Snapshot,
     Step,
     StillRunning,
@@ -355,6 +356,59 @@ async def test_a_run_that_cannot_be_created_does_not_begin() -> None:
 async def test_recovering_needs_a_store() -> None:
     with pytest.raises(ConfigurationError, match="store"):
         await Flujo(double).recover_async()
+
+
+async def test_the_result_of_a_resume_that_came_to_nothing_can_be_gone_on_with() -> None:
+    is_down = [False]
+
+    def connect() -> dict[str, int]:
+        if is_down[0]:
+            raise OSError("the database is down")
+        return {"one": 1}
+
+    class Use(Resources):
+        db: dict[str, int] = Resource(connect)
+
+    @step(pauses=True)
+    async def needs(value: int, db: dict[str, int]) -> int:
+        raise PauseForHumanInput("How many?", schema=int)
+
+    flujo = Flujo(needs, resources=Use(), store=MemoryStore())
+    paused = await flujo.run_async(1, run_id="r")
+    is_down[0] = True
+    failed = await flujo.resume_async(paused, 5)
+    assert failed.status == "failed"
+    is_down[0] = False
+    assert (await flujo.resume_async(failed, 5)).unwrap() == 5
+
+
+async def test_a_run_that_is_being_claimed_cannot_be_started_anew() -> None:
+    claiming, go = anyio.Event(), anyio.Event()
+
+    class Slow(MemoryStore):
+        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            claiming.set()
+            await go.wait()
+            return await super().claim(position, receipt, rows)
+
+    flujo = Flujo(ask, store=Slow())
+    await flujo.run_async(1, run_id="r")
+    task = asyncio.ensure_future(flujo.resume_async("r", 5))
+    await claiming.wait()
+    with pytest.raises(RunExists):
+        await flujo.run_async(1, run_id="r")
+    go.set()
+    assert (await task).unwrap() == 5
+
+
+async def test_what_a_plugin_counts_is_whole_and_can_be_kept() -> None:
+    def counts(event: PostStepExecution) -> None:
+        event.run.count("words", "long", 1.5)  # type: ignore[arg-type]
+
+    store = MemoryStore()
+    result = await Flujo(double, hooks=[counts], store=store).run_async(1, run_id="r")
+    assert result.counts == {"words": {"long": 1}}
+    assert (await store.load("r")).snapshot.status == "completed"
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

@@ -227,31 +227,17 @@ async def test_a_decision_that_cannot_be_written_is_refused_and_not_lost() -> No
     async def raises(value: int) -> Any:
         raise PauseForHumanInput("What?")
 
-    found: list[MemoryStore] = []
-
-    class Dies(MemoryStore):
-        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
-            hold = await super().claim(position, receipt, rows)
-            found.append(self.reopened())
-            return hold
-
-    flujo = Flujo(raises, store=Dies())
+    flujo = Flujo(raises, store=MemoryStore())
     await flujo.run_async(1, run_id="r")
-    try:
-        result = await flujo.resume_async("r", (1, 2))
-    except InputError:
-        return
-    assert list(result.unwrap()) == [1, 2]
-    assert list((await Flujo(raises, store=found[0]).resume_async("r")).unwrap()) == [1, 2]
+    with pytest.raises(InputError, match="tuple"):
+        await flujo.resume_async("r", (1, 2))
+    assert (await flujo.resume_async("r", [1, 2])).unwrap() == [1, 2]
 
 
 @pytest.mark.parametrize("native", [True, False])
 async def test_a_cancel_while_the_claim_is_written_leaves_a_run_that_can_go_on(
     native: bool, anyio_backend: str
 ) -> None:
-    if native and anyio_backend != "asyncio":
-        pytest.skip("only asyncio has native cancels")
-
     class Claims(MemoryStore):
         slow = False
 
@@ -267,7 +253,7 @@ async def test_a_cancel_while_the_claim_is_written_leaves_a_run_that_can_go_on(
     flujo = Flujo(ask, store=store)
     await flujo.run_async(1, run_id="r")
     store.slow = True
-    if native:
+    if native and anyio_backend == "asyncio":  # only there are cancels of a task itself
         task = asyncio.create_task(flujo.resume_async("r", 5))
         await claimed.wait()
         task.cancel()

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from . import telemetry
 from .assignable import type_name
+from .carved import ledger_of
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
@@ -61,7 +62,7 @@ class Attempt:
         deadline = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
         if timeout is not None:
             deadline = min(anyio.current_time() + timeout, math.inf if deadline is None else deadline)
-        ledger = run.ledger_of(frame, node)
+        ledger = ledger_of(run, frame, node)
         self.ctx: RunContext = RunContext(run.info, self.path, number, deadline, ledger, gate, feedback=feedback)
         self.ctx.visit = (frame.id, node.index)
         if run.state.known:

@@ -57,7 +57,7 @@ class RunInfo:
     def count(self, kind: str, label: str, number: int = 1) -> None:
         """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""
         labels = self.counts.setdefault(str(kind), {})
-        labels[str(label)] = labels.get(str(label), 0) + number
+        labels[str(label)] = labels.get(str(label), 0) + int(number)
 
 
 class Update(Generic[T]):

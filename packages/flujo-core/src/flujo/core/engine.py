@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypedDict, Unpack
@@ -23,14 +23,14 @@ from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
 from .handle import RunHandle
 from .hooks import Hooks
-from .kept import Hold
+from .kept import Hold, Receipt
 from .loader import canonical
 from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
 from .plugins import resolve
 from .policy import Policy
-from .protocols import ExecutionBackend, RunStore, TokenSigner
+from .protocols import ExecutionBackend, RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
@@ -70,11 +70,6 @@ class RunOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     deadline_s: float | None
     limits: Limits
-
-
-class _Keeping(TypedDict):
-    is_kept: bool
-    signer: TokenSigner | None
 
 
 class Flujo:
@@ -138,9 +133,9 @@ class Flujo:
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
         hooked = Hooks(self.policy, table)
+        keeping = (kept_runs, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
-        self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
-        self._keeping = _Keeping(is_kept=kept_runs, signer=None if self.store is None else self.store.signer)
+        self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -211,7 +206,7 @@ class Flujo:
         ledger = ledger_under(limits, self.limits, plan.limits)
         own = limits if isinstance(limits, UsageLimits) else None
         facts = (context, scope, deadline_s)
-        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, **self._keeping)
+        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own)
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -240,28 +235,35 @@ class Flujo:
             ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
         """
         found = await find(self.plan, target, pause, self.store)
-        run = continued(self._setup, found, limits, self.limits, **self._keeping)
+        run = continued(self._setup, found, limits, self.limits)
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         if run.info.run_id in self._active:
             raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         position, now = found.past.length, receipt_of(run.info.run_id, decided)
         run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
         if self.store is not None:
-            rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
-            if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
-                why = f"its type {lost} cannot be kept by the store"
-                raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
-            taking = taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
-            hold, error = await attempt_async(taking)
-            if error is not None:
-                raise AlreadyResumed(receipt) if receipt is not None and isinstance(error, StillRunning) else error
-            return await self._execute(run, hold)
+            return await self._execute(run, partial(self._claimed, run, position, now, receipt))
         claim(position, now)
         try:
             return await self._execute(run)
         finally:
             if not run.journal:
                 release(run.info.run_id, position)
+
+    async def _claimed(self, run: Run, position: int, now: Receipt, receipt: Receipt | None) -> Hold:
+        """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
+        assert self.store is not None
+        assert run.resumed is not None
+        rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
+        if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
+            why = f"its type {lost} cannot be kept by the store"
+            raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
+        try:
+            return await taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
+        except StillRunning:
+            if receipt is None:
+                raise
+            raise AlreadyResumed(receipt) from None
 
     async def recover_async(self) -> list[PipelineResult]:
         """Go on with the runs of this pipeline in the store whose process went away, one after another.
@@ -300,7 +302,7 @@ class Flujo:
         root = restored(self.plan, snapshot.checkpoint).root
         return await replayed(self.plan, root.input, root.context, snapshot)
 
-    async def _execute(self, run: Run, hold: Hold | None = None) -> PipelineResult:
+    async def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> PipelineResult:
         run_id = run.info.run_id
         if run_id in self._active:
             raise RunExists(run_id)
@@ -310,7 +312,8 @@ class Flujo:
             if self.store is None:
                 return await run.execute(app)
             limit_s = self.policy.write_timeout_s
-            hold = hold or await taken(self.store, self.store.create(run.standing("running")), limit_s)
+            taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
+            hold = await taking
             run.writer = Writer(self.store, hold, limit_s, run.stop)
             return await run.writer.around(partial(run.execute, app), run.end)
         finally:

@@ -10,17 +10,18 @@ from typing import cast
 import anyio
 
 from .budgets import Budget, Limits, carry, ledger_under
+from .carved import book
 from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
-from .frames import Frame, RunState
+from .frames import RunState
 from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
 from .outcome import Failure
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
-from .protocols import RunStore, TokenSigner
+from .protocols import RunStore
 from .restore import check_snapshot, entry_of, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
@@ -28,7 +29,7 @@ from .run import Run
 from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot
-from .usage import Usage, UsageLimits
+from .usage import UsageLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,11 @@ async def find(
     wanted = pause.id if isinstance(pause, Pause) else pause
     if isinstance(target, PipelineResult) and not isinstance(target.origin, Run):
         target = target.snapshot()  # what a replay gave
-    if isinstance(target, PipelineResult):
+    if isinstance(target, PipelineResult) and store is not None and cast("Run", target.origin).setup.is_kept:
+        kept, origin = await store.load(target.run_id), cast("Run", target.origin)
+        asked = origin.questions if kept.length == origin.length else {}
+        found = replace(_of_kept(plan, kept, wanted, None), asked=asked)
+    elif isinstance(target, PipelineResult):
         origin = cast("Run", target.origin)
         past = PastRun(origin.history, origin.rows, origin.length)
         found = Found(origin.standing(), past, (), origin.questions, wanted)
@@ -125,9 +130,7 @@ def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None, token: TokenFacts 
     return Found(kept.snapshot, PastRows(plan, kept.history, kept.length), kept.late, {}, pause_id, token)
 
 
-def continued(
-    setup: Setup, found: Found, limits: Limits, owner: Limits, *, is_kept: bool, signer: TokenSigner | None
-) -> Run:
+def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     """The run that was found, ready to go on.
 
     Args:
@@ -135,8 +138,6 @@ def continued(
         found: The run.
         limits: Limits instead of all that it had, but for a Budget of the Flujo; None keeps them.
         owner: Limits of the Flujo.
-        is_kept: Whether a store keeps it.
-        signer: Signs the tokens of its pauses.
 
     Raises:
         SnapshotError: It does not fit the plan.
@@ -146,7 +147,9 @@ def continued(
     late = [entry_of(plan, row) for row in found.late]
     frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
     for entry in late:  # what ended after that place was kept, before its process was gone
-        _book(state, frames.get(entry.frame), entry)
+        frame, node = frames.get(entry.frame), plan.nodes[entry.node]
+        if entry.usage is not None and frame is not None and isinstance(node, StepNode):
+            book(frame, node, entry.usage)
         first = state.next_id
         _, error = attempt(_take, state, entry)
         frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
@@ -164,10 +167,7 @@ def continued(
     facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
-    return Run(
-        setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark, is_kept=is_kept,
-        signer=signer,
-    )  # fmt: skip
+    return Run(setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark)
 
 
 def _take(state: RunState, entry: Entry) -> None:
@@ -177,22 +177,6 @@ def _take(state: RunState, entry: Entry) -> None:
     advance(state, entry)
     if begun and isinstance(entry.outcome, Failure) and entry.frame in state.frames:
         state.begun[visit] = begun
-
-
-def _book(state: RunState, frame: Frame | None, entry: Entry) -> None:
-    """Count what a step used under the limits of its own, and of the pipelines around it."""
-    node = state.plan.nodes[entry.node]
-    if entry.usage is None or frame is None or not isinstance(node, StepNode):
-        return
-    if node.step.options.limits is not None:
-        frame.spent_by = frame.spent_by or {}
-        frame.spent_by.setdefault(node.place, Usage()).add(entry.usage)
-    at: Frame | None = frame
-    while at is not None and at.parent is not None:
-        if at.scope.limits is not None:
-            at.spent = at.spent or Usage()
-            at.spent.add(entry.usage)
-        at = at.parent
 
 
 async def decide_on(

@@ -171,6 +171,22 @@ class Part:
         self.bodies: dict[int, Frame] = {}
         self.spare: Frame | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.frame.parts.get(self.node.place) is not self
+
+
+def around(frame: Frame) -> Part | None:
+    """The nearest combinator around a frame that goes on, whatever was closed or ended below it."""
+    at: Frame | None = frame
+    while at is not None and at.parent is not None and at.node is not None:
+        part = at.parent.parts.get(at.node.place)
+        if part is not None and at.parent.is_open:
+            return part
+        at = at.parent
+    return None
+
 
 def prefix_of(part: Part, scope: Scope, slot: int) -> str:
     """What stands before the names of a body's steps: `outer/loop#2/map[3]/`."""
@@ -234,6 +250,10 @@ class RunState:
         self.has_closed: bool = False
         self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
+
+    def taken_back(self, due_before: int) -> list[Due]:
+        """What became due since, taken back: it is not to be done yet."""
+        return [self.due.pop() for _ in range(len(self.due) - due_before)]
 
     @property
     def finished(self) -> bool:

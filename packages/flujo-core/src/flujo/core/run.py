@@ -74,7 +74,7 @@ class Run(Work):
             await self._inside(app)
         self._note_time_left()
         if self.scope.cancelled_caught:
-            await self._cut()
+            self._cut()
         self.note_end()
         return self._result()
 
@@ -83,14 +83,9 @@ class Run(Work):
         if self.scope is not None and self.deadline_s is not None and not self.is_over:
             self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
 
-    async def _cut(self) -> bool:
-        """Say why the run was cancelled, and keep the context as it stands; whether the cancel came from here."""
+    def _cut(self) -> bool:
+        """Say why the run was cancelled; whether that came from here, not from outside."""
         own = self.scope is not None and self.scope.cancel_called
-        if self.writer is not None:
-            await self.writer.settled()
-        context, error = attempt(final_context, self.state.root)
-        if error is None:
-            self.context = context
         late = RunAborted(f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
         self.stop(late if own else RunAborted("cancelled from outside"))
         return own
@@ -126,7 +121,7 @@ class Run(Work):
         except GuardDenied:
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
-            await self._end(act, self.verdict if await self._cut() else stop)
+            await self._end(act, self.verdict if self._cut() else stop)
             raise
         await self._end(act, self.verdict)
 
@@ -184,7 +179,9 @@ class Run(Work):
                     await Relay(due, workers, self.do, self.release).run()
                 elif work := self.do(due.popleft(), None):
                     await work
-        except BaseException:  # a cancel: what steps wrote until then stays
+        except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
+            if self.writer is not None:
+                await self.writer.settled()
             self.context = attempt(final_context, self.state.root)[0] or self.context
             raise
         self._finish()

@@ -20,7 +20,7 @@ from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
-from .frames import Due, Frame, RunState
+from .frames import Due, Part, RunState, around
 from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
@@ -28,7 +28,6 @@ from .ledger import Ledger
 from .outcome import Begun, Called, Failure, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
-from .plan import StepNode
 from .protocols import TokenSigner
 from .relay import Worker
 from .retry import RetryPolicy
@@ -69,14 +68,13 @@ class Running:
         output: What the run gives, once all steps ended well.
         context: The user's context as the run left it.
         workers: Who works on several steps at once.
-        held: What is due once all of some workers, whose steps were cancelled, have ended.
+        closing: Workers whose steps were cancelled with their frame, and the combinator around that goes on.
+        held: What is due once all of some of these have ended.
         past: What a resumed run did before, read on first use.
         resumed: How it came to go on; None of a run from its start.
         own_limits: Limits that were given to this run alone.
         left_s: Seconds of the deadline that are left, once it stands still.
         mark: Ends the ids of its records, so that those of each resume are others.
-        is_kept: Whether a store keeps it.
-        signer: Signs the tokens of its pauses.
         writer: Writes it there while it goes on.
         is_over: Whether it ended: what comes later does not change how.
         breach_told: Whether observers know that a limit stopped the run.
@@ -96,14 +94,13 @@ class Running:
     values: Mapping[str, object] = field(init=False)
     step_values: Mapping[str, object] = field(init=False)
     workers: Set[Worker] = frozenset()
+    closing: dict[Worker, Part | None] | None = None
     held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
     resumed: Resumed | None = None
     own_limits: UsageLimits | None = None
     mark: str = ""
-    is_kept: bool = False
-    signer: TokenSigner | None = None
     writer: Writer | None = None
     left_s: float | None = None
     breach_told: bool = False
@@ -121,9 +118,9 @@ class Running:
         self.values = self.step_values = _NOTHING
         hooks = self.hooks = self.setup.hooks
         self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced = self.tracer is None
+        untraced, here = self.tracer is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
         self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
-        self.direct = untraced and hooks.only_watch and not self.is_kept and type(self.setup.backend) is LocalBackend
+        self.direct = untraced and here and hooks.only_watch
 
     @property
     def ledger(self) -> Ledger:
@@ -149,39 +146,12 @@ class Running:
         for key, paused in state.pauses.items():
             frame, node = state.frames[key[0]], state.plan.nodes[key[1]]
             pause = pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ())))
-            found.append(pause if self.signer is None else self._signed(pause, self.signer))
+            found.append(pause if self.setup.signer is None else self._signed(pause, self.setup.signer))
         return tuple(found)
 
     def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
         bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at, pause.roles)
         return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
-
-    def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
-        """The ledger a step reserves from: that of the pipeline around, or its own under it where it has limits."""
-        limits, ledger = node.step.options.limits, self._ledger_around(frame)
-        if limits is None:
-            return ledger
-        frame.ledgers = frame.ledgers or {}
-        if node.place not in frame.ledgers:
-            mine = frame.ledgers[node.place] = Ledger(limits, ledger)
-            if frame.spent_by and node.place in frame.spent_by:
-                mine.spent.add(frame.spent_by[node.place])
-        return frame.ledgers[node.place]
-
-    def _ledger_around(self, frame: Frame) -> Ledger:
-        """The ledger of the nearest frame with limits; a frame's own is made when it is first asked for."""
-        bare: list[Frame] = []
-        at: Frame | None = frame
-        while at is not None and at.parent is not None and at.ledger is None:
-            bare.append(at)
-            at = at.parent
-        ledger = self.ledger if at is None or at.ledger is None else at.ledger
-        for one in reversed(bare):
-            if one.scope.limits is not None:
-                ledger = one.ledger = Ledger(one.scope.limits, ledger)
-                if one.spent is not None:
-                    ledger.spent.add(one.spent)
-        return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:
         """End the run: running steps are cancelled, the result is `aborted` with everything kept. Later it is vain."""
@@ -212,18 +182,31 @@ class Running:
             if worker is not keep and (ctx is None or not (ctx is keep or (spare and ctx.holds_lease))):
                 worker.scope.cancel()
 
-    def cancel_closed(self, due_before: int) -> None:
-        """Cancel what still runs in frames that were closed; what became due by it waits until that has ended."""
-        self.state.has_closed = False
-        ending = {worker for worker in self.workers if worker.frame is not None and not worker.frame.is_open}
-        for worker in ending:
-            worker.scope.cancel()
-        due = self.state.due
-        if ending and len(due) > due_before:
-            self.held = [*self.held, (ending, [due.pop() for _ in range(len(due) - due_before)])]
+    def hold_back(self, due_before: int) -> None:
+        """Cancel what still runs in frames that were closed. What became due by it waits until that has ended.
+
+        So does what becomes due later, when what lost the frame ends.
+        """
+        closing = self.closing = self.closing or {}
+        waits, due = set[Worker](), self.state.due
+        if self.state.has_closed:
+            self.state.has_closed = False
+            for worker in self.workers:
+                if worker.frame is not None and not worker.frame.is_open:
+                    worker.scope.cancel()
+                    waits.add(worker)
+                    closing[worker] = around(worker.frame)
+        for worker, part in closing.items():
+            if part is not None and part.is_over:
+                waits.add(worker)
+                closing[worker] = around(part.frame)
+        if waits and len(due) > due_before:
+            self.held = [*self.held, (waits, self.state.taken_back(due_before))]
 
     def release(self, worker: Worker) -> None:
         """A worker ended: what waited for the last of its kind is due now."""
+        if self.closing:
+            self.closing.pop(worker, None)
         for ending, items in self.held:
             ending.discard(worker)
             if not ending:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .cache import Cache
 from .hooks import Hooks
 from .plan import Plan
-from .protocols import ExecutionBackend
+from .protocols import ExecutionBackend, TokenSigner
 from .resources import Resources, ResourceSpec
 from .usage import Price
 
@@ -28,6 +28,8 @@ class Setup:
         run_resources: Names of app and run scope that steps need.
         step_resources: For each node that needs resources of step scope, all names it needs.
         resources: The user's Resources object.
+        is_kept: Whether a store keeps runs.
+        signer: Signs the tokens of their pauses.
         cache: Outputs of steps that are to be kept.
     """
 
@@ -40,6 +42,8 @@ class Setup:
     run_resources: frozenset[str]
     step_resources: Mapping[int, frozenset[str]]
     resources: Resources | None
+    is_kept: bool = False
+    signer: TokenSigner | None = None
     cache: Cache = field(default_factory=Cache)
 
     def resources_view(self, values: Mapping[str, object]) -> Resources:

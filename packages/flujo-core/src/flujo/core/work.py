@@ -58,15 +58,10 @@ class Work(Running):
             worker.frame = None  # it ended: nothing can cancel it any more with its frame
         due_before = len(state.due)
         advance(state, entry)
-        if state.has_closed:
-            self.cancel_closed(due_before)
+        if state.has_closed or self.closing:
+            self.hold_back(due_before)
         if state.failure is not None:
             self.stop(state.failure.error, keep)
-
-    def _held(self, due_before: int) -> list[Due]:
-        """What became due since, taken back: it is not to be done yet."""
-        due = self.state.due
-        return [due.pop() for _ in range(len(due) - due_before)]
 
     async def keep(
         self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None, *, holds: bool = False
@@ -78,7 +73,7 @@ class Work(Running):
             due_before = len(self.state.due)
             self.note(entry, worker, ctx)
             if holds:
-                held.extend(self._held(due_before))
+                held.extend(self.state.taken_back(due_before))
 
         kept = self.put(entry, then)
         if kept is not None:
@@ -109,7 +104,7 @@ class Work(Running):
             reached = None if choice else limit_reached(part)
             if choice is not None and reached is None:
                 entry = Entry(frame.id, node.index, Choice(choice))
-                if self.is_kept:
+                if self.setup.is_kept:
                     await self.keep(entry)
                 else:  # the same, for less
                     self.note(entry)
@@ -167,7 +162,7 @@ class Work(Running):
         due_before = 0 if self.plain else len(self.state.due)
         self.note(entry, worker, worker)
         if not self.plain and (telling := self._tell_ended(entry)) is not None:
-            held = self._held(due_before)
+            held = self.state.taken_back(due_before)
             try:
                 await self.heed(telling, worker)
             finally:
