@@ -81,7 +81,7 @@ def canaries(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Measure branch coverage of flujo.core by its own tests; below 90 % fails.
 
-    Without the fuzz: under coverage it takes minutes, and it may reach no line that no other test reaches.
+    Without the fuzz, which takes minutes under coverage: so no line counts that nothing but chance reaches.
     """
     install(session)
     fuzz = ["--ignore-glob=*/test_engine_fuzz*", "--ignore-glob=*/test_engine_mutants*", "--ignore-glob=*/test_fuzz_*"]
