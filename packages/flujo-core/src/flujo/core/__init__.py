@@ -31,7 +31,7 @@ _NAMES_OF_MODULE = {
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput",
-    "snapshot": "Checkpoint EntryData Snapshot",
+    "snapshot": "Checkpoint EntryData PauseData Snapshot",
     "kept": "Hold KeptRun Receipt TokenFacts",
     "replay": "Divergence Replay",
     "store": "MemoryStore",

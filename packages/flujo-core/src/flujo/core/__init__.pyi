@@ -96,7 +96,7 @@ from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .retry import RetryPolicy
 from .scrubbing import scrub
-from .snapshot import Checkpoint, EntryData, Snapshot
+from .snapshot import Checkpoint, EntryData, PauseData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
@@ -174,6 +174,7 @@ __all__ = [
     "Outcome",
     "Parallel",
     "Pause",
+    "PauseData",
     "PauseForHumanInput",
     "Paused",
     "PayloadCodec",

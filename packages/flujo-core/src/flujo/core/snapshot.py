@@ -92,6 +92,11 @@ class PauseData(_Data):
     expires_at: datetime | None = None
     asked: bool = False
 
+    @property
+    def shown(self) -> Pause:
+        """What a human must be shown of it."""
+        return shown(self.question, self.wanted, self.payload, self.expires_at, self.path, self.number)
+
 
 class KnownData(_Data):
     """What humans and tools told a step that has not ended, by a digest of what was asked."""
@@ -175,10 +180,7 @@ class Snapshot(_Data):
     @property
     def pauses(self) -> tuple[Pause, ...]:
         """The questions that wait for a human."""
-        return tuple(
-            shown(one.question, one.wanted, one.payload, one.expires_at, one.path, one.number)
-            for one in self.checkpoint.pauses
-        )
+        return tuple(one.shown for one in self.checkpoint.pauses)
 
     def sealed(self) -> Self:
         """The same with its digest."""
