@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -60,7 +60,6 @@ class Recorded:
     shown_digest: str | None
 
 
-@runtime_checkable
 class HitlStore(RunStore, Protocol):
     """Lists, decisions that are recorded before somebody goes on with the run, retention and erasure."""
 
