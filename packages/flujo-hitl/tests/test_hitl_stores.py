@@ -239,5 +239,3 @@ async def test_a_later_version_of_the_snapshot_keeps_its_number(open_store):
     await store.create(later)
     assert (await store.load(run_id)).snapshot == later
     assert isinstance((await store.load(run_id)).snapshot, Snapshot)
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from flujo.core import Receipt, ResumeConflict, ResumeError
 
@@ -107,10 +107,8 @@ class Erase:
         sql = f"SELECT key FROM runs WHERE {self.where} LIMIT ?{tx.lock}"
         count = _erase(tx, [row[0] for row in tx.rows(sql, (self.value, self.most))])
         if not count and self.where.startswith("tenant"):
-            tx.change(
-                "DELETE FROM words WHERE text = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE pipeline = id)",
-                (self.value,),
-            )
+            unused = "NOT EXISTS (SELECT 1 FROM runs WHERE pipeline = words.id OR tenant = words.id)"
+            tx.change(f"DELETE FROM words WHERE text = ? AND {unused}", (self.value,))
         return count
 
 
@@ -120,8 +118,3 @@ def _erase(tx: Tx, keys: Sequence[int]) -> int:
         for table, column in (("journal", "run"), ("pauses", "run"), ("decisions", "run"), ("runs", "key")):
             tx.change(f"DELETE FROM {table} WHERE {column} IN ({marks})", keys)
     return len(keys)
-
-
-def now_utc() -> datetime:
-    """This moment, to the microsecond that is kept."""
-    return datetime.now(UTC)
