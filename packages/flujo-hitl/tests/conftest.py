@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from kept_runs import store_at
 
 from flujo.core import FlujoError
-from flujo.hitl import SQLiteStore
-from flujo.hitl.postgres import PostgresStore
 from flujo.hitl.store import SqlStore
 
 OpenStore = Callable[..., SqlStore]
@@ -36,14 +35,6 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "runs.db")
     return f"{request.getfixturevalue('postgres')}#t{tmp_path.name[-20:].lower().replace('-', '_')}_{id(request)}"
-
-
-def store_at(where: str, **options: object) -> SqlStore:
-    """A store object: each is to the others as one of another process."""
-    if where.startswith("postgresql"):
-        url, _, schema = where.partition("#")
-        return PostgresStore(url, schema=schema, **options)  # type: ignore[arg-type]
-    return SQLiteStore(where, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture

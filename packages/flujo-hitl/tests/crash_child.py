@@ -8,20 +8,14 @@ import signal
 import sys
 from collections.abc import Callable
 
-from kept_runs import question, receipt, row, snapshot
+from kept_runs import question, receipt, row, snapshot, store_at
 
 from flujo.core import FlujoError, Hold, ResumeError
-from flujo.hitl.store import SqlStore
-
-
-def store_at(where: str, **options: object) -> SqlStore:
-    from conftest import store_at
-
-    return store_at(where, **options)
 
 
 def say(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 async def write(where: str, run_id: str) -> None:

@@ -1,10 +1,13 @@
-"""Runs as a Flujo would keep them, and one to be shown in a question."""
+"""Runs as a Flujo would keep them, and stores to keep them in."""
 
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from flujo.core import Checkpoint, EntryData, PauseData, Receipt, Snapshot, Usage
+from flujo.hitl import SQLiteStore
+from flujo.hitl.postgres import PostgresStore
+from flujo.hitl.store import SqlStore
 
 
 def new_id(name: str = "run") -> str:
@@ -39,3 +42,11 @@ def row(number: int, **facts: object) -> EntryData:
 
 def receipt(run_id: str, pause_id: str = "approve", digest: str = "d" * 64) -> Receipt:
     return Receipt(run_id, pause_id, digest, datetime.now(UTC))
+
+
+def store_at(where: str, **options: object) -> SqlStore:
+    """A store object: each is to the others as one of another process."""
+    if where.startswith("postgresql"):
+        url, _, schema = where.partition("#")
+        return PostgresStore(url, schema=schema, **options)  # type: ignore[arg-type]
+    return SQLiteStore(where, **options)  # type: ignore[arg-type]

@@ -14,8 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import store_at
-from kept_runs import new_id, question, receipt, row, snapshot
+from kept_runs import new_id, question, receipt, row, snapshot, store_at
 
 from flujo.core import StillRunning
 

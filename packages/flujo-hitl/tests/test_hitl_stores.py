@@ -4,7 +4,7 @@ import asyncio
 
 import anyio
 import pytest
-from kept_runs import new_id, question, receipt, row, snapshot
+from kept_runs import new_id, question, receipt, row, snapshot, store_at
 
 from flujo.core import (
     AlreadyResumed,
@@ -14,6 +14,7 @@ from flujo.core import (
     ResumeError,
     RunExists,
     Snapshot,
+    SnapshotError,
     StillRunning,
     Usage,
 )
@@ -190,8 +191,6 @@ async def test_a_cancelled_claim_holds_nothing(open_store):
 
 
 async def test_a_snapshot_that_json_cannot_hold_is_refused(open_store):
-    from flujo.core import SnapshotError
-
     store, run_id = open_store(), new_id()
     hold = await store.create(snapshot(run_id))
     bad = row(1).model_copy(update={"value": "\ud800"})
@@ -214,8 +213,6 @@ async def test_after_its_close_a_store_takes_nothing_and_holds_nothing(open_stor
 
 
 def test_a_store_is_used_from_several_loops(where):
-    from conftest import store_at
-
     store, run_id = store_at(where), new_id()
     hold = asyncio.run(store.create(snapshot(run_id)))
     anyio.run(store.append, hold, [row(0)], backend="trio")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from time import monotonic
 
@@ -16,10 +17,11 @@ _LEAST_WAIT_S = 0.2
 _COLUMNS = "id, host, pid, started, beat, lease, expires"
 
 
+@cache
 def _host() -> str:
     """Names this boot of this machine and this space of process ids; empty where the system cannot tell."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         # a process id means something only among those who share it: containers may share a file, and not this
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:

@@ -46,6 +46,7 @@ class Draft:
     tenant: str | None
     subject: bytes | None
     status: str
+    length: int
     body: bytes
     asked: Sequence[Asked]
 
@@ -139,6 +140,7 @@ def draft_of(snapshot: Snapshot) -> Draft:
         tenant=snapshot.tenant,
         subject=subject_key(snapshot.tags["subject"]) if "subject" in snapshot.tags else None,
         status=snapshot.status,
+        length=checkpoint.position,
         body=head + _json(rest, snapshot.run_id, "snapshot"),
         asked=[_asked(snapshot.run_id, *one) for one in zip(ids, checkpoint.pauses, strict=True)],
     )

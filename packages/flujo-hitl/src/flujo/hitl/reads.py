@@ -46,7 +46,13 @@ class History:
 
     def __call__(self, tx: Tx) -> list[EntryData]:
         """Do it."""
-        return _journal(self.kit, tx, _key(tx, self.run_id), self.run_id, 0)
+        found = tx.rows("SELECT key, length FROM runs WHERE id = ?", (self.run_id,))
+        if not found:
+            raise unknown(self.run_id)
+        rows = _journal(self.kit, tx, found[0][0], self.run_id, 0)
+        if len(rows) < found[0][1]:
+            raise unusable(self.run_id, f"journal[{len(rows)}]", "it is missing")
+        return rows
 
 
 def _key(tx: Tx, run_id: str) -> int:

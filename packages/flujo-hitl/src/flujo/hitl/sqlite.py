@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
+from flujo.core import FlujoError
+
 from .database import Row
-from .errors import StoreDamaged, StoreTooNew, StoreUnavailable
+from .errors import StoreDamaged, StoreError, StoreTooNew, StoreUnavailable
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "SQLiteDatabase"]
 
@@ -25,8 +27,8 @@ CREATE TABLE owners (
 CREATE TABLE words (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE runs (
     key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, pipeline INTEGER NOT NULL, tenant INTEGER, subject BLOB,
-    status TEXT NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, fence INTEGER NOT NULL, owner INTEGER,
-    cancel INTEGER, snapshot BLOB NOT NULL);
+    status TEXT NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, fence INTEGER NOT NULL,
+    owner INTEGER, cancel INTEGER, length INTEGER NOT NULL, snapshot BLOB NOT NULL);
 CREATE INDEX runs_by_status ON runs (status, key, pipeline, tenant);
 CREATE INDEX runs_by_tenant ON runs (tenant, key, pipeline) WHERE tenant IS NOT NULL;
 CREATE INDEX runs_by_subject ON runs (subject) WHERE subject IS NOT NULL;
@@ -51,6 +53,7 @@ MIGRATIONS: tuple[str, ...] = (_FIRST,)
 """What makes version n + 1 of version n. A released one is never changed."""
 
 _IDENTITY = ("application_id", "user_version")
+_UNREADABLE = (ValueError, TypeError, OverflowError)  # UnicodeDecodeError, for names in a damaged schema, is one
 _PAGES_BETWEEN_CHECKPOINTS = 4000
 _UNAVAILABLE = {
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -134,10 +137,7 @@ class SQLiteDatabase:
 
     def rollback(self, error: Exception) -> bool:
         """See Database. After a fault nothing is known of what the system kept in its memory: open it anew."""
-        if isinstance(error, (sqlite3.Error, StoreDamaged)):
-            self.close()
-        elif self._connection is not None and self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        self.close()
         return False
 
     def close(self) -> None:
@@ -155,6 +155,10 @@ class SQLiteDatabase:
 
     def told(self, error: Exception) -> Exception:
         """See Database."""
+        if isinstance(error, FlujoError):
+            return error
+        if isinstance(error, _UNREADABLE):
+            return StoreDamaged(self.name, f"it holds what no store writes ({type(error).__name__})")
         if not isinstance(error, sqlite3.Error):
             return error
         code = getattr(error, "sqlite_errorcode", None)
@@ -180,7 +184,11 @@ class SQLiteDatabase:
         self._connection = sqlite3.connect(
             self.path, isolation_level=None, timeout=self._patience_s, check_same_thread=False
         )
-        self._wait(self._prepare)
+        try:
+            self._wait(self._prepare)
+        except (sqlite3.Error, StoreError, *_UNREADABLE):
+            self.close()
+            raise
         self._first = _identity(self.name)
         if not self._writes:
             self._open.execute("PRAGMA query_only = ON")

@@ -210,11 +210,11 @@ class SqlStore:
         try:
             database.begin(())
             return job(database)
-        except Exception as error:
+        except Exception as error:  # the driver's are many, and none of them may come out
             told = database.told(error)
             if told is error:
                 raise
-            raise told from None
+            raise told from error
         finally:
             database.close()
 

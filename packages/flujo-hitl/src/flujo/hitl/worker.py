@@ -161,7 +161,7 @@ class Worker:
         error, _ = self._transaction(beat, [])
         if error is None:
             beat.done()
-        else:
+        elif is_idle:
             _log.warning("store %r: its hold on runs was not renewed: %s", self._database.name, error)
         return error
 
@@ -191,7 +191,10 @@ class Worker:
                 self._database.commit()
             except Exception as error:  # whatever it is, those who wait must hear of it, or they wait for ever
                 if not self._database.rollback(error) or not has_begun:
-                    return self._database.told(error), has_begun
+                    told = self._database.told(error)
+                    if told is not error:
+                        told.__cause__ = error
+                    return told, has_begun
             else:
                 return None, True
 

@@ -57,9 +57,9 @@ class Create:
         tenant = None if draft.tenant is None else word(tx, draft.tenant)
         names = (draft.run_id, word(tx, draft.pipeline), tenant, draft.subject)
         sql = """
-            INSERT INTO runs (id, pipeline, tenant, subject, status, created, updated, fence, owner, snapshot)
-            VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING key"""
-        made = tx.rows(sql, (*names, draft.status, now, now, self.kit.owner.id, body))
+            INSERT INTO runs (id, pipeline, tenant, subject, status, created, updated, fence, owner, length, snapshot)
+            VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING key"""
+        made = tx.rows(sql, (*names, draft.status, now, now, self.kit.owner.id, draft.length, body))
         if not made:  # somebody else wrote it between the question and now
             raise RunExists(draft.run_id)
         _ask(tx, int(made[0][0]), draft, asked)
@@ -140,8 +140,8 @@ class Save:
         body = self.kit.packer.pack(draft.body, draft.run_id, "snapshot")
         asked = _packed(self.kit.packer, draft)
         key = _held(self.kit, tx, self.hold)
-        sql = "UPDATE runs SET status = ?, updated = ?, owner = NULL, snapshot = ? WHERE key = ?"
-        tx.change(sql, (draft.status, tx.now_us(), body, key))
+        sql = "UPDATE runs SET status = ?, updated = ?, owner = NULL, length = ?, snapshot = ? WHERE key = ?"
+        tx.change(sql, (draft.status, tx.now_us(), draft.length, body, key))
         before = {str(pause): (number, asked) for pause, number, asked in tx.rows(_ASKED, (key,))}
         if before:
             tx.change("DELETE FROM pauses WHERE run = ?", (key,))
