@@ -9,6 +9,7 @@ from kept_runs import new_id, question, receipt, row, snapshot, store_at
 from flujo.core import (
     AlreadyResumed,
     EntryData,
+    FlujoError,
     HoldLost,
     ResumeConflict,
     ResumeError,
@@ -18,7 +19,7 @@ from flujo.core import (
     StillRunning,
     Usage,
 )
-from flujo.hitl import StoreClosed
+from flujo.hitl import StoreClosed, StoreError
 
 pytestmark = pytest.mark.anyio
 
@@ -236,3 +237,22 @@ async def test_a_later_version_of_the_snapshot_keeps_its_number(open_store):
     await store.create(later)
     assert (await store.load(run_id)).snapshot == later
     assert isinstance((await store.load(run_id)).snapshot, Snapshot)
+
+
+async def test_an_id_that_is_no_text_spoils_nothing_for_others(open_store):
+    store = open_store()
+    ends: list[object] = []
+
+    async def create(run_id: str) -> None:
+        try:
+            ends.append(await store.create(snapshot(run_id)))
+        except FlujoError as error:
+            ends.append(type(error))
+
+    async with anyio.create_task_group() as group:
+        for run_id in ("r0", "bad\ud800", "r1"):
+            group.start_soon(create, run_id)
+    assert sum(end in (StoreError, SnapshotError) for end in ends) == 1
+    assert len((await store.runs()).items) == 2
+    with pytest.raises(FlujoError):
+        await store.load("bad\ud800")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from flujo.core import FlujoError, SnapshotError
 
-__all__ = ["StoreClosed", "StoreDamaged", "StoreError", "StoreTooNew", "StoreUnavailable", "unusable"]
+__all__ = ["StoreClosed", "StoreDamaged", "StoreError", "StoreTooNew", "StoreUnavailable", "refused", "unusable"]
 
 
 class StoreError(FlujoError):
@@ -55,3 +55,8 @@ def unusable(run_id: str, part: str, why: str) -> SnapshotError:
     """The error for one part of one run that cannot be read."""
     do = "Go on with the run as a backup has it; other runs are not touched by this"
     return SnapshotError(f"{part} of run {run_id!r} cannot be used", why, do)
+
+
+def refused(store: str, why: str) -> StoreError:
+    """The error for what a store cannot hold."""
+    return StoreError(f"store {store!r} refused what was to be written", why, "Use ids and names that are plain text")

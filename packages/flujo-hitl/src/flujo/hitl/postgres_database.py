@@ -17,7 +17,7 @@ from psycopg import errors, sql
 from flujo.core import ConfigurationError
 
 from .database import Row
-from .errors import StoreDamaged, StoreError, StoreTooNew, StoreUnavailable
+from .errors import StoreDamaged, StoreTooNew, StoreUnavailable, refused
 
 __all__ = ["MIGRATIONS", "PostgresDatabase"]
 
@@ -149,7 +149,10 @@ class PostgresDatabase:
             count = f"UPDATE batches SET number = number + 1, at = now() WHERE writer = ? RETURNING number, {_NOW}"
             counted = self._execute(count, (self._writer,))
             if run_ids:
-                self._execute("SELECT 1 FROM runs WHERE id = ANY(?) ORDER BY id FOR UPDATE", (list(run_ids),))
+                self._execute(
+                    "SELECT 1 FROM runs WHERE id = ANY(?) ORDER BY id FOR UPDATE",
+                    ([one for one in run_ids if _is_text(one)],),
+                )
         found = counted.fetchone()
         if found is None:
             raise StoreDamaged(self.name, "the row that counts its commits is gone")
@@ -160,7 +163,10 @@ class PostgresDatabase:
         try:
             self._execute("COMMIT")
         except psycopg.OperationalError:
-            if not self._writes or not self._is_lost() or not self._has_counted():
+            if not self._writes or not self._is_lost():
+                raise
+            if not self._has_counted():
+                self.close()  # so that it is done again
                 raise
         self._tries = 0
 
@@ -199,6 +205,8 @@ class PostgresDatabase:
 
     def told(self, error: Exception) -> Exception:
         """See Database."""
+        if isinstance(error, UnicodeEncodeError):
+            return refused(self.name, "a text in it is no Unicode")
         if not isinstance(error, psycopg.Error):
             return error
         why = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -208,7 +216,7 @@ class PostgresDatabase:
             return StoreDamaged(self.name, why)
         if isinstance(error, (psycopg.OperationalError, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
             return StoreUnavailable(self.name, why)
-        return StoreError(f"store {self.name!r} refused what was to be written", why)
+        return refused(self.name, why)
 
     # --- opening ---
 
@@ -264,6 +272,14 @@ class PostgresDatabase:
             for number, change in enumerate(MIGRATIONS[self._version() :], self._version() + 1):
                 self._open.execute(change.encode())
                 self._execute("INSERT INTO version VALUES (?)", (number,))
+
+
+def _is_text(run_id: str) -> bool:
+    """Whether the server can hold it; what it cannot is no run's id, and must not spoil the work on others."""
+    try:
+        return b"\0" not in run_id.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 @cache

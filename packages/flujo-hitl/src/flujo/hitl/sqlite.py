@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from flujo.core import FlujoError
 
 from .database import Row
-from .errors import StoreDamaged, StoreError, StoreTooNew, StoreUnavailable
+from .errors import StoreDamaged, StoreError, StoreTooNew, StoreUnavailable, refused
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "SQLiteDatabase"]
 
@@ -157,6 +157,8 @@ class SQLiteDatabase:
         """See Database."""
         if isinstance(error, FlujoError):
             return error
+        if isinstance(error, UnicodeEncodeError):
+            return refused(self.name, "a text in it is no Unicode")
         if isinstance(error, _UNREADABLE):
             return StoreDamaged(self.name, f"it holds what no store writes ({type(error).__name__})")
         if not isinstance(error, sqlite3.Error):
