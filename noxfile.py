@@ -79,9 +79,13 @@ def canaries(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Measure branch coverage of flujo.core by its own tests; below 90 % fails."""
+    """Measure branch coverage of flujo.core by its own tests; below 90 % fails.
+
+    Without the fuzz: under coverage it takes minutes, and it may reach no line that no other test reaches.
+    """
     install(session)
-    session.run("coverage", "run", "-m", "pytest", "-q", "packages/flujo-core/tests")
+    fuzz = ["--ignore-glob=*/test_engine_fuzz*", "--ignore-glob=*/test_engine_mutants*", "--ignore-glob=*/test_fuzz_*"]
+    session.run("coverage", "run", "-m", "pytest", "-q", *fuzz, "packages/flujo-core/tests")
     session.run("coverage", "report", "--include", "*/flujo/core/*", "--fail-under", str(CORE_COVERAGE))
 
 

@@ -20,6 +20,7 @@ LEAVES = {
     "flujo-agent": "flujo.agent",
     "flujo-audit": "flujo.audit",
     "flujo-deidentifier": "flujo.deidentifier",
+    "flujo-hitl": "flujo.hitl",
 }
 
 

@@ -57,7 +57,7 @@ def test_a_paused_run_exits_with_5_and_says_what_is_asked(cli) -> None:
     assert "hunter22" not in said.err
     assert "step parallel/approve: paused, asks a human" in said.err
     assert "flujo.resume_async(result, decision, pause='parallel/approve')" in said.err
-    assert "only --out DIR keeps" in said.err
+    assert "only --store URL or --out DIR keep" in said.err
 
 
 def test_json_holds_the_questions_and_nothing_for_people(cli) -> None:
@@ -102,7 +102,7 @@ def test_a_run_that_no_file_takes_is_a_failure_that_says_so(cli) -> None:
     said = cli("run", "asking.py:one", "--text", "it", "--out", "results")
     assert said.code == 3
     assert "flujo: paused run of 'text' could not be written to 'results'" in said.err
-    assert "only --out DIR keeps" in said.err
+    assert "only --store URL or --out DIR keep" in said.err
 
 
 def test_the_worst_of_paused_and_failed_is_failed(cli) -> None:

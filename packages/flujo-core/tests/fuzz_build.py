@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import anyio
 from fuzz_specs import Choice, Each, Either, Fan, Graph, Node, Repeat, Row, Source, Spec, Wired, Work, members
-from fuzz_values import Memory, change, mix, seen, worth
+from fuzz_values import Memory, change, mix, seen, skips, worth
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from flujo.core import (
@@ -26,6 +27,8 @@ from flujo.core import (
     RetryPolicy,
     RunContext,
     Step,
+    ToolCall,
+    ToolResult,
     Update,
     run_input,
 )
@@ -68,7 +71,7 @@ class Boom(Exception):
     """A step's own failure."""
 
 
-Event = tuple[Literal["start", "end", "stop"], str]
+Event = tuple[Literal["start", "end", "stop", "cut", "tool", "fail", "cancel", "effect"], str]
 
 
 @dataclass
@@ -78,9 +81,12 @@ class World:
     Attributes:
         pauses: Whether steps pause where their description says so.
         healed: Whether flaky steps give their value.
-        events: What bodies did, by path, in order: "start" and "stop" of each call, "end" of a visit that gave a value.
+        events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
+            cancelled), "end" of a visit that gave a value, "tool" of a tool's answer, "fail" of one that raised for
+            the last time, "cancel" of one that cancelled the run, "effect" of what may happen at most once.
         answers: The decision for each pause that was asked for, by path.
         active: Paths of the bodies that run now.
+        happened: How often tools and what may happen at most once happened, by path, since the run began.
         cancel: Cancels the run.
         wrong: What a step found that must not be.
     """
@@ -90,6 +96,7 @@ class World:
     events: list[Event] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     active: list[str] = field(default_factory=list)
+    happened: Counter[Event] = field(default_factory=Counter)
     cancel: Callable[[], None] | None = None
     wrong: list[str] = field(default_factory=list)
 
@@ -98,16 +105,30 @@ class World:
         """Take note that a body runs."""
         self.events.append(("start", path))
         self.active.append(path)
+        kind: Event = ("stop", path)
         try:
             yield
+        except Exception:
+            raise
+        except BaseException:  # trio's and asyncio's cancels
+            kind = ("cut", path)
+            raise
         finally:
             self.active.remove(path)
-            self.events.append(("stop", path))
+            self.events.append(kind)
 
-    def begin(self, *, pauses: bool, healed: bool = True) -> World:
-        """Forget all traces, for another run."""
+    def happens(self, kind: Literal["tool", "effect"], path: str) -> None:
+        """Take note that something happened to the world."""
+        self.events.append((kind, path))
+        self.happened[kind, path] += 1
+
+    def begin(self, *, pauses: bool, healed: bool = True, anew: bool = True) -> World:
+        """Forget all traces, for another run, or for another part of one: what happened to the world stays then."""
+        if anew:
+            self.happened.clear()
+            self.answers.clear()
         self.pauses, self.healed, self.cancel = pauses, healed, None
-        for traces in (self.events, self.answers, self.active, self.wrong):
+        for traces in (self.events, self.active, self.wrong):
             traces.clear()
         return self
 
@@ -223,8 +244,10 @@ def step(work: Work, world: World, inputs: dict[str, Any] | None = None) -> Step
         options["retry"] = RetryPolicy(max_attempts=work.attempts, backoff_s=0)
     if work.rejects:
         options["validators"] = (refuse,)
+    if work.once == "step":
+        options["effect"] = "at_most_once"
     if work.skips_on:
-        options["when"] = lambda value: mix("when", value) % work.skips_on != 0
+        options["when"] = lambda value: not skips(value, work.skips_on)
     parameters = ["value", *(name for name in given if name != "value")]
     function = (at_once if work.inline else waiting)(work, world, parameters)
     annotate(function, parameters, work)
@@ -251,7 +274,10 @@ def at_once(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             value = attempt(work, world, ctx, [given[name] for name in parameters], given.get("memory"))
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
-                raise PauseForHumanInput(question(work), schema=GIVES[work.ends])
+                raise PauseForHumanInput(question(work.name), schema=GIVES[work.ends])
+            if work.once == "step":
+                world.answers[ctx.step_path] = value
+                world.happens("effect", ctx.step_path)
             return finish(work, world, ctx, value)
 
     return run
@@ -262,9 +288,11 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
     now = at_once(work, world, parameters)
 
     async def run(ctx: RunContext, **given: Any) -> object:
-        if not (work.delay or work.cancels or work.pause == "ask"):
+        if not (work.delay or work.tool or work.cancels or work.pause == "ask"):
             return now(ctx, **given)
         with world.running(ctx.step_path):
+            if work.tool:
+                await use_tool(work, world, ctx)
             for _ in range(work.delay):
                 await anyio.sleep(0)
             await cancel(work, world, ctx)
@@ -272,20 +300,42 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
                 if work.pause == "raise":
-                    raise PauseForHumanInput(question(work), schema=GIVES[work.ends])
-                value = await ctx.ask(question(work), schema=GIVES[work.ends])
+                    raise PauseForHumanInput(question(work.name), schema=GIVES[work.ends])
+                value = await ctx.ask(question(work.name), schema=GIVES[work.ends])
+            if work.once == "step":
+                world.answers[ctx.step_path] = value
+                world.happens("effect", ctx.step_path)
+                for _ in range(work.delay):
+                    await anyio.sleep(0)
             return finish(work, world, ctx, value)
 
     return run
 
 
-def question(work: Work) -> str:
-    return f"what does {work.name} give?"
+def question(name: str) -> str:
+    return f"what does {name} give?"
+
+
+async def use_tool(work: Work, world: World, ctx: RunContext) -> None:
+    """Call a tool; wherever the step runs again it must be told what the tool said, and the tool must not run again."""
+
+    async def send(call: ToolCall) -> ToolResult:
+        await anyio.sleep(0)
+        world.happens("tool", ctx.step_path)
+        if work.once == "tool":
+            await anyio.sleep(0)
+        return ToolResult(content=mix("tool", call.arguments))
+
+    call = ToolCall(name="tool", arguments={"path": ctx.step_path})
+    answer = await ctx.call_tool(call, send, effect="at_most_once" if work.once == "tool" else "idempotent")
+    if answer.content != mix("tool", call.arguments):
+        world.wrong.append(f"{ctx.step_path} is told {answer!r}")
 
 
 async def cancel(work: Work, world: World, ctx: RunContext) -> None:
     """Cancel the run, where that is for this step to do, and wait for the end."""
     if work.cancels and world.cancel is not None:
+        world.events.append(("cancel", ctx.step_path))
         world.cancel()
         for _ in range(10):
             await anyio.sleep(0)
@@ -298,12 +348,11 @@ def attempt(work: Work, world: World, ctx: RunContext, inputs: list[Any], memory
     if work.rejects and ctx.feedback[-1:] != expected:
         world.wrong.append(f"{ctx.step_path} attempt {ctx.attempt} has the feedback {ctx.feedback!r}")
     value = worth(work.name, work.ends, work.size, tuple(inputs), () if memory is None else seen(memory))
-    if work.fails_on and mix("fails", value) % work.fails_on == 0:
-        raise Boom("these inputs")
-    if work.flaky and not world.healed:
-        raise Boom("not healed")
-    if ctx.attempt <= work.fails:
-        raise Boom("this attempt")
+    hopeless = (work.fails_on and mix("fails", value) % work.fails_on == 0) or (work.flaky and not world.healed)
+    if hopeless or ctx.attempt <= work.fails:
+        if ctx.attempt == work.attempts:
+            world.events.append(("fail", ctx.step_path))
+        raise Boom(f"attempt {ctx.attempt}")
     return value
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import anyio
-from fuzz_build import World, flujo_of
+from fuzz_build import World, flujo_of, question
+from fuzz_kept import killed
 from fuzz_reference import Bad, Good, Open, Reference
+from fuzz_shrink import smallest
 from fuzz_specs import Spec, works
-from fuzz_values import plain, remembered, seen
+from fuzz_values import mix, plain, remembered, seen
 
-from flujo.core import Flujo, OnRunEnd, PipelineResult, Snapshot
+from flujo.core import Flujo, OnRunEnd, Pause, PipelineResult, Snapshot
 
 PATIENCE_S = 20.0
 """No generated pipeline waits for anything but checkpoints; one that takes so long hangs."""
@@ -25,6 +28,33 @@ def check_on(backend: str, spec: Spec) -> None:
         AssertionError: The engine does something else than the reference.
     """
     anyio.run(check, spec, backend=backend)
+
+
+def hold(backend: str, spec: Spec) -> None:
+    """Check a pipeline; one that fails is made smaller first.
+
+    Raises:
+        AssertionError: The engine does something else than the reference; the text is code that shows it.
+    """
+    kind = fault(backend, spec)
+    if kind is None:
+        return
+    small = smallest(spec, lambda smaller: fault(backend, smaller) == kind)
+    try:
+        check_on(backend, small)
+    except Exception as error:
+        raise AssertionError(f"{error}\n\n    check_on({backend!r}, {small!r})\n\nfound as\n{spec!r}") from error
+    raise AssertionError(f"sometimes {kind}\n\n    check_on({backend!r}, {small!r})\n\nfound as\n{spec!r}")
+
+
+def fault(backend: str, spec: Spec) -> str | None:
+    """What kind of fault a pipeline shows; None where it shows none."""
+    try:
+        check_on(backend, spec)
+    except Exception as error:
+        words = [word for word in str(error).split() if word.isalpha()]
+        return " ".join([type(error).__name__, *words[:6]])
+    return None
 
 
 async def check(spec: Spec) -> None:
@@ -40,6 +70,18 @@ async def check(spec: Spec) -> None:
             await trial.interrupted()
         if any(work.flaky for work in steps):
             await trial.healed()
+        if spec.outer:
+            await killed(trial)
+
+
+def reconciles(pause: Pause) -> dict[str, Any] | None:
+    """What a question about work that may happen at most once is about; None of another question."""
+    return pause.payload.get("needs_reconcile") if isinstance(pause.payload, dict) else None  # type: ignore[return-value]
+
+
+def as_json(value: object) -> object:
+    """What a human types for a value."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 class Trial:
@@ -49,6 +91,7 @@ class Trial:
         self.spec = spec
         self.world = World()
         self.flujo: Flujo = flujo_of(spec, self.world)
+        self.elsewhere: Flujo | None = None
         self.works = {work.name: work for work in works(spec.root)}
 
     # --- kinds of runs ------------------------------------------------------------------------------------------------
@@ -84,11 +127,16 @@ class Trial:
         if self.work_at(path).pause == "raise":
             self.world.events.append(("end", path))
         named: dict[str, Any] = {"pause": (pause, pause.id)[len(decided) % 2]} if len(pauses) > 1 else {}
-        target: PipelineResult | Snapshot = result
-        if self.spec.carried:
-            target = Snapshot.model_validate_json(result.snapshot().model_dump_json())
-            self.flujo = flujo_of(self.spec, self.world)
+        target = self.target(result)
         return await self.flujo.resume_async(target, self.world.answers[path], **named)
+
+    def target(self, result: PipelineResult) -> PipelineResult | Snapshot:
+        """What a run is gone on with: its result, or the JSON of its snapshot, with a Flujo that was made anew."""
+        if not self.spec.carried:
+            return result
+        if self.elsewhere is None:
+            self.elsewhere = self.flujo = flujo_of(self.spec, self.world)
+        return Snapshot.model_validate_json(result.snapshot().model_dump_json())
 
     async def healed(self) -> None:
         """A failed run that is tried again, its faults gone, gives what a run without faults does."""
@@ -99,11 +147,8 @@ class Trial:
         if result.status != "failed":
             return
         self.world.healed = True
-        target: PipelineResult | Snapshot = result
-        if self.spec.carried:
-            target = Snapshot.model_validate_json(result.snapshot().model_dump_json())
-            self.flujo = flujo_of(self.spec, self.world)
-        result = await self.flujo.resume_async(target, retry=True)
+        await self.replayed(result)
+        result = await self.reconciled(await self.flujo.resume_async(self.target(result), retry=True))
         reference = Reference()
         self.same_end(result, reference.run(self.spec))
         starts = self.starts()
@@ -111,7 +156,10 @@ class Trial:
             if visit.sure and visit.status == "completed":
                 assert starts[path] == 1, f"{path} ended well before the failure and runs again"
         assert starts.keys() <= reference.visits.keys()
+        self.tools_once()
+        self.once()
         assert not self.world.wrong, self.world.wrong
+        await self.replayed(result)
 
     async def cancelled_by_handle(self) -> None:
         """A run that one of its own steps cancels by the handle."""
@@ -145,6 +193,7 @@ class Trial:
         for _ in range(5):
             await anyio.sleep(0)
         assert len(world.events) == count, "a step goes on after the end of its run"
+        await self.replayed(result)
         end = reference.run(self.spec)
         fired = any(self.work_at(path).cancels for path in self.starts())
         if not fired:
@@ -160,7 +209,53 @@ class Trial:
             good = records[path].status == "completed"
             assert good == (path in ended), f"{path} is {records[path].status}"
         self.in_order(reference)
+        # A cancel from outside comes with the next turn of the loop: what is due may begin until it is there.
+        causes = [path for path in self.starts() if self.work_at(path).cancels]
+        self.quiet_after("cut" if self.spec.outer else "cancel", causes, self.starts())
         assert not world.wrong, world.wrong
+        used = {path for kind, path in world.events if kind == "tool"}
+        world.begin(pauses=False, anew=False)
+        again = await self.reconciled(await self.flujo.resume_async(self.target(result), retry=True))
+        self.same_end(again, end)
+        assert not ended & self.starts().keys(), f"repeated: {ended & self.starts().keys()}"
+        again_used = used & {path for kind, path in world.events if kind == "tool"}
+        assert not again_used, f"tools are used again: {again_used}"
+        self.once()
+        await self.replayed(again)
+
+    # --- what may happen at most once ---------------------------------------------------------------------------------
+
+    async def reconciled(self, result: PipelineResult) -> PipelineResult:
+        """Tell a run what became of all that was stopped in the middle and may happen at most once."""
+        asked: set[str] = set()
+        while result.status == "paused":
+            await self.replayed(result)
+            assert result.pauses[0].id not in asked, f"{result.pauses[0].id} is asked again"
+            asked.add(result.pauses[0].id)
+            pause = result.pauses[0]
+            told = self.truth(pause)
+            result = await self.flujo.resume_async(self.target(result), told, pause=pause.id)
+        return result
+
+    def truth(self, pause: Pause) -> dict[str, Any]:
+        """What became of the work that a run asks about."""
+        path = pause.step_path
+        asked = reconciles(pause)
+        assert asked is not None, f"{path} asks {pause.question!r}"
+        work, kind = self.work_at(path), "tool" if asked["tool"] else "effect"
+        assert work.once == ("tool" if asked["tool"] else "step"), f"{path} is put to a human: {asked}"
+        if not self.world.happened[kind, path]:  # type: ignore[index]
+            return {"happened": False}
+        if kind == "tool":
+            return {"happened": True, "output": mix("tool", {"path": path})}
+        self.world.events.append(("end", path))
+        return {"happened": True, "output": as_json(self.world.answers[path])}
+
+    def once(self) -> None:
+        """What may happen at most once did not happen twice."""
+        for (kind, path), count in self.world.happened.items():
+            may = kind == "effect" or self.work_at(path).once == "tool"
+            assert not may or count == 1, f"{kind} of {path} happened {count} times"
 
     # --- what is compared ---------------------------------------------------------------------------------------------
 
@@ -175,7 +270,7 @@ class Trial:
             work = self.work_at(path)
             calls = visit.attempts
             if pausing and work.pause == "ask" and visit.status == "completed":
-                calls = 2
+                calls += work.fails + 1  # once until it asked, once with the answer
             if not visit.sure:
                 assert starts[path] <= calls, f"{path} is called {starts[path]} times"
                 continue
@@ -187,6 +282,10 @@ class Trial:
                 assert record.attempts == visit.attempts, f"{path} has {record.attempts} attempts"
         self.in_order(reference)
         self.within_limits(reference)
+        self.tools_once()
+        self.once()
+        for bad, paths in reference.closed:
+            self.quiet_after("fail", {path for _, path in bad.errors}, paths)
         assert not self.world.active, f"still running: {self.world.active}"
         assert not self.world.wrong, self.world.wrong
 
@@ -207,6 +306,9 @@ class Trial:
             assert result.status == "paused", f"{result.status}, should be paused at {set(end.paths)}: {result.error!r}"
             paths = [pause.step_path for pause in result.pauses]
             assert sorted(paths) == sorted(end.paths), f"paused at {paths}, not {set(end.paths)}"
+            for pause in result.pauses:
+                if reconciles(pause) is None:
+                    assert pause.question == question(pause.step_path.rsplit("/", 1)[-1])
 
     def in_order(self, reference: Reference) -> None:
         """No visit starts before the visits ended on which it depends."""
@@ -222,6 +324,21 @@ class Trial:
     def gives(reference: Reference, path: str) -> bool:
         return reference.visits[path].status == "completed"
 
+    def tools_once(self) -> None:
+        """A visit uses its tool once, however often its body is called."""
+        used = Counter(path for kind, path in self.world.events if kind == "tool")
+        assert max(used.values(), default=1) == 1, f"tools are used again: {used}"
+        unused = {path for path in self.starts() if self.work_at(path).tool} - used.keys()
+        unused -= {path for kind, path in self.world.events if kind == "cut"}
+        assert not unused, f"tools are not used: {unused}"
+
+    def quiet_after(self, kind: str, causes: Collection[str], paths: Collection[str]) -> None:
+        """Nothing begins or ends well in `paths` once an event of this kind has come from one of `causes`."""
+        events = self.world.events
+        first = next((at for at, event in enumerate(events) if event[0] == kind and event[1] in causes), len(events))
+        late = [event for event in events[first:] if event[0] in ("start", "end") and event[1] in paths]
+        assert not late, f"after the {kind} of {events[first][1]}: {late}"
+
     def within_limits(self, reference: Reference) -> None:
         """No more bodies of a Parallel or Map run at once than its limit says, those that clean up included."""
         for prefix, limit in reference.limits.items():
@@ -229,19 +346,20 @@ class Trial:
                 continue
             open_: Counter[str] = Counter()
             for kind, path in self.world.events:
-                if path.startswith(prefix) and kind != "end":
+                if path.startswith(prefix) and kind in ("start", "stop", "cut"):
                     body = re.split(r"[/#\[\]]", path[len(prefix) :])[0]
                     open_[body] += 1 if kind == "start" else -1
                     running = sum(count > 0 for count in open_.values())
                     assert running <= limit, f"{running} bodies of {prefix} run at once, its limit is {limit}"
 
-    async def replayed(self, result: PipelineResult) -> None:
+    async def replayed(self, result: PipelineResult, target: str | None = None, flujo: Flujo | None = None) -> None:
         """A replay takes the recorded outcomes: it calls no step, diverges nowhere, and ends alike."""
         count = len(self.world.events)
-        replay = await self.flujo.replay_async(result)
+        replay = await (flujo or self.flujo).replay_async(target or result)
         assert len(self.world.events) == count, "a replay calls a step"
         assert replay.divergence is None, f"a replay diverges: {replay.divergence}"
         again = replay.result
+        assert again is not None
         assert again.status == result.status, f"a replay is {again.status}"
         assert again.context == result.context, "a replay has another context"
         if result.status == "completed":

@@ -24,6 +24,7 @@ from fuzz_specs import (
     Spec,
     Wired,
     Work,
+    below,
     branch_name,
     gives_list,
     walk,
@@ -96,7 +97,7 @@ class Maker:
 
     def spec(self) -> Spec:
         """The whole description."""
-        root = self.root()
+        root = told_apart(self.root())
         if self.cancels:
             root = self.cancelled(root)
         picks = tuple(self.pick(7) for _ in range(1 + self.pick(4)))
@@ -247,7 +248,17 @@ class Maker:
             work = replace(work, writes=("log", "total", "last" if place.alone else "log")[self.pick(3)])
         if not self.pick(5) and not self.pauses:
             work = replace(work, inline=True, delay=0)
-        return self.ailing(work, place)
+        elif self.pick(5) == 4:
+            work = replace(work, tool=True)
+        return self.once(self.ailing(work, place))
+
+    def once(self, work: Work) -> Work:
+        """The same step, where perhaps its work or its tool may happen at most once."""
+        kind = self.pick(6)
+        if kind == 4 and work.tool:
+            return replace(work, once="tool")
+        able = work.attempts == 1 and not work.pause and not work.rejects
+        return replace(work, once="step", writes="") if kind == 5 and able else work
 
     def ailing(self, work: Work, place: Place) -> Work:
         """The same step, perhaps with a fault or a pause."""
@@ -255,9 +266,14 @@ class Maker:
             return replace(work, flaky=not self.pick(7))
         if self.pauses >= place.many and self.pick(4) == 3:
             self.pauses -= place.many
-            if self.pick(2):
-                return replace(work, pause="ask", inline=False)
-            return replace(work, pause="raise", writes="")
+            asks, trouble = self.pick(2), self.pick(4) if self.faults else 0
+            if trouble == 1:
+                work = replace(work, fails=1, attempts=3)
+            if not asks:
+                return replace(work, pause="raise", writes="")
+            if trouble == 2:
+                work = replace(work, rejects=1, attempts=3)
+            return replace(work, pause="ask", inline=False)
         return self.faulty(work, place.caught) if self.faults else work
 
     def faulty(self, work: Work, caught: bool) -> Work:
@@ -275,9 +291,37 @@ class Maker:
         return replace(work, fails_on=2) if kind == 1 else replace(work, rejects=NEVER, attempts=1 + self.pick(2))
 
 
+def told_apart(root: Node) -> Node:
+    """The same, without steps that are skipped at the end of a body where errors are collected.
+
+    What such a body gives has no type (anything may be handed on), and a union of that with a dict that holds errors is
+    one that snapshots refuse.
+    """
+    nodes = list(walk(root))
+    if not any(map(collects, nodes)):
+        return root
+    bodies = [body for node in nodes if not isinstance(node, (Row, Graph)) for body in below(node)]
+    for last in {work for body in bodies for work in last_works(body) if work.skips_on}:
+        root = swapped(root, last, replace(last, skips_on=0))
+    return root
+
+
+def collects(node: Node) -> bool:
+    """Whether errors may stand in what it gives."""
+    return isinstance(node, (Fan, Each)) and node.collect
+
+
+def last_works(node: Node) -> list[Work]:
+    """The steps whose output a node may give."""
+    if isinstance(node, Work):
+        return [node]
+    inner = below(node)[-1:] if isinstance(node, Row) else below(node)
+    return [work for one in inner for work in last_works(one)]
+
+
 def swapped(node: Node, old: Node, new: Node) -> Node:
     """A node in which one inside it is another."""
-    if node is old:
+    if node == old:
         return new
     match node:
         case Row(nodes):

@@ -25,7 +25,7 @@ from fuzz_specs import (
     branch_name,
     plan_order,
 )
-from fuzz_values import Delta, change, mix, remembered, worth
+from fuzz_values import Delta, change, mix, remembered, skips, worth
 
 Paths = frozenset[str]
 
@@ -84,20 +84,26 @@ class Reference:
     Args:
         decided: Paths of the pauses that are decided; None is all of them.
         healed: Whether flaky steps give their value.
+        parked: Paths of the steps of which nobody knows whether they happened.
 
     Attributes:
         visits: Every visit of a step, by its path.
+        closed: Where a failure ends several steps: the errors, any of which does so, and the paths of all these steps.
         limits: How many bodies of each Parallel and Map may be open at once, by the start of their paths.
     """
 
     decided: Collection[str] | None = None
     healed: bool = True
+    parked: Collection[str] = ()
     visits: dict[str, Visit] = field(default_factory=dict)
+    closed: list[tuple[Bad, Paths]] = field(default_factory=list)
     limits: dict[str, int | None] = field(default_factory=dict)
 
     def run(self, spec: Spec) -> Ended:
         """How the whole pipeline ends."""
-        return self.node(spec.root, "", Around(spec.start, spec.start, (), frozenset()), whole=True)
+        ended = self.node(spec.root, "", Around(spec.start, spec.start, (), frozenset()), whole=True)
+        self.close(ended, 0)
+        return ended
 
     def node(self, node: Node, prefix: str, around: Around, *, whole: bool = False) -> Ended:
         """How a node ends; `prefix` stands before its name in a path, and before its nodes' if it is the `whole`."""
@@ -242,6 +248,7 @@ class Reference:
                 break
             count = len(self.visits)
             ended = run(node, prefix, around)
+            self.close(ended if collect else None, count)
             if isinstance(ended, Bad) and collect:
                 ended = Good("error", "error", (), around.after)
             ends.append(ended)
@@ -253,7 +260,9 @@ class Reference:
 
     def either(self, either: Either, prefix: str, around: Around) -> Ended:
         for option in either.options:
+            count = len(self.visits)
             ended = self.branch(option, prefix, around)
+            self.close(ended, count)
             if not isinstance(ended, Bad):
                 break
         return given(ended)
@@ -261,15 +270,18 @@ class Reference:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def work(self, work: Work, path: str, inputs: dict[str, object], around: Around) -> Ended:
-        if work.skips_on and mix("when", around.value) % work.skips_on == 0:
+        if skips(around.value, work.skips_on):
             self.visits[path] = Visit("skipped", 0, around.after)
             return Good(None, around.value, (), around.after)
+        if path in self.parked:
+            self.visits[path] = Visit("paused", 1, around.after, sure=False)
+            return Open(frozenset({path}))
         arrived = (*inputs.values(), *((around.run_input,) if work.raw else ()))
         held = remembered(around.deltas) if work.reads else ()
         value = worth(work.name, work.ends, work.size, arrived, held)
         failing = max(work.fails, work.rejects)
         if work.pause and self.decided is not None and path not in self.decided:
-            self.visits[path] = Visit("paused", 1, around.after)
+            self.visits[path] = Visit("paused", work.fails + 1, around.after)
             return Open(frozenset({path}))
         hopeless = (work.fails_on and mix("fails", value) % work.fails_on == 0) or (work.flaky and not self.healed)
         if hopeless or failing >= work.attempts > 0 < failing:
@@ -278,6 +290,11 @@ class Reference:
         self.visits[path] = Visit("completed", failing + 1, around.after)
         deltas = ((work.writes, change(work.writes, value)),) if work.writes else ()
         return Good(value, value, deltas, frozenset({path}))
+
+    def close(self, ended: Ended | None, count: int) -> None:
+        """A failure closes all that was visited since there were `count` visits."""
+        if isinstance(ended, Bad):
+            self.closed.append((ended, frozenset(list(self.visits)[count:])))
 
     def doubt(self, paths: Iterable[str]) -> None:
         """What happened to these visits is open."""

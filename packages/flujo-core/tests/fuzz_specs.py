@@ -31,7 +31,7 @@ class Work(Part):
 
     Attributes:
         name: Name, its own in the whole pipeline.
-        ends: What it gives: "int", "list" (of `size` numbers) or "pair".
+        ends: What it gives: "int", "list" (of `size` numbers) or "pair" (a tuple of two).
         raw: It takes `run_input()` as a second input.
         reads: It takes the context, and its output depends on it.
         writes: The field of the context that it changes.
@@ -44,6 +44,8 @@ class Work(Part):
         pause: "raise" (the decision is its output) or "ask" (its body goes on with the answer).
         delay: So many checkpoints before it does anything.
         inline: A plain function that runs on the event loop.
+        tool: It calls a tool before it does anything else.
+        once: What may happen at most once: "step" or "tool".
         cancels: It cancels its run, then waits.
     """
 
@@ -62,6 +64,8 @@ class Work(Part):
     pause: str = ""
     delay: int = 0
     inline: bool = False
+    tool: bool = False
+    once: str = ""
     cancels: bool = False
 
 

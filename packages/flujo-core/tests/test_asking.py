@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flujo.core import Flujo, PipelineResult, RetryPolicy, RunContext, Snapshot, ToolCall, step
+from flujo.core import Flujo, PipelineResult, RetryPolicy, RunContext, Snapshot, ToolCall, ToolResult, step
 
 pytestmark = pytest.mark.anyio
 
@@ -86,3 +86,21 @@ async def test_a_tool_called_in_a_failed_attempt_is_not_called_again_by_the_next
 
     assert (await Flujo(flaky).run_async(1)).output == 1
     assert calls == ["pay"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_tool_result_carries_the_id_of_the_call_it_answers_recorded_or_not(whole: bool) -> None:
+    ids: list[str] = []
+
+    async def send(call: ToolCall) -> object:
+        return ToolResult(content="ok", call_id="of the tool's own") if whole else "ok"
+
+    @step(pauses=True)
+    async def work(value: int, ctx: RunContext) -> int:
+        call = ToolCall(name="look", arguments={}, id=f"id-{len(ids) + 1}")  # a model gives each call an id of its own
+        ids.append((await ctx.call_tool(call, send)).call_id)
+        return value + await ctx.ask("How many?", int)
+
+    flujo = Flujo(work)
+    assert (await flujo.resume_async(await flujo.run_async(1), 2)).unwrap() == 3
+    assert ids == ["id-1", "id-2"]

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+
+import anyio
 import pytest
 
-from flujo.core import Flujo, OnRetry, RetryPolicy, RunContext, Step, step
+from flujo.core import (
+    AbortPipeline,
+    Flujo,
+    ModelRequest,
+    ModelResponse,
+    OnRetry,
+    Price,
+    RetryPolicy,
+    RunContext,
+    Step,
+    StepTimeout,
+    backends,
+    step,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +107,47 @@ async def test_an_error_that_cannot_be_asked_is_a_failure_like_others() -> None:
         raise Odd("odd")
 
     assert (await Flujo(Step(work, retry=TWICE)).run_async(1)).status == "failed"
+
+
+@pytest.mark.parametrize("of_model", [False, True])
+async def test_an_abort_in_on_retry_ends_the_run_without_waiting_for_the_retry(of_model: bool) -> None:
+    slow = RetryPolicy(backoff_s=30, jitter=0)
+
+    def stop(event: OnRetry) -> None:
+        raise AbortPipeline("enough")
+
+    async def send(request: ModelRequest) -> ModelResponse:
+        raise OSError("down")
+
+    @step(retry=None if of_model else slow)
+    async def bad(value: int, ctx: RunContext) -> str:
+        request = ModelRequest(model="m", messages=())
+        return (await ctx.call_model(request, send, retry=slow if of_model else None, price=Price())).content
+
+    with anyio.fail_after(5):
+        result = await Flujo(bad, hooks=[stop]).run_async(1)
+    assert (result.status, str(result.error)) == ("aborted", "run aborted by on_retry of plugin 'stop': enough")
+
+
+async def test_an_abandoned_thread_keeps_its_place_until_it_returns() -> None:
+    go, limiter = threading.Event(), anyio.CapacityLimiter(1)
+    all_threads = backends._limiter.set(limiter)
+
+    def work(value: int) -> int:
+        go.wait(10)
+        return value
+
+    flujo = Flujo(Step(work, timeout_s=0.1))
+    try:
+        first, second = await flujo.run_async(1), await flujo.run_async(1)
+        assert isinstance(first.error, StepTimeout)
+        assert first.error.abandoned
+        assert isinstance(second.error, StepTimeout)
+        assert not second.error.abandoned  # it got no thread
+        go.set()
+        with anyio.fail_after(5):
+            while limiter.borrowed_tokens:
+                await anyio.sleep(0.01)
+        assert (await flujo.run_async(1)).output == 1
+    finally:
+        backends._limiter.reset(all_threads)

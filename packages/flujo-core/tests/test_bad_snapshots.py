@@ -30,6 +30,7 @@ from flujo.core import (
     Snapshot,
     SnapshotError,
     Step,
+    Usage,
     step,
 )
 
@@ -163,6 +164,16 @@ def renamed(document: Any) -> Any:
     if isinstance(document, dict) and isinstance(document.get("run_id"), str):
         document["run_id"] = uuid.uuid4().hex
     return document
+
+
+@pytest.mark.parametrize("place", [-1, 99])
+async def test_what_was_spent_by_a_step_that_is_not_there_is_refused(place: int) -> None:
+    snapshot = Snapshot.model_validate_json(await good())
+    stand = snapshot.checkpoint
+    frames = [stand.frames[0].model_copy(update={"spent_by": {place: Usage(requests=1)}})]
+    changed = snapshot.model_copy(update={"checkpoint": stand.model_copy(update={"frames": frames})})
+    with pytest.raises(SnapshotError, match="nodes that the pipeline does not have"):
+        await build().resume_async(changed.sealed(), True)
 
 
 async def test_parts_that_are_missing_or_too_many_are_refused_or_have_a_default() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from fuzz_check import check_on
+from fuzz_check import check_on, fault
 from fuzz_make import seeded
+from fuzz_mutants import MUTANTS as FRAGMENTS
 
 from flujo.core import Success, codec, frames, plan, restore, running, schedule, values, work
 from flujo.core.frames import Frame, Part, RunState
@@ -246,21 +247,16 @@ MUTANTS: Iterable[Callable[[pytest.MonkeyPatch], None]] = (
 )
 
 
-def differs(seed: int) -> bool:
-    try:
-        check_on("asyncio", seeded(seed))
-    except Exception:  # a difference, or the engine itself falls over its bug: either is seen
-        return True
-    return False
+BUGS = {mutate.__name__: mutate for mutate in MUTANTS} | {one.name: one.install for one in FRAGMENTS}
 
 
-@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
-def test_a_bug_in_the_engine_is_found(mutate: Callable[[pytest.MonkeyPatch], Any]) -> None:
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_in_the_engine_is_found(name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        mutate(patch)
-        found = next((seed for seed in range(SEEDS) if differs(seed)), None)
+        BUGS[name](patch)
+        found = next((seed for seed in range(SEEDS) if fault("asyncio", seeded(seed))), None)
     assert found is not None, f"{SEEDS} pipelines show nothing of it"
-    assert not differs(found), f"the engine without the bug fails on the pipeline of seed {found} too"
+    assert fault("asyncio", seeded(found)) is None, f"the engine without the bug fails on the pipeline of {found} too"
 
 
 def test_the_engine_as_it_is_passes_the_first_of_them() -> None:

@@ -18,6 +18,7 @@ from flujo.core import (
     Pipeline,
     PipelineError,
     RunContext,
+    Snapshot,
     Step,
     StepFailed,
     Update,
@@ -128,7 +129,21 @@ async def test_reaching_the_limit_is_a_failure_that_keeps_the_last_output(option
     assert result.error.partial == most
     assert "'loop'" in str(result.error)
     assert str(most) in str(result.error)
-    assert [r.output for r in result.step_history] == list(range(1, most + 1))
+    *done, last = result.step_history
+    assert [record.output for record in done] == list(range(1, most + 1))
+    assert (last.path, last.status, last.error) == ("loop", "failed", result.error)
+
+
+@pytest.mark.parametrize("through", ["result", "json"])
+async def test_a_loop_at_its_limit_is_asked_again_where_its_run_is_resumed(through: str) -> None:
+    enough = [99]
+    flujo = Flujo(Loop(plus, until=lambda value: value >= enough[0], max_iterations=3))
+    failed = await flujo.run_async(0)
+    target = failed if through == "result" else Snapshot.model_validate_json(failed.snapshot().model_dump_json())
+    assert (await flujo.replay_async(target)).divergence is None
+    enough[0] = 3
+    done = await flujo.resume_async(target, retry=True)
+    assert (done.output, [record.status for record in done.step_history]) == (3, ["completed"] * 3 + ["failed"])
 
 
 async def test_enough_in_the_last_iteration_is_no_limit() -> None:

@@ -190,7 +190,7 @@ async def test_34_a_loop_at_its_limit_fails_with_the_last_output_kept() -> None:
     assert result.status == "failed"
     assert isinstance(result.error, LoopLimit)
     assert result.error.partial == 3
-    assert [r.path for r in result.step_history] == ["loop#1/plus", "loop#2/plus", "loop#3/plus"]
+    assert [r.path for r in result.step_history] == ["loop#1/plus", "loop#2/plus", "loop#3/plus", "loop"]
     returned = Loop(plus, until=lambda value: False, max_iterations=3, on_limit="return")
     assert (await Flujo(returned).run_async(0)).output == 3
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from flujo.core import (
     AlreadyResumed,
     AmbiguousPause,
+    Budget,
     Flujo,
     FlujoError,
     Loop,
@@ -189,6 +190,20 @@ async def test_a_decision_may_come_with_other_limits() -> None:
     flujo = Flujo(Step(dear, name="a") >> ask >> Step(dear, name="b"), limits=UsageLimits("0.5"))
     result = await flujo.resume_async(await flujo.run_async(1), 2, limits=UsageLimits("0.8"))
     assert (result.status, result.total_cost_usd) == ("completed", Decimal("0.8"))
+
+
+async def test_other_limits_do_not_take_a_run_out_of_the_budget_that_it_shares() -> None:
+    async def dear(value: int, ctx: RunContext) -> int:
+        async with ctx.usage.reserve(cost_usd="0.4") as lease:
+            lease.settle(cost_usd="0.4")
+        return value
+
+    budget = Budget(UsageLimits("1"))
+    flujo = Flujo(Step(dear, name="a") >> ask >> Step(dear, name="b") >> Step(dear, name="c"), limits=budget)
+    stopped = await flujo.resume_async(await flujo.run_async(1), 2, limits=UsageLimits("5"))
+    assert (stopped.status, budget.spent.cost_usd) == ("stopped", Decimal("0.8"))
+    with pytest.raises(FlujoError, match="does not stand under it"):
+        await flujo.resume_async(stopped, limits=Budget(UsageLimits("5")))
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
 from flujo.core import (
     Allow,
+    EntryData,
     Event,
     Fallback,
     Flujo,
     GuardRun,
     GuardStep,
+    Hold,
+    InputError,
     Map,
+    MemoryStore,
     Parallel,
     PauseForHumanInput,
+    Pipeline,
     PipelineResult,
     RunContext,
     Snapshot,
+    SnapshotError,
     Step,
     StepFailed,
     UsageLimits,
@@ -189,5 +197,70 @@ async def test_guards_and_observers_are_there_on_both_sides_of_a_pause() -> None
     before = ["guard_run", "OnRunStart", "guard_step ask", "PreStepExecution", "OnRunPause", "OnRunEnd"]
     assert told == before
     await flujo.resume_async(copied(paused), 3)
-    after = ["guard_run", "OnHumanDecision", "OnRunResume", "guard_step plus", "PreStepExecution", "PostStepExecution"]
-    assert told == [*before, *after, "OnRunEnd"]
+    after = ["guard_run", "OnHumanDecision", "OnRunResume", "PostStepExecution"]  # the end of `ask`
+    assert told == [*before, *after, "guard_step plus", "PreStepExecution", "PostStepExecution", "OnRunEnd"]
+
+
+class Kept(MemoryStore):
+    """A store that shows what a process that is gone has left: where the run started, and every entry since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[EntryData] = []
+
+    async def create(self, snapshot: Snapshot) -> Hold:
+        self.first = snapshot
+        return await super().create(snapshot)
+
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        self.rows.extend(rows)
+        await super().append(hold, rows)
+
+    def after(self, count: int) -> Snapshot:
+        left = self.first.model_copy(update={"journal": self.rows[:count]}).sealed()
+        return Snapshot.model_validate_json(left.model_dump_json())
+
+
+class Size(BaseModel):
+    number: int
+
+
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+async def asks_inside(value: int, ctx: RunContext) -> int:
+    size: Size = await ctx.ask("How large?", Size, payload={"least": value}, expires_at=LATER)
+    return size.number + value
+
+
+async def asks_for_a_size(value: int) -> Size:
+    raise PauseForHumanInput("How large?", Size, payload={"least": value}, expires_at=LATER)
+
+
+@pytest.mark.parametrize("asks", [asks_inside, asks_for_a_size])
+async def test_a_question_survives_the_end_of_its_process_before_the_run_stood_still(asks: Any) -> None:
+    other = Step(plus.function, name="other")
+    flow = Pipeline(Parallel(Step(asks, name="asks"), other))
+    store = Kept()
+    paused = await Flujo(flow, store=store).run_async(1)
+    at = next(place for place, row in enumerate(store.rows) if row.kind == "paused")
+    flujo = Flujo(flow)
+    again = await flujo.resume_async(store.after(at + 1), retry=True)
+    assert again.pauses == paused.pauses
+    assert (again.pauses[0].payload, again.pauses[0].expires_at) == ({"least": 1}, LATER)
+    for wrong in (4, {"number": "four"}):
+        with pytest.raises(InputError, match="does not fit"):
+            await flujo.resume_async(again, wrong)
+    done = await flujo.resume_async(again, {"number": 4})
+    assert done.output == {"asks": 5 if asks is asks_inside else Size(number=4), "other": 2}
+    assert (await flujo.replay_async(done)).divergence is None
+
+
+async def test_a_question_that_was_damaged_in_the_journal_is_refused_and_not_shown() -> None:
+    store = Kept()
+    await Flujo(Step(asks_for_a_size), store=store).run_async(1)
+    for damage in (None, {}, {"question": ""}, {"question": "Ann?", "expires_at": "2020-01-01T00:00:00"}):
+        store.rows[0] = store.rows[0].model_copy(update={"value": damage})
+        with pytest.raises(SnapshotError, match="the question of 'asks_for_a_size' does not fit") as caught:
+            await Flujo(Step(asks_for_a_size)).resume_async(store.after(1), retry=True)
+        assert "Ann" not in str(caught.value)

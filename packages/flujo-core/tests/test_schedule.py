@@ -31,8 +31,9 @@ from flujo.core.frames import RunState
 from flujo.core.journal import Entry
 from flujo.core.restore import restored
 from flujo.core.schedule import advance, fold, start
-from flujo.core.snapshot import Checkpoint, checkpoint_of
+from flujo.core.snapshot import Checkpoint
 from flujo.core.values import context_at, final_context, inputs_of, read, result_of
+from flujo.core.written import checkpoint_of
 
 
 class Log(BaseModel, frozen=True):

@@ -71,6 +71,10 @@ async def greedy(ctx: RunContext, text: str) -> str:
     while True:
         await ctx.call_model(REQUEST, send, price=PRICE)
 
+@step(pauses=True)
+async def ask(text: str) -> str:
+    raise PauseForHumanInput("PRIVATE", schema=str)
+
 async def main():
     found = {}
     for name, flow in (("good", talk), ("failed", fail), ("cancelled", slow), ("stopped", greedy), ("cut", endless)):
@@ -78,13 +82,22 @@ async def main():
         limits = UsageLimits("0.08") if name == "stopped" else UsageLimits("1")
         with anyio.move_on_after(0.1 if name == "cut" else 10):
             await Flujo(Pipeline(flow, name=name), limits=Budget(limits)).run_async("PRIVATE", run_id=name)
-        spans = exporter.get_finished_spans()
-        ids = {span.context.span_id: span.name for span in spans}
-        found[name] = [
-            {"name": s.name, "parent": ids.get(s.parent.span_id) if s.parent else None, "kind": s.kind.name,
-             "status": s.status.status_code.name, "attributes": dict(s.attributes), "events": len(s.events),
-             "text": s.to_json()} for s in spans]
+        found[name] = shown()
+    again = Step(fail, name="again", retry=RetryPolicy(max_attempts=2, backoff_s=0))
+    asks = Flujo(Pipeline(talk >> ask >> again, name="asked"))
+    paused = await asks.run_async("PRIVATE", run_id="asked")
+    exporter.clear()
+    await asks.resume_async(paused, "PRIVATE")
+    found["resumed"] = shown()
     json.dump(found, sys.stdout)
+
+def shown():
+    spans = exporter.get_finished_spans()
+    ids = {span.context.span_id: span.name for span in spans}
+    return [
+        {"name": s.name, "parent": ids.get(s.parent.span_id) if s.parent else None, "kind": s.kind.name,
+         "status": s.status.status_code.name, "attributes": dict(s.attributes), "events": len(s.events),
+         "text": s.to_json()} for s in spans]
 
 anyio.run(main, backend=sys.argv[1])
 """
@@ -175,6 +188,18 @@ def test_the_limit_of_a_shared_budget_shows_on_the_runs_span(traced: dict[str, l
     assert Decimal(attributes["flujo.budget.limit"]) == 1
     spent = Decimal(attributes["flujo.budget.spent"])
     assert Decimal(attributes["flujo.budget.remaining"]) == 1 - spent < 1
+
+
+def test_the_span_of_a_resumed_run_counts_what_was_used_since(traced: dict[str, list[dict[str, Any]]]) -> None:
+    attributes = by_name(traced["resumed"])["invoke_workflow asked"]["attributes"]
+    each = (7 + 16) * Decimal("0.001") + 10 * Decimal("0.002")
+    assert Decimal(attributes["flujo.cost.usd"]) == 2 * each
+    assert Decimal(attributes["flujo.budget.spent"]) == 2 * each + Decimal("0.013")
+
+
+def test_each_attempt_of_a_step_has_its_number(traced: dict[str, list[dict[str, Any]]]) -> None:
+    tried = [span["attributes"] for span in traced["resumed"] if span["name"] == "step again"]
+    assert [attributes["flujo.step.attempt"] for attributes in tried] == [1, 2]
 
 
 def test_a_breach_of_a_limit_shows_on_the_runs_span(traced: dict[str, list[dict[str, Any]]]) -> None:

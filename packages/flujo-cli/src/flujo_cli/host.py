@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .problems import State
 
 if TYPE_CHECKING:
-    from flujo.core import Flujo
+    from flujo.core import Flujo, RunStore
 
 __all__ = ["Host"]
 
@@ -25,9 +25,16 @@ class Host(State):
         require: Iterable[str] = (),
         policy_file: Path | None = None,
         hooks: Iterable[Callable[..., object]] = (),
+        store: str | None = None,
     ) -> Flujo:
         """Load FILE[:NAME] as `flujo run` does; see flujo.core's `CommandHost`."""
         from .prepare import PolicyOptions, prepare  # imports flujo.core, which the help must not
 
         options = PolicyOptions(plugin=tuple(plugins), require=tuple(require), policy_file=policy_file)
-        return prepare(target, options, hooks)[1]
+        return prepare(target, options, hooks, store=store, keeps=True)[1]
+
+    def store(self, url: str | None = None) -> RunStore:
+        """The store that keeps runs; see flujo.core's `CommandHost`."""
+        from .prepare import store_of  # as above
+
+        return store_of(url)

@@ -6,17 +6,27 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from functools import reduce
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from pydantic import ValidationError
 
-from flujo.core import ConfigurationError, Flujo, Plugins, Policy, UsageLimits
+from flujo.core import ConfigurationError, Flujo, Plugins, Policy, RunStore, UsageLimits
 
 from .problems import Problem
 from .settings import VARIABLE, Settings, canonical, read_settings, read_toml
 from .target import Target, load_target
 
-__all__ = ["PolicyOptions", "build", "enforce_allow_list", "joined", "limits_of", "policy_of", "prepare", "read_policy"]
+__all__ = [
+    "PolicyOptions",
+    "build",
+    "enforce_allow_list",
+    "joined",
+    "limits_of",
+    "policy_of",
+    "prepare",
+    "read_policy",
+    "store_of",
+]
 
 Observers = Iterable[Callable[..., object]]
 
@@ -29,8 +39,17 @@ class PolicyOptions(TypedDict):
     policy_file: Path | None
 
 
-def prepare(spec: str, options: PolicyOptions, hooks: Observers = ()) -> tuple[Target, Flujo]:
+def prepare(
+    spec: str, options: PolicyOptions, hooks: Observers = (), *, store: str | None = None, keeps: bool = False
+) -> tuple[Target, Flujo]:
     """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
+
+    Args:
+        spec: FILE[:NAME].
+        options: The options about plugins and the policy.
+        hooks: Observers.
+        store: URL of a store; None takes FLUJO_STORE, or that of the settings.
+        keeps: Whether runs are kept there at all.
 
     Raises:
         Problem: The file, the settings or an option cannot be used.
@@ -41,7 +60,28 @@ def prepare(spec: str, options: PolicyOptions, hooks: Observers = ()) -> tuple[T
     policy = policy_of(settings, options["policy_file"], options["require"])
     target = load_target(spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
-    return target, build(target, settings, use, policy, hooks)
+    where = _url_of(store, settings) if keeps else None
+    return target, build(target, settings, use, policy, hooks, store=where)
+
+
+def store_of(url: str | None) -> RunStore:
+    """The store of a URL, or the one that the environment or the settings name.
+
+    Raises:
+        Problem: None is named, or the settings cannot be used.
+        FlujoError: It cannot be opened.
+    """
+    settings = read_settings()
+    enforce_allow_list(settings)
+    where = _url_of(url, settings)
+    if where is None:
+        do = "Pass --store sqlite:///runs.db, set FLUJO_STORE, or write store = ... under [tool.flujo]"
+        raise Problem("there is no store to look at", "none is named", do)
+    return Plugins(allowed=settings.allowed).store_of(where)
+
+
+def _url_of(given: str | None, settings: Settings) -> str | None:
+    return given or os.environ.get("FLUJO_STORE") or settings.store or None
 
 
 def enforce_allow_list(settings: Settings) -> None:
@@ -85,30 +125,47 @@ def joined(one: Policy, other: Policy) -> Policy:
         guard_timeout_s=min(one.guard_timeout_s, other.guard_timeout_s),
         observer_timeout_s=min(one.observer_timeout_s, other.observer_timeout_s),
         recorder_timeout_s=min(one.recorder_timeout_s, other.recorder_timeout_s),
+        write_timeout_s=min(one.write_timeout_s, other.write_timeout_s),
     )
 
 
-def build(target: Target, settings: Settings, use: Iterable[str], policy: Policy, hooks: Observers) -> Flujo:
+def build(
+    target: Target,
+    settings: Settings,
+    use: Iterable[str],
+    policy: Policy,
+    hooks: Observers,
+    *,
+    store: str | None = None,
+) -> Flujo:
     """A Flujo of what was found. One that the file built itself keeps all it has, and gets the rest on top."""
     found = target.found
     if not isinstance(found, Flujo):
         plugins = Plugins(use, allowed=settings.allowed, settings=settings.plugins)
-        return Flujo(found, plugins=plugins, policy=policy, hooks=hooks)
+        return Flujo(found, plugins=plugins, policy=policy, hooks=hooks, store=store)
     there = _acting(found)
     more = [name for name in use if name not in there]
     required = [name for name in map(canonical, policy.require) if name not in there]
     if not more and not required:
-        return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks)
+        return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks, store)
     plugins = Plugins(more, allowed=settings.allowed, settings=settings.plugins)
     plugins.require(required)
     here = {name for name, _ in plugins.acting}
     plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
-    return _extended(found, plugins, policy, hooks)
+    return _extended(found, plugins, policy, hooks, store)
 
 
-def _extended(flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers) -> Flujo:
+def _extended(
+    flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers, store: str | None
+) -> Flujo:
     """A Flujo like this one with these plugins and more observers, held to a second policy as well."""
-    together = {"plugins": plugins, "policy": joined(flujo.policy, policy), "hooks": [*flujo.observers, *hooks]}
+    together: dict[str, Any] = {
+        "plugins": plugins,
+        "policy": joined(flujo.policy, policy),
+        "hooks": [*flujo.observers, *hooks],
+    }
+    if store is not None:
+        together["store"] = store
     return Flujo(**{**flujo.given, **together})
 
 

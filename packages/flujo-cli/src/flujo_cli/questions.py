@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,19 +38,25 @@ def pause_facts(pause: Pause) -> dict[str, object]:
         "schema": pause.schema,
         "payload": pause.payload,
         "shown_digest": pause.shown_digest,
+        "token": pause.token,
         "expires_at": None if pause.expires_at is None else pause.expires_at.isoformat(),
     }
 
 
-def going_on(pause: Pause, kept: Path | None) -> Iterator[str]:
-    """How a paused run is gone on with in code.
+def going_on(pause: Pause, kept: Path | None, stored: str | None = None) -> Iterator[str]:
+    """How a paused run is gone on with.
 
     Args:
         pause: One of its questions.
         kept: The file with the run, if it was written to one.
+        stored: Its id, if a store keeps it.
     """
+    if stored is not None:
+        yield "Go on with the answer, as JSON:"
+        yield f"    flujo runs resume FILE[:NAME] {shlex.quote(stored)} --pause {shlex.quote(pause.id)} --answer ..."
+        return
     if kept is None:
-        yield "The run ended with this command: only --out DIR keeps one that pauses. In code, with your `flujo`:"
+        yield "The run ended with this command: only --store URL or --out DIR keep one. In code, with your `flujo`:"
         yield "    result = await flujo.run_async(...)"
         yield f"    result = await flujo.resume_async(result, decision, pause={pause.id!r})"
         return

@@ -32,6 +32,7 @@ class Results:
         as_json: One JSON object per line.
         many: Whether there are several items, so that each needs a heading.
         debug: Whether a failed item shows the traceback of what its step raised.
+        stored: Whether a store keeps the runs.
 
     Attributes:
         troubled: A result could not be written where it should be.
@@ -41,7 +42,15 @@ class Results:
     """
 
     def __init__(
-        self, stream: TextIO, folder: OutputFolder | None, progress: Progress, *, as_json: bool, many: bool, debug: bool
+        self,
+        stream: TextIO,
+        folder: OutputFolder | None,
+        progress: Progress,
+        *,
+        as_json: bool,
+        many: bool,
+        debug: bool,
+        stored: bool = False,
     ) -> None:
         self.troubled = False
         self.reader_gone = False
@@ -55,6 +64,7 @@ class Results:
         self._json = as_json
         self._many = many
         self._debug = debug
+        self._is_stored = stored
 
     def emit(self, ended: Ended) -> None:
         """Hand out what one item gave, or say why it gave nothing."""
@@ -84,7 +94,8 @@ class Results:
     def say_how_to_go_on(self) -> None:
         """Say how a run that paused is gone on with, if there is one."""
         if self._waiting is not None and self._waiting.result is not None:
-            for line in going_on(self._waiting.result.pauses[0], self._kept[self._waiting.index]):
+            stored = self._waiting.result.run_id if self._is_stored else None
+            for line in going_on(self._waiting.result.pauses[0], self._kept[self._waiting.index], stored):
                 click.echo(line, err=True)
 
     @property

@@ -50,6 +50,7 @@ class RunFlags(PolicyOptions):
 
     value: str | None
     text: str | None
+    store: str | None
     max_usd: str | None
     max_tokens: int | None
     max_requests: int | None
@@ -71,6 +72,7 @@ class RunFlags(PolicyOptions):
 @click.option("--max-tokens", type=int, metavar="N", help="Most tokens for all items together.")
 @click.option("--max-requests", type=int, metavar="N", help="Most calls to models for all items together.")
 @policy_options
+@click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
 @click.option("--actor", metavar="NAME", help="Who runs it, for audit and traces.")
@@ -106,14 +108,17 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
 def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
     limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
     relay = _Relay()
-    _, flujo = prepare(target, flags, [relay.observe])
+    _, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True)
     items = read_items(flags["value"], flags["text"], flags["max_input_mb"], flujo.plan)
     folder = None
     if flags["out"] is not None:
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
     budget = _shared(flujo, limits)
     relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"])
-    results = Results(sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug)
+    results = Results(
+        sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug,
+        stored=flujo.store is not None,
+    )  # fmt: skip
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
     batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit)
     results.on_reader_gone = batch.cancel

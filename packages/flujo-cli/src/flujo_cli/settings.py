@@ -3,6 +3,7 @@
 [tool.flujo]
 use = ["flujo-deidentifier", "flujo-audit"]       # act in every run
 plugins = ["flujo-deidentifier", "flujo-audit"]   # may be imported at all; left out: every installed one
+store = "sqlite:///runs.db"                       # keeps runs; FLUJO_STORE and --store win over it
 
 [tool.flujo.policy]
 require = ["flujo-audit"]
@@ -25,7 +26,7 @@ from .problems import Problem
 
 __all__ = ["Settings", "canonical", "read_settings", "read_toml"]
 
-_KEYS = ("use", "plugins", "policy")
+_KEYS = ("use", "plugins", "policy", "store")
 VARIABLE = "FLUJO_PLUGINS"
 
 
@@ -40,6 +41,7 @@ class Settings:
         allowed_from: Where the allow-list stands.
         policy: The table `[tool.flujo.policy]`.
         plugins: Settings of each plugin, by distribution.
+        store: URL of the store that keeps runs; empty is none.
     """
 
     source: Path | None = None
@@ -48,6 +50,7 @@ class Settings:
     allowed_from: str = ""
     policy: Mapping[str, object] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    store: str = ""
 
 
 def canonical(distribution: str) -> str:
@@ -142,6 +145,7 @@ def _settings(table: Mapping[str, object], path: Path) -> Settings:
         allowed_from=effective.allowed_from,
         policy=_tables(table.get("policy", {}), "policy", path),
         plugins={canonical(key): _tables(value, f"plugins.{key}", path) for key, value in settings.items()},
+        store=_text(table.get("store", ""), "store", path),
     )
 
 
@@ -159,6 +163,13 @@ def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
         do = f'Write it as {key} = ["flujo-audit"]'
         raise Problem(f"{key!r} in [tool.flujo] of {str(path)!r} cannot be used", "it is no list of names", do)
     return tuple(canonical(item) for item in value)
+
+
+def _text(value: object, key: str, path: Path) -> str:
+    if not isinstance(value, str):
+        do = f'Write it as {key} = "sqlite:///runs.db"'
+        raise Problem(f"{key!r} in [tool.flujo] of {str(path)!r} cannot be used", "it is no text", do)
+    return value
 
 
 def _tables(value: object, key: str, path: Path) -> Mapping[str, object]:

@@ -30,9 +30,10 @@ _NAMES_OF_MODULE = {
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
-    "pause": "Pause PauseForHumanInput",
-    "snapshot": "Checkpoint EntryData PauseData Snapshot",
-    "kept": "Hold KeptRun Receipt TokenFacts",
+    "pause": "Pause PauseForHumanInput Reconciled",
+    "resume": "decision_digest",
+    "snapshot": "Checkpoint EntryData Snapshot",
+    "kept": "Hold KeptRun Receipt TokenFacts moved_on refusal",
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run
@@ -51,11 +52,11 @@ _NAMES_OF_MODULE = {
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
-    "RecordResult StepEvent TransformModelRequest "
+    "RecordResult StepEnded StepEvent TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
-    "StepOutcome TokenSigner",
-    "plugins": "Hooks Implementation tier_of",
+    "StepOutcome StoreFactory TokenSigner",
+    "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",

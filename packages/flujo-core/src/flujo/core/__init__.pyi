@@ -33,14 +33,15 @@ from .errors import (
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .handle import RunHandle
-from .kept import Hold, KeptRun, Receipt, TokenFacts
+from .hooks import Hooks, Implementation, tier_of
+from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
-from .pause import Pause, PauseForHumanInput
+from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
     AbortPipeline,
@@ -68,6 +69,7 @@ from .payloads import (
     PreStepExecution,
     RecordIntent,
     RecordResult,
+    StepEnded,
     StepEvent,
     TransformModelRequest,
     TransformModelResponse,
@@ -76,7 +78,6 @@ from .payloads import (
 )
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
-from .plugins import Hooks, Implementation, tier_of
 from .policy import Policy
 from .protocols import (
     Agent,
@@ -88,15 +89,17 @@ from .protocols import (
     RunStore,
     StepExecutionRequest,
     StepOutcome,
+    StoreFactory,
     TokenSigner,
 )
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
+from .resume import decision_digest
 from .retry import RetryPolicy
 from .scrubbing import scrub
-from .snapshot import Checkpoint, EntryData, PauseData, Snapshot
+from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
@@ -174,7 +177,6 @@ __all__ = [
     "Outcome",
     "Parallel",
     "Pause",
-    "PauseData",
     "PauseForHumanInput",
     "Paused",
     "PayloadCodec",
@@ -192,6 +194,7 @@ __all__ = [
     "Price",
     "PriceBook",
     "Receipt",
+    "Reconciled",
     "RecordIntent",
     "RecordResult",
     "Ref",
@@ -220,6 +223,7 @@ __all__ = [
     "SnapshotError",
     "Source",
     "Step",
+    "StepEnded",
     "StepEvent",
     "StepExecutionRequest",
     "StepFailed",
@@ -228,6 +232,7 @@ __all__ = [
     "StepRecord",
     "StepTimeout",
     "StillRunning",
+    "StoreFactory",
     "Success",
     "TokenFacts",
     "TokenSigner",
@@ -243,7 +248,10 @@ __all__ = [
     "UsageLimitExceeded",
     "UsageLimits",
     "compile_plan",
+    "decision_digest",
     "hookimpl",
+    "moved_on",
+    "refusal",
     "run_input",
     "scrub",
     "step",

@@ -17,7 +17,7 @@ from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTime
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
 from .keeper import Keeper
-from .outcome import Aborted, Failure, Outcome, Paused, Success
+from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
@@ -71,12 +71,14 @@ class Attempt:
         """Run it; only a cancellation is raised."""
         if self.run.quiet:
             try:
-                return await self._finished(*await self._invoke(self._inputs()))
+                return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
             except StepFailed as error:
                 return Failure(error), None
         if self.run.tracer is None:
             return await self._hooked()
-        attributes = {telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path}
+        attributes: dict[str, str | int] = {
+            telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path, telemetry.ATTEMPT: self.number
+        }  # fmt: skip
         with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
             outcome, changes = await self._hooked()
             if outcome.error is not None:
@@ -87,26 +89,19 @@ class Attempt:
 
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work."""
-        run, node = self.run, self.node
-        act = Act("step", f"{self.path}@{self.number}", self.ctx, self.number)
+        run = self.run
+        act = Act("step", f"{self.path}@{self.number}{run.mark}", self.ctx, self.number)
         outcome: Outcome
         changes: Changes = None
         try:
-            inputs = await self._transformed(self._inputs())
-            facts = (run.info, self.path, node.step.name, self.number)
-            # Each gets inputs of its own: who looks on cannot change what the step is given.
-            await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
-            await run.intend(act, dict(inputs))
-            await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
-            if isinstance(run.verdict, RunAborted):
-                raise run.verdict
-            outcome, changes = await self._invoke(inputs)
+            outcome, changes = self._decided() or await self._admitted(act)
             if self.ctx.denial is not None:
                 raise self.ctx.denial
             if isinstance(outcome, Success):
-                make = partial(TransformStepOutput, run.info, self.path)
-                hint = node.output_type
-                outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
+                if "transform_step_output" in run.hooks.table:
+                    make = partial(TransformStepOutput, run.info, self.path)
+                    hint = self.node.output_type
+                    outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
@@ -118,6 +113,27 @@ class Attempt:
         paused = isinstance(outcome, Paused)
         await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
         return outcome, changes
+
+    def _decided(self) -> tuple[Outcome, Changes] | None:
+        """What a human decided for this step, if that has not been used; after a refusal it is asked anew."""
+        decided = self.run.state.decided
+        return (Success(decided[self.ctx.visit]), None) if self.number == 1 and self.ctx.visit in decided else None
+
+    async def _admitted(self, act: Act) -> tuple[Outcome, Changes]:
+        """Do the work, once transforms, guards, recorders and observers had their turn."""
+        run, facts = self.run, (self.run.info, self.path, self.node.step.name, self.number)
+        acting, inputs = run.hooks.table, self._inputs()
+        # Each gets inputs of its own: who looks on cannot change what the step is given.
+        if "transform_step_input" in acting:
+            inputs = await self._transformed(inputs)
+        if "guard_step" in acting:
+            await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
+        await run.intend(act, dict(inputs) if "record_intent" in acting else None)
+        if "pre_step_execution" in acting:
+            await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
+        if isinstance(run.verdict, RunAborted):
+            raise run.verdict
+        return await self._invoke(inputs)
 
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
@@ -136,8 +152,6 @@ class Attempt:
 
     async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
         run, path = self.run, self.path
-        if not run.hooks.of("transform_step_input"):
-            return inputs
         for source in self.node.sources:
             name, from_run_input = source.parameter, source.node == RUN_INPUT
             make = partial(TransformStepInput, run.info, path, name, from_run_input=from_run_input)
@@ -164,6 +178,11 @@ class Attempt:
 
     async def _executed(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         node, timeout_s = self.node, self.node.step.options.timeout_s
+        if node.step.options.effect == "at_most_once":
+            await self.run.note_told(self.ctx, Begun())
+            if self.run.verdict is not None:
+                await self.run.note_told(self.ctx, Begun(is_over=True))
+                return Aborted(self.run.verdict), None
         request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
         done: StepOutcome | None = None
         try:
@@ -215,7 +234,8 @@ class Attempt:
             for validator in self.node.step.options.validators:
                 said, error = await attempt_async(validator.ask(outcome.output, self._context()))
                 if error is not None:
-                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text_of(error)}")
+                    text = text_of(error, (outcome.output, self.frame.context))
+                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text}")
                     failed.__cause__ = error
                     return Failure(failed), None
                 if said is not None and said is not True:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Lock
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, current_token
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
@@ -18,6 +19,7 @@ from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
+from .wakeup import call_in
 
 THREADS = 256
 """Worker threads for sync steps per event loop; anyio's own limiter of 40 is left to the user's code."""
@@ -60,17 +62,26 @@ async def _call(request: StepExecutionRequest) -> object:
 
 async def _in_thread(request: StepExecutionRequest) -> object:
     step = request.step
-    thread = request.thread = _StepThread(partial(step.function, **request.arguments))
+    thread = _StepThread(partial(step.function, **request.arguments))
     try:
         limiter = _limiter.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(THREADS)
         _limiter.set(limiter)
+    # Not by run_sync itself: on asyncio that gives the place of an abandoned thread away while it still runs.
+    await limiter.acquire_on_behalf_of(thread)
+    request.thread = thread
     try:
-        (value,) = await anyio.to_thread.run_sync(thread.work, abandon_on_cancel=True, limiter=limiter)
+        (value,) = await anyio.to_thread.run_sync(
+            thread.work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf)
+        )
     finally:
+        leave = partial(limiter.release_on_behalf_of, thread)
         if not thread.abandon():
             request.thread = None
+            leave()
+        elif not thread.on_return(partial(call_in, current_token().native_token, leave)):
+            leave()
     return value
 
 
@@ -81,7 +92,7 @@ class _StepThread:
         self._function = function
         self._lock = Lock()
         self._running = self._dropped = False
-        self._then: Callable[[], object] | None = None
+        self._then: list[Callable[[], object]] = []
 
     def work(self) -> tuple[object]:
         """Body of the thread; the value is wrapped since trio refuses a thread that returns a coroutine."""
@@ -94,8 +105,8 @@ class _StepThread:
         finally:
             with self._lock:
                 self._running = False
-            if self._then is not None:
-                self._then()
+            for act in self._then:
+                act()
 
     def abandon(self) -> bool:
         """Whether it still runs, when nobody waits for it any more; what has not begun will not."""
@@ -107,5 +118,5 @@ class _StepThread:
         """See RunningThread."""
         with self._lock:
             if self._running:
-                self._then = then
+                self._then.append(then)
             return self._running

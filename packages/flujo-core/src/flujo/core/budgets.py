@@ -35,8 +35,8 @@ def checked(limits: Limits) -> Limits:
     raise ConfigurationError(f"limits={limits!r} cannot be used", why)
 
 
-def ledger_under(limits: Limits, owner: Limits, pipeline: UsageLimits | None) -> Ledger:
-    """A fresh ledger for one run.
+def ledger_under(limits: Limits, owner: Limits, pipeline: UsageLimits | None) -> Ledger | None:
+    """A fresh ledger for one run; None where nothing limits it.
 
     Args:
         limits: Limits of this run.
@@ -46,9 +46,9 @@ def ledger_under(limits: Limits, owner: Limits, pipeline: UsageLimits | None) ->
     Raises:
         ConfigurationError: Two budgets are given and none stands under the other.
     """
-    limits = checked(limits)
     if limits is None and owner is None and pipeline is None:
-        return Ledger()
+        return None
+    limits = checked(limits)
     shared = [item for item in (limits, owner) if isinstance(item, Budget)]
     if shared and not shared[0].stands_under(shared[-1]):
         why = "the Flujo has a Budget, and the run was given another that does not stand under it"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 
 from pydantic import BaseModel
 
-from .check import adapter_of
+from .check import WRITTEN, adapter_of, is_whole
 from .foreign import attempt
 from .plan import StepNode
 
@@ -31,15 +31,15 @@ class Cache:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
 
     def key(self, node: StepNode, inputs: Mapping[str, object], context: BaseModel | None) -> str | None:
-        """The key of a visit; None where an input cannot be written as JSON, so that nothing can be kept."""
+        """The key of a visit; None where an input cannot be told from others by JSON, so that nothing can be kept."""
         options = node.step.options
-        reads = {name: getattr(context, name) for name in options.reads} if context is not None else {}
-        parts = [_json(node.binding.inputs.get(name, object), value) for name, value in (*sorted(inputs.items()),)] + [
-            _json(type(value), value) for _, value in sorted(reads.items())
-        ]
+        reads = [] if context is None else sorted(options.reads)
+        known = {} if context is None else type(context).model_fields
+        parts = [_json(node.binding.inputs.get(name, object), value) for name, value in sorted(inputs.items())]
+        parts += [_json(known[name].annotation, getattr(context, name)) for name in reads]
         if None in parts:
             return None
-        text = json.dumps([node.index, options.version, sorted(inputs), sorted(reads), parts])
+        text = json.dumps([node.index, options.version, sorted(inputs), reads, parts])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def find(self, key: str) -> Kept | None:
@@ -59,11 +59,14 @@ class Cache:
 
 
 def _json(hint: object, value: object) -> str | None:
-    """A value as text that equal values share, with its class; None where there is none."""
-    for kind in (hint, type(value)):
-        adapter = adapter_of(kind)
-        text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
-        if text is not None and error is None:
+    """A value as text that it shares with its equals alone, with its class; None where there is none."""
+    for number, kind in enumerate((hint, type(value))):
+        adapter = None if isinstance(value, Iterator) else adapter_of(kind)  # writing an iterator would use it up
+        text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)
+        if adapter is None or text is None or error is not None:
+            continue
+        back, error = attempt(adapter.validate_json, text, by_name=True)
+        if error is None and attempt(is_whole, value, back)[0]:
             made = json.dumps(json.loads(text), sort_keys=True)
-            return f"{type(value).__module__}.{type(value).__qualname__}:{made}"
+            return f"{number}:{type(value).__module__}.{type(value).__qualname__}:{made}"
     return None

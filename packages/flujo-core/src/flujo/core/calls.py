@@ -12,13 +12,14 @@ from functools import partial
 from itertools import count
 from time import perf_counter
 
-from pydantic import ValidationError
-
 from . import telemetry
+from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
+from .outcome import Begun, Called, Effect
 from .payloads import (
     GuardModelCall,
     GuardToolCall,
@@ -41,6 +42,7 @@ class Calls:
     def __init__(self, run: Running) -> None:
         self.run = run
         self._numbers = count(1)
+        self._beginning: set[tuple[tuple[int, int], str]] = set()
 
     # --- models -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +72,7 @@ class Calls:
         run, path = self.run, ctx.step_path
         self._check_open()
         await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}", ctx, attempt)
+        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
@@ -94,7 +96,7 @@ class Calls:
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
-    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
+    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
         run, path = self.run, ctx.step_path
         self._check_open()
@@ -104,26 +106,47 @@ class Calls:
         key = _digest(call)
         known, recorded = ctx.recall(key)
         if known:  # this visit of the step made the call before, and runs again
-            return ToolResult.model_validate(recorded)
-        act = Act("tool_call", f"call-{next(self._numbers)}", ctx, ctx.attempt)
+            return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
+        if key in run.state.begun.get(ctx.visit, ()):
+            raise _unknown_end(path, call)
+        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
         names = {
             telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
         }  # fmt: skip
         sent = False
         try:
             await run.intend(act, call)
+            if effect == "at_most_once":
+                ctx.check_open()  # guards and recorders may have taken longer than the step
+                await self._begin(ctx, call, key)
             sent = True
             with telemetry.span(run.tracer, f"execute_tool {call.name}", names):
                 result = _tool_result(ctx, call, await send(call))
         except BaseException as error:  # a cancel too: each intent gets its result
+            if isinstance(error, NotSent) and effect == "at_most_once":
+                await run.note_told(ctx, Begun(key, call.name, is_over=True))
             await run.conclude(act, error, None, Usage())
             if sent and isinstance(error, Exception):
                 await self._observe_tool_call(call, None, act)
             raise
-        await run.note_call(ctx, key, result.model_dump(mode="json"))
-        await run.conclude(act, None, result, Usage())
+        try:
+            await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
+        finally:
+            await run.conclude(act, None, result, Usage())
         await self._observe_tool_call(call, result, act)
         return result
+
+    async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
+        """Have it kept that a call begins which may happen at most once; an equal one that is under way is refused."""
+        mine = (ctx.visit, key)
+        if mine in self._beginning or key in self.run.state.begun.get(ctx.visit, ()):
+            raise _unknown_end(ctx.step_path, call)
+        self._beginning.add(mine)
+        try:
+            await self.run.note_told(ctx, Begun(key, call.name))
+        finally:
+            self._beginning.discard(mine)
+        self._check_open()
 
     async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
         assert act.ctx is not None
@@ -224,6 +247,11 @@ def _digest(call: ToolCall) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _unknown_end(path: str, call: ToolCall) -> StepFailed:
+    why = f"its call of tool {call.name!r} may happen at most once, began before, and nobody knows how it ended"
+    return StepFailed(path, "NeedsReconcile", why, "Resume the run with retry=True: it asks what became of the call")
+
+
 def _unpriced(model: str, limit: object) -> UsageLimitExceeded:
     return UsageLimitExceeded(
         "total_cost_usd_limit",
@@ -234,14 +262,13 @@ def _unpriced(model: str, limit: object) -> UsageLimitExceeded:
 
 
 def _tool_result(ctx: RunContext, call: ToolCall, answer: object) -> ToolResult:
-    if isinstance(answer, ToolResult):
-        return answer
-    try:
-        return ToolResult.model_validate({"content": answer, "call_id": call.id})
-    except ValidationError:
-        # not as the cause: pydantic's message shows the answer, which may be private
+    facts = {"content": answer} if not isinstance(answer, ToolResult) else dict(answer)
+    made, _ = attempt(ToolResult.model_validate, {**facts, "call_id": call.id})
+    if made is None or no_json(made.content) is not None:
+        # nothing as the cause: pydantic's message shows the answer, which may be private
         why = f"tool {call.name!r} returned {type(answer).__name__} with something in it that is no JSON"
-        raise StepFailed(ctx.step_path, "ToolResultMismatch", why) from None
+        raise StepFailed(ctx.step_path, "ToolResultMismatch", why)
+    return made
 
 
 def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import SchemaError
 
 from .assignable import classes_of, type_name
+from .errors import ConfigurationError
 from .foreign import attempt, fault_of
+from .scrubbing import secrets_in, without
 
 
 def adapter_of(hint: object) -> TypeAdapter[Any] | None:
@@ -48,6 +52,63 @@ def json_adapter() -> TypeAdapter[JsonValue]:
     return TypeAdapter(JsonValue)
 
 
+WRITTEN: Mapping[str, Any] = {"by_alias": False, "round_trip": True, "warnings": "error"}
+"""How values are written that are read back with `by_name`: by the names of their fields, and what these tell alone."""
+
+DEPTH = 100
+"""Most levels of JSON in one value; what reads JSON takes 200, and a snapshot stands around the value."""
+
+BITS = 13_000
+"""Most bits of a whole number in JSON: Python reads none of more than 4,300 digits."""
+
+
+def no_json(value: object) -> str | None:
+    """What a value holds that is not JSON exactly, which is written and read back as it is; None where it is JSON.
+
+    A tuple or a subclass would come back as something else.
+    """
+    level: dict[int, object] = {0: [value]}
+    for _ in range(DEPTH + 1):
+        inner: dict[int, object] = {}  # each once, however often it stands there: it may hold itself
+        for one in level.values():
+            keys = list(one) if isinstance(one, dict) else []
+            if any(type(key) is not str for key in keys):
+                return "a dict whose keys are no texts"
+            for part in [*keys, *(one.values() if isinstance(one, dict) else cast("list[object]", one))]:
+                if type(part) is dict or type(part) is list:
+                    inner[id(part)] = part
+                elif problem := _no_leaf(part):
+                    return problem
+        if not inner:
+            return None
+        level = inner
+    return f"more than {DEPTH} levels"
+
+
+def _no_leaf(value: object) -> str | None:
+    if type(value) is str:
+        return None if value.isascii() or attempt(value.encode)[1] is None else "text that is no Unicode"
+    if type(value) is float:
+        return None if math.isfinite(value) else "a number that is not finite"
+    if type(value) is int:
+        return None if value.bit_length() <= BITS else "a number that is too long"
+    return None if value is None or type(value) is bool else f"a {type(value).__name__}"
+
+
+def is_whole(value: object, back: object) -> bool:
+    """Whether all of a value came back: a secret, a field that is left out and a subclass do not."""
+    if type(value) is not type(back) or value != back:
+        return False
+    if isinstance(value, BaseModel) or is_dataclass(value):
+        return is_whole(vars(value), vars(back))
+    if isinstance(value, dict):
+        there = {item[0]: item for item in cast("dict[object, object]", back).items()}
+        return all(is_whole(item, there[item[0]]) for item in value.items())
+    if isinstance(value, (set, frozenset)):
+        return is_whole(dict.fromkeys(value), dict.fromkeys(cast("set[object]", back)))
+    return not isinstance(value, (list, tuple)) or all(map(is_whole, value, cast("list[object]", back)))
+
+
 def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[object, str | None]]:
     """A function that makes a value fit `hint`: it returns what is to be used, and what is wrong with it or None.
 
@@ -68,7 +129,7 @@ def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[objec
             if error is None:
                 raise
         if isinstance(error, ValidationError):
-            return value, _reason(error)
+            return value, without(attempt(secrets_in, (value,))[0] or (), _reason(error))
         return value, f"the check of {type_name(hint)} failed with {type(error).__name__}"  # a validator of the user's
 
     return fit
@@ -99,3 +160,18 @@ def _reason(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def check_words(options: Mapping[str, object]) -> None:
+    """Look at the words about a run that its caller gives.
+
+    Raises:
+        ConfigurationError: One is no text, or holds what no file and no log can take.
+    """
+    for name in options.keys() & {"run_id", "actor", "tenant", "tags"}:
+        word = options[name]
+        texts = [*word, *word.values()] if isinstance(word, Mapping) else [word]
+        is_fit = isinstance(word, Mapping) == (name == "tags") and all(isinstance(text, str) for text in texts)
+        if word is not None and not (is_fit and no_json([str(text) for text in texts]) is None):
+            what = "a dict of texts" if name == "tags" else "a text"
+            raise ConfigurationError(f"{name}= of a run cannot be used", f"it is not {what} in Unicode")

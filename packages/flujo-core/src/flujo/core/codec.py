@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationError
+from pydantic_core import from_json
 
 from .assignable import classes_of, is_typed_dict, members, plain, type_name
-from .check import adapter_of
+from .check import DEPTH, WRITTEN, adapter_of, no_json
 from .errors import SnapshotError
 from .foreign import attempt
 
-_PLAIN = (str, int, float, bool, type(None))
+_AROUND = b"[" * DEPTH, b"]" * DEPTH
 
 
 def dump(hint: object, value: object, where: str) -> JsonValue:
@@ -32,22 +32,25 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
         SnapshotError: It would not come back equal, and of the same type.
     """
     if _is_untyped(hint):
-        if not _is_json(value):
-            why = f"it holds {type(value).__name__}, and no type is declared with which it could be read back"
-            raise SnapshotError(f"{where} cannot be kept", why, "Annotate what the step returns")
+        if what := no_json(value):
+            why = f"it holds {what}, which JSON cannot, and no type is declared with which it could be written"
+            raise SnapshotError(f"{where} cannot be kept", why, "Declare what the step returns")
         return cast("JsonValue", value)
     if _is_mixed(hint):
         return _dump_mixed(hint, value, where)
     adapter = adapter_of(hint)
-    text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, warnings="error")
+    text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)
     if adapter is None or text is None or error is not None:
         cause = "no schema" if error is None else type(error).__name__
         why = f"{type_name(hint)} is no type that can be written as JSON ({cause})"
         raise SnapshotError(f"{where} cannot be kept", why, "Use a pydantic model, a dataclass or plain data")
-    back, error = attempt(adapter.validate_json, text)
-    if error is not None or type(back) is not type(value) or attempt(lambda: bool(back == value))[0] is not True:
+    back, error = attempt(adapter.validate_json, text, by_name=True)
+    kept = type(back) is type(value) or (type(back) is float and type(value) is int)  # an int may stand for a float
+    if error is not None or not kept or attempt(lambda: bool(back == value))[0] is not True:
         why = f"a {type(value).__name__} that is written as {type_name(hint)} does not come back equal"
         raise SnapshotError(f"{where} cannot be kept", why, "Give a union a discriminator, or declare the exact type")
+    if text.count(b"[") + text.count(b"{") > DEPTH and attempt(from_json, text.join(_AROUND))[1] is not None:
+        raise SnapshotError(f"{where} cannot be kept", f"it has more than {DEPTH} levels", "Keep it flatter")
     return cast("JsonValue", json.loads(text))
 
 
@@ -62,7 +65,7 @@ def load(hint: object, data: JsonValue, where: str) -> object:
     if _is_mixed(hint):
         return _load_mixed(hint, data, where)
     adapter = adapter_of(hint)
-    value, error = (None, None) if adapter is None else attempt(adapter.validate_json, json.dumps(data))
+    value, error = (None, None) if adapter is None else attempt(adapter.validate_json, json.dumps(data), by_name=True)
     if adapter is None or error is not None:
         why = type_name(hint)
         if isinstance(error, ValidationError):
@@ -128,22 +131,6 @@ def _load_mixed(hint: object, data: JsonValue, where: str) -> object:
     if not isinstance(data, dict) or not isinstance(number, int) or not 0 <= number < len(parts):
         raise SnapshotError(f"{where} in the snapshot does not fit", f"it is no {type_name(hint)}", _DO)
     return load(parts[number], data.get("value"), where)
-
-
-def _is_json(value: object) -> bool:
-    """Whether it is JSON already, exactly: a tuple or a subclass would come back as something else."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if type(one) is dict:
-            if not all(type(key) is str for key in one):
-                return False
-            left += one.values()
-        elif type(one) is list:
-            left += one
-        elif type(one) not in _PLAIN or (type(one) is float and not math.isfinite(one)):
-            return False
-    return True
 
 
 def unkept(hint: object) -> str | None:

@@ -119,7 +119,9 @@ def _item_fit(one: Draft, bodies: tuple[Scope, ...]) -> Fit | None:
 
 def _is_bare(step: Step) -> bool:
     """Whether a step asks for nothing but to be called."""
-    plain = StepOptions(inputs=step.options.inputs, reads=step.options.reads, effect=step.options.effect)
+    options = step.options
+    effect = "idempotent" if options.effect == "at_most_once" else options.effect  # what it began is journaled
+    plain = StepOptions(inputs=options.inputs, reads=options.reads, effect=effect)
     asks = replace(step.options, version=1, writes=(), pauses=False)
     return inspect.iscoroutinefunction(step.function) and asks == plain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,6 +18,7 @@ from .foreign import attempt
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
+from .outcome import Effect
 from .pause import PauseForHumanInput, pause_of
 from .retry import RetryPolicy
 from .usage import Price, Usage
@@ -55,8 +56,8 @@ class RunInfo:
 
     def count(self, kind: str, label: str, number: int = 1) -> None:
         """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""
-        labels = self.counts.setdefault(kind, {})
-        labels[label] = labels.get(label, 0) + number
+        labels = self.counts.setdefault(str(kind), {})
+        labels[str(label)] = labels.get(str(label), 0) + number
 
 
 class Update(Generic[T]):
@@ -80,7 +81,7 @@ class CallGate(Protocol):
     ) -> ModelResponse:
         """See RunContext.call_model."""
 
-    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool) -> ToolResult:
+    async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
@@ -135,6 +136,11 @@ class RunContext:
                 self._meter.settle_open()
         return self._meter
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this attempt has ended."""
+        return self._ended
+
     def told(self, told: Iterable[tuple[str, JsonValue]]) -> None:
         """Give it what humans and tools told this visit of the step before."""
         self._told = {}
@@ -165,13 +171,25 @@ class RunContext:
         """Whether a metered call of this attempt is under way."""
         return self._meter is not None and self._meter.holds_lease
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse what is asked of it when its attempt has ended.
+
+        Raises:
+            ConfigurationError: It has.
+        """
         if self._ended:
             what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
             raise ConfigurationError(what, why, "Await its calls inside the step")
 
     async def ask(
-        self, question: str, schema: object = None, *, payload: object = None, expires_at: datetime | None = None
+        self,
+        question: str,
+        schema: object = None,
+        *,
+        payload: object = None,
+        expires_at: datetime | None = None,
+        roles: Collection[str] = (),
+        on_expiry: JsonValue = None,
     ) -> Any:
         """Ask a human: the run pauses, and when it is resumed the step's body runs again from its start.
 
@@ -182,12 +200,16 @@ class RunContext:
             schema: Type of the answer, as of PauseForHumanInput.
             payload: What the human must see to decide, as JSON.
             expires_at: When the question is no longer open; None is never.
+            roles: Who may answer; empty is anybody.
+            on_expiry: The answer that counts when nobody answered in time; None is none.
 
         Returns:
             The answer, validated against `schema`.
         """
-        self._check_open()
-        request = PauseForHumanInput(question, schema, payload=payload, expires_at=expires_at)
+        self.check_open()
+        request = PauseForHumanInput(
+            question, schema, payload=payload, expires_at=expires_at, roles=roles, on_expiry=on_expiry
+        )
         known, answer = self.recall(pause_of(request, self.step_path, 0).shown_digest)
         if known:
             return self._answer(answer, schema)
@@ -204,7 +226,7 @@ class RunContext:
         adapter = None if schema is None else adapter_of(schema)
         if adapter is None:
             return answer
-        value, error = attempt(adapter.validate_json, json.dumps(answer))
+        value, error = attempt(adapter.validate_json, json.dumps(answer), by_name=True)
         if error is not None:  # not as the cause: pydantic's message shows the answer, which may be private
             raise StepFailed(self.step_path, "AnswerMismatch", f"the answer is no {type_name(schema)}") from None
         return value
@@ -226,11 +248,18 @@ class RunContext:
             UsageLimitExceeded: It does not fit a limit, or the price is unknown under a money limit.
             ConfigurationError: The attempt that this context belongs to is over.
         """
-        self._check_open()
+        self.check_open()
         return await self._gate.call_model(self, request, send, retry, price)
 
-    async def call_tool(self, call: ToolCall, send: SendTool) -> ToolResult:
+    async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
         """Call a tool through every guard and recorder of the run.
+
+        A step that runs again, after a pause or a crash, is given the answer that was recorded.
+
+        Args:
+            call: Which tool, with what.
+            send: Runs it.
+            effect: What becomes of a call whose end was not recorded: made again, or, "at_most_once", put to a human.
 
         Returns:
             The tool's answer; a guard that denies `to_model` gives one with `is_error`.
@@ -238,5 +267,5 @@ class RunContext:
         Raises:
             GuardDenied: A guard or a required recorder said no.
         """
-        self._check_open()
-        return await self._gate.call_tool(self, call, send)
+        self.check_open()
+        return await self._gate.call_tool(self, call, send, effect)

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
 from .backends import LocalBackend
-from .budgets import Limits, carry, checked, ledger_under
-from .check import fitted
+from .budgets import Limits, checked, ledger_under
+from .check import check_words, fitted
 from .compile import compile_plan
 from .context import RunInfo
-from .errors import ConfigurationError, InputError, LoopRunning, ResumeError, RunExists, SnapshotError
-from .foreign import attempt
+from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
+from .foreign import attempt_async, text_of
+from .found import continued, decide_on, find
 from .handle import RunHandle
+from .hooks import Hooks
+from .kept import Hold
 from .loader import canonical
-from .pause import Pause, PauseForHumanInput
+from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
-from .plugins import Hooks, resolve
+from .plugins import resolve
 from .policy import Policy
-from .protocols import ExecutionBackend, RunStore
+from .protocols import ExecutionBackend, RunStore, TokenSigner
 from .registry import Plugins
 from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
-from .restore import check_snapshot, entry_of, restored
+from .restore import restored
 from .result import PipelineResult
-from .resume import Decision, PastRows, PastRun, claim, decide, release
+from .resume import claim, receipt_of, release
 from .run import Run
-from .running import Past, Resumed, Setup
-from .schedule import advance, find_due, start
+from .running import Resumed
+from .schedule import start
+from .setup import Setup
 from .snapshot import Snapshot
 from .usage import UsageLimits
 from .wakeup import loop_is_running
+from .writer import Writer, taken
+from .written import entry_data
+
+_log = logging.getLogger("flujo.core")
 
 
 class RunOptions(TypedDict, total=False):
@@ -61,6 +70,11 @@ class RunOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     deadline_s: float | None
     limits: Limits
+
+
+class _Keeping(TypedDict):
+    is_kept: bool
+    signer: TokenSigner | None
 
 
 class Flujo:
@@ -97,7 +111,7 @@ class Flujo:
         context_model: type[BaseModel] | None = None,
         limits: Limits = None,
         backend: ExecutionBackend | None = None,
-        store: RunStore | None = None,
+        store: RunStore | str | None = None,
         plugins: Iterable[object] | Plugins | None = None,
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
@@ -112,11 +126,11 @@ class Flujo:
             "limits": limits,
             "hooks": self.observers,
         }
-        self.store: RunStore | None = store
         kept_runs = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
         self.limits: Limits = checked(limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or ())
+        self.store: RunStore | None = self.plugins.store_of(store) if isinstance(store, str) else store
         self.plugins.require(self.policy.require)
         specs = specs_of(resources)
         table = resolve(self.plugins.acting, self.observers, frozenset(map(canonical, self.policy.require)), specs)
@@ -126,9 +140,10 @@ class Flujo:
         hooked = Hooks(self.policy, table)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes)
+        self._keeping = _Keeping(is_kept=kept_runs, signer=None if self.store is None else self.store.signer)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
-        self._handles: list[RunHandle] = []
+        self._handles: set[RunHandle] = set()
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
@@ -172,13 +187,15 @@ class Flujo:
             A handle to wait for the result, or to cancel the run.
         """
         run = self._prepare(input, anyio.CancelScope(), options)
-        handle = RunHandle(run, partial(self._execute, run))
-        self._handles = [*(other for other in self._handles if not other.done.is_set()), handle]
+        handle = RunHandle(run, partial(self._execute, run), self._handles.discard)
+        self._handles.add(handle)
         return handle
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
+        if options:
+            check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
@@ -188,15 +205,13 @@ class Flujo:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), options.get("tags") or {})
+        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
-        ledger, own = (
-            ledger_under(limits, self.limits, plan.limits),
-            limits if isinstance(limits, UsageLimits) else None,
-        )
+        ledger = ledger_under(limits, self.limits, plan.limits)
+        own = limits if isinstance(limits, UsageLimits) else None
         facts = (context, scope, deadline_s)
-        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, store=self.store)
+        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own, **self._keeping)
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -215,7 +230,8 @@ class Flujo:
             target: Its result, a snapshot of it, or its id where a store keeps it.
             decision: The answer to a question; it must be what the question's schema asks for.
             pause: Which question, or its id; may be left out where one is open.
-            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts.
+            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget
+                of the Flujo holds on: other runs share it. A Budget that is given must stand under it.
             retry: Run what failed, was cancelled or was stopped again.
 
         Raises:
@@ -223,79 +239,55 @@ class Flujo:
             InputError: The decision is not what was asked for; the question stays open.
             ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
         """
-        snapshot, past = await self._known(target)
-        asked = cast("Run", target.origin).questions if isinstance(target, PipelineResult) else {}
-        run, position = self._continued(snapshot, past, limits, asked), past.length
-        decided = self._decided(run, snapshot, decision, pause, retry or limits is not None)
-        pause_id, digest = ("", "") if decided is None else (decided.pause.id, decided.digest)
+        found = await find(self.plan, target, pause, self.store)
+        run = continued(self._setup, found, limits, self.limits, **self._keeping)
+        decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         if run.info.run_id in self._active:
-            raise RunExists(run.info.run_id)
-        if self.store is None:
-            claim(run.info.run_id, position, pause_id, digest)
-        else:
-            await self.store.claim(run.info.run_id, position, pause_id, digest)
-        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entry)
+            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
+        position, now = found.past.length, receipt_of(run.info.run_id, decided)
+        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
+        if self.store is not None:
+            rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
+            if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
+                why = f"its type {lost} cannot be kept by the store"
+                raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
+            taking = taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
+            hold, error = await attempt_async(taking)
+            if error is not None:
+                raise AlreadyResumed(receipt) if receipt is not None and isinstance(error, StillRunning) else error
+            return await self._execute(run, hold)
+        claim(position, now)
         try:
             return await self._execute(run)
         finally:
-            if not run.journal and self.store is None:
+            if not run.journal:
                 release(run.info.run_id, position)
 
-    async def _known(self, target: PipelineResult | Snapshot | str) -> tuple[Snapshot, Past]:
-        """Where a run stands, and what it did before."""
-        if isinstance(target, PipelineResult):
-            origin = cast("Run", target.origin)
-            return origin.standing(), PastRun(origin.history, origin.rows, origin.length)
-        if isinstance(target, str) and self.store is not None:
-            target = await self.store.load(target)
-        if isinstance(target, Snapshot):
-            return target, PastRows(self.plan, target.journal)
-        what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
-        raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+    async def recover_async(self) -> list[PipelineResult]:
+        """Go on with the runs of this pipeline in the store whose process went away, one after another.
 
-    def _continued(
-        self, snapshot: Snapshot, past: Past, limits: Limits, asked: Mapping[tuple[int, int], PauseForHumanInput]
-    ) -> Run:
-        """The run of a snapshot, ready to go on."""
-        check_snapshot(self.plan, snapshot)
-        stand, state = snapshot.checkpoint, restored(self.plan, snapshot.checkpoint, asked)
-        late = [entry_of(self.plan, row) for row in snapshot.journal[stand.position :]]
-        for entry in late:  # what ended after that place was kept, before its process was gone
-            _, error = attempt(advance, state, entry)
-            if error is not None:
-                why = f"its journal does not fit where it stands ({type(error).__name__})"
-                raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
-        find_due(state)
-        mine = None if snapshot.limits is None else snapshot.limits.limits()
-        given, own = (mine, self.limits) if limits is None else (limits, None)
-        ledger = ledger_under(given, own, self.plan.limits)
-        carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
-        words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-        info = RunInfo(snapshot.run_id, self.plan.name, self.plan.fingerprint, *words)
-        scope = None if stand.left_s is None else anyio.CancelScope()
-        facts = (state.root.context, scope, stand.left_s)
-        own_limits = limits if isinstance(limits, UsageLimits) else mine
-        return Run(self._setup, info, ledger, state, *facts, past=past, own_limits=own_limits, store=self.store)
+        What may happen at most once and was stopped in the middle is put to a human: such a run ends paused. One that
+        cannot go on, as what is kept of it is damaged, is logged and left as it is.
 
-    def _decided(
-        self, run: Run, snapshot: Snapshot, decision: object, pause: Pause | str | None, again: bool
-    ) -> Decision | None:
-        """The decision, checked; None where a run goes on without one."""
-        run_id = snapshot.run_id
-        if run.state.finished:
-            raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
-        if run.state.pauses and (decision is not None or pause is not None or not again):
-            return decide(self.plan, run_id, run.state, decision, pause)
-        if not again:
-            do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
-            raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {snapshot.status} and asks nothing", do)
-        return None
+        Raises:
+            ConfigurationError: There is no store.
+        """
+        if self.store is None:
+            raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
+        results: list[PipelineResult] = []
+        for run_id in await self.store.orphans(self.plan.fingerprint):
+            result, error = await attempt_async(self.resume_async(run_id, retry=True))
+            if result is not None:
+                results.append(result)
+            elif not isinstance(error, StillRunning):  # else somebody was quicker
+                _log.warning("run %r could not be recovered: %s", run_id, text_of(error or ValueError()))
+        return results
 
-    async def replay_async(self, target: PipelineResult | Snapshot) -> Replay:
+    async def replay_async(self, target: PipelineResult | Snapshot | str) -> Replay:
         """Run the engine again over what was recorded: no step is called, every branch and loop is asked anew.
 
         Args:
-            target: A result, or a snapshot.
+            target: A result, a snapshot, or the id of a run where a store keeps it.
 
         Returns:
             What it gives, and where it first went another way than the run did.
@@ -303,32 +295,26 @@ class Flujo:
         Raises:
             SnapshotError: The snapshot is damaged, or of another pipeline.
         """
-        snapshot = target.snapshot() if isinstance(target, PipelineResult) else target
-        check_snapshot(self.plan, snapshot)
+        found = await find(self.plan, target, None, self.store)
+        snapshot = found.snapshot.model_copy(update={"journal": found.past.rows()})
         root = restored(self.plan, snapshot.checkpoint).root
         return await replayed(self.plan, root.input, root.context, snapshot)
 
-    async def _execute(self, run: Run) -> PipelineResult:
+    async def _execute(self, run: Run, hold: Hold | None = None) -> PipelineResult:
         run_id = run.info.run_id
         if run_id in self._active:
             raise RunExists(run_id)
         self._active.add(run_id)
         try:
+            app = {} if self._app is None else self._app.values
             if self.store is None:
-                return await run.execute({} if self._app is None else self._app.values)
-            return await self._kept(run, self.store)
+                return await run.execute(app)
+            limit_s = self.policy.write_timeout_s
+            hold = hold or await taken(self.store, self.store.create(run.standing("running")), limit_s)
+            run.writer = Writer(self.store, hold, limit_s, run.stop)
+            return await run.writer.around(partial(run.execute, app), run.end)
         finally:
             self._active.discard(run_id)
-
-    async def _kept(self, run: Run, store: RunStore) -> PipelineResult:
-        """Run it with every step kept by the store as it ends; where it stands at its end is kept too."""
-        if run.resumed is None:
-            await store.create(run.standing("running"))
-        try:
-            return await run.execute({} if self._app is None else self._app.values)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await store.save(run.standing())
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model
@@ -360,7 +346,7 @@ class Flujo:
         scope, self._app = self._app, None
         if scope is not None:
             with anyio.CancelScope(shield=True):
-                for handle in self._handles:
+                for handle in tuple(self._handles):
                     if error is not None:
                         handle.cancel("its Flujo was closed after an error")
                     await handle.done.wait()

@@ -30,12 +30,11 @@ Control flow is not an error: a finished step is an `Outcome`, a stopped run is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, core_schema, to_jsonable_python
+from pydantic_core import core_schema
 
-from .scrubbing import scrub
+from .scrubbing import scrub, without
 
 
 class FlujoError(Exception):
@@ -72,9 +71,7 @@ class FlujoError(Exception):
         plain = (str, int, float)
         facts: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
         if isinstance(self, LoopLimit):
-            facts["partial"] = None
-            with suppress(PydanticSerializationError):  # what JSON cannot hold stays behind, as other objects do
-                facts["partial"] = to_jsonable_python(self.partial)
+            facts["partial"] = self.partial if self.is_json else None
         return {"error": type(self).__name__, "facts": facts}
 
     @classmethod
@@ -88,7 +85,13 @@ class FlujoError(Exception):
             raise ValueError("it is no error of Flujo")
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it is no error of Flujo")
-        return _revived(kind, texts, {"partial": None, **facts} if kind is LoopLimit else facts)
+        return _revived(kind, texts, facts)
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Take secrets that its author could not know out of its texts."""
+        if secrets:
+            vars(self).update({name: without(secrets, text) for name, text in vars(self).items() if type(text) is str})
+            Exception.__init__(self, self.what, self.why, self.do)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, FlujoError) and self.as_data() == other.as_data()
@@ -176,11 +179,24 @@ class StepTimeout(StepFailed):
 
 
 class LoopLimit(StepFailed):
-    """A loop reached `max_iterations` and was not good. `partial` is the last output."""
+    """A loop reached `max_iterations` and was not good.
 
-    def __init__(self, step_path: str, iterations: int, partial: object = None) -> None:
+    Attributes:
+        iterations: How many were made.
+        partial: The last output; None in an error that was read from a snapshot where it was more than JSON can hold.
+        partial_type: Its class, which is known there too.
+        is_json: Whether it is JSON exactly, so that it can be written.
+    """
+
+    partial: object = None
+    partial_type: str = ""
+    is_json: bool = False
+
+    def __init__(self, step_path: str, iterations: int, partial: object = None, *, is_json: bool = False) -> None:
         self.iterations = iterations
         self.partial = partial
+        self.partial_type = type(partial).__name__
+        self.is_json = is_json
         do = "Raise `max_iterations`, or say on_limit='return' where the last output is good enough"
         super().__init__(step_path, "LoopLimit", f"not done after {iterations} iterations", do)
 
@@ -268,17 +284,17 @@ class GuardDenied(FlujoError):
     def __init__(self, plugin: str, hook: str, reason: str) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.reason: str = scrub(reason)
-        super().__init__(f"{hook} of plugin {plugin!r} denied", reason)
+        self.reason: str = scrub(str(reason))
+        super().__init__(f"{hook} of plugin {plugin!r} denied", self.reason)
 
 
 class RunAborted(FlujoError):
     """The run was ended on purpose: by a hook's AbortPipeline, a cancel, or a required recorder's fault."""
 
     def __init__(self, reason: str, by: str = "") -> None:
-        self.reason: str = scrub(reason)
+        self.reason: str = scrub(str(reason))
         self.by = by
-        super().__init__(f"run aborted by {by}" if by else "run aborted", reason)
+        super().__init__(f"run aborted by {by}" if by else "run aborted", self.reason)
 
 
 class NotSent(FlujoError):

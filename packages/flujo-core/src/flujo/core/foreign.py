@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from pydantic import SecretStr
+from .scrubbing import secrets_in, without
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,4 @@ def text_of(error: BaseException, knows: Iterable[object] = ()) -> str:
     text, fault = attempt(str, error)
     if text is None:
         return f"its text cannot be read ({type(fault).__name__})"
-    for value in knows:
-        if isinstance(value, SecretStr) and value.get_secret_value():
-            text = text.replace(value.get_secret_value(), "[SECRET]")
-    return text
+    return without(attempt(secrets_in, knows)[0] or (), text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import BaseModel, JsonValue
@@ -58,13 +57,33 @@ class Frame:
         parts: Combinators that have begun and not ended, by place.
         seen: Contexts that were asked for, by the writers they hold: to be found again, not part of what a run is.
         ledger: What its steps reserve from, where it has limits of its own.
+        ledgers: What single steps reserve from that have limits of their own, by place.
         spent: What was spent in it before its run was resumed, where it has limits of its own.
+        spent_by: The same of single steps that had not ended, by place.
         is_open: Whether it still counts.
     """
 
     __slots__ = (
-        "changes", "context", "id", "input", "is_open", "ledger", "left", "node", "outputs", "parent", "parts",
-        "prefix", "run_input", "scope", "seen", "slot", "spent", "waiting",
+        "changes",
+        "context",
+        "id",
+        "input",
+        "is_open",
+        "ledger",
+        "ledgers",
+        "left",
+        "node",
+        "outputs",
+        "parent",
+        "parts",
+        "prefix",
+        "run_input",
+        "scope",
+        "seen",
+        "slot",
+        "spent",
+        "spent_by",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +106,9 @@ class Frame:
         self.parts: dict[int, Part] = {}
         self.seen: dict[int, BaseModel] = {}
         self.ledger: Ledger | None = None
+        self.ledgers: dict[int, Ledger] | None = None
         self.spent: Usage | None = None
+        self.spent_by: dict[int, Usage] | None = None
         self.is_open: bool = True
 
     def renew(self, id: int, part: Part, value: object) -> None:
@@ -107,7 +128,7 @@ class Frame:
             self.changes = {}
         if self.seen:  # also where this iteration changed nothing: the next may
             self.seen = {}
-        self.ledger = self.spent = None
+        self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
 
@@ -174,7 +195,6 @@ Due = tuple[Frame, StepNode | FlowNode]
 """A step to be run, or a combinator to be asked what to do, in its frame."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class RunState:
     """Where a run stands.
 
@@ -186,26 +206,34 @@ class RunState:
         due: What can be done now.
         pauses: What waits for a human, by frame and node.
         known: What humans and tools told a step that has not ended, for when it runs again; by frame and node.
+        decided: What humans decided for steps that raised a question and have not ended; by frame and node.
+        begun: What may happen at most once, has begun and not ended: names of tools by a digest of the call, empty for
+            the work of the step itself; by frame and node.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
         nodes: Those of the plan.
     """
 
-    plan: Plan
-    root: Frame
-    frames: dict[int, Frame] = field(default_factory=dict)
-    next_id: int = 1
-    due: deque[Due] = field(default_factory=deque)
-    pauses: dict[tuple[int, int], Paused] = field(default_factory=dict)
-    known: dict[tuple[int, int], list[Told]] = field(default_factory=dict)
-    failure: Failure | None = None
-    has_closed: bool = False
-    todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)
-    nodes: tuple[StepNode | FlowNode, ...] = field(init=False)
+    __slots__ = (
+        "begun", "decided", "due", "failure", "frames", "has_closed", "known", "next_id", "nodes", "pauses", "plan",
+        "root", "todo",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.nodes = self.plan.nodes
+    def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
+        self.plan: Plan = plan
+        self.root: Frame = root
+        self.frames: dict[int, Frame] = {root.id: root}
+        self.next_id: int = next_id
+        self.due: deque[Due] = deque()
+        self.pauses: dict[tuple[int, int], Paused] = {}
+        self.known: dict[tuple[int, int], list[Told]] = {}
+        self.decided: dict[tuple[int, int], object] = {}
+        self.begun: dict[tuple[int, int], dict[str, str]] = {}
+        self.failure: Failure | None = None
+        self.has_closed: bool = False
+        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
+        self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
 
     @property
     def finished(self) -> bool:

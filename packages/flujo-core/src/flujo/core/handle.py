@@ -22,9 +22,12 @@ class RunHandle:
         done: Is set when the run has ended, in whatever way.
     """
 
-    def __init__(self, run: Run, execute: Callable[[], Awaitable[PipelineResult]]) -> None:
+    def __init__(
+        self, run: Run, execute: Callable[[], Awaitable[PipelineResult]], ended: Callable[[RunHandle], None]
+    ) -> None:
         self._run = run
         self._execute = execute
+        self._ended = ended
         self.done: anyio.Event = anyio.Event()
         self._result: PipelineResult | None = None
         self._error: BaseException | None = None
@@ -57,3 +60,4 @@ class RunHandle:
             raise
         finally:
             self.done.set()
+            self._ended(self)

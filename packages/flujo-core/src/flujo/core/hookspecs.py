@@ -39,7 +39,7 @@ import pluggy
 
 from . import payloads
 from .payloads import Allow, Deny
-from .protocols import Command, PriceBook
+from .protocols import Command, PriceBook, StoreFactory
 
 hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker("flujo")
 
@@ -186,6 +186,11 @@ def on_run_end(payload: payloads.OnRunEnd) -> None:
 @hookspec
 def register_commands() -> Sequence[Command]:
     """Sub-commands for the `flujo` command line, as plain data; nothing is imported until one is called."""
+
+
+@hookspec
+def register_stores() -> Sequence[StoreFactory]:
+    """Kinds of stores, by the scheme of their URLs: `Flujo(..., store="sqlite:///runs.db")`."""
 
 
 @hookspec

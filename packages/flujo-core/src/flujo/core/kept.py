@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from .errors import AlreadyResumed, ResumeConflict, ResumeError
+from .result import StepRecord
 from .snapshot import EntryData, Snapshot
 
 
@@ -79,6 +81,20 @@ class TokenFacts:
     fingerprint: str
     expires_at: datetime | None = None
     roles: frozenset[str] = frozenset()
+
+
+class Past(Protocol):
+    """What a resumed run did before."""
+
+    @property
+    def length(self) -> int:
+        """Entries of its journal."""
+
+    def records(self) -> list[StepRecord]:
+        """Its step records, in order."""
+
+    def rows(self) -> list[EntryData]:
+        """Its journal, as data."""
 
 
 def refusal(before: Receipt, now: Receipt) -> ResumeError:

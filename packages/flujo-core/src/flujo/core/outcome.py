@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
-from .errors import FlujoError
+from .errors import FlujoError, GuardDenied, RunAborted, UsageLimitExceeded
 from .pause import PauseForHumanInput
 
 
@@ -73,6 +73,14 @@ class Answer:
 
 
 @dataclass(slots=True)
+class Decided:
+    """What a human decided for a step that raised its question: it ends with that, and its body is not run again."""
+
+    output: object
+    error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
 class Called:
     """What a tool gave: a step that runs again finds it under `key`, a digest of the call."""
 
@@ -81,5 +89,35 @@ class Called:
     error: ClassVar[None] = None
 
 
+@dataclass(slots=True)
+class Begun:
+    """That what may happen at most once begins: the work of a step, or the call of a tool.
+
+    Attributes:
+        key: A digest of the call; empty for the step itself.
+        tool: Name of the tool.
+        is_over: That it surely did not happen, after all.
+    """
+
+    key: str = ""
+    tool: str = ""
+    is_over: bool = False
+    error: ClassVar[None] = None
+
+
+Effect = Literal["pure", "idempotent", "at_most_once"]
+"""What may happen to work that a crash interrupted: done again; done again with the same key; never by itself."""
+
 StepStatus = Literal["completed", "failed", "aborted", "cancelled", "paused", "skipped"]
 """Status of a step record; `cancelled` is a step that was stopped because a sibling ended the run or its body."""
+
+
+def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
+    """The word for an end with `error`."""
+    if error is None:
+        return "completed"
+    if isinstance(error, UsageLimitExceeded):
+        return "stopped"
+    if isinstance(error, (GuardDenied, RunAborted)):
+        return "aborted"
+    return "failed" if isinstance(error, Exception) else "cancelled"

@@ -22,34 +22,42 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     if attempt(asyncio.current_task)[0] is None:  # trio: a scope cannot be opened later than what it is around
         with anyio.fail_after(seconds):
             return await work
-    steps = work.__await__()
     try:
-        first = next(steps)
+        first = work.send(None)
     except StopIteration as end:
         value: T = end.value
         return value
+    return await rest_within(seconds, first, work)
+
+
+async def rest_within(seconds: float, first: object, work: Coroutine[Any, Any, T]) -> T:
+    """Go on for at most `seconds` with a coroutine that has begun to wait for `first`; on asyncio, in the same task.
+
+    Raises:
+        TimeoutError: It took longer, and was cancelled.
+    """
     async with asyncio.timeout(seconds):
-        return await _Begun(first, steps)
+        return await _Begun(first, work)
 
 
 class _Begun(Generic[T]):
     """Goes on with a coroutine that has begun to wait for `first`; the same task must await it."""
 
-    __slots__ = ("_first", "_steps")
+    __slots__ = ("_first", "_work")
 
-    def __init__(self, first: object, steps: Generator[Any, Any, T]) -> None:
+    def __init__(self, first: object, work: Coroutine[Any, Any, T]) -> None:
         self._first = [first]
-        self._steps = steps
+        self._work = work
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self  # type: ignore[return-value]  # what `await` needs of a generator is here
 
     def __next__(self) -> object:
-        return self._first.pop() if self._first else next(self._steps)
+        return self._first.pop() if self._first else self._work.send(None)
 
     def throw(self, *error: Any) -> object:
         self._first.clear()
-        return self._steps.throw(*error)
+        return self._work.throw(*error)
 
     def close(self) -> None:
-        self._steps.close()
+        self._work.close()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-from .check import adapter_of, json_adapter
+from .check import adapter_of, json_adapter, no_json
 from .errors import ConfigurationError
+from .foreign import attempt
 from .scrubbing import scrub
 
 
@@ -24,40 +25,96 @@ class PauseForHumanInput(Exception):
         schema: Type the decision must have: a model, or any type pydantic knows; None takes any JSON.
         payload: What the human must see to decide, as JSON.
         expires_at: When the question is no longer open; None is never.
+        roles: Who may answer, in the words of whoever checks that; empty is anybody.
+        on_expiry: The decision that counts when nobody answered in time, as JSON; None is none: then it is too late.
+
+    Attributes:
+        json_schema: JSON schema of the decision; None takes any JSON. It is kept where the type is not found again.
 
     Raises:
-        ConfigurationError: The question is no text, the payload no JSON, or the time has no zone.
+        ConfigurationError: The question is no text, the payload or schema no JSON, or the time has no zone.
     """
 
     def __init__(
-        self, question: str, schema: object = None, *, payload: object = None, expires_at: datetime | None = None
+        self,
+        question: str,
+        schema: object = None,
+        *,
+        payload: object = None,
+        expires_at: datetime | None = None,
+        roles: Collection[str] = (),
+        on_expiry: JsonValue = None,
     ) -> None:
         what = "PauseForHumanInput cannot be raised"
         if not isinstance(question, str) or not question.strip():
             raise ConfigurationError(what, f"its question is {question!r}", "Give a text that a human can answer")
         if expires_at is not None and expires_at.tzinfo is None:
             raise ConfigurationError(what, "expires_at has no time zone", "Use datetime.now(UTC) + timedelta(...)")
-        try:
-            self.payload: JsonValue = json_adapter().validate_python(payload)
-        except ValidationError:
-            raise ConfigurationError(what, f"its payload holds what is no JSON ({type(payload).__name__})") from None
+        if on_expiry is not None and expires_at is None:
+            raise ConfigurationError(what, "it has on_expiry and never expires", "Pass expires_at= too")
+        if isinstance(roles, str) or not all(isinstance(one, str) and one.strip() and "," not in one for one in roles):
+            raise ConfigurationError(what, f"its roles are {roles!r}", 'Give names without a comma: roles=["cfo"]')
+        self.payload: JsonValue = _as_json(what, "payload", question, payload)
+        self.on_expiry: JsonValue = _as_json(what, "on_expiry", question, on_expiry)
         self.question = question
         self.schema = schema
         self.expires_at = expires_at
+        self.roles: Collection[str] = frozenset(roles)
         self.asked: bool = False
-        self.shown_schema: dict[str, Any] | None = None
+        self.json_schema: dict[str, Any] | None = None if schema is None else _schema_of(schema)
         super().__init__(question)
 
-    @property
-    def json_schema(self) -> dict[str, Any] | None:
-        """JSON schema of the decision; None takes any JSON. It is kept where the type itself was not found again."""
-        if self.shown_schema is None and self.schema is not None:
-            adapter = adapter_of(self.schema)
-            if adapter is None:
-                what = f"schema={self.schema!r} of a question cannot be used"
-                raise ConfigurationError(what, "pydantic knows no way to check it", "Use a model or plain types")
-            self.shown_schema = adapter.json_schema()
-        return self.shown_schema
+
+def _as_json(what: str, name: str, question: str, value: object) -> JsonValue:
+    made, error = attempt(json_adapter().validate_python, value)
+    if error is not None or (problem := no_json([question, made])):
+        held = type(value).__name__ if error is not None else problem
+        raise ConfigurationError(what, f"its {name} holds what is no JSON ({held})")
+    return made
+
+
+def _schema_of(hint: object) -> dict[str, Any]:
+    """JSON schema of a decision."""
+    adapter = adapter_of(hint)
+    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema)
+    if schema is None or error is not None:
+        what, why = f"schema={hint!r} of a question cannot be used", "pydantic knows no way to check it as JSON"
+        raise ConfigurationError(what, why, "Use a model or plain types")
+    return schema
+
+
+class Reconciled(BaseModel):
+    """The answer of a human who looked what became of work that may happen at most once.
+
+    Attributes:
+        happened: Whether it did; if not, it is done again.
+        output: What it gave, where it did: the output of the step, or the answer of the tool.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    happened: bool
+    output: JsonValue = None
+
+
+class Reconcile(PauseForHumanInput):
+    """The question what became of work that may happen at most once: its process, or it, was stopped in the middle.
+
+    Args:
+        step_path: The step.
+        key: A digest of the call of a tool; empty for the step itself.
+        tool: Name of the tool.
+    """
+
+    def __init__(self, step_path: str, key: str, tool: str) -> None:
+        self.key = key
+        self.tool = tool
+        work = f"step {step_path!r}" if not key else f"the call of tool {tool!r} in step {step_path!r}"
+        super().__init__(
+            f"{work} may happen at most once, and was stopped in the middle. Did it happen, and what did it give?",
+            Reconciled,
+            payload={"needs_reconcile": {"step_path": step_path, "tool": tool}},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +130,8 @@ class Pause:
         expires_at: When it is no longer open; None is never.
         token: Signed single-use token; None without a store that signs.
         payload: What the human must see to decide.
+        roles: Who may answer, in the words of whoever checks that; empty is anybody.
+        on_expiry: The decision that counts when nobody answered in time; None is none.
     """
 
     id: str
@@ -83,30 +142,41 @@ class Pause:
     expires_at: datetime | None = None
     token: str | None = None
     payload: JsonValue = None
+    roles: frozenset[str] = frozenset()
+    on_expiry: JsonValue = None
 
     def __repr__(self) -> str:
         """Shows no payload: it may be private."""
         return f"Pause(id={self.id!r}, step_path={self.step_path!r}, question={scrub(self.question)!r})"
 
 
+class _Asked(Protocol):
+    """What is asked, wherever it stands; see PauseForHumanInput."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def payload(self) -> JsonValue: ...
+    @property
+    def expires_at(self) -> datetime | None: ...
+    @property
+    def roles(self) -> Collection[str]: ...
+    @property
+    def on_expiry(self) -> JsonValue: ...
+
+
 def pause_of(request: PauseForHumanInput, step_path: str, number: int) -> Pause:
     """What a run shows of a request: `number` counts the questions that this visit of the step asked before."""
-    return shown(request.question, request.json_schema, request.payload, request.expires_at, step_path, number)
+    return shown(request, request.json_schema, step_path, number)
 
 
-def shown(
-    question: str,
-    schema: Mapping[str, JsonValue] | None,
-    payload: JsonValue,
-    expires_at: datetime | None,
-    step_path: str,
-    number: int,
-) -> Pause:
+def shown(asked: _Asked, schema: Mapping[str, JsonValue] | None, step_path: str, number: int) -> Pause:
     """What is shown of a question, with the digest of it."""
     text = json.dumps(
-        {"question": question, "schema": schema, "payload": payload},
+        {"question": asked.question, "schema": schema, "payload": asked.payload},
         sort_keys=True, separators=(",", ":"), ensure_ascii=False,
     )  # fmt: skip
     digest = hashlib.sha256(text.encode()).hexdigest()
     pause_id = f"{step_path}?{number}" if number else step_path
-    return Pause(pause_id, step_path, question, schema, digest, expires_at, None, payload)
+    more = (asked.expires_at, None, asked.payload, frozenset(asked.roles), asked.on_expiry)
+    return Pause(pause_id, step_path, asked.question, schema, digest, *more)

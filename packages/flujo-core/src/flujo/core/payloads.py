@@ -5,7 +5,7 @@ Slots classes, not pydantic: they are built on the engine's hot path, and only i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
@@ -152,6 +152,8 @@ RecordKind = Literal["run", "step", "model_call", "tool_call"]
 class RecordIntent(Event):
     """Something is about to happen. `record_id` is the same in the intent and its result, and unique in the run.
 
+    After a resume it ends with a mark of that resume, as in `call-1~9f86d081`: its counts begin anew.
+
     `subject` is the run input, the step's inputs by name, the ModelRequest or the ToolCall.
     """
 
@@ -196,19 +198,46 @@ class PreStepExecution(GuardStep):
     """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class PostStepExecution(StepEvent):
+class StepEnded(StepEvent):
+    """What the payloads of a step's end know.
+
+    Args:
+        run: Which run.
+        step_path: Where the step stands.
+        record: How it went, or what makes that when somebody asks for it.
+    """
+
+    __slots__ = ("_record",)
+
+    def __init__(self, run: RunInfo, step_path: str, record: StepRecord | Callable[[], StepRecord]) -> None:
+        self.run = run
+        self.step_path = step_path
+        self._record: StepRecord | Callable[[], StepRecord] = record
+
+    @property
+    def record(self) -> StepRecord:
+        """How it went."""
+        if not isinstance(self._record, StepRecord):
+            self._record = self._record()
+        return self._record
+
+
+class PostStepExecution(StepEnded):
     """A step completed."""
 
-    record: StepRecord
+    __slots__ = ()
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class OnStepFailure(StepEvent):
-    """A step failed after its last attempt."""
+class OnStepFailure(StepEnded):
+    """A step failed after its last attempt; `error` says why."""
 
-    record: StepRecord
-    error: FlujoError
+    __slots__ = ("error",)
+
+    def __init__(
+        self, run: RunInfo, step_path: str, record: StepRecord | Callable[[], StepRecord], error: FlujoError
+    ) -> None:
+        super().__init__(run, step_path, record)
+        self.error: FlujoError = error
 
 
 @dataclass(slots=True, repr=False, eq=False)

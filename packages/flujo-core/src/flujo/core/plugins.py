@@ -1,181 +1,24 @@
-"""The one typed facade over pluggy: it resolves every hook once, and nothing else calls or awaits an implementation."""
+"""The one typed facade over pluggy: it resolves every hook once, into what `Hooks` calls."""
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from time import perf_counter
-from typing import Any, cast
 
-import anyio
-import anyio.to_thread
 import pluggy
 
 from . import hookspecs
 from .callables import hints_of
-from .errors import FlujoError, GuardDenied, PluginError, RunAborted
-from .foreign import attempt, attempt_async
+from .errors import PluginError
+from .hooks import Implementation, tier_of
 from .marks import hook_options
-from .patience import within
-from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
-from .policy import Policy
+from .payloads import Event
 from .resources import ResourceSpec, find_by_type
 from .steps import suggestion
 
-_log = logging.getLogger("flujo.core")
-
-_PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 HOOK_NAMES = tuple(
     name for name, value in vars(hookspecs).items() if inspect.isfunction(value) and hasattr(value, "flujo_spec")
 )
-Values = Mapping[str, object]
-_OF_STEPS = ("pre_step_execution", "post_step_execution", "on_step_failure")
-
-
-def tier_of(hook: str) -> str:
-    """The tier of a hook, by its name."""
-    return next((tier for prefix, tier in _PREFIXES.items() if hook.startswith(prefix)), "observe")
-
-
-@dataclass(frozen=True, slots=True)
-class Implementation:
-    """One hook implementation, resolved.
-
-    Attributes:
-        plugin: Name of the plugin, for people.
-        hook: Name of the hook.
-        function: The function or bound method.
-        is_async: Whether it is awaited.
-        thread: Whether it runs in a worker thread.
-        resources: Parameter and resource name of each injected resource.
-        required: Whether the policy requires the plugin.
-    """
-
-    plugin: str
-    hook: str
-    function: Callable[..., object]
-    is_async: bool
-    thread: bool
-    resources: tuple[tuple[str, str], ...]
-    required: bool
-
-    def _bound(self, values: Values) -> Callable[..., object]:
-        if not self.resources:
-            return self.function
-        return partial(self.function, **{parameter: values[name] for parameter, name in self.resources})
-
-    def call_here(self, payload: Event, values: Values) -> object:
-        """Call a plain function that wants no thread."""
-        return self._bound(values)(payload)
-
-    async def call(self, payload: Event, values: Values) -> object:
-        """Call it with its payload and resources, wherever it wants to run."""
-        function = self._bound(values)
-        if self.is_async:
-            return await cast("Any", function(payload))
-        if self.thread:
-            return await anyio.to_thread.run_sync(function, payload, abandon_on_cancel=True)
-        return function(payload)
-
-
-@dataclass(slots=True)
-class Hooks:
-    """All acting implementations by hook name, in the order they are called."""
-
-    policy: Policy
-    table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
-
-    def of(self, hook: str) -> tuple[Implementation, ...]:
-        """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
-        return self.table.get(hook, ())
-
-    @property
-    def spare_steps(self) -> bool:
-        """Whether nobody acts in steps: all only observe, and other moments than those of a step."""
-        return not any(tier_of(hook) != "observe" or hook in _OF_STEPS for hook in self.table)
-
-    async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
-        """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
-        denial: GuardDenied | None = None
-        soft: Deny | None = None
-        for implementation in self.of(hook):
-            answer = await self._ask(implementation, payload, values)
-            if isinstance(answer, Allow):
-                continue
-            if answer.to_model and hook == "guard_tool_call":
-                soft = soft or answer
-            else:
-                denial = denial or GuardDenied(implementation.plugin, hook, answer.reason)
-        return denial or soft
-
-    async def _ask(self, implementation: Implementation, payload: Event, values: Values) -> Allow | Deny:
-        started = perf_counter()
-        answer: object = None
-        error: Exception | None = None
-        with anyio.move_on_after(self.policy.guard_timeout_s) as limit:
-            answer, error = await attempt_async(implementation.call(payload, values))
-        if error is not None:
-            return Deny(f"the guard failed with {type(error).__name__}")
-        if limit.cancelled_caught or perf_counter() - started > self.policy.guard_timeout_s:
-            return Deny(f"the guard gave no answer in {self.policy.guard_timeout_s:g} s")
-        if isinstance(answer, (Allow, Deny)):
-            return answer
-        return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
-
-    async def transform(
-        self, payload: Any, hook: str, values: Values, fit: Callable[[object], tuple[object, str | None]]
-    ) -> str | None:
-        """Pass `payload.value` through every transform; returns what went wrong, or None."""
-        for implementation in self.of(hook):
-            changed, error = await attempt_async(implementation.call(payload, values))
-            if error is not None:
-                return f"{hook} of plugin {implementation.plugin!r} failed with {_told(error)}"
-            if changed is UNCHANGED:
-                continue
-            changed, problem = fit(changed)
-            if problem is not None:
-                return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
-            payload.value = changed
-        return None
-
-    async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> GuardDenied | None:
-        """Have it written down; returns the denial of the first required plugin that could not, or None."""
-        failed: GuardDenied | None = None
-        what = f"the {'start' if hook == 'record_intent' else 'end'} of this {payload.kind.replace('_', ' ')}"
-        for implementation in self.of(hook):
-            error = await _tell(implementation, payload, values, self.policy.recorder_timeout_s)
-            if error is not None:
-                self._count_fault(implementation, payload, error)
-                if implementation.required:
-                    why = f"{what} cannot be recorded: {_told(error)}"
-                    failed = failed or GuardDenied(implementation.plugin, hook, why)
-        return failed
-
-    async def observe(self, payload: Event, hook: str, values: Values) -> RunAborted | None:
-        """Tell every observer; returns the abort that one of them asked for, or None."""
-        abort: RunAborted | None = None
-        for implementation in self.of(hook):
-            error = await _tell(implementation, payload, values, self.policy.observer_timeout_s)
-            if isinstance(error, AbortPipeline):
-                abort = abort or RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
-            elif error is not None:
-                self._count_fault(implementation, payload, error)
-        return abort
-
-    def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
-        payload.run.count("plugin_faults", implementation.plugin)
-        facts = (implementation.hook, implementation.plugin, type(error).__name__, payload.run.run_id)
-        _log.warning("%s of plugin %r failed with %s in run %s", *facts)
-
-
-async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
-    """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
-    if not (implementation.is_async or implementation.thread):
-        return attempt(implementation.call_here, payload, values)[1]
-    return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
 
 
 class _Adapter:
@@ -263,6 +106,8 @@ def _implementations(plugin: object) -> list[tuple[str, Callable[..., object], M
 def _implementation(
     plugin: str, hook: str, function: Callable[..., object], specs: Mapping[str, ResourceSpec], required: bool = False
 ) -> Implementation:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginError(f"{hook} of plugin {plugin!r} cannot be called", "it has a yield, so nothing in it would run")
     resources = []
     wanted = _required(function)[1:]
     hints = _hints(function, f"{hook} of plugin {plugin!r}") if wanted else {}
@@ -293,11 +138,6 @@ def _hints(function: Callable[..., object], what: str) -> dict[str, object]:
     except NameError as error:
         do = "Define or import what the annotation names at the top of its module"
         raise PluginError(f"{what} cannot be used", f"its annotation cannot be read ({error})", do) from error
-
-
-def _told(error: Exception) -> str:
-    """A fault of a plugin. Flujo's own errors never quote a value, so their text may be told; of others, the type."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, FlujoError) else type(error).__name__
 
 
 def _label(function: Callable[..., object]) -> str:

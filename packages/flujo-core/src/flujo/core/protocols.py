@@ -61,12 +61,22 @@ class CommandHost(Protocol):
         require: Iterable[str] = (),
         policy_file: Path | None = None,
         hooks: Iterable[Callable[..., object]] = (),
+        store: str | None = None,
     ) -> Flujo:
         """Load FILE[:NAME] under the settings and the policy that hold here, as `flujo run` does.
+
+        `store` is the URL of a store; None takes `FLUJO_STORE`, or that of the settings.
 
         Raises:
             FlujoError: The pipeline cannot work, or a plugin that must act cannot; click's errors where the file, the
                 settings or an option cannot be used.
+        """
+
+    def store(self, url: str | None = None) -> RunStore:
+        """The store of a URL; None takes `FLUJO_STORE`, or that of the settings.
+
+        Raises:
+            FlujoError: There is none, or it cannot be opened; click's errors where the settings cannot be used.
         """
 
 
@@ -157,6 +167,9 @@ class RunStore(Protocol):
     async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
         """How a question was answered, or the one that was answered last; raises ResumeError for an unknown id."""
 
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """Ids of the runs of a plan that neither ended nor stand still, and that nobody holds any more."""
+
     async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """Let one of all resumes of `receipt.run_id` win, and hold it: its journal goes on with `rows`, all at once.
 
@@ -171,6 +184,19 @@ class RunStore(Protocol):
             StillRunning: Somebody holds the run.
             ResumeError: Its journal is longer by now, or the id is not known.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFactory:
+    """Opens stores by their URL.
+
+    Attributes:
+        scheme: How such a URL begins, e.g. `sqlite` for `sqlite:///runs.db`.
+        open: Makes the store of a URL; nothing is opened before it is used.
+    """
+
+    scheme: str
+    open: Callable[[str], RunStore]
 
 
 class ExecutionBackend(Protocol):

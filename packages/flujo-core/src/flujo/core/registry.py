@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from .errors import PluginError
 from .foreign import attempt, text_of
 from .loader import Installed, allowed_from_environment, canonical, discover, instance, load
-from .protocols import Command, PriceBook
+from .protocols import Command, PriceBook, RunStore, StoreFactory
 from .usage import Price
 
 T = TypeVar("T")
@@ -102,6 +102,20 @@ class Plugins:
     def commands(self) -> list[tuple[str, Command]]:
         """Sub-commands of the command line."""
         return self.registered("register_commands", Command)
+
+    def store_of(self, url: str) -> RunStore:
+        """The store that a URL names, e.g. `sqlite:///runs.db`.
+
+        Raises:
+            PluginError: No installed and allowed plugin knows such stores.
+        """
+        scheme, known = url.partition(":")[0], dict[str, StoreFactory]()
+        for _, factory in self.registered("register_stores", StoreFactory):
+            known.setdefault(factory.scheme, factory)
+        if scheme not in known:
+            why = f"no plugin knows stores of {scheme!r}; there are: {', '.join(sorted(known)) or 'none'}"
+            raise PluginError("the store cannot be opened", why, "Install one that does: pip install flujo-hitl")
+        return known[scheme].open(url)
 
     def price_of(self, model: str) -> Price | None:
         """What a model costs, by the first price book that knows."""

@@ -8,28 +8,29 @@ from typing import NoReturn
 from pydantic import BaseModel, JsonValue
 
 from .codec import load, load_changes
-from .errors import FlujoError, SnapshotError
+from .errors import FlujoError, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Called, Choice, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .schedule import find_due, flow_input
 from .snapshot import (
     VERSION,
+    BegunData,
     Checkpoint,
+    DecidedData,
     EntryData,
     FrameData,
     KnownData,
     PartData,
     PauseData,
+    QuestionData,
     Snapshot,
-    body_type,
-    collects,
-    passed_type,
 )
 from .values import context_at
+from .written import body_type, collects, passed_type
 
 _DO = "Use the snapshot that the run's result gave, whole"
 
@@ -88,7 +89,7 @@ class _Restorer:
         if not data.frames or data.frames[0].id != 0 or data.frames[0].parent is not None:
             _unfit("its first frame is not that of the whole pipeline")
         root = Frame(0, plan.root, None, 0, value, context)
-        self.live = RunState(plan, root, {0: root}, data.next_frame)
+        self.live = RunState(plan, root, data.next_frame)
         for one in data.frames:
             self._fill(root if one.id == 0 else self._body(one), one)
         self._check_bodies()
@@ -97,6 +98,13 @@ class _Restorer:
         for known in data.known:
             frame, node = self._visit(known)
             self.live.known[frame.id, node.index] = list(known.told)
+        for decided in data.decided:
+            frame, node = self._visit(decided)
+            where = f"decision for {node.path!r}"
+            self.live.decided[frame.id, node.index] = load(node.output_type, decided.output, where)
+        for begun in data.begun:
+            frame, node = self._visit(begun)
+            self.live.begun[frame.id, node.index] = dict(begun.begun)
         find_due(self.live)
         return self.live
 
@@ -129,7 +137,7 @@ class _Restorer:
 
     def _fill(self, frame: Frame, data: FrameData) -> None:
         nodes = frame.scope.nodes
-        if not all(0 <= place < len(nodes) for place in (*data.outputs, *data.passed, *data.changes)):
+        if not all(0 <= place < len(nodes) for place in (*data.outputs, *data.passed, *data.changes, *data.spent_by)):
             _unfit(f"frame {data.id} names nodes that the pipeline does not have")
         for node in nodes:  # each after those it depends on
             frame.waiting[node.place] = sum(frame.outputs[place] is UNSET for place in node.predecessors)
@@ -145,6 +153,7 @@ class _Restorer:
             frame.left -= 1
         frame.changes = self._changes(data.changes, f"frame {data.id}")
         frame.spent = data.spent
+        frame.spent_by = dict(data.spent_by) or None
         for part in data.parts:
             self._part(frame, part)
 
@@ -194,7 +203,7 @@ class _Restorer:
 
     # --- pauses ---------------------------------------------------------------------------------------------------
 
-    def _visit(self, data: PauseData | KnownData) -> tuple[Frame, StepNode]:
+    def _visit(self, data: PauseData | KnownData | BegunData | DecidedData) -> tuple[Frame, StepNode]:
         frame = self.live.frames.get(data.frame)
         node = self.plan.nodes[data.node] if 0 <= data.node < len(self.plan.nodes) else None
         mine = frame is not None and isinstance(node, StepNode) and frame.scope.index == node.scope
@@ -208,16 +217,19 @@ class _Restorer:
         if live is not None:
             self.live.pauses[frame.id, node.index] = Paused(live)
             return
-        request, error = attempt(PauseForHumanInput, data.question, payload=data.payload, expires_at=data.expires_at)
-        if request is None or error is not None:
-            _unfit(f"the question of {node.path!r} does not fit: {text_of(error or ValueError())}")
-        request.asked, request.shown_schema = data.asked, data.wanted
-        self.live.pauses[frame.id, node.index] = Paused(request)
+        self.live.pauses[frame.id, node.index] = _asked(data, node.path)
 
 
 def _error(data: JsonValue, where: str) -> FlujoError:
     error = load(FlujoError, data, where)
     return error if isinstance(error, FlujoError) else _unfit(f"{where} is no error")
+
+
+def _asked(data: object, path: str) -> Paused:
+    request, error = attempt(lambda: QuestionData.model_validate(data).request())
+    if request is None or error is not None:  # of a fault its kind only: its text may show the question
+        _unfit(f"the question of {path!r} does not fit ({type(error).__name__})")
+    return Paused(request)
 
 
 # --- journal ------------------------------------------------------------------------------------------------------
@@ -235,31 +247,28 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         _unfit(f"its journal names node {data.node}, which the pipeline does not have")
     node = plan.nodes[data.node]
     where = f"output of {data.path or node.path!r}"
-    outcome: Outcome | Choice | Answer | Called
+    outcome: Outcome | Choice | Answer | Begun | Called | Decided
     if data.kind in _KINDS:
-        outcome = _KINDS[data.kind](_error(data.value, where))
-    elif data.kind == "success":
-        outcome = Success(None if data.unwritten else load(node.output_type, data.value, where))
+        lost = StepFailed(data.path, data.unwritten, "no more of it could be written") if data.unwritten else None
+        outcome = _KINDS[data.kind](lost or _error(data.value, where))
+    elif data.kind in ("success", "decided"):
+        outcome = (Success if data.kind == "success" else Decided)(
+            None if data.unwritten else load(node.output_type, data.value, where)
+        )
     elif data.kind == "skipped":
         outcome = Skipped(None if data.unwritten else load(passed_type(node), data.value, where))
     elif data.kind == "choice" and isinstance(data.value, int):
         outcome = Choice(data.value)
     elif data.kind in ("answer", "called") and isinstance(data.value, list) and len(data.value) == 2:
         outcome = (Answer if data.kind == "answer" else Called)(data.value[1], str(data.value[0]))
+    elif data.kind == "begun" and isinstance(data.value, list) and len(data.value) == 3:
+        outcome = Begun(str(data.value[0]), str(data.value[1]), bool(data.value[2]))
     elif data.kind == "paused":
-        outcome = Paused(PauseForHumanInput("a question of the past"))
+        outcome = _asked(data.value, data.path)
     else:
         _unfit(f"its journal has an entry of unknown kind {data.kind!r}")
     changes = None if data.changes is None else load_changes(plan.context_model, data.changes, data.path)
-    facts = (
-        data.path,
-        data.started_at,
-        data.duration_s,
-        changes,
-        data.attempts,
-        data.usage,
-        data.cached,
-        data.cancelled,
-        data.is_void,
-    )
-    return Entry(data.frame, data.node, outcome, *facts)
+    return Entry(
+        data.frame, data.node, outcome, data.path, data.started_at, data.duration_s, changes, data.attempts,
+        data.usage, data.cached, data.cancelled, data.is_void,
+    )  # fmt: skip

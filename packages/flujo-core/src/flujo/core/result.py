@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -23,7 +23,9 @@ RunStatus = Literal["completed", "failed", "paused", "stopped", "aborted"]
 
 @dataclass(slots=True)
 class StepRecord:
-    """How one step went.
+    """How one step went. Its repr shows no output: that may be long or private.
+
+    A branch or loop that failed by itself has one too. What never began has none, as a body that a failure forestalled.
 
     Attributes:
         name: Name of the step.
@@ -41,7 +43,7 @@ class StepRecord:
     name: str
     path: str
     status: StepStatus
-    output: object
+    output: object = field(repr=False)
     error: FlujoError | None
     attempts: int
     started_at: float

@@ -5,42 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from .check import adapter_of, fitted, json_adapter
-from .errors import AmbiguousPause, InputError, ResumeError
+from .check import WRITTEN, adapter_of, fitted, no_json
+from .codec import load
+from .errors import AmbiguousPause, InputError, ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import RunState
 from .journal import Entry
 from .kept import Receipt, refusal
-from .outcome import Answer, Failure, Success
-from .pause import Pause, PauseForHumanInput, pause_of
+from .outcome import Answer, Begun, Called, Decided
+from .pause import Pause, PauseForHumanInput, Reconcile, Reconciled, pause_of
 from .plan import Plan, StepNode
-from .restore import entry_of
 from .result import StepRecord
 from .schemas import type_of_schema, unfit
-from .snapshot import EntryData
 from .values import unfit_claim
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Decision:
     """A decision that fits its question.
 
     Attributes:
         pause: The question.
         value: The decision, of the type that was asked for.
-        entry: What is journaled.
-        digest: SHA-256 of it as canonical JSON.
+        entries: What is journaled.
+        digest: See `decision_digest`.
     """
 
     pause: Pause
     value: object
-    entry: Entry
+    entries: tuple[Entry, ...]
     digest: str
 
 
@@ -48,22 +47,25 @@ CLAIMS_KEPT = 100_000
 _claims: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
 
 
-def claim(run_id: str, position: int, pause_id: str, digest: str) -> None:
+def receipt_of(run_id: str, decided: Decision | None) -> Receipt:
+    """Why a run goes on, now."""
+    said = ("", "") if decided is None else (decided.pause.id, decided.digest)
+    return Receipt(run_id, *said, datetime.now(UTC))
+
+
+def claim(position: int, receipt: Receipt) -> None:
     """Let one of all resumes of a run from one place win, in this process; only a store can do so beyond it.
 
     Args:
-        run_id: The run.
         position: Length of its journal where it stood.
-        pause_id: The question that is answered.
-        digest: Of the decision.
+        receipt: Why it goes on.
 
     Raises:
         AlreadyResumed: The question was answered before, in the same way.
         ResumeConflict: ... in another way.
         ResumeError: The run went on from there by another answer.
     """
-    receipt = Receipt(run_id, pause_id, digest, datetime.now(UTC))
-    before = _claims.setdefault((run_id, position), receipt)
+    before = _claims.setdefault((receipt.run_id, position), receipt)
     if len(_claims) > CLAIMS_KEPT:
         _claims.popitem(last=False)
     if before is not receipt:
@@ -75,7 +77,17 @@ def release(run_id: str, position: int) -> None:
     _claims.pop((run_id, position), None)
 
 
-def decide(plan: Plan, run_id: str, state: RunState, decision: object, pause: Pause | str | None) -> Decision:
+def decision_digest(decision: object) -> str:
+    """SHA-256 of a decision as canonical JSON, by which two of them are told apart.
+
+    Raises:
+        InputError: It cannot be written as JSON.
+    """
+    text = json.dumps(_as_json(decision, "a question"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def decide(plan: Plan, run_id: str, state: RunState, decision: object, wanted: str | None) -> Decision:
     """Check a decision against the question that it answers.
 
     Raises:
@@ -88,7 +100,6 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, pause: Pa
         frame, node = state.frames[key[0]], plan.nodes[key[1]]
         shown = pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ())))
         open_[shown.id] = (shown, key, paused.request)
-    wanted = pause.id if isinstance(pause, Pause) else pause
     if wanted is None and len(open_) != 1:
         raise AmbiguousPause(run_id, list(open_))
     if wanted is not None and wanted not in open_:
@@ -96,19 +107,48 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, pause: Pa
         raise ResumeError(f"run {run_id!r} cannot be resumed", why)
     shown, key, request = open_[wanted] if wanted is not None else next(iter(open_.values()))
     if request.expires_at is not None and request.expires_at < datetime.now(UTC):
-        why = f"{shown.id!r} expired at {request.expires_at.isoformat()}"
-        raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Start it anew")
+        if decision is not None or request.on_expiry is None:
+            why = f"{shown.id!r} expired at {request.expires_at.isoformat()}"
+            do = "Resume it without a decision: what was declared for this counts"
+            raise ResumeError(f"run {run_id!r} cannot be resumed", why, do if request.on_expiry else "Start it anew")
+        decision = request.on_expiry
     node = plan.nodes[key[1]]
     assert isinstance(node, StepNode)
     value = _fitted(decision, request, node, shown.id)
-    data = _as_json(value, shown.id)
-    outcome: Answer | Success | Failure = Answer(data, shown.shown_digest) if request.asked else Success(value)
-    if not request.asked and (problem := unfit_claim(node, value)):
+    told = (
+        _reconciled(value, request, node, shown)
+        if isinstance(request, Reconcile)
+        else _told(value, request, node, shown)
+    )
+    now = datetime.now(UTC).timestamp()
+    entries = tuple(Entry(*key, one, started_at=now) for one in told)
+    return Decision(shown, value, entries, decision_digest(decision))
+
+
+Said = Decided | Answer | Called | Begun
+
+
+def _told(value: object, request: PauseForHumanInput, node: StepNode, shown: Pause) -> list[Said]:
+    if request.asked:
+        return [Answer(_as_json(value, shown.id), shown.shown_digest)]
+    if problem := unfit_claim(node, value):
         raise InputError(f"decision for {shown.id!r} does not fit", problem)
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    now, path = datetime.now(UTC).timestamp(), "" if request.asked else shown.step_path
-    entry = Entry(key[0], key[1], outcome, path, now)
-    return Decision(shown, value, entry, hashlib.sha256(text.encode()).hexdigest())
+    return [Decided(value)]
+
+
+def _reconciled(value: object, request: Reconcile, node: StepNode, shown: Pause) -> list[Said]:
+    """What is known by the word of a human of work that may happen at most once."""
+    assert isinstance(value, Reconciled)
+    answer = Answer(value.model_dump(mode="json"), shown.shown_digest)
+    if not value.happened:
+        return [Begun(request.key, request.tool, is_over=True), answer]
+    if request.key:
+        return [Called({"content": value.output, "call_id": "", "is_error": False}, request.key), answer]
+    output, error = attempt(load, node.output_type, value.output, f"output of {shown.step_path!r}")
+    problem = unfit_claim(node, output) if error is None else error.why if isinstance(error, SnapshotError) else ""
+    if error is not None or problem:
+        raise InputError(f"decision for {shown.id!r} does not fit", problem or "", "Give the output of the step")
+    return [Begun(request.key, request.tool, is_over=True), Decided(output)]
 
 
 def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause_id: str) -> object:
@@ -119,7 +159,7 @@ def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause
         if schema is None and (problem := unfit(asked, _as_json(decision, pause_id), asked)):
             raise InputError(f"decision for {pause_id!r} does not fit", problem, "The question stays open")
     hints: Sequence[object] = [] if schema is None else [schema]
-    if not request.asked:
+    if not request.asked and not isinstance(request, Reconcile):
         hints = [*hints, node.output_type]
     for hint in hints:
         value, problem = fitted(hint)(decision)
@@ -136,54 +176,12 @@ def _fitted(decision: object, request: PauseForHumanInput, node: StepNode, pause
 
 def _as_json(value: object, pause_id: str) -> JsonValue:
     adapter = adapter_of(type(value))
-    data, error = (None, TypeError()) if adapter is None else attempt(adapter.dump_python, value, mode="json")
-    if error is None:
-        data, error = attempt(json_adapter().validate_python, data)
-    if error is not None:
+    text = None if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)[0]
+    data, error = attempt(json.loads, text or b"")
+    if error is not None or no_json(data) is not None:
         why = f"{type(value).__name__} cannot be written as JSON"
         raise InputError(f"decision for {pause_id!r} does not fit", why, "The question stays open")
     return data
-
-
-# --- what a run did before ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PastRun:
-    """What a run of this process did before it was resumed."""
-
-    history: Callable[[], list[StepRecord]]
-    journal: Callable[[], list[EntryData]]
-    length: int
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-        return self.history()
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
-        return self.journal()
-
-
-@dataclass(frozen=True, slots=True)
-class PastRows:
-    """What a run did before, by its snapshot; read when it is first asked for."""
-
-    plan: Plan
-    journal: list[EntryData]
-
-    @property
-    def length(self) -> int:
-        """Entries of its journal."""
-        return len(self.journal)
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-        return [entry_of(self.plan, row).record() for row in self.journal if row.path]
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
-        return self.journal
 
 
 def merged(records: list[StepRecord]) -> list[StepRecord]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Mapping, Set
+from copy import copy
 from functools import partial
 from typing import Literal
 
@@ -14,15 +16,18 @@ from . import payloads, telemetry
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
+from .journal import Entry
+from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
-from .running import Act, status_of
-from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot, checkpoint_of, entry_data
-from .values import final_context, result_of
+from .running import Act
+from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
+from .values import final_context, given_by
 from .work import Work
+from .written import checkpoint_of, entry_data
 
 
 class Run(Work):
@@ -45,12 +50,12 @@ class Run(Work):
 
     async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
-        attributes = {**names, telemetry.RUN_ID: self.info.run_id}
+        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.spent)
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
             try:
                 return await self._bounded(app)
             finally:
-                telemetry.mark_usage(span, self.ledger.spent)
+                telemetry.mark_usage(span, self.spent.since(before))
                 telemetry.mark_budget(span, self.ledger, self.status)
                 if self.verdict is not None:
                     telemetry.mark_error(span, type(self.verdict).__name__)
@@ -61,6 +66,7 @@ class Run(Work):
         """Run within the deadline and the reach of `cancel`, where there is either."""
         if self.scope is None:
             await self._inside(app)
+            self.note_end()
             return self._result()
         if self.deadline_s is not None:
             self.scope.deadline = anyio.current_time() + self.deadline_s
@@ -68,17 +74,23 @@ class Run(Work):
             await self._inside(app)
         self._note_time_left()
         if self.scope.cancelled_caught:
-            self._cut()
+            await self._cut()
+        self.note_end()
         return self._result()
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
-        if self.scope is not None and self.deadline_s is not None:
+        if self.scope is not None and self.deadline_s is not None and not self.is_over:
             self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
 
-    def _cut(self) -> bool:
-        """Say why the run was cancelled; whether that came from here, not from outside."""
+    async def _cut(self) -> bool:
+        """Say why the run was cancelled, and keep the context as it stands; whether the cancel came from here."""
         own = self.scope is not None and self.scope.cancel_called
+        if self.writer is not None:
+            await self.writer.settled()
+        context, error = attempt(final_context, self.state.root)
+        if error is None:
+            self.context = context
         late = RunAborted(f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
         self.stop(late if own else RunAborted("cancelled from outside"))
         return own
@@ -101,7 +113,7 @@ class Run(Work):
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.run_input
-        act = Act("run", info.run_id)
+        act = Act("run", info.run_id + self.mark)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
@@ -114,7 +126,7 @@ class Run(Work):
         except GuardDenied:
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
-            await self._end(act, self.verdict if self._cut() else stop)
+            await self._end(act, self.verdict if await self._cut() else stop)
             raise
         await self._end(act, self.verdict)
 
@@ -127,11 +139,15 @@ class Run(Work):
 
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
+        self._note_time_left()
+        self.note_end()
+        if self.scope is not None:
+            self.scope.deadline = math.inf
         if self.hooks.table:
             paused = error is None and self.status == "paused"
             with anyio.CancelScope(shield=True):
                 value = self.output if error is None else None
-                await self.conclude(act, error, value, self.ledger.spent, paused=paused)
+                await self.conclude(act, error, value, self.spent, paused=paused)
                 if paused:
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
                 await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
@@ -154,40 +170,49 @@ class Run(Work):
 
     async def _drive(self) -> None:
         """Run what is due until nothing is: a single due step in this task, several by workers."""
-        due = self.state.due
-        if self.resumed is not None and self.resumed.entry is not None:
-            await self.keep(self.resumed.entry)
-            self.note(self.resumed.entry)
-        done = 0
-        while due and self.verdict is None:
-            done += 1
-            if done % YIELD_EVERY == 0:
-                await anyio.lowlevel.checkpoint()
-            if len(due) > 1:
-                workers: set[Worker] = set()
-                self.workers: Set[Worker] = workers
-                await Relay(due, workers, self.do, self.release).run()
-            elif work := self.do(due.popleft(), None):
-                await work
+        for entry in () if self.resumed is None else self.resumed.entries:
+            self.note(entry)  # a store has them: a decision is written with the claim
+        due, done = self.state.due, 0
+        try:
+            while due and self.verdict is None:
+                done += 1
+                if done % YIELD_EVERY == 0:
+                    await anyio.lowlevel.checkpoint()
+                if len(due) > 1:
+                    workers: set[Worker] = set()
+                    self.workers: Set[Worker] = workers
+                    await Relay(due, workers, self.do, self.release).run()
+                elif work := self.do(due.popleft(), None):
+                    await work
+        except BaseException:  # a cancel: what steps wrote until then stays
+            self.context = attempt(final_context, self.state.root)[0] or self.context
+            raise
         self._finish()
+        if self.state.pauses and self.verdict is None:
+            await self._check_pauses()
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
         self._note_time_left()
         root = self.state.root
-        context, error = attempt(final_context, root)
+        context, error = (None, None) if root.context is None else attempt(final_context, root)
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                output, error = attempt(result_of, root)
+                output, error = given_by(root)
                 self.output: object = output
-            elif self.verdict is None and self.state.pauses:
-                error = attempt(lambda: self.checkpoint)[1]
-                if isinstance(error, SnapshotError):
-                    self.stop(StepFailed(self.pauses[0].step_path, "NotSerialisable", str(error)))
-                    return
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
+
+    async def _check_pauses(self) -> None:
+        """Find out whether the run can be kept while it waits; where not, the step that asked has failed."""
+        error = attempt(lambda: self.checkpoint)[1]
+        if error is not None:
+            visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
+            why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
+            failed = StepFailed(path, "NotSerialisable", why)
+            self.stop(failed)
+            await self.keep(Entry(*visit, Failure(failed), path, time.time(), is_void=True))
 
     @property
     def status(self) -> RunStatus:
@@ -198,13 +223,10 @@ class Run(Work):
         return "aborted" if status == "cancelled" else status
 
     def _result(self) -> PipelineResult:
-        value = self.output if self.verdict is None else None
+        value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
-        paused = self.status == "paused"
-        return PipelineResult(
-            self.info.run_id, self.status, value, self.context, self.ledger.spent, *facts,
-            self.pauses if paused else (), self,
-        )  # fmt: skip
+        pauses = self.pauses if status == "paused" else ()
+        return PipelineResult(self.info.run_id, status, value, self.context, self.spent, *facts, pauses, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 
@@ -235,19 +257,24 @@ class Run(Work):
         Raises:
             SnapshotError: A value that it needs cannot be written.
         """
-        if not hasattr(self, "_checkpoint"):
-            self._checkpoint = checkpoint_of(self.state, self.ledger.spent, self.left_s, self.length)
+        if not hasattr(self, "_checkpoint") or self._checkpoint.position != self.length:  # the writer notes to the last
+            self._checkpoint: Checkpoint = checkpoint_of(self.state, self.spent, self.left_s, self.length)
         return self._checkpoint
 
     def standing(self, status: Literal["running"] | None = None) -> Snapshot:
         """The run as data, without its journal: what it costs to go on with it."""
         info = self.info
-        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.ledger.spent, self.deadline_s)
+        stand = self.checkpoint if status is None else checkpoint_of(self.state, self.spent, self.deadline_s)
         return Snapshot(
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
             limits=LimitsData.of(self.own_limits), checkpoint=stand,
         )  # fmt: skip
+
+    def end(self) -> Snapshot | None:
+        """Where it stands, to be kept; None of a run that was to go on and came to nothing: it stands where it did."""
+        came_to_nothing = self.resumed is not None and self.resumed.entries and not self.journal
+        return None if came_to_nothing else self.standing()
 
     def snapshot(self) -> Snapshot:
         """The whole run as data."""

@@ -2,101 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Mapping, Set
-from copy import copy
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Literal, Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 from opentelemetry.trace import Tracer
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from . import telemetry
 from .backends import LocalBackend
-from .cache import Cache
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .foreign import attempt
 from .frames import Due, Frame, RunState
+from .hooks import Hooks
 from .journal import Entry, Journal
+from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Called, Failure
+from .outcome import Begun, Called, Failure, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
-from .plan import Plan, StepNode
-from .plugins import Hooks
-from .protocols import ExecutionBackend, RunStore
+from .plan import StepNode
+from .protocols import TokenSigner
 from .relay import Worker
-from .resources import Resources, ResourceSpec
-from .result import StepRecord
 from .retry import RetryPolicy
 from .schedule import advance
-from .snapshot import EntryData, entry_data
-from .usage import Price, Usage, UsageLimits
+from .scrubbing import secrets_in
+from .setup import Setup
+from .told import goes_on
+from .usage import Usage, UsageLimits
+from .writer import Writer
+from .written import entry_data
 
 T = TypeVar("T")
 
 
-class Past(Protocol):
-    """What a resumed run did before."""
-
-    @property
-    def length(self) -> int:
-        """Entries of its journal."""
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
-
-
-@dataclass(slots=True)
-class Setup:
-    """What all runs of a Flujo share, resolved once.
-
-    Attributes:
-        plan: The plan.
-        hooks: Acting hook implementations.
-        backend: Where steps run.
-        price_of: Asks the price books.
-        specs: The resources by name.
-        hook_resources: Names that hooks need.
-        run_resources: Names of app and run scope that steps need.
-        step_resources: For each node that needs resources of step scope, all names it needs.
-        resources: The user's Resources object.
-        cache: Outputs of steps that are to be kept.
-    """
-
-    plan: Plan
-    hooks: Hooks
-    backend: ExecutionBackend
-    price_of: Callable[[str], Price | None]
-    specs: Mapping[str, ResourceSpec]
-    hook_resources: frozenset[str]
-    run_resources: frozenset[str]
-    step_resources: Mapping[int, frozenset[str]]
-    resources: Resources | None
-    cache: Cache = field(default_factory=Cache)
-
-    def resources_view(self, values: Mapping[str, object]) -> Resources:
-        """The user's Resources class with the open resources as its fields."""
-        view = copy(self.resources or Resources())
-        for name, value in values.items():
-            setattr(view, name, value)
-        return view
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Resumed:
-    """How a run came to go on: what was decided and is journaled first, where anything was."""
+    """How a run came to go on: what was decided and is noted first, where anything was."""
 
     pause: Pause | None = None
     value: object = None
-    entry: Entry | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -105,9 +58,10 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in steps and nothing is traced, so that an attempt is only its work.
-        direct: Whether, besides, steps run in this process and nothing is kept, so that the work may be one call.
+        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
+        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
+        on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
         step_values: Open resources that steps may take, by name.
         scope: Where the run goes on, when it can be cancelled from here or has a deadline.
@@ -120,14 +74,18 @@ class Running:
         resumed: How it came to go on; None of a run from its start.
         own_limits: Limits that were given to this run alone.
         left_s: Seconds of the deadline that are left, once it stands still.
-        store: Where the run is kept; None keeps it in this object alone.
+        mark: Ends the ids of its records, so that those of each resume are others.
+        is_kept: Whether a store keeps it.
+        signer: Signs the tokens of its pauses.
+        writer: Writes it there while it goes on.
+        is_over: Whether it ended: what comes later does not change how.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
 
     setup: Setup
     info: RunInfo
-    ledger: Ledger
+    _ledger: Ledger | None
     state: RunState
     context: BaseModel | None
     scope: anyio.CancelScope | None
@@ -138,17 +96,22 @@ class Running:
     values: Mapping[str, object] = field(init=False)
     step_values: Mapping[str, object] = field(init=False)
     workers: Set[Worker] = frozenset()
-    held: list[tuple[set[Worker], list[Due]]] = field(default_factory=list)
+    held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
     resumed: Resumed | None = None
     own_limits: UsageLimits | None = None
-    store: RunStore | None = None
+    mark: str = ""
+    is_kept: bool = False
+    signer: TokenSigner | None = None
+    writer: Writer | None = None
     left_s: float | None = None
     breach_told: bool = False
+    is_over: bool = False
     clock: float = field(default_factory=perf_counter)
-    _ledgers: dict[tuple[int, int], Ledger] = field(default_factory=dict)
+    _secrets: list[str] | None = None
 
+    on_asyncio: bool = field(init=False)
     hooks: Hooks = field(init=False)
     plain: bool = field(init=False)
     quiet: bool = field(init=False)
@@ -156,10 +119,23 @@ class Running:
 
     def __post_init__(self) -> None:
         self.values = self.step_values = _NOTHING
-        self.hooks = self.setup.hooks
-        self.plain = self.tracer is None and not self.hooks.table
-        self.quiet = self.plain or (self.tracer is None and self.hooks.spare_steps)
-        self.direct = self.quiet and self.store is None and type(self.setup.backend) is LocalBackend
+        hooks = self.hooks = self.setup.hooks
+        self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
+        untraced = self.tracer is None
+        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
+        self.direct = untraced and hooks.only_watch and not self.is_kept and type(self.setup.backend) is LocalBackend
+
+    @property
+    def ledger(self) -> Ledger:
+        """What it reserves from; made when it is first asked for, since most steps cost nothing."""
+        if self._ledger is None:
+            self._ledger = Ledger()
+        return self._ledger
+
+    @property
+    def spent(self) -> Usage:
+        """What it used so far."""
+        return Usage() if self._ledger is None else self._ledger.spent
 
     @property
     def run_input(self) -> object:
@@ -172,18 +148,25 @@ class Running:
         state, found = self.state, []
         for key, paused in state.pauses.items():
             frame, node = state.frames[key[0]], state.plan.nodes[key[1]]
-            found.append(pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ()))))
+            pause = pause_of(paused.request, frame.prefix + node.name, len(state.known.get(key, ())))
+            found.append(pause if self.signer is None else self._signed(pause, self.signer))
         return tuple(found)
+
+    def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
+        bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at, pause.roles)
+        return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
 
     def ledger_of(self, frame: Frame, node: StepNode) -> Ledger:
         """The ledger a step reserves from: that of the pipeline around, or its own under it where it has limits."""
         limits, ledger = node.step.options.limits, self._ledger_around(frame)
         if limits is None:
             return ledger
-        key = (frame.id, node.index)
-        if key not in self._ledgers:
-            self._ledgers[key] = Ledger(limits, ledger)
-        return self._ledgers[key]
+        frame.ledgers = frame.ledgers or {}
+        if node.place not in frame.ledgers:
+            mine = frame.ledgers[node.place] = Ledger(limits, ledger)
+            if frame.spent_by and node.place in frame.spent_by:
+                mine.spent.add(frame.spent_by[node.place])
+        return frame.ledgers[node.place]
 
     def _ledger_around(self, frame: Frame) -> Ledger:
         """The ledger of the nearest frame with limits; a frame's own is made when it is first asked for."""
@@ -201,24 +184,32 @@ class Running:
         return ledger
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:
-        """End the run: running steps are cancelled, the result is `aborted` with everything kept."""
-        self.stop(RunAborted(reason, by))
-        if self.scope is not None:
-            self.scope.cancel()
+        """End the run: running steps are cancelled, the result is `aborted` with everything kept. Later it is vain."""
+        if not self.is_over:
+            self.stop(RunAborted(reason, by))
+            if self.scope is not None:
+                self.scope.cancel()
 
-    def stop(self, error: FlujoError, keep: RunContext | None = None) -> None:
-        """Let nothing new start, and cancel the branches, but for the one of `keep`, which ends by itself.
+    def note_end(self) -> None:
+        """It ended: a cancel comes too late now."""
+        self.is_over = True
+
+    def stop(self, error: FlujoError, keep: RunContext | Worker | None = None) -> None:
+        """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
         """
+        if self.is_over and keep is not None:
+            return  # a call that a step left behind, and that came back after the end
         if self.verdict is None:
+            self.hide_secrets(error)
             self.verdict = error
         spare = isinstance(error, UsageLimitExceeded)
         for worker in self.workers:
             ctx = worker.ctx
             if ctx is not None and ctx.metered is not None:
                 ctx.metered.refuse(self.verdict)
-            if ctx is None or not (ctx is keep or (spare and ctx.holds_lease)):
+            if worker is not keep and (ctx is None or not (ctx is keep or (spare and ctx.holds_lease))):
                 worker.scope.cancel()
 
     def cancel_closed(self, due_before: int) -> None:
@@ -229,7 +220,7 @@ class Running:
             worker.scope.cancel()
         due = self.state.due
         if ending and len(due) > due_before:
-            self.held.append((ending, [due.pop() for _ in range(len(due) - due_before)]))
+            self.held = [*self.held, (ending, [due.pop() for _ in range(len(due) - due_before)])]
 
     def release(self, worker: Worker) -> None:
         """A worker ended: what waited for the last of its kind is due now."""
@@ -245,37 +236,66 @@ class Running:
         kind = error.error_type if isinstance(error, StepFailed) else type(error).__name__
         payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
         await self.observe("on_retry", payload, ctx)
-        await anyio.sleep(delay)
+        if self.verdict is None:
+            await anyio.sleep(delay)
+
+    def hide_secrets(self, error: FlujoError | None) -> None:
+        """Take the secrets of the run input and of the first context out of an error's texts."""
+        if error is not None:
+            if self._secrets is None:
+                root = self.state.root
+                self._secrets = attempt(secrets_in, (root.input, root.context))[0] or []
+            error.hide(self._secrets)
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
-    async def keep(self, entry: Entry) -> None:
-        """Have it written where the run is kept, before anything follows from it; what cannot be kept is a failure."""
-        if self.store is None:
-            return
+    def put(self, entry: Entry, then: Callable[[], object]) -> anyio.Event | None:
+        """Have it written where the run is kept, and `then` called; at once where it is not, else wait for the event.
+
+        What cannot be written is a failure.
+        """
+        self.hide_secrets(entry.outcome.error)
+        if self.writer is None:
+            then()
+            return None
         row = entry_data(self.setup.plan, entry)
         if row.unwritten is not None:
             why = f"its output of type {row.unwritten} cannot be kept by the store"
             entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
             row = entry_data(self.setup.plan, entry)
-        with anyio.CancelScope(shield=True):  # it happened, so it is written even while the run is being cancelled
-            await self.store.append(self.info.run_id, row)
+        return self.writer.put(row, then)
 
-    async def note_call(self, ctx: RunContext, key: str, value: JsonValue) -> None:
-        """Journal what a tool gave, so that the step finds it where it runs again."""
-        entry = Entry(*ctx.visit, Called(value, key))
-        await self.keep(entry)
+    async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
+        """Journal what a step's work did while it goes on, so that it is known where the step runs again.
+
+        What a call did that the step left behind, and that came back after its end, is no part of the run.
+        """
+        if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
+            return
+        entry = Entry(*ctx.visit, told)
+        kept = self.put(entry, partial(self.take, entry))
+        if kept is not None:
+            await kept.wait()
+
+    def take(self, entry: Entry) -> None:
+        """Add to the journal, and let the schedule go on."""
         self.journal.append(entry)
         advance(self.state, entry)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
-    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | None = None) -> None:
+    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
-        if self.hooks.of(hook):
-            abort = await self.hooks.observe(payload(), hook, self.values)
-            if abort is not None:
-                self.stop(abort, keep)
+        observers = self.hooks.of(hook)
+        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
+        if telling is not None:
+            await self.heed(telling, keep)
+
+    async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
+        """Tell the rest of some observers; one that asks for it ends the run."""
+        abort = await telling
+        if abort is not None:
+            self.stop(abort, keep)
 
     async def guard(self, hook: str, payload: Callable[[], Event], ctx: RunContext | None = None) -> Deny | None:
         """Ask the guards of `hook`; returns a refusal that is meant for the model.
@@ -371,14 +391,3 @@ _NOTHING: Mapping[str, object] = {}
 
 def _path(ctx: RunContext | None) -> str:
     return "" if ctx is None else ctx.step_path
-
-
-def status_of(error: BaseException | None) -> Literal["completed", "stopped", "aborted", "failed", "cancelled"]:
-    """The word for an end with `error`."""
-    if error is None:
-        return "completed"
-    if isinstance(error, UsageLimitExceeded):
-        return "stopped"
-    if isinstance(error, (GuardDenied, RunAborted)):
-        return "aborted"
-    return "failed" if isinstance(error, Exception) else "cancelled"

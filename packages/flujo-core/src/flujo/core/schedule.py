@@ -1,30 +1,32 @@
 """What is due next: pure decisions over a plan and the outcomes so far. No I/O, no clock, no chance, no await.
 
 `advance` updates the state it is handed; folding the same entries always gives an equal state, which is what makes a
-journal enough to go on from. Nothing here recurses: work that makes more work is put on `state.todo`.
+journal enough to go on from. Nothing here recurses: work that makes more work is put off: `state.todo`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from pydantic import BaseModel
 
+from .check import no_json
 from .errors import LoopLimit, StepFailed
 from .flow import Loop, Map, Parallel
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Called, Choice, Failure, Paused, Skipped, Success
+from .outcome import Choice, Failure, Skipped, Success
 from .plan import FlowNode, Plan, StepNode
+from .told import forget_questions, hear, park
 from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
 
 
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
     """The state before the first step."""
     root = Frame(0, plan.root, None, 0, run_input, context)
-    state = RunState(plan, root, {0: root})
+    state = RunState(plan, root)
     _begin_first(state, root)
     if state.todo:
         _work(state)
@@ -37,8 +39,8 @@ def advance(state: RunState, entry: Entry) -> None:
     if frame is None or entry.is_void:
         return
     node, outcome = state.nodes[entry.node], entry.outcome
-    if state.pauses or state.known:
-        _forget_questions(state, (frame.id, node.index), outcome)
+    if state.pauses or state.known or state.begun:
+        forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, Success):
         _end(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
     elif isinstance(outcome, Skipped):
@@ -48,27 +50,9 @@ def advance(state: RunState, entry: Entry) -> None:
     elif isinstance(outcome, Choice):
         _choose(state, frame.parts[node.place], outcome.value)
     else:
-        _hear(state, frame, node, outcome)
+        hear(state, frame, node, outcome)
     if state.todo:
         _work(state)
-
-
-def _hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
-    """A step asks, or is told something: it has not ended."""
-    visit = (frame.id, node.index)
-    if isinstance(outcome, Paused):
-        state.pauses[visit] = outcome
-    elif isinstance(outcome, (Answer, Called)):
-        state.known.setdefault(visit, []).append((outcome.key, outcome.value))
-        if isinstance(outcome, Answer):
-            state.due.append((frame, node))
-
-
-def _forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -> None:
-    if not isinstance(outcome, (Paused, Called)):
-        state.pauses.pop(visit, None)
-        if not isinstance(outcome, (Answer, Failure)):  # a failed step that runs again asks what it asked before
-            state.known.pop(visit, None)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -81,27 +65,40 @@ def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iter
 
 
 def find_due(state: RunState) -> None:
-    """Find out anew what is due: whatever began and has not ended, but for what waits for a human."""
+    """Find out anew what is due: whatever began and has not ended, but for what waits for a human.
+
+    What may happen at most once, began, and ended nobody knows how is put to a human.
+    """
     state.due.clear()
     state.failure = None
     for frame in sorted(state.frames.values(), key=lambda one: one.id):
         if frame.left == 0 and frame.parent is not None:
-            state.todo.append((_body_ended, (frame,)))
+            _later(state, _body_ended, frame)
         for node in frame.scope.nodes:
             if frame.waiting[node.place] or frame.outputs[node.place] is not UNSET:
                 continue
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
-                state.todo.append((_begin, (frame, node)))
+                _later(state, _begin, frame, node)
+            elif (frame.id, node.index) in state.begun:
+                park(state, frame, node)
             elif (part is None or part.asks) and (frame.id, node.index) not in state.pauses:
                 state.due.append((frame, node))
     _work(state)
 
 
+def _later(state: RunState, act: Callable[..., None], *about: object) -> None:
+    """Put off what would else recurse."""
+    if state.todo is None:  # a chain never has anything to put off
+        state.todo = []
+    state.todo.append((act, about))
+
+
 def _work(state: RunState) -> None:
-    for act, about in state.todo:  # grows on the way
+    todo = state.todo or []
+    for act, about in todo:  # grows on the way
         act(state, *about)
-    state.todo.clear()
+    todo.clear()
 
 
 # --- beginning ----------------------------------------------------------------------------------------------------
@@ -112,7 +109,7 @@ def _begin_first(state: RunState, frame: Frame) -> None:
         if type(node) is StepNode:
             state.due.append((frame, node))
         else:
-            state.todo.append((_begin, (frame, node)))
+            _later(state, _begin, frame, node)
 
 
 def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
@@ -123,7 +120,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
-        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text_of(error)))
+        text = "" if error is None else text_of(error, (value, frame.context))
+        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text))
     if problem is not None:
         _fail(state, frame, node, problem)
         return
@@ -225,10 +223,10 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
             if type(successor) is StepNode:
                 state.due.append((frame, successor))
             else:
-                state.todo.append((_begin, (frame, successor)))
+                _later(state, _begin, frame, successor)
     frame.left -= 1
     if frame.left == 0 and frame.parent is not None:
-        state.todo.append((_body_ended, (frame,)))
+        _later(state, _body_ended, frame)
 
 
 def _body_ended(state: RunState, frame: Frame) -> None:
@@ -247,7 +245,8 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     if node.kind == "loop" and frame.changes:
         context, error = attempt(final_context, frame)
         if error is not None:
-            _fail(state, frame, node, Failure(_failed(parent, node, type(error).__name__, text_of(error))))
+            failed = _failed(parent, node, type(error).__name__, text_of(error, (frame.context,)))
+            _fail(state, frame, node, Failure(failed))
             return
         part.context = context
     frame.is_open = False
@@ -300,12 +299,20 @@ def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     if part.ended < flow.max_iterations:
         part.value = part.output
         _iterate(state, part)
-    elif flow.on_limit == "return":
-        _finish(state, part, part.output)
+    elif error := limit_reached(part):
+        part.asks = True  # again, where the run is resumed
+        _fail(state, part.frame, part.node, Failure(error))
     else:
-        path = part.frame.prefix + part.node.name
-        part.asks = flow.until is not None  # so that it is asked again where the run is resumed
-        _fail(state, part.frame, part.node, Failure(LoopLimit(path, flow.max_iterations, part.output)))
+        _finish(state, part, part.output)
+
+
+def limit_reached(part: Part) -> LoopLimit | None:
+    """What a loop fails with that is not done, where it may not go on."""
+    flow = part.node.flow
+    if not isinstance(flow, Loop) or part.ended < flow.max_iterations or flow.on_limit == "return":
+        return None
+    path = part.frame.prefix + part.node.name
+    return LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
 
 
 def _finish(state: RunState, part: Part, output: object) -> None:
@@ -338,7 +345,7 @@ def _fail(state: RunState, frame: Frame, node: Node, failure: Failure) -> None:
             _close(state, part, body)
             part.results[body.slot] = failure.error
             part.ended += 1
-            state.todo.append((_fan_in, (part,)))
+            _later(state, _fan_in, part)
             return
         body = body.parent
     state.failure = state.failure or failure
@@ -352,8 +359,10 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         frame.is_open = False
         del state.frames[frame.id]
         open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
-    if state.pauses or state.known:
+    if state.pauses or state.known or state.begun:
         gone = {frame.id for frame in open_}
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
         state.known = {key: told for key, told in state.known.items() if key[0] not in gone}
+        state.begun = {key: begun for key, begun in state.begun.items() if key[0] not in gone}
+        state.decided = {key: output for key, output in state.decided.items() if key[0] not in gone}
     state.has_closed = True

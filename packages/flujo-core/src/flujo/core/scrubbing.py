@@ -7,6 +7,10 @@ Personal data is the de-identifier's work, not this file's.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 _MASK = "[SECRET]"
 
@@ -50,4 +54,46 @@ def scrub(text: str) -> str:
     """
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()  # half a pair can be shown too
+
+
+def secrets_in(values: Iterable[object]) -> list[str]:
+    """Texts of the secrets that values hold at any depth, as they are and as a repr shows them; the longest first."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    left = list(values)
+    for one in left:  # grows on the way
+        if isinstance(one, (Secret, SecretStr, SecretBytes)):
+            inner = one.get_secret_value()
+            text = inner.decode(errors="ignore") if isinstance(inner, bytes) else inner
+            if isinstance(text, str):
+                found |= {text, repr(text)[1:-1]}
+            else:
+                left.append(text)
+        elif id(one) not in seen:
+            seen.add(id(one))
+            left += _held(one)
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+_PLAIN = {str, int, float, bool, bytes, type(None)}
+
+
+def _held(value: object) -> Iterable[object]:
+    """What a value holds: of containers, models and dataclasses only, for others may do anything when they are read."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return () if _PLAIN.issuperset(map(type, value)) else value
+    if isinstance(value, BaseModel):
+        return [value.__dict__, value.__pydantic_extra__, value.__pydantic_private__]
+    if is_dataclass(value):
+        return [getattr(value, field.name, None) for field in fields(value)]
+    return ()
+
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """The text with each of these secrets replaced by `[SECRET]`."""
+    for secret in secrets:
+        text = text.replace(secret, _MASK)
     return text

@@ -94,9 +94,13 @@ class Question:
         """What it is called, for people."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
+    def call(self, value: object, context: object) -> object:
+        """Call it; the answer may have to be awaited. Whatever it raises is raised."""
+        return self.function(value, context) if self.with_context else self.function(value)
+
     async def ask(self, value: object, context: object) -> object:
         """Call it and await its answer; whatever it raises is raised."""
-        answer = self.function(value, context) if self.with_context else self.function(value)
+        answer = self.call(value, context)
         return await answer if inspect.isawaitable(answer) else answer
 
 

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from .codec import dump, dump_changes
-from .errors import FlujoError, SnapshotError
-from .flow import Map, Parallel
-from .frames import UNSET, Frame, Part, Passed, RunState
-from .journal import Entry
-from .outcome import Answer, Called, Choice, Skipped, Success
+from .errors import SnapshotError
 from .pause import Pause, PauseForHumanInput, shown
-from .plan import FlowNode, Plan, StepNode
 from .result import RunStatus
 from .usage import Usage, UsageLimits
 
@@ -28,8 +21,17 @@ MAX_BYTES = 64 * 2**20
 """A longer text is no snapshot of ours, and is not parsed."""
 
 
+_SHOWN = {"run_id", "pipeline", "status", "position", "id", "parent", "frame", "node", "slot", "place", "kind", "path"}
+
+
 class _Data(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, ser_json_inf_nan="strings"
+    )
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Shows where it belongs, and no payload: that may be private."""
+        return [(name, value) for name, value in super().__repr_args__() if name in _SHOWN]
 
 
 class LimitsData(_Data):
@@ -77,25 +79,49 @@ class FrameData(_Data):
     changes: dict[int, list[dict[str, JsonValue]]] = {}
     parts: list[PartData] = []
     spent: Usage | None = None
+    spent_by: dict[int, Usage] = {}
 
 
-class PauseData(_Data):
+_OF_QUESTION = ("question", "payload", "expires_at", "asked", "roles", "on_expiry")
+
+
+class QuestionData(_Data):
+    """What a human is asked; `wanted` is the JSON schema of the decision."""
+
+    question: str
+    wanted: dict[str, JsonValue] | None = None
+    payload: JsonValue = None
+    expires_at: datetime | None = None
+    asked: bool = False
+    roles: frozenset[str] = frozenset()
+    on_expiry: JsonValue = None
+
+    @classmethod
+    def of(cls, request: PauseForHumanInput, **place: int | str) -> Self:
+        """Write a question."""
+        facts = {name: getattr(request, name) for name in _OF_QUESTION}
+        return cls.model_validate({**facts, "wanted": request.json_schema, **place})
+
+    def request(self) -> PauseForHumanInput:
+        """Read it.
+
+        Raises:
+            ConfigurationError: It cannot be asked.
+        """
+        request = PauseForHumanInput(
+            self.question, payload=self.payload, expires_at=self.expires_at, roles=self.roles, on_expiry=self.on_expiry
+        )
+        request.asked, request.json_schema = self.asked, self.wanted
+        return request
+
+
+class PauseData(QuestionData):
     """A question that waits for a human: the `number`th of this visit of the step at `path`."""
 
     frame: int
     node: int
     path: str
     number: int
-    question: str
-    wanted: dict[str, JsonValue] | None = None
-    payload: JsonValue = None
-    expires_at: datetime | None = None
-    asked: bool = False
-
-    @property
-    def shown(self) -> Pause:
-        """What a human must be shown of it."""
-        return shown(self.question, self.wanted, self.payload, self.expires_at, self.path, self.number)
 
 
 class KnownData(_Data):
@@ -106,8 +132,27 @@ class KnownData(_Data):
     told: list[tuple[str, JsonValue]]
 
 
+class BegunData(_Data):
+    """What may happen at most once, has begun and not ended: tools by a digest of the call, or the step itself."""
+
+    frame: int
+    node: int
+    begun: dict[str, str]
+
+
+class DecidedData(_Data):
+    """What a human decided for a step that has not ended with it yet."""
+
+    frame: int
+    node: int
+    output: JsonValue = None
+
+
 class EntryData(_Data):
-    """One entry of the journal; `unwritten` is the type of an output that could not be written."""
+    """One entry of the journal; `unwritten` is the type of an output or error that could not be written.
+
+    `value` is what came of the visit: an output, an error, what was told; of a pause, its QuestionData.
+    """
 
     frame: int
     node: int
@@ -134,6 +179,8 @@ class Checkpoint(_Data):
     frames: list[FrameData]
     pauses: list[PauseData] = []
     known: list[KnownData] = []
+    begun: list[BegunData] = []
+    decided: list[DecidedData] = []
     usage: Usage
     left_s: float | None = None
     position: int = 0
@@ -180,7 +227,7 @@ class Snapshot(_Data):
     @property
     def pauses(self) -> tuple[Pause, ...]:
         """The questions that wait for a human."""
-        return tuple(one.shown for one in self.checkpoint.pauses)
+        return tuple(shown(one, one.wanted, one.path, one.number) for one in self.checkpoint.pauses)
 
     def sealed(self) -> Self:
         """The same with its digest."""
@@ -212,131 +259,3 @@ class Snapshot(_Data):
             why = "its digest does not fit: something in it was changed"
             raise SnapshotError(f"snapshot of run {read.run_id!r} cannot be used", why, "Use it as it was written")
         return read
-
-
-# --- writing ------------------------------------------------------------------------------------------------------
-
-
-def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position: int = 0) -> Checkpoint:
-    """Where a run stands. It costs what is live, not what was done.
-
-    Raises:
-        SnapshotError: A value that it needs cannot be written; it is named.
-    """
-    plan, root = state.plan, state.root
-    frames = sorted(state.frames.values(), key=lambda frame: frame.id)
-    return Checkpoint(
-        input=dump(plan.input_type, root.input, "the run input"),
-        context=None if root.context is None else dump(type(root.context), root.context, "the context"),
-        next_frame=state.next_id,
-        frames=[_frame(plan, frame) for frame in frames],
-        pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
-        known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
-        usage=usage,
-        left_s=left_s,
-        position=position,
-    )
-
-
-def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
-    path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.known.get(key, ()))
-    return PauseData(
-        frame=key[0], node=key[1], path=path, number=number, question=request.question, asked=request.asked,
-        wanted=request.json_schema, payload=request.payload, expires_at=request.expires_at,
-    )  # fmt: skip
-
-
-def _frame(plan: Plan, frame: Frame) -> FrameData:
-    outputs: dict[int, JsonValue] = {}
-    passed: list[int] = []
-    for node in frame.scope.nodes:
-        value = frame.outputs[node.place]
-        if value is UNSET:
-            continue
-        if isinstance(value, Passed):
-            passed.append(node.place)
-            outputs[node.place] = dump(passed_type(node), value.value, f"input of step {node.path!r}")
-        else:
-            outputs[node.place] = dump(node.output_type, value, f"output of {node.path!r}")
-    return FrameData(
-        id=frame.id,
-        parent=None if frame.parent is None else frame.parent.id,
-        node=0 if frame.node is None else frame.node.place,
-        slot=frame.slot,
-        outputs=outputs,
-        passed=passed,
-        changes=_changes(plan, frame.changes, f"{frame.prefix}*"),
-        parts=[_part(plan, part) for part in frame.parts.values()],
-        spent=frame.spent if frame.ledger is None else frame.ledger.spent,
-    )
-
-
-def _part(plan: Plan, part: Part) -> PartData:
-    node = part.node
-    where = f"output of a body of {node.path!r}"
-    ended = {slot: value for slot, value in enumerate(part.results) if value is not UNSET}
-    failed = {slot: error for slot, error in ended.items() if isinstance(error, FlujoError) and collects(node)}
-    results = {slot: dump(body_type(node, slot), one, where) for slot, one in ended.items() if slot not in failed}
-    loops = node.kind == "loop" and part.ended > 0
-    moved = loops and part.context is not None
-    return PartData(
-        place=node.place,
-        ended=part.ended,
-        next=part.next,
-        asks=part.asks,
-        results=results,
-        failed={slot: dump(FlujoError, error, where) for slot, error in failed.items()},
-        changes=_changes(plan, part.changes, node.path),
-        output=dump(body_type(node, 0), part.output, where) if loops else None,
-        context=dump(type(part.context), part.context, "the context") if moved else None,
-    )
-
-
-def _changes(
-    plan: Plan, changes: Mapping[int, tuple[Mapping[str, object], ...]], where: str
-) -> dict[int, list[dict[str, JsonValue]]]:
-    model = plan.context_model
-    return {key: [dump_changes(model, one, where) for one in each] for key, each in changes.items()}
-
-
-def collects(node: FlowNode) -> bool:
-    """Whether errors of its bodies stand among what they gave."""
-    return isinstance(node.flow, (Parallel, Map)) and node.flow.on_failure == "collect"
-
-
-def passed_type(node: StepNode | FlowNode) -> object:
-    """The type of what a skipped step hands on."""
-    return node.passes if isinstance(node, StepNode) else Any
-
-
-def body_type(node: FlowNode, slot: int) -> object:
-    """The type of what a body gives."""
-    several = isinstance(node.flow, Parallel) and not isinstance(node.flow, Map)
-    return node.bodies[slot if several else 0].output_type
-
-
-def entry_data(plan: Plan, entry: Entry) -> EntryData:
-    """An entry of the journal as data; an output that cannot be written is left out, and its type named."""
-    node, outcome = plan.nodes[entry.node], entry.outcome
-    value: JsonValue = None
-    unwritten = None
-    try:
-        if outcome.error is not None:
-            value = dump(FlujoError, outcome.error, "error")
-        elif isinstance(outcome, Success):
-            value = dump(node.output_type, outcome.output, "output")
-        elif isinstance(outcome, Skipped):
-            value = dump(passed_type(node), outcome.output, "input")
-        elif isinstance(outcome, Choice):
-            value = outcome.value
-        elif isinstance(outcome, (Answer, Called)):
-            value = [outcome.key, outcome.value]
-        changes = None if entry.changes is None else dump_changes(plan.context_model, entry.changes, entry.path)
-    except SnapshotError:
-        changes, unwritten = None, type(outcome.output if isinstance(outcome, (Success, Skipped)) else None).__name__
-    return EntryData(
-        frame=entry.frame, node=entry.node, kind=type(outcome).__name__.lower(), path=entry.path, value=value,
-        unwritten=unwritten, started_at=entry.started_at, duration_s=entry.duration_s, changes=changes,
-        attempts=entry.attempts, usage=entry.usage, cached=entry.cached, cancelled=entry.cancelled,
-        is_void=entry.is_void,
-    )  # fmt: skip

@@ -6,17 +6,15 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, overload
+from typing import Any, get_args, overload
 
 from .callables import function_of, local_hints, name_of
 from .errors import NotSent, PipelineError
+from .outcome import Effect
 from .protocols import Agent
 from .retry import RetryPolicy
 from .signatures import Question, Signature, question, signature_of
 from .usage import UsageLimits
-
-Effect = Literal["pure", "idempotent", "at_most_once"]
-"""What may happen to a step that a crash interrupted: run again; run again with the same key; never by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,14 @@ class MemoryStore:
         decisions = self._known(run_id).decisions
         return next(reversed(decisions.values()), None) if pause_id is None else decisions.get(pause_id)
 
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """See RunStore."""
+        return [
+            run_id
+            for run_id, kept in self._runs.items()
+            if kept.snapshot.status == "running" and not kept.is_held and kept.snapshot.fingerprint == fingerprint
+        ]
+
     async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore."""
         kept = self._known(receipt.run_id)

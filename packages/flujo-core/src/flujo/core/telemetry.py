@@ -32,7 +32,7 @@ ERROR_TYPE = "error.type"
 COST = "operation.cost"
 RUN_ID = "flujo.run_id"
 STEP_PATH = "flujo.step.path"
-ATTEMPTS = "flujo.step.attempts"
+ATTEMPT = "flujo.step.attempt"
 STATUS = "flujo.status"
 COST_USD = "flujo.cost.usd"
 BUDGET_LIMIT = "flujo.budget.limit"
@@ -45,7 +45,8 @@ BREACHED = "governor_breached"
 def current_tracer() -> Tracer | None:
     """The tracer to use, or None where no provider is configured; ask once per run."""
     provider = trace.get_tracer_provider()
-    if isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider)):
+    # Mostly it is the first, and to ask an abstract class whether something is of it costs as much as all else here.
+    if type(provider) is ProxyTracerProvider or isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider)):
         return None
     return provider.get_tracer("flujo.core")
 

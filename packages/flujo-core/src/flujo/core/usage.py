@@ -192,6 +192,19 @@ class Usage:
         if other.overshoot_usd:
             self.overshoot_usd = EXACT.add(self.overshoot_usd, other.overshoot_usd)
 
+    def since(self, before: Usage) -> Usage:
+        """What was counted in since it stood at `before`."""
+        return Usage(
+            self.input_tokens - before.input_tokens,
+            self.output_tokens - before.output_tokens,
+            self.requests - before.requests,
+            EXACT.subtract(self.cost_usd, before.cost_usd),
+            ZERO,
+            self.unmeasured - before.unmeasured,
+            self.unpriced - before.unpriced,
+            EXACT.subtract(self.overshoot_usd, before.overshoot_usd),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class UsageLimits:

@@ -45,9 +45,11 @@ def part_of(value: object, path: tuple[str | int, ...]) -> object:
 
 def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
     """Inputs of a due node by parameter name."""
-    inputs = {}
-    for source in node.sources:  # a comprehension costs a call
-        inputs[source.parameter] = read(frame, source)
+    inputs, outputs = {}, frame.outputs
+    for source in node.sources:  # a comprehension costs a call, and so does `read` where there is nothing to it
+        value = outputs[source.place] if source.place >= 0 else None
+        is_all = value is not None and not source.path and type(value) is not Passed
+        inputs[source.parameter] = value if is_all else read(frame, source)
     return inputs
 
 

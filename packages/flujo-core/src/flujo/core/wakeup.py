@@ -29,17 +29,22 @@ class LoopEvent:
 
     def set(self) -> None:
         """Wake the waiter, from whatever thread."""
-        try:
-            if isinstance(self._loop, asyncio.AbstractEventLoop):
-                self._loop.call_soon_threadsafe(self._event.set)
-            else:  # trio's token; anyio gives both behind one object but offers no call that does not block
-                self._loop.run_sync_soon(self._event.set)  # type: ignore[attr-defined]
-        except RuntimeError:  # that loop is closed, and cancelled its waiter before; the caller has others to wake
-            return
+        call_in(self._loop, self._event.set)
 
     async def wait(self) -> None:
         """Wait in the loop that made it."""
         await self._event.wait()
+
+
+def call_in(loop: object, act: Callable[[], object]) -> None:
+    """Have `act` called in a loop, from whatever thread; `loop` is its `current_token().native_token`."""
+    try:
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            loop.call_soon_threadsafe(act)
+        else:  # trio's token; anyio gives both behind one object but offers no call that does not block
+            loop.run_sync_soon(act)  # type: ignore[attr-defined]
+    except RuntimeError:  # that loop is closed, and cancelled who waited in it; the caller has others to wake
+        return
 
 
 def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable
 from functools import partial
 from time import perf_counter, time
@@ -13,14 +14,14 @@ from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
-from .foreign import attempt_async, fault_of, text_of
+from .foreign import attempt, attempt_async, fault_of, text_of
 from .frames import Due, Frame
 from .journal import Entry
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
 from .relay import Worker
 from .running import Running
-from .schedule import advance
+from .schedule import advance, limit_reached
 from .usage import Usage
 from .values import context_at, inputs_of
 
@@ -45,9 +46,11 @@ class Work(Running):
             worker.frame = frame
         if isinstance(node, FlowNode):
             return self._ask(frame, node)
-        return (self._call if node.is_bare and self.direct else self._step)(frame, node, worker)
+        return (self._call if node.is_bare and self.direct and not self.state.decided else self._step)(
+            frame, node, worker
+        )
 
-    def note(self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None) -> None:
+    def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
         state = self.state
         self.journal.append(entry)
@@ -58,7 +61,29 @@ class Work(Running):
         if state.has_closed:
             self.cancel_closed(due_before)
         if state.failure is not None:
-            self.stop(state.failure.error, ctx)
+            self.stop(state.failure.error, keep)
+
+    def _held(self, due_before: int) -> list[Due]:
+        """What became due since, taken back: it is not to be done yet."""
+        due = self.state.due
+        return [due.pop() for _ in range(len(due) - due_before)]
+
+    async def keep(
+        self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None, *, holds: bool = False
+    ) -> list[Due]:
+        """Have it kept and noted; what is due by it comes back, not to be done yet, where that is to be held."""
+        held: list[Due] = []
+
+        def then() -> None:
+            due_before = len(self.state.due)
+            self.note(entry, worker, ctx)
+            if holds:
+                held.extend(self._held(due_before))
+
+        kept = self.put(entry, then)
+        if kept is not None:
+            await kept.wait()
+        return held
 
     # --- combinators ------------------------------------------------------------------------------------------------
 
@@ -69,23 +94,28 @@ class Work(Running):
         about = flow.on if isinstance(flow, Branch) else flow.until
         assert about is not None
         value = part.value if isinstance(flow, Branch) else part.output
-        answer, error = await attempt_async(about.ask(value, part.context))
+        answer, error = attempt(about.call, value, part.context)
+        if type(answer) is not bool and inspect.isawaitable(answer):
+            answer, error = await attempt_async(answer)
         path = frame.prefix + node.name
         if error is not None:
             what = "on" if isinstance(flow, Branch) else "until"
-            failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `{what}=` of {path!r}")
+            failed = StepFailed(
+                path, type(error).__name__, text_of(error, (value, part.context)), f"Mend `{what}=` of {path!r}"
+            )
             failed.__cause__ = error
         else:
             choice = self.choice(flow, answer)
-            if choice is not None:
+            reached = None if choice else limit_reached(part)
+            if choice is not None and reached is None:
                 entry = Entry(frame.id, node.index, Choice(choice))
-                await self.keep(entry)
-                self.note(entry)
+                if self.is_kept:
+                    await self.keep(entry)
+                else:  # the same, for less
+                    self.note(entry)
                 return
-            failed = _no_case(path, answer, cast("Branch", flow))
-        entry = Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock)
-        await self.keep(entry)
-        self.note(entry)
+            failed = reached or _no_case(path, answer, cast("Branch", flow))
+        await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
     def choice(flow: Branch | Loop, answer: object) -> int | None:
@@ -106,32 +136,47 @@ class Work(Running):
         except (LookupError, AttributeError, TypeError):
             await self._step(frame, node, worker)  # an input is missing: it says which
             return
-        entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, time())
-        classes, clock, value, error = node.output_classes, perf_counter(), None, None
+        # The entry is made when it ends: what is made before is held by every run that waits.
+        visit, path, classes, value, error = frame.id, frame.prefix + node.name, node.output_classes, None, None
+        started, clock = time(), perf_counter()
         try:
+            if self.hooks.before_step:
+                payload = payloads.PreStepExecution(self.info, path, node.step.name, 1, inputs.copy())
+                telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.on_asyncio)
+                if telling is not None:
+                    await self.heed(telling, worker)
+                if self.verdict is not None and isinstance(self.verdict, RunAborted):
+                    raise self.verdict
             work: Any = node.step.function(**inputs)
             value = await work  # not by attempt_async, which costs a call more
         except BaseException as raised:  # an answer like others, but for a cancel
             error = fault_of(raised)
             if error is None:
-                entry.duration_s = perf_counter() - clock
-                self._note_cancelled(entry)
+                self._note_cancelled(Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock))
                 raise
-        entry.duration_s = perf_counter() - clock
+        entry = Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock)
         if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
             entry.outcome = Success(value)
         else:
-            done = told(value, error, entry.path, inputs)
-            entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+            done = told(value, error, path, inputs)
+            entry.outcome, entry.changes = settled(node, path, done, self.setup.plan.context_model)
+            self.hide_secrets(entry.outcome.error)
             entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
             if isinstance(entry.outcome, Aborted):
-                self.stop(entry.outcome.error)
-        self.note(entry, worker)
+                self.stop(entry.outcome.error, worker)
+        due_before = 0 if self.plain else len(self.state.due)
+        self.note(entry, worker, worker)
+        if not self.plain and (telling := self._tell_ended(entry)) is not None:
+            held = self._held(due_before)
+            try:
+                await self.heed(telling, worker)
+            finally:
+                self.state.due.extend(reversed(held))
 
     def _note_cancelled(self, entry: Entry) -> None:
         """Journal what was stopped: it keeps what was paid for."""
         entry.outcome, entry.cancelled = Aborted(self.verdict or RunAborted("cancelled")), True
-        self.journal.append(entry)
+        self.put(entry, partial(self.journal.append, entry))
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run one step with all its attempts."""
@@ -140,33 +185,42 @@ class Work(Running):
         ctx: RunContext | None = None
         try:
             outcome: Outcome | None = None
-            if node.step.options.when is not None:
+            if node.step.options.when is not None and (frame.id, node.index) not in self.state.decided:
                 outcome = await self._unwanted(frame, node, entry.path)
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
             entry.duration_s = perf_counter() - clock
             self._note_cancelled(entry)
-            await self.keep(entry)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
         entry.is_void = self.verdict is not None and isinstance(outcome, Failure)
-        await self.keep(entry)
-        outcome, error = entry.outcome, entry.outcome.error
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, ctx)
-        if isinstance(outcome, (Success, Skipped)) and not self.plain:
-            await self._tell_completed(entry, ctx)
-        self.note(entry, worker, ctx)
-        if error is not None and isinstance(outcome, Failure):
-            failure = partial(payloads.OnStepFailure, self.info, entry.path, entry.record(), error)
-            await self.observe("on_step_failure", failure, ctx)
+        held = await self.keep(entry, worker, ctx, holds=not self.plain)
+        if not self.plain:
+            try:
+                if entry.cached:
+                    await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
+                telling = self._tell_ended(entry)
+                if telling is not None:
+                    await self.heed(telling, ctx)
+            finally:  # what follows begins after observers heard of it, and may have ended the run
+                self.state.due.extend(reversed(held))
 
-    async def _tell_completed(self, entry: Entry, ctx: RunContext | None) -> None:
-        if entry.cached:
-            await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
-        who = (self.info, entry.path)
-        await self.observe("post_step_execution", lambda: payloads.PostStepExecution(*who, entry.record()), ctx)
+    def _tell_ended(self, entry: Entry) -> Awaitable[RunAborted | None] | None:
+        """Tell how a step ended; what is given, if anything is, is to be heeded."""
+        outcome, hooks = entry.outcome, self.hooks
+        if type(outcome) is Success or type(outcome) is Skipped:
+            if not hooks.after_step:
+                return None
+            ended = payloads.PostStepExecution(self.info, entry.path, entry.record)
+            return hooks.tell(hooks.after_step, ended, self.values, self.on_asyncio)
+        observers = hooks.of("on_step_failure") if isinstance(outcome, Failure) else ()
+        if not observers or outcome.error is None:
+            return None
+        failed = payloads.OnStepFailure(self.info, entry.path, entry.record, outcome.error)
+        return hooks.tell(observers, failed, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
@@ -180,7 +234,9 @@ class Work(Running):
         context = context_at(frame, node) if frame.context is not None else None
         wanted, error = await attempt_async(when.ask(value, context))
         if error is not None:
-            failed = StepFailed(path, type(error).__name__, text_of(error), f"Mend `when=` of {path!r}")
+            failed = StepFailed(
+                path, type(error).__name__, text_of(error, (value, context)), f"Mend `when=` of {path!r}"
+            )
             failed.__cause__ = error
             return Failure(failed)
         return None if wanted else Skipped(value)

@@ -1,19 +1,29 @@
-"""Durable stores for runs that wait for people: one winner per decision, nothing lost with a process."""
+"""Durable runs and human decisions: a SQLite run store, signed tokens, encryption at rest."""
 
-from .errors import StoreClosed, StoreDamaged, StoreError, StoreTooNew, StoreUnavailable
-from .protocol import HitlStore, Page, Question, Recorded, RunLine
-from .sqlite_store import SQLiteStore
+from .asking import Approval, NotApproved, approve, human_input
+from .errors import RunDamaged, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreForeign, StoreWriteError
+from .listed import Decided, OpenPause, Page, RunRow
+from .protocol import HitlStore
+from .sqlite import SQLiteStore
+from .tokens import HmacSigner
 
 __all__ = [
+    "Approval",
+    "Decided",
     "HitlStore",
+    "HmacSigner",
+    "NotApproved",
+    "OpenPause",
     "Page",
-    "Question",
-    "Recorded",
-    "RunLine",
+    "RunDamaged",
+    "RunRow",
     "SQLiteStore",
+    "StoreBusy",
     "StoreClosed",
     "StoreDamaged",
     "StoreError",
-    "StoreTooNew",
-    "StoreUnavailable",
+    "StoreForeign",
+    "StoreWriteError",
+    "approve",
+    "human_input",
 ]

@@ -1,62 +1,73 @@
-"""Errors of the stores.
+"""Errors of the stores of runs.
 
 FlujoError
-├── StoreError              the root of all errors of flujo-hitl's stores
-│   ├── StoreUnavailable    it cannot be read or written now: full, read-only, locked, not reached
-│   ├── StoreDamaged        what is there is no store of Flujo, or no longer a whole one
-│   ├── StoreTooNew         it was written by a later version
-│   └── StoreClosed         it was closed before (also a RuntimeError)
-└── SnapshotError           (of flujo.core) what is kept of one run cannot be used; the other runs can
+└── StoreError              the root of all errors of flujo-hitl
+    ├── StoreWriteError     what was to be kept is not: disk full, file or folder read-only, an error of the device
+    ├── StoreBusy           another process keeps the file locked; nothing was written
+    ├── StoreDamaged        the file is damaged, so that it cannot be used (or not in this place)
+    │   └── RunDamaged      ... only what is kept of one run; all others can be used (also a SnapshotError)
+    ├── StoreForeign        the file is no store of ours, or of a later version; nothing in it was touched
+    └── StoreClosed         the store was closed before (also a RuntimeError)
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flujo.core import FlujoError, SnapshotError
 
-__all__ = ["StoreClosed", "StoreDamaged", "StoreError", "StoreTooNew", "StoreUnavailable", "refused", "unusable"]
+__all__ = ["RunDamaged", "StoreBusy", "StoreClosed", "StoreDamaged", "StoreError", "StoreForeign", "StoreWriteError"]
 
 
 class StoreError(FlujoError):
-    """The root of all errors of the stores."""
+    """The root of all errors of flujo-hitl."""
 
 
-class StoreUnavailable(StoreError):
-    """A store cannot be read or written now. Nothing of what was to be written counts; try again later."""
+class StoreWriteError(StoreError):
+    """What was to be kept is not; the same store works again once the cause is gone."""
 
-    def __init__(self, store: str, why: str) -> None:
-        do = "See to the cause, then go on: what was acknowledged before is kept"
-        super().__init__(f"store {store!r} cannot be used now", why, do)
+    def __init__(self, path: Path, why: str) -> None:
+        do = "Make room, or the file and its folder writable, then try again"
+        super().__init__(f"store {str(path)!r} cannot be written", why, do)
+
+
+class StoreBusy(StoreError):
+    """Another process keeps the file locked. Nothing was written."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        why = f"another process keeps it locked, for more than {seconds:g} s"
+        super().__init__(f"store {str(path)!r} cannot be used", why, "End that process, or try again")
 
 
 class StoreDamaged(StoreError):
-    """What is there is no store of Flujo, or parts of it are gone. It is left as it is."""
+    """The file is damaged."""
 
-    def __init__(self, store: str, why: str) -> None:
-        do = "Keep it aside, and go on with a backup or with a new store"
-        super().__init__(f"store {store!r} is damaged or no store", why, do)
+    def __init__(self, path: Path, why: str) -> None:
+        do = "Keep it aside and put a backup in its place"
+        super().__init__(f"store {str(path)!r} is damaged", why, do)
 
 
-class StoreTooNew(StoreError):
-    """A store has a form that this version does not know. It is left as it is."""
+class RunDamaged(StoreDamaged, SnapshotError):
+    """What is kept of one run is damaged. All others can be used.
 
-    def __init__(self, store: str, found: int, known: int) -> None:
-        why = f"it has version {found}, and this flujo-hitl knows versions up to {known}"
-        super().__init__(f"store {store!r} cannot be used", why, "Upgrade flujo-hitl")
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, run_id: str, why: str) -> None:
+        self.run_id = run_id
+        FlujoError.__init__(self, f"run {run_id!r} cannot be read", why, "Take it from a backup, or start it anew")
+
+
+class StoreForeign(StoreError):
+    """The file is no store of ours, or of a later version. Nothing in it was touched."""
+
+    def __init__(self, path: Path, why: str, do: str) -> None:
+        super().__init__(f"file {str(path)!r} cannot be used as a store", why, do)
 
 
 class StoreClosed(StoreError, RuntimeError):
-    """Something was asked of a store after its `close`."""
+    """The store was used after its `close`."""
 
-    def __init__(self, store: str) -> None:
-        super().__init__(f"store {store!r} is closed", "`close` was called", "Make a new store")
-
-
-def unusable(run_id: str, part: str, why: str) -> SnapshotError:
-    """The error for one part of one run that cannot be read."""
-    do = "Go on with the run as a backup has it; other runs are not touched by this"
-    return SnapshotError(f"{part} of run {run_id!r} cannot be used", why, do)
-
-
-def refused(store: str, why: str) -> StoreError:
-    """The error for what a store cannot hold."""
-    return StoreError(f"store {store!r} refused what was to be written", why, "Use ids and names that are plain text")
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"store {str(path)!r} is closed", "`close` was called", "Make a new one")

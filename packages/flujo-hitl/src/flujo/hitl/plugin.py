@@ -1,7 +1,69 @@
-"""The plugin: stores by their URL."""
+"""The plugin: stores by their URLs, and the commands on stored runs.
+
+[tool.flujo]
+store = "sqlite:///runs.db"
+"""
 
 from __future__ import annotations
 
-__all__ = ["flujo_api"]
+import hashlib
+import os
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from flujo.core import Command, ConfigurationError, StoreFactory, hookimpl
+
+from .schema import Durability
+from .sqlite import SQLiteStore
+from .tokens import HmacSigner
+
+__all__ = ["flujo_api", "register_commands", "register_stores"]
 
 flujo_api = "1.0"
+
+KEY_VARIABLE = "FLUJO_TOKEN_KEY"
+"""The environment variable whose text signs the tokens of stores that are opened by URL."""
+
+LEAST = 32
+"""Characters that it must have."""
+
+
+@hookimpl
+def register_commands() -> Sequence[Command]:
+    """`flujo runs ...`."""
+    return [Command("runs", "List, resume and replay stored runs", "flujo.hitl.cli:runs")]
+
+
+@hookimpl
+def register_stores() -> Sequence[StoreFactory]:
+    """`sqlite:///relative.db`, `sqlite:////absolute.db`, with `?durability=normal` where that will do."""
+    return [StoreFactory("sqlite", sqlite_store)]
+
+
+def sqlite_store(url: str) -> SQLiteStore:
+    """The store of such a URL.
+
+    Raises:
+        ConfigurationError: It names no file, or an option that there is not.
+    """
+    parts, what = urlsplit(url), f"store {url!r} cannot be used"
+    path, options = unquote(parts.path.removeprefix("/")), dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.netloc or not path:
+        raise ConfigurationError(what, "it names no file", "Write sqlite:///runs.db, or sqlite:////srv/runs.db")
+    durability = options.pop("durability", "full")
+    if options:
+        raise ConfigurationError(what, f"it has no option {', '.join(map(repr, options))}", "There is: durability")
+    kind: Durability = "normal" if durability == "normal" else "full"
+    if durability != kind:
+        raise ConfigurationError(what, f"durability is 'full' or 'normal', not {durability!r}")
+    return SQLiteStore(path, durability=kind, signer=_signer())
+
+
+def _signer() -> HmacSigner | None:
+    key = os.environ.get(KEY_VARIABLE)
+    if key is None:
+        return None
+    if len(key) < LEAST:
+        why = f"it has {len(key)} characters, fewer than {LEAST}"
+        raise ConfigurationError(f"{KEY_VARIABLE} cannot be used", why, "Make one: openssl rand -hex 32")
+    return HmacSigner({"env": hashlib.sha256(key.encode()).digest()}, "env")

@@ -1,67 +1,23 @@
-"""What a store of flujo-hitl does beyond core's RunStore: the whole contract on one screen."""
+"""What a store can do beyond keeping runs: for inboxes that record decisions, and workers that go on with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Protocol
 
 from pydantic import JsonValue
 
-from flujo.core import Pause, Receipt, RunStore
+from flujo.core import Receipt, RunStore
 
-T = TypeVar("T")
-Order = Literal["newest", "oldest"]
+from .listed import Decided, OpenPause, Page, RunRow
 
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """A part of a list. `after` is given to the next call; None where this is the last page."""
-
-    items: tuple[T, ...]
-    after: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunLine:
-    """A run in a list. `held` tells whether some process has it, as far as the store can tell."""
-
-    run_id: str
-    pipeline: str
-    tenant: str | None
-    status: str
-    held: bool
-    cancel_requested: bool
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """An open question in a list. `roles` may answer; empty is anybody."""
-
-    run_id: str
-    pipeline: str
-    tenant: str | None
-    pause: Pause
-    roles: frozenset[str]
-    asked_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A decision that was recorded and waits for somebody to go on with its run."""
-
-    receipt: Receipt
-    decision: JsonValue
-    actor: str | None
-    reason: str
-    shown_digest: str | None
+__all__ = ["HitlStore"]
 
 
 class HitlStore(RunStore, Protocol):
-    """Lists, decisions that are recorded before somebody goes on with the run, retention and erasure."""
+    """A RunStore whose `claim` also accepts a decision that was recorded and not applied yet, once."""
 
     async def runs(
         self,
@@ -69,76 +25,64 @@ class HitlStore(RunStore, Protocol):
         status: str | None = None,
         pipeline: str | None = None,
         tenant: str | None = None,
-        order: Order = "newest",
-        after: int | None = None,
+        after: str | None = None,
         limit: int = 50,
-    ) -> Page[RunLine]:
-        """A page of the runs, in the order they were created."""
+    ) -> Page[RunRow]:
+        """Runs, the newest first."""
 
     async def open_pauses(
         self,
         *,
-        run_id: str | None = None,
         pipeline: str | None = None,
         tenant: str | None = None,
         role: str | None = None,
-        order: Order = "newest",
-        after: int | None = None,
+        after: str | None = None,
         limit: int = 50,
-    ) -> Page[Question]:
-        """A page of the questions that nobody answered, in the order they were asked; of a role, those it may answer.
-
-        Raises:
-            SnapshotError: One of them cannot be read.
-        """
+    ) -> Page[OpenPause]:
+        """Questions that wait for an answer, of the oldest runs first; with a role those that it may answer."""
 
     async def record_decision(
         self,
         run_id: str,
         pause_id: str,
         decision: JsonValue,
-        digest: str,
         *,
+        shown_digest: str,
         actor: str | None = None,
-        reason: str = "",
-        shown_digest: str | None = None,
+        reason: str | None = None,
     ) -> Receipt:
-        """Record how a question is answered, for `claim` to go on with. The first decision counts.
+        """Keep a decision, and nothing else: a worker goes on with the run. The first one counts.
 
-        The same one again gets the first one's receipt. `shown_digest` is what was shown to who decided.
+        The same decision again gets the same receipt.
 
         Raises:
-            ResumeConflict: It was answered in another way.
-            ResumeError: It is not open, has expired, or shows something else by now; or the id is not known.
+            ResumeConflict: The question was answered in another way; `receipt` says when.
+            ResumeError: It is not open, has expired, or is not what was shown.
+            InputError: The decision is no JSON.
         """
 
-    async def decided(self, *, limit: int = 50) -> list[Recorded]:
-        """Recorded decisions that nobody went on with, of runs that nobody holds; the oldest first."""
+    async def decided(self, fingerprint: str | None = None, limit: int = 100) -> Sequence[Decided]:
+        """Decisions that wait for a worker, the oldest first; of runs of one plan, or of all."""
 
-    async def orphaned(self, *, limit: int = 50) -> list[str]:
-        """Ids of runs that were at work when their process went away; the oldest first."""
-
-    async def expired(self, now: datetime, *, limit: int = 50) -> list[Question]:
-        """Questions that were to be answered before `now` and were not; the first to expire first."""
+    async def expired(self, now: datetime, fingerprint: str | None = None, limit: int = 100) -> Sequence[OpenPause]:
+        """Questions that were not answered in time, the oldest first."""
 
     async def request_cancel(self, run_id: str) -> None:
-        """Ask whoever holds a run to end it. Raises ResumeError for an unknown id."""
+        """Say that a run should end; whoever holds it looks for that. Raises ResumeError for an unknown id."""
 
-    async def cancel_requested(self, run_id: str) -> bool:
-        """Whether that was asked. Raises ResumeError for an unknown id."""
+    async def cancel_requested(self, run_ids: Collection[str] | None = None) -> Sequence[str]:
+        """Which of these runs (None: of all) should end, and did not yet."""
 
-    async def purge(self, *, older_than: timedelta, status: str | None = None) -> int:
-        """Delete runs that ended, or have the status given, and were last changed before; returns how many."""
+    async def purge(self, older_than: datetime, status: Collection[str] = ("completed", "aborted")) -> int:
+        """Delete runs that stand like this and did not change since; how many they were. Held ones stay."""
 
-    async def delete(self, *, run_id: str | None = None, tenant: str | None = None, subject: str | None = None) -> int:
-        """Erase a run, or all of a tenant or of a subject (its tag `subject`), held ones too; returns how many."""
-
-    async def backup(self, path: str | Path) -> None:
-        """Write all of it to a new file while it is in use.
+    async def delete(self, run_id: str | None = None, *, tenant: str | None = None) -> int:
+        """Delete one run, or all of a tenant, with all that is kept of them; how many they were.
 
         Raises:
-            StoreUnavailable: It cannot be written, or this kind of store has a tool of its own for that.
+            StillRunning: One is held; all others are deleted.
+            ResumeError: The id is not known.
         """
 
-    async def aclose(self) -> None:
-        """Give back what this process holds and end; what is queued is written before."""
+    async def backup(self, path: str | Path) -> None:
+        """Write a copy, as of one moment, to a new file, while runs go on. In the copy nobody holds a run."""

@@ -1,251 +1,295 @@
-"""One SQLite file: how it is opened, checked and migrated, and what its faults mean."""
+"""Runs kept in one SQLite file."""
 
 from __future__ import annotations
 
+import json
 import os
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
 
-from flujo.core import FlujoError
+import anyio
+import anyio.to_thread
+from pydantic import JsonValue
 
-from .database import Row
-from .errors import StoreDamaged, StoreError, StoreTooNew, StoreUnavailable, refused
+from flujo.core import (
+    ConfigurationError,
+    EntryData,
+    Hold,
+    InputError,
+    KeptRun,
+    PayloadCodec,
+    Receipt,
+    Snapshot,
+    StillRunning,
+    TokenSigner,
+    decision_digest,
+)
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "SQLiteDatabase"]
+from .copying import copy
+from .errors import StoreClosed
+from .lane import Lane
+from .listed import Decided, OpenPause, Page, RunRow
+from .lists import Lists, code_of
+from .owner import Me
+from .payloads import Payloads, stamp
+from .readers import Readers
+from .reads import RunReads
+from .schema import Durability
+from .transactions import Transactions
+from .writes import RunWrites
 
-APPLICATION_ID = 0x464C4A4F  # "FLJO"
+__all__ = ["SQLiteStore"]
 
-# Rows of all runs stand in the order they came, so that a commit of many runs touches few pages; the index finds those
-# of one run. A table clustered by run touches a page per run and commit: measured at 100 runs, a third of the speed.
-_FIRST = """
-CREATE TABLE owners (
-    id INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL,
-    beat INTEGER NOT NULL, lease INTEGER NOT NULL, expires INTEGER NOT NULL);
-CREATE TABLE words (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE runs (
-    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, pipeline INTEGER NOT NULL, tenant INTEGER, subject BLOB,
-    status TEXT NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL, fence INTEGER NOT NULL,
-    owner INTEGER, cancel INTEGER, length INTEGER NOT NULL, snapshot BLOB NOT NULL);
-CREATE INDEX runs_by_status ON runs (status, key, pipeline, tenant);
-CREATE INDEX runs_by_tenant ON runs (tenant, key, pipeline) WHERE tenant IS NOT NULL;
-CREATE INDEX runs_by_subject ON runs (subject) WHERE subject IS NOT NULL;
-CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
-CREATE TABLE journal (seq INTEGER PRIMARY KEY, run INTEGER NOT NULL, position INTEGER NOT NULL, payload BLOB NOT NULL);
-CREATE UNIQUE INDEX journal_of_run ON journal (run, position);
-CREATE TABLE pauses (
-    key INTEGER PRIMARY KEY, run INTEGER NOT NULL, pause TEXT NOT NULL, place INTEGER NOT NULL, state INTEGER NOT NULL,
-    pipeline INTEGER NOT NULL, tenant INTEGER, expires INTEGER, roles TEXT, asked INTEGER NOT NULL,
-    shown BLOB NOT NULL);
-CREATE UNIQUE INDEX pauses_of_run ON pauses (run, pause);
-CREATE INDEX pauses_open ON pauses (key, tenant, pipeline, roles) WHERE state = 0;
-CREATE INDEX pauses_expiring ON pauses (expires) WHERE state = 0 AND expires IS NOT NULL;
-CREATE TABLE decisions (
-    key INTEGER PRIMARY KEY, run INTEGER NOT NULL, pause TEXT NOT NULL, digest TEXT NOT NULL, decided INTEGER NOT NULL,
-    applied INTEGER, note BLOB);
-CREATE UNIQUE INDEX decisions_of_run ON decisions (run, pause);
-CREATE INDEX decisions_waiting ON decisions (key) WHERE applied IS NULL;
-"""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
-"""What makes version n + 1 of version n. A released one is never changed."""
-
-_IDENTITY = ("application_id", "user_version")
-_UNREADABLE = (ValueError, TypeError, OverflowError)  # UnicodeDecodeError, for names in a damaged schema, is one
-_PAGES_BETWEEN_CHECKPOINTS = 4000
-_UNAVAILABLE = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_READONLY: "it is read-only",
-    sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
-    sqlite3.SQLITE_BUSY: "another process kept it locked for too long",
-    sqlite3.SQLITE_LOCKED: "another connection keeps it locked",
-    sqlite3.SQLITE_IOERR: "the system failed to read or write it",
-    sqlite3.SQLITE_PERM: "access is denied",
-    sqlite3.SQLITE_AUTH: "access is denied",
-    sqlite3.SQLITE_NOMEM: "there is no memory left",
-    sqlite3.SQLITE_INTERRUPT: "the work was interrupted",
-    sqlite3.SQLITE_PROTOCOL: "another process kept it locked for too long",
-}
+_CHUNK = 200
+"""Runs that are deleted in one transaction, so that others may write in between."""
 
 
-class SQLiteDatabase:
-    """A connection to one file; opened when it is first used, and again after a fault.
+class SQLiteStore:
+    """A HitlStore in one file, for any number of tasks, threads and processes of one machine.
+
+    Nothing is opened before it is used. It holds two threads and the file until `close`, or until it is forgotten.
 
     Args:
-        path: The file; made where it is not there.
-        clock: Seconds since the epoch.
-        full: Whether a commit waits for the disk.
-        writes: Whether it may change anything.
-        patience_s: How long it waits for others who write.
+        path: The file; it is made where there is none. Two more lie beside it while it is used.
+        durability: `full` survives a power cut; `normal` a crash of the process, and of the machine but for what was
+            written last.
+        codec: Encrypts payloads; None writes them as they are.
+        signer: Signs the tokens of pauses; None gives them none.
+        lease_s: Seconds after which runs of a process can be taken over that does not renew its lease and cannot be
+            shown to be gone otherwise.
+        wait_s: Seconds to wait where another process keeps the file locked.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
     """
 
-    lock = ""  # there is one who writes, and it has it from the start of its transaction
-
     def __init__(
-        self, path: Path, clock: Callable[[], float], *, full: bool = True, writes: bool = False, patience_s: float = 10
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        codec: PayloadCodec | None = None,
+        signer: TokenSigner | None = None,
+        lease_s: float = 30.0,
+        wait_s: float = 5.0,
     ) -> None:
-        self.path = path
-        self._clock = clock
-        self._full = full
-        self._writes = writes
-        self._patience_s = patience_s
-        self._connection: sqlite3.Connection | None = None
-        self._left: list[sqlite3.Connection] = []
-        self._files: tuple[tuple[int, int] | None, ...] = ()
-        self._first: tuple[int, int] | None = None
+        if durability not in ("full", "normal"):
+            raise ConfigurationError(f"durability={durability!r} cannot be used", "it is neither 'full' nor 'normal'")
+        for name, seconds in (("lease_s", lease_s), ("wait_s", wait_s)):
+            if not 0 < seconds < 1e6:
+                raise ConfigurationError(f"{name}={seconds!r} cannot be used", "it is no number of seconds above 0")
+        self.path: Path = Path(path)
+        self.signer: TokenSigner | None = signer
+        self._options = (durability, lease_s, wait_s)
+        self._payloads = Payloads(codec)
+        self._is_closed = False
+        self._start()
+        _living.add(self)
 
-    @property
-    def name(self) -> str:
-        """See Database."""
-        return str(self.path)
+    def _start(self) -> None:
+        durability, lease_s, wait_s = self._options
+        transactions = Transactions(self.path, durability, Me(lease_s), wait_s)
+        self._transactions = transactions
+        self._writes = RunWrites(transactions, self._payloads)
+        self._lane = Lane(transactions, self.path)
+        self._readers = Readers(self.path, wait_s)
+        self._reads = RunReads(self._readers, self._payloads, transactions.beats)
+        self._lists = Lists(self._readers, self._payloads)
+        self._quick = Lane(self._readers, self.path)  # what is short; a list may take its time in a thread of anyio
+        self._forgotten = weakref.finalize(self, _let_go, self._lane, self._quick)
 
-    # --- Tx ---
+    # --- RunStore -----------------------------------------------------------------------------------------------------
 
-    def rows(self, sql: str, arguments: Sequence[object] = ()) -> list[Row]:
-        """See Tx."""
-        return self._open.execute(sql, tuple(arguments)).fetchall()
+    async def create(self, snapshot: Snapshot) -> Hold:
+        """See RunStore."""
+        return await self._lane.do(lambda: self._writes.create(snapshot), self._give_back)
 
-    def change(self, sql: str, arguments: Sequence[object] = ()) -> int:
-        """See Tx."""
-        return self._open.execute(sql, tuple(arguments)).rowcount
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        """See RunStore."""
+        await self._lane.do(lambda: self._writes.append(hold, rows))
 
-    def each(self, sql: str, arguments: Iterable[Sequence[object]]) -> None:
-        """See Tx."""
-        self._open.executemany(sql, arguments)
+    async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        """See RunStore."""
+        await self._lane.do(lambda: self._writes.save(hold, snapshot))
 
-    def now_us(self) -> int:
-        """See Tx."""
-        return int(self._clock() * 1e6)
+    async def release(self, hold: Hold) -> None:
+        """See RunStore."""
+        await self._lane.do(lambda: self._writes.release(hold))
 
-    # --- Database ---
+    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        """See RunStore; a decision that was recorded, and is this one, is applied by it."""
+        return await self._lane.do(lambda: self._writes.claim(position, receipt, rows), self._give_back)
 
-    def begin(self, run_ids: Sequence[str]) -> None:
-        """See Database."""
-        if self._connection is None:
-            self._connect()
-        elif self._files and self._files != self._seen():
-            raise StoreDamaged(self.name, "its file, or the one with the newest rows (-wal), was taken away in use")
-        self._open.execute("BEGIN IMMEDIATE" if self._writes else "BEGIN")
+    async def load(self, run_id: str) -> KeptRun:
+        """See RunStore."""
+        return await self._quick.do(lambda: self._reads.load(run_id))
 
-    def commit(self) -> None:
-        """See Database."""
-        self._open.execute("COMMIT")
-        if not self._files:  # both are there once something was written or read
-            self._files = self._seen()
+    async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
+        """See RunStore."""
+        return await self._quick.do(lambda: self._reads.receipt(run_id, pause_id))
 
-    def rollback(self, error: Exception) -> bool:
-        """See Database. After a fault nothing is known of what the system kept in its memory: open it anew."""
-        self.close()
-        return False
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """See RunStore."""
+        return await self._read(self._reads.orphans, fingerprint)
+
+    # --- HitlStore ----------------------------------------------------------------------------------------------------
+
+    async def runs(
+        self,
+        *,
+        status: str | None = None,
+        pipeline: str | None = None,
+        tenant: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page[RunRow]:
+        """See HitlStore."""
+        return await self._read(self._lists.runs, status, pipeline, tenant, after, limit)
+
+    async def open_pauses(
+        self,
+        *,
+        pipeline: str | None = None,
+        tenant: str | None = None,
+        role: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page[OpenPause]:
+        """See HitlStore."""
+        return await self._read(self._lists.open_pauses, pipeline, tenant, role, after, limit)
+
+    async def record_decision(
+        self,
+        run_id: str,
+        pause_id: str,
+        decision: JsonValue,
+        *,
+        shown_digest: str,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Receipt:
+        """See HitlStore."""
+        if not _is_json(decision):  # a model would be another decision when it is read
+            what, do = f"decision for {pause_id!r} cannot be kept", "Use model_dump(mode='json')"
+            raise InputError(what, "it is no JSON", do)
+        receipt = Receipt(run_id, pause_id, decision_digest(decision), datetime.now(UTC))
+        return await self._lane.do(lambda: self._writes.record(receipt, decision, shown_digest, actor, reason))
+
+    async def decided(self, fingerprint: str | None = None, limit: int = 100) -> Sequence[Decided]:
+        """See HitlStore."""
+        return await self._read(self._lists.decided, fingerprint, limit)
+
+    async def expired(self, now: datetime, fingerprint: str | None = None, limit: int = 100) -> Sequence[OpenPause]:
+        """See HitlStore."""
+        return await self._read(self._lists.expired, now, fingerprint, limit)
+
+    async def request_cancel(self, run_id: str) -> None:
+        """See HitlStore."""
+        await self._lane.do(lambda: self._writes.request_cancel(run_id))
+
+    async def cancel_requested(self, run_ids: Collection[str] | None = None) -> Sequence[str]:
+        """See HitlStore."""
+        return await self._read(self._lists.cancel_requested, run_ids)
+
+    async def purge(self, older_than: datetime, status: Collection[str] = ("completed", "aborted")) -> int:
+        """See HitlStore."""
+        codes = [code_of(name) for name in status]
+        where = f"changed<? AND status IN ({','.join('?' * len(codes))})"
+        number, _ = await self._forget_all(where, (stamp(older_than), *codes))
+        return number
+
+    async def delete(self, run_id: str | None = None, *, tenant: str | None = None) -> int:
+        """See HitlStore."""
+        if (run_id is None) == (tenant is None):
+            raise ConfigurationError("delete cannot be used so", "it takes either a run or a tenant")
+        if run_id is not None:
+            await self._lane.do(lambda: self._writes.forget(run_id))
+            return 1
+        number, held = await self._forget_all("tenant=?", (tenant,))
+        if held:
+            raise StillRunning(held)
+        return number
+
+    async def backup(self, path: str | Path) -> None:
+        """See HitlStore.
+
+        Raises:
+            StoreWriteError: The copy cannot be written, or a file is there.
+        """
+        await self._read(copy, self.path, Path(path), self._options[2])
+
+    # --- the object ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See Database."""
-        connection, self._connection, self._files = self._connection, None, ()
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        """Do what is queued, give back what is held, and let go of the file. Blocks; may be called again."""
+        self._is_closed = True
+        self._forgotten.detach()
+        self._lane.close()
+        self._quick.close()
 
-    def forget(self) -> None:
-        """See Database."""
-        if self._connection is not None:
-            self._left.append(self._connection)
-        self._connection, self._files = None, ()
+    async def __aenter__(self) -> Self:
+        return self
 
-    def told(self, error: Exception) -> Exception:
-        """See Database."""
-        if isinstance(error, FlujoError):
-            return error
-        if isinstance(error, UnicodeEncodeError):
-            return refused(self.name, "a text in it is no Unicode")
-        if isinstance(error, _UNREADABLE):
-            return StoreDamaged(self.name, f"it holds what no store writes ({type(error).__name__})")
-        if not isinstance(error, sqlite3.Error):
-            return error
-        code = getattr(error, "sqlite_errorcode", None)
-        why = _UNAVAILABLE.get((code or 0) & 0xFF)
-        if why is not None:
-            return StoreUnavailable(self.name, f"{why} ({error})")
-        return StoreDamaged(self.name, str(error))
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.close)
 
-    # --- opening ---
+    async def _read(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Read in a thread. The limiter is its own: steps that wait in all other threads do not hold it up."""
+        if self._is_closed:
+            raise StoreClosed(self.path)
+        return await anyio.to_thread.run_sync(lambda: work(*args, **options), limiter=anyio.CapacityLimiter(1))
 
-    @property
-    def _open(self) -> sqlite3.Connection:
-        assert self._connection is not None
-        return self._connection
+    def _give_back(self, hold: Hold) -> None:
+        """A hold that nobody waits for any more."""
+        self._lane.post(lambda: self._writes.release(hold))
 
-    def _seen(self) -> tuple[tuple[int, int] | None, ...]:
-        """Which files stand at the two paths. SQLite goes on with a file that is gone, and nobody would ever see it."""
-        return tuple(map(_identity, (self.name, f"{self.name}-wal")))
-
-    def _connect(self) -> None:
-        if self._first is not None and _identity(self.name) != self._first:
-            raise StoreDamaged(self.name, "its file was taken away in use")
-        self._connection = sqlite3.connect(
-            self.path, isolation_level=None, timeout=self._patience_s, check_same_thread=False
-        )
-        try:
-            self._wait(self._prepare)
-        except (sqlite3.Error, StoreError, *_UNREADABLE):
-            self.close()
-            raise
-        self._first = _identity(self.name)
-        if not self._writes:
-            self._open.execute("PRAGMA query_only = ON")
-
-    def _wait(self, work: Callable[[], None]) -> None:
-        """Try again while others are in the way: where a lock may deadlock SQLite does not wait by itself."""
-        deadline = monotonic() + self._patience_s
+    async def _forget_all(self, where: str, facts: Sequence[object]) -> tuple[int, str]:
+        after, number, held = 0, 0, ""
         while True:
-            try:
-                return work()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > deadline:
-                    raise
-                sleep(0.01)
+            after, some, one = await self._lane.do(
+                lambda after=after: self._writes.forget_some(where, facts, after, _CHUNK)  # type: ignore[misc]
+            )
+            number, held = number + some, held or one
+            if not after:
+                return number, held
 
-    def _prepare(self) -> None:
-        connection = self._open
-        identity, version = _versions(connection)
-        if identity != APPLICATION_ID and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreDamaged(self.name, "it is a database of another program")
-        if version > len(MIGRATIONS):
-            raise StoreTooNew(self.name, version, len(MIGRATIONS))
-        if identity == 0:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_BETWEEN_CHECKPOINTS}")
-        if (identity, version) != (APPLICATION_ID, len(MIGRATIONS)):
-            self._migrate()
-
-    def _migrate(self) -> None:
-        connection = self._open
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            _, version = _versions(connection)  # somebody else may have done it while this one waited
-            for change in MIGRATIONS[version:]:
-                for statement in filter(str.strip, change.split(";")):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+    def _forget_parent(self) -> None:
+        """In a forked child: the thread is not here, and what the parent opened must not even be closed here."""
+        self._forgotten.detach()
+        _left_open.append((self._lane, self._quick, self._transactions, self._readers))
+        if not self._is_closed:
+            self._start()
 
 
-def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
-    identity, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _IDENTITY)
-    return identity, version
-
-
-def _identity(path: str) -> tuple[int, int] | None:
+def _is_json(value: object) -> bool:
     try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _let_go(*lanes: Lane) -> None:
+    for lane in lanes:
+        lane.close(wait=False)
+
+
+_living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_left_open: list[object] = []
+
+
+def _after_fork() -> None:
+    for store in list(_living):
+        store._forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)

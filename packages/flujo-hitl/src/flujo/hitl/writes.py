@@ -1,12 +1,16 @@
-"""The rules by which runs are written, in SQL that SQLite and PostgreSQL both speak. One job is one change."""
+"""What is written of runs. Each function runs inside a transaction, and looks before it writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
 
 from flujo.core import (
     AlreadyResumed,
+    EntryData,
     FlujoError,
     Hold,
     HoldLost,
@@ -14,291 +18,265 @@ from flujo.core import (
     ResumeConflict,
     ResumeError,
     RunExists,
+    Snapshot,
     StillRunning,
 )
 
-from .database import Row, Tx
-from .owners import Owner
-from .packing import Draft, Packer, instant, microseconds
+from .payloads import Payloads, moment, packed, stamp, unpacked
+from .schema import STATUS
+from .transactions import Held, Transactions
 
-__all__ = ["OPEN", "Append", "Claim", "Create", "Kit", "Release", "Save", "append_all", "receipt_of", "run_row"]
-
-OPEN, DECIDED, ANSWERED = 0, 1, 2
-"""States of a question: nobody answered; a decision was recorded; the run went on, with one or without."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kit:
-    """What the rules need of their store."""
-
-    packer: Packer
-    owner: Owner
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """See RunStore.create."""
-
-    kit: Kit
-    draft: Draft
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self.draft.run_id
-
-    def __call__(self, tx: Tx) -> Hold:
-        """Do it."""
-        draft, now = self.draft, tx.now_us()
-        body = self.kit.packer.pack(draft.body, draft.run_id, "snapshot")
-        asked = _packed(self.kit.packer, draft)
-        if tx.rows("SELECT 1 FROM runs WHERE id = ?", (draft.run_id,)):
-            raise RunExists(draft.run_id)
-        tenant = None if draft.tenant is None else word(tx, draft.tenant)
-        names = (draft.run_id, word(tx, draft.pipeline), tenant, draft.subject)
-        sql = """
-            INSERT INTO runs (id, pipeline, tenant, subject, status, created, updated, fence, owner, length, snapshot)
-            VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING key"""
-        made = tx.rows(sql, (*names, draft.status, now, now, self.kit.owner.id, draft.length, body))
-        if not made:  # somebody else wrote it between the question and now
-            raise RunExists(draft.run_id)
-        _ask(tx, int(made[0][0]), draft, asked)
-        self.kit.owner.holds.add((draft.run_id, 1))
-        return Hold(draft.run_id, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """See RunStore.append. Rows are JSON; where they stand is known when they are written."""
-
-    hold: Hold
-    rows: Sequence[bytes]
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self.hold.run_id
-
-    def __call__(self, tx: Tx) -> None:
-        """Never alone: see `append_all`."""
-        raise NotImplementedError
-
-
-def append_all(kit: Kit, tx: Tx, jobs: Sequence[Append]) -> list[FlujoError | None]:
-    """Append to many runs at once."""
-    ids = list({job.hold.run_id for job in jobs})
-    sql = f"""
-        SELECT id, key, fence, owner, (SELECT max(position) + 1 FROM journal WHERE run = key) FROM runs
-        WHERE id IN ({", ".join("?" * len(ids))})"""
-    known = {str(row[0]): row[1:] for row in tx.rows(sql, ids)}
-    length = {run_id: int(row[3] or 0) for run_id, row in known.items()}
-    problems: list[FlujoError | None] = []
-    rows: list[tuple[int, int, bytes]] = []
-    for job in jobs:
-        run_id = job.hold.run_id
-        problem = _not_held(job.hold, known)
-        if problem is None:
-            try:
-                rows += _journal(kit.packer, run_id, known[run_id][0], length[run_id], job.rows)
-                length[run_id] += len(job.rows)
-            except FlujoError as error:
-                problem = error
-        problems.append(problem)
-    tx.each("INSERT INTO journal (run, position, payload) VALUES (?, ?, ?)", rows)
-    return problems
-
-
-def _not_held(hold: Hold, known: Mapping[str, Row]) -> FlujoError | None:
-    if hold.run_id not in known:
-        return unknown(hold.run_id)
-    _, fence, owner, _ = known[hold.run_id]
-    return None if owner is not None and fence == hold.fence else HoldLost(hold.run_id)
-
-
-def _journal(packer: Packer, run_id: str, key: int, length: int, rows: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
-    return [
-        (key, position, packer.pack(row, run_id, f"journal[{position}]")) for position, row in enumerate(rows, length)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """See RunStore.save."""
-
-    kit: Kit
-    hold: Hold
-    draft: Draft
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self.hold.run_id
-
-    def __call__(self, tx: Tx) -> None:
-        """Do it."""
-        draft = self.draft
-        body = self.kit.packer.pack(draft.body, draft.run_id, "snapshot")
-        asked = _packed(self.kit.packer, draft)
-        key = _held(self.kit, tx, self.hold)
-        sql = "UPDATE runs SET status = ?, updated = ?, owner = NULL, length = ?, snapshot = ? WHERE key = ?"
-        tx.change(sql, (draft.status, tx.now_us(), draft.length, body, key))
-        before = {str(pause): (number, asked) for pause, number, asked in tx.rows(_ASKED, (key,))}
-        if before:
-            tx.change("DELETE FROM pauses WHERE run = ?", (key,))
-        _ask(tx, key, draft, asked, before)
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """See RunStore.release."""
-
-    kit: Kit
-    hold: Hold
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self.hold.run_id
-
-    def __call__(self, tx: Tx) -> None:
-        """Do it."""
-        key = _held(self.kit, tx, self.hold)
-        tx.change("UPDATE runs SET owner = NULL, updated = ? WHERE key = ?", (tx.now_us(), key))
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """See RunStore.claim; a decision that was recorded before is taken up by one claim with the same digest."""
-
-    kit: Kit
-    position: int
-    receipt: Receipt
-    rows: Sequence[bytes]
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self.receipt.run_id
-
-    def __call__(self, tx: Tx) -> Hold:
-        """Do it."""
-        run_id, pause_id = self.run_id, self.receipt.pause_id
-        key, fence, owner = run_row(tx, run_id)
-        before = decision_row(tx, key, pause_id) if pause_id else None
-        if before is not None:
-            self._refuse_other(before)
-        if owner is not None and owner not in self.kit.owner.gone(tx, [owner]):
-            raise StillRunning(run_id)
-        length = int(tx.rows("SELECT max(position) + 1 FROM journal WHERE run = ?", (key,))[0][0] or 0)
-        if length != self.position:
-            raise ResumeError(
-                f"run {run_id!r} cannot be resumed from here", "it went on from there before",
-                "Use the result of that resume",
-            )  # fmt: skip
-        rows = _journal(self.kit.packer, run_id, key, length, self.rows)
-        fence += 1
-        if before is not None:
-            tx.change("UPDATE decisions SET applied = ? WHERE run = ? AND pause = ?", (fence, key, pause_id))
-        elif pause_id:
-            sql = "INSERT INTO decisions (run, pause, digest, decided, applied) VALUES (?, ?, ?, ?, ?)"
-            tx.change(sql, (key, pause_id, self.receipt.digest, microseconds(self.receipt.decided_at), fence))
-        if pause_id:
-            tx.change("UPDATE pauses SET state = ? WHERE run = ? AND pause = ?", (ANSWERED, key, pause_id))
-        sql = "UPDATE runs SET status = 'running', updated = ?, fence = ?, owner = ? WHERE key = ?"
-        tx.change(sql, (tx.now_us(), fence, self.kit.owner.id, key))
-        tx.each("INSERT INTO journal (run, position, payload) VALUES (?, ?, ?)", rows)
-        self.kit.owner.holds.add((run_id, fence))
-        return Hold(run_id, fence)
-
-    def _refuse_other(self, before: Row) -> None:
-        receipt = receipt_of(self.run_id, before)
-        if receipt.digest != self.receipt.digest:
-            raise ResumeConflict(receipt)
-        if before[3] is not None:
-            raise AlreadyResumed(receipt)
-
-
-# --- parts --------------------------------------------------------------------------------------------------------
+__all__ = ["RunWrites", "unknown"]
 
 
 def unknown(run_id: str) -> ResumeError:
-    """The error for an id that no run has."""
+    """Why a run cannot be used that is not kept."""
     return ResumeError(f"run {run_id!r} cannot be resumed", "the store does not know it", "Look at its id")
 
 
-def run_row(tx: Tx, run_id: str) -> tuple[int, int, int | None]:
-    """Key, fence and owner of a run that is about to be changed.
+def _now() -> int:
+    return time.time_ns() // 1000
 
-    Raises:
-        ResumeError: The id is not known.
+
+class RunWrites:
+    """The writing half of a RunStore, without waiting.
+
+    Args:
+        transactions: In which it is done.
+        payloads: How payloads are written.
     """
-    found = tx.rows(f"SELECT key, fence, owner FROM runs WHERE id = ?{tx.lock}", (run_id,))
-    if not found:
-        raise unknown(run_id)
-    return int(found[0][0]), int(found[0][1]), found[0][2]
 
+    def __init__(self, transactions: Transactions, payloads: Payloads) -> None:
+        self._in = transactions
+        self._payloads = payloads
 
-def _held(kit: Kit, tx: Tx, hold: Hold) -> int:
-    """The key of a run whose hold is about to be given back, or was lost."""
-    kit.owner.holds.discard((hold.run_id, hold.fence))
-    key, fence, owner = run_row(tx, hold.run_id)
-    if owner is None or fence != hold.fence:
-        raise HoldLost(hold.run_id)
-    return key
+    # --- a run --------------------------------------------------------------------------------------------------------
 
+    def create(self, snapshot: Snapshot) -> Hold:
+        """See RunStore."""
+        db, run_id, now = self._in.db, snapshot.run_id, _now()
+        if db.execute("SELECT 1 FROM runs WHERE run_id=?", (run_id,)).fetchone() is not None:
+            raise RunExists(run_id)
+        payload = self._payloads.snapshot(snapshot)
+        self._in.register()
+        facts = (run_id, self._plan(snapshot), STATUS[snapshot.status], 1, self._in.me.id, now, now)
+        words = (snapshot.tenant, snapshot.actor)
+        insert = (
+            "INSERT INTO runs(run_id, plan, status, fence, owner, began, changed, tenant, actor)"
+            " VALUES(?,?,?,?,?,?,?,?,?)"
+        )
+        row = db.execute(insert, (*facts, *words)).lastrowid
+        assert row is not None
+        db.execute("INSERT INTO snapshots VALUES(?,?,0,?)", (row, snapshot.checkpoint.position, payload))
+        self._in.held[run_id] = Held(row, 1, 0, self._in.version)
+        return Hold(run_id, 1)
 
-def decision_row(tx: Tx, key: int, pause_id: str) -> Row | None:
-    """How a question was answered."""
-    sql = "SELECT pause, digest, decided, applied FROM decisions WHERE run = ? AND pause = ?"
-    found = tx.rows(sql, (key, pause_id))
-    return found[0] if found else None
+    def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        """See RunStore."""
+        self._append(hold.run_id, self._held(hold), rows)
 
+    def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        """See RunStore."""
+        held, db = self._held(hold), self._in.db
+        payload = self._payloads.snapshot(snapshot)
+        pauses = list(self._pauses(held.row, snapshot))
+        facts = (STATUS[snapshot.status], _now(), snapshot.status == "paused", held.row)
+        db.execute(
+            "UPDATE runs SET status=?, owner=NULL, changed=?, cancel=CASE WHEN ? THEN cancel END WHERE id=?", facts
+        )
+        standing = (snapshot.checkpoint.position, held.next, payload, held.row)
+        db.execute("UPDATE snapshots SET position=?, length=?, payload=? WHERE run=?", standing)
+        db.execute("DELETE FROM pauses WHERE run=?", (held.row,))
+        db.executemany("INSERT INTO pauses VALUES(?,?,?,?,?,?)", pauses)
+        self._in.held.pop(hold.run_id, None)
 
-def receipt_of(run_id: str, row: Row) -> Receipt:
-    """The receipt of a decision."""
-    return Receipt(run_id, str(row[0]), str(row[1]), instant(row[2], run_id))
+    def release(self, hold: Hold) -> None:
+        """See RunStore."""
+        held = self._held(hold)
+        self._in.db.execute("UPDATE runs SET owner=NULL WHERE id=?", (held.row,))
+        self._in.held.pop(hold.run_id, None)
 
+    def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        """See RunStore. A decision that was recorded before, and is this one, is applied by it."""
+        run_id, db = receipt.run_id, self._in.db
+        row, fence, owner, status = self._known(run_id)
+        before, is_applied = self.decision(row, run_id, receipt.pause_id)
+        if before is not None and (is_applied or before.digest != receipt.digest):
+            raise _refusal(before, receipt)
+        if not self._in.is_free(owner):
+            raise StillRunning(run_id)
+        held = Held(row, fence + 1, self._length(row, status), self._in.version)
+        if position != held.next:
+            why = "it went on from there before"
+            raise ResumeError(f"run {run_id!r} cannot be resumed from here", why, "Use the result of that resume")
+        self._append(run_id, held, rows)  # before all else: an entry that cannot be written leaves nothing behind
+        self._in.register()
+        if receipt.pause_id:
+            self._apply(row, receipt, held.fence)
+        facts = (STATUS["running"], held.fence, self._in.me.id, _now(), row)
+        db.execute("UPDATE runs SET status=?, fence=?, owner=?, changed=? WHERE id=?", facts)
+        self._in.held[run_id] = held
+        return Hold(run_id, held.fence)
 
-def word(tx: Tx, text: str) -> int:
-    """The number that stands for a name in rows and indexes."""
-    found = tx.rows("SELECT id FROM words WHERE text = ?", (text,))
-    sql = "INSERT INTO words (text) VALUES (?) ON CONFLICT (text) DO UPDATE SET text = excluded.text RETURNING id"
-    return int((found or tx.rows(sql, (text,)))[0][0])
+    # --- decisions ----------------------------------------------------------------------------------------------------
 
+    def record(
+        self, receipt: Receipt, decision: JsonValue, shown_digest: str, actor: str | None, reason: str | None
+    ) -> Receipt:
+        """See HitlStore.record_decision."""
+        run_id, pause_id = receipt.run_id, receipt.pause_id
+        row, _, _, _ = self._known(run_id)
+        before, _ = self.decision(row, run_id, pause_id)
+        if before is not None:
+            if before.digest != receipt.digest:
+                raise ResumeConflict(before)
+            return before
+        self._check_open(row, receipt, shown_digest)
+        about = f"decision of {pause_id} of {run_id}"
+        said = self._payloads.words(decision, about)
+        why = None if reason is None else self._payloads.words(reason, f"reason of {about}")
+        insert = (
+            "INSERT INTO decisions(run, pause, digest, decided, applied, decision, actor, reason)"
+            " VALUES(?,?,?,?,0,?,?,?)"
+        )
+        facts = (row, pause_id, packed(receipt.digest), stamp(receipt.decided_at))
+        self._in.db.execute(insert, (*facts, said, actor, why))
+        return receipt
 
-def _packed(packer: Packer, draft: Draft) -> list[bytes]:
-    return [packer.pack(one.body, draft.run_id, f"pause {one.pause_id!r}") for one in draft.asked]
+    def decision(self, row: int, run_id: str, pause_id: str) -> tuple[Receipt | None, bool]:
+        """How a question was answered, and whether the run went on with that."""
+        ask = "SELECT digest, decided, applied FROM decisions WHERE run=? AND pause=?"
+        found = self._in.db.execute(ask, (row, pause_id)).fetchone() if pause_id else None
+        if found is None:
+            return None, False
+        digest, decided, applied = found
+        return Receipt(run_id, pause_id, unpacked(digest), moment(decided)), applied > 0
 
+    def request_cancel(self, run_id: str) -> None:
+        """See HitlStore."""
+        row, _, _, _ = self._known(run_id)
+        self._in.db.execute("UPDATE runs SET cancel=? WHERE id=? AND cancel IS NULL", (_now(), row))
 
-_ASKED = "SELECT pause, key, asked FROM pauses WHERE run = ?"
-_ASK = """
-    INSERT INTO pauses ({}run, pause, place, state, pipeline, tenant, expires, roles, asked, shown)
-    VALUES ({}?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    # --- the end of a run ---------------------------------------------------------------------------------------------
 
+    def forget(self, run_id: str) -> None:
+        """Delete one run; raises StillRunning where it is held."""
+        row, _, owner, _ = self._known(run_id)
+        if not self._in.is_free(owner):
+            raise StillRunning(run_id)
+        self._delete(row)
 
-def _ask(
-    tx: Tx, key: int, draft: Draft, packed: Sequence[bytes], before: Mapping[str, tuple[int, int]] | None = None
-) -> None:
-    """Note the questions of a run. One that was there before keeps its place in lists.
+    def forget_some(self, where: str, facts: Sequence[object], after: int, limit: int) -> tuple[int, int, str]:
+        """Delete the next runs of which `where` is true and that nobody holds.
 
-    Open are those of a paused run that nobody decided on: a run that failed beside them must be tried again first.
-    """
-    if not draft.asked:
-        return
-    usual = OPEN if draft.status == "paused" else ANSWERED
-    now = tx.now_us()
-    names = tx.rows("SELECT pipeline, tenant FROM runs WHERE key = ?", (key,))[0]
-    sql = "SELECT pause, applied FROM decisions WHERE run = ?"
-    known = {str(pause): DECIDED if applied is None else ANSWERED for pause, applied in tx.rows(sql, (key,))}
-    new: list[tuple[object, ...]] = []
-    old: list[tuple[object, ...]] = []
-    for place, (one, body) in enumerate(zip(draft.asked, packed, strict=True)):
-        number, since = (before or {}).get(one.pause_id, (None, now))
-        state = known.get(one.pause_id, usual)
-        row = (key, one.pause_id, place, state, *names, one.expires, one.roles, since, body)
+        Returns:
+            The place to go on from (0 at the end), how many were deleted, and one that is held, if any.
+        """
+        ask = f"SELECT id, run_id, owner FROM runs WHERE id>? AND {where} ORDER BY id LIMIT ?"
+        found = self._in.db.execute(ask, (after, *facts, limit)).fetchall()
+        held = ""
+        number = 0
+        for row, run_id, owner in found:
+            if self._in.is_free(owner):
+                self._delete(row)
+                number += 1
+            else:
+                held = run_id
+        return (found[-1][0] if len(found) == limit else 0), number, held
+
+    def _delete(self, row: int) -> None:
+        for table in ("snapshots", "journal", "tail", "pauses", "decisions"):
+            self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
+        self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
+        self._in.has_deleted = True
+
+    # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _known(self, run_id: str) -> tuple[int, int, int | None, int]:
+        found = self._in.db.execute("SELECT id, fence, owner, status FROM runs WHERE run_id=?", (run_id,)).fetchone()
+        if found is None:
+            raise unknown(run_id)
+        row, fence, owner, status = found
+        return row, fence, owner, status
+
+    def _held(self, hold: Hold) -> Held:
+        held = self._in.held.get(hold.run_id)
+        if held is None or held.version != self._in.version:
+            row, fence, owner, status = self._known(hold.run_id)
+            if owner != self._in.me.id:
+                raise HoldLost(hold.run_id)
+            if held is None or held.fence != fence:  # else nobody else added to its journal
+                held = Held(row, fence, self._length(row, status), self._in.version)
+            held.version = self._in.version
+            self._in.held[hold.run_id] = held
+        if held.fence != hold.fence:
+            raise HoldLost(hold.run_id)
+        return held
+
+    def _length(self, row: int, status: int) -> int:
+        if status != STATUS["running"]:
+            return int(self._in.db.execute("SELECT length FROM snapshots WHERE run=?", (row,)).fetchone()[0])
+        ends = [
+            self._in.db.execute(f"SELECT max(position) FROM {table} WHERE run=?", (row,)).fetchone()[0]
+            for table in ("journal", "tail")
+        ]
+        return 1 + max((end for end in ends if end is not None), default=-1)
+
+    def _append(self, run_id: str, held: Held, rows: Sequence[EntryData]) -> None:
+        written = [
+            (held.row, position, self._payloads.row(row, run_id, position))
+            for position, row in enumerate(rows, held.next)
+        ]
+        self._in.db.executemany("INSERT INTO tail(run, position, payload) VALUES(?,?,?)", written)
+        held.next += len(written)
+        self._in.added += len(written)
+
+    def _plan(self, snapshot: Snapshot) -> int:
+        key = (snapshot.pipeline, snapshot.fingerprint)
+        number = self._in.plans.get(key)
         if number is None:
-            new.append(row)
-        else:
-            old.append((number, *row))
-    tx.each(_ASK.format("", ""), new)
-    tx.each(_ASK.format("key, ", "?, "), old)
+            names = (snapshot.pipeline, packed(snapshot.fingerprint))
+            db = self._in.db
+            db.execute("INSERT OR IGNORE INTO plans(pipeline, fingerprint) VALUES(?,?)", names)
+            found = db.execute("SELECT id FROM plans WHERE pipeline=? AND fingerprint=?", names).fetchone()
+            number = self._in.plans[key] = int(found[0])
+        return number
+
+    def _pauses(self, row: int, snapshot: Snapshot) -> Sequence[tuple[object, ...]]:
+        return [
+            (
+                row,
+                pause.id,
+                packed(pause.shown_digest),
+                None if pause.expires_at is None else stamp(pause.expires_at),
+                f",{','.join(sorted(pause.roles))}," if pause.roles else None,
+                self._payloads.words(pause.question, f"question {pause.id} of {snapshot.run_id}"),
+            )
+            for pause in snapshot.pauses
+        ]
+
+    def _apply(self, row: int, receipt: Receipt, fence: int) -> None:
+        db = self._in.db
+        facts = (row, receipt.pause_id, packed(receipt.digest), stamp(receipt.decided_at), fence)
+        db.execute(
+            "INSERT INTO decisions(run, pause, digest, decided, applied) VALUES(?,?,?,?,?)"
+            " ON CONFLICT(run, pause) DO UPDATE SET applied=excluded.applied",
+            facts,
+        )
+        db.execute("DELETE FROM pauses WHERE run=? AND pause=?", (row, receipt.pause_id))
+
+    def _check_open(self, row: int, receipt: Receipt, shown_digest: str) -> None:
+        what = f"pause {receipt.pause_id!r} of run {receipt.run_id!r} cannot be decided"
+        ask = "SELECT shown, expires FROM pauses WHERE run=? AND pause=?"
+        found = self._in.db.execute(ask, (row, receipt.pause_id)).fetchone()
+        if found is None:
+            raise ResumeError(what, "the run does not wait for it", "Look at its open questions")
+        shown, expires = found
+        if expires is not None and moment(expires) < datetime.now(UTC):
+            raise ResumeError(what, f"it expired at {moment(expires).isoformat()}", "Start the run anew")
+        if unpacked(shown) != shown_digest:
+            raise ResumeError(what, "what was shown is not what it asks", "Show the question anew")
+
+
+def _refusal(before: Receipt, now: Receipt) -> FlujoError:
+    return AlreadyResumed(before) if before.digest == now.digest else ResumeConflict(before)

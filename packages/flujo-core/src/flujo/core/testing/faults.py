@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self, get_args
@@ -17,15 +17,24 @@ from flujo.core import (
     ConfigurationError,
     EntryData,
     ExecutionBackend,
+    Hold,
+    KeptRun,
     LocalBackend,
+    Receipt,
     RunStore,
     Snapshot,
     StepExecutionRequest,
     StepOutcome,
+    TokenSigner,
 )
 
-Point = Literal["before_step", "after_step", "before_write", "after_write"]
-"""Where a fault may strike: around an attempt of a step, and around what a store writes of it (`faults.store`)."""
+Point = Literal[
+    "before_step", "after_step", "before_write", "after_write",
+    "before_create", "after_create", "before_claim", "after_claim", "before_save", "after_save",
+]  # fmt: skip
+"""Where a fault may strike: around an attempt of a step; and, with `faults.store`, around what a store writes of it,
+and around the begin, the resume and the end of a run, which belong to no step.
+"""
 
 
 class Cancellable(Protocol):
@@ -60,7 +69,7 @@ class FaultInjector:
         assert isinstance(result.error, StepTimeout)
 
     Each method takes `at`, the point: `before_step`, or `after_step`, when the attempt has ended in whatever way but a
-    cancel; `before_write` or `after_write` with `Flujo(..., store=faults.store(...))`; `step`, the step's path (None is
+    cancel; the others with `Flujo(..., store=faults.store(...))`; `step`, the step's path (None is
     any step); and `visit`, which time the point is reached there, from 1 (None is every time). Each attempt of a step
     is a visit. Faults due at the same visit strike in the order given.
 
@@ -138,9 +147,10 @@ class FaultInjector:
         return outcome
 
     def store(self, store: RunStore) -> RunStore:
-        """A store that writes into `store`, with the points `before_write` and `after_write` around each row.
+        """A store that writes into `store`, with points around what it writes.
 
         `step` of a fault is the path of the row's step; of a row that people do not see, as a choice, it is empty.
+        Rows that are written together are all reached before and after.
         """
         return _FaultyStore(self, store)
 
@@ -176,24 +186,51 @@ class _FaultyStore:
     faults: FaultInjector
     store: RunStore
 
-    async def create(self, snapshot: Snapshot) -> None:
+    @property
+    def signer(self) -> TokenSigner | None:
         """See RunStore."""
-        await self.store.create(snapshot)
+        return self.store.signer
 
-    async def append(self, run_id: str, row: EntryData) -> None:
+    async def create(self, snapshot: Snapshot) -> Hold:
         """See RunStore."""
-        await self.faults.reach("before_write", row.path)
-        await self.store.append(run_id, row)
-        await self.faults.reach("after_write", row.path)
+        await self.faults.reach("before_create", "")
+        hold = await self.store.create(snapshot)
+        await self.faults.reach("after_create", "")
+        return hold
 
-    async def save(self, snapshot: Snapshot) -> None:
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         """See RunStore."""
-        await self.store.save(snapshot)
+        for row in rows:
+            await self.faults.reach("before_write", row.path)
+        await self.store.append(hold, rows)
+        for row in rows:
+            await self.faults.reach("after_write", row.path)
 
-    async def load(self, run_id: str) -> Snapshot:
+    async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        """See RunStore."""
+        await self.faults.reach("before_save", "")
+        await self.store.save(hold, snapshot)
+        await self.faults.reach("after_save", "")
+
+    async def release(self, hold: Hold) -> None:
+        """See RunStore."""
+        await self.store.release(hold)
+
+    async def load(self, run_id: str) -> KeptRun:
         """See RunStore."""
         return await self.store.load(run_id)
 
-    async def claim(self, run_id: str, position: int, pause_id: str, digest: str) -> None:
+    async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
         """See RunStore."""
-        await self.store.claim(run_id, position, pause_id, digest)
+        return await self.store.receipt(run_id, pause_id)
+
+    async def orphans(self, fingerprint: str) -> Sequence[str]:
+        """See RunStore."""
+        return await self.store.orphans(fingerprint)
+
+    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        """See RunStore."""
+        await self.faults.reach("before_claim", "")
+        hold = await self.store.claim(position, receipt, rows)
+        await self.faults.reach("after_claim", "")
+        return hold

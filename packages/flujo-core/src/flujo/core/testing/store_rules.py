@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import anyio
 
@@ -14,13 +15,16 @@ from flujo.core import (
     EntryData,
     Flujo,
     FlujoError,
+    HoldLost,
     PauseForHumanInput,
+    Receipt,
     ResumeConflict,
     ResumeError,
     RunExists,
     RunStore,
     Snapshot,
     Step,
+    StillRunning,
     Usage,
 )
 
@@ -37,12 +41,20 @@ class StoreTrial:
     store: RunStore
     run_id: str = field(default_factory=lambda: f"trial-{secrets.token_hex(8)}")
 
-    def run(self, run_id: str | None = None, status: str = "running") -> Snapshot:
+    def run(self, run_id: str | None = None, status: str = "running", position: int = 0) -> Snapshot:
         """A run as a Flujo would keep it."""
-        facts = {"next_frame": 1, "frames": [{"id": 0}], "usage": Usage()}
+        facts = {"next_frame": 1, "frames": [{"id": 0}], "usage": Usage(), "position": position}
         checkpoint = Checkpoint.model_validate(facts)
         names = {"pipeline": "trial", "fingerprint": "0" * 64, "status": status}
         return Snapshot.model_validate({"run_id": run_id or self.run_id, **names, "checkpoint": checkpoint})
+
+    async def paused(self) -> None:
+        """Have a run in it that stands still."""
+        await self.store.save(await self.store.create(self.run()), self.run(status="paused"))
+
+    def receipt(self, pause_id: str = "pause", digest: str = "digest", run_id: str | None = None) -> Receipt:
+        """A decision, or, without a question, that a run goes on without one."""
+        return Receipt(run_id or self.run_id, pause_id, digest if pause_id else "", datetime.now(UTC))
 
     def row(self, number: int) -> EntryData:
         """An entry of the journal that knows its place."""
@@ -63,81 +75,86 @@ async def created_runs_are_found(trial: StoreTrial) -> None:
     """What `create` was given is what `load` gives, with an empty journal."""
     await trial.store.create(trial.run())
     found = await trial.store.load(trial.run_id)
-    demand(found == trial.run(), f"load gave {found!r}, not what create was given")
+    demand(found.snapshot == trial.run(), f"load gave {found.snapshot!r}, not what create was given")
+    demand(not found.late and not found.history(), "its journal is not empty")
 
 
 async def a_known_id_is_refused(trial: StoreTrial) -> None:
     """A second `create` of one id raises RunExists, and leaves the first run as it is."""
-    await trial.store.create(trial.run())
-    await trial.store.append(trial.run_id, trial.row(0))
+    hold = await trial.store.create(trial.run())
+    await trial.store.append(hold, [trial.row(0)])
     await _refused(trial.store.create(trial.run(status="failed")), RunExists, "a second create of one id")
     found = await trial.store.load(trial.run_id)
-    demand(found.status == "running" and len(found.journal) == 1, "the refused create changed the run")
+    demand(found.snapshot.status == "running" and len(found.late) == 1, "the refused create changed the run")
 
 
 async def an_unknown_id_is_told(trial: StoreTrial) -> None:
-    """`load` of an id that was never created raises ResumeError."""
+    """An id that was never created raises ResumeError."""
     await _refused(trial.store.load(trial.run_id), ResumeError, "load of an unknown id")
+    await _refused(trial.store.receipt(trial.run_id), ResumeError, "receipt of an unknown id")
+    await _refused(trial.store.claim(0, trial.receipt(), []), ResumeError, "claim of an unknown id")
 
 
 async def rows_keep_their_order(trial: StoreTrial) -> None:
     """The journal holds every row that was appended, whole, in order."""
-    await trial.store.create(trial.run())
-    for number in range(ROWS):
-        await trial.store.append(trial.run_id, trial.row(number))
-    found = (await trial.store.load(trial.run_id)).journal
+    hold = await trial.store.create(trial.run())
+    for number in range(0, ROWS, 2):
+        await trial.store.append(hold, [trial.row(number), trial.row(number + 1)])
+    found = list((await trial.store.load(trial.run_id)).late)
     demand(found == [trial.row(number) for number in range(ROWS)], f"{len(found)} rows came back, not {ROWS} in order")
 
 
 async def rows_survive_being_written_at_once(trial: StoreTrial) -> None:
     """Rows that several tasks append at the same time are all kept."""
-    await trial.store.create(trial.run())
+    hold = await trial.store.create(trial.run())
     async with anyio.create_task_group() as group:
         for number in range(ROWS):
-            group.start_soon(trial.store.append, trial.run_id, trial.row(number))
-    found = sorted(row.frame for row in (await trial.store.load(trial.run_id)).journal)
+            group.start_soon(trial.store.append, hold, [trial.row(number)])
+    found = sorted(row.frame for row in (await trial.store.load(trial.run_id)).late)
     demand(found == list(range(ROWS)), f"of {ROWS} rows {len(found)} came back")
 
 
 async def saving_leaves_the_journal(trial: StoreTrial) -> None:
-    """`save` changes where a run stands, never what it did."""
-    await trial.store.create(trial.run())
-    await trial.store.append(trial.run_id, trial.row(0))
-    await trial.store.save(trial.run(status="paused"))
-    await trial.store.append(trial.run_id, trial.row(1))
+    """`save` changes where a run stands, never what it did; what came before is only read with the history."""
+    hold = await trial.store.create(trial.run())
+    await trial.store.append(hold, [trial.row(0)])
+    await trial.store.save(hold, trial.run(status="paused", position=1))
+    again = await trial.store.claim(1, trial.receipt(), [trial.row(1)])
+    await trial.store.append(again, [trial.row(2)])
     found = await trial.store.load(trial.run_id)
-    demand(found.status == "paused", f"the status is {found.status!r} after it was saved as 'paused'")
-    demand(found.journal == [trial.row(0), trial.row(1)], "save touched the journal")
+    demand(list(found.late) == [trial.row(1), trial.row(2)], f"{len(found.late)} rows are late, not the last two")
+    demand(found.history() == [trial.row(number) for number in range(3)], "save touched the journal")
+    demand(found.length == 3, f"the length is {found.length}, not 3")
 
 
 async def what_is_loaded_is_a_copy(trial: StoreTrial) -> None:
     """Changing what `load` gave changes nothing in the store."""
-    await trial.store.create(trial.run())
-    await trial.store.append(trial.run_id, trial.row(0))
-    (await trial.store.load(trial.run_id)).journal.clear()
-    demand(len((await trial.store.load(trial.run_id)).journal) == 1, "who loads a run can change it in the store")
+    hold = await trial.store.create(trial.run())
+    await trial.store.append(hold, [trial.row(0)])
+    (await trial.store.load(trial.run_id)).history().clear()
+    demand(len((await trial.store.load(trial.run_id)).history()) == 1, "who loads a run can change it in the store")
 
 
 async def runs_are_apart(trial: StoreTrial) -> None:
     """Nothing of one run shows in another."""
     other = f"{trial.run_id}-other"
-    await trial.store.create(trial.run())
-    await trial.store.create(trial.run(other))
-    await trial.store.append(other, trial.row(7))
-    await trial.store.claim(other, 1, "pause", "digest")
-    demand(not (await trial.store.load(trial.run_id)).journal, "a row of another run is in the journal")
-    await trial.store.claim(trial.run_id, 1, "pause", "digest")
+    hold, mine = await trial.store.create(trial.run(other)), await trial.store.create(trial.run())
+    await trial.store.append(hold, [trial.row(7)])
+    demand(not (await trial.store.load(trial.run_id)).late, "a row of another run is in the journal")
+    for one, position in ((hold, 1), (mine, 0)):
+        await trial.store.save(one, trial.run(one.run_id, "paused", position))
+        await trial.store.claim(position, trial.receipt(run_id=one.run_id), [trial.row(8)])
 
 
 async def one_claim_wins(trial: StoreTrial) -> None:
     """Of many claims of one place at the same time exactly one is let through."""
-    await trial.store.create(trial.run())
+    await trial.paused()
     won: list[int] = []
     lost: list[ResumeError] = []
 
     async def race(number: int) -> None:
         try:
-            await trial.store.claim(trial.run_id, 3, "pause", f"digest-{number}")
+            await trial.store.claim(0, trial.receipt(digest=f"digest-{number}"), [trial.row(number)])
             won.append(number)
         except ResumeError as error:
             lost.append(error)
@@ -149,25 +166,56 @@ async def one_claim_wins(trial: StoreTrial) -> None:
     demand(
         all(isinstance(error, ResumeConflict) for error in lost), "a claim with another decision is a ResumeConflict"
     )
+    found = list((await trial.store.load(trial.run_id)).late)
+    demand(found == [trial.row(won[0])], f"the decision of the winner is not what is in the journal: {found!r}")
 
 
 async def claims_are_told_apart(trial: StoreTrial) -> None:
     """The same decision again, another decision and another question get errors of their own, with the receipt."""
-    await trial.store.create(trial.run())
-    await trial.store.claim(trial.run_id, 3, "pause", "digest")
-    again = await _refused(
-        trial.store.claim(trial.run_id, 3, "pause", "digest"), AlreadyResumed, "the same claim again"
-    )
-    receipt = getattr(again, "receipt", None)
-    known = (getattr(receipt, "run_id", ""), getattr(receipt, "pause_id", ""), getattr(receipt, "digest", ""))
-    demand(known == (trial.run_id, "pause", "digest"), f"the receipt is {receipt!r}")
-    await _refused(
-        trial.store.claim(trial.run_id, 3, "pause", "other"), ResumeConflict, "a claim with another decision"
-    )
-    await _refused(
-        trial.store.claim(trial.run_id, 3, "elsewhere", "digest"), ResumeError, "a claim of another question"
-    )
-    await trial.store.claim(trial.run_id, 4, "pause", "other")
+    await trial.paused()
+    demand(await trial.store.receipt(trial.run_id, "pause") is None, "there is a receipt before there is a decision")
+    hold = await trial.store.claim(0, trial.receipt(), [trial.row(0)])
+    await trial.store.save(hold, trial.run(status="paused", position=1))
+    again = await _refused(trial.store.claim(1, trial.receipt(), []), AlreadyResumed, "the same claim again")
+    for receipt in (getattr(again, "receipt", None), await trial.store.receipt(trial.run_id, "pause")):
+        known = (getattr(receipt, "run_id", ""), getattr(receipt, "pause_id", ""), getattr(receipt, "digest", ""))
+        demand(known == (trial.run_id, "pause", "digest"), f"the receipt is {receipt!r}")
+    other = trial.receipt(digest="other")
+    await _refused(trial.store.claim(1, other, []), ResumeConflict, "a claim with another decision")
+    elsewhere = trial.receipt("elsewhere")
+    await _refused(trial.store.claim(0, elsewhere, [trial.row(1)]), ResumeError, "a claim of a place it left")
+    await trial.store.claim(1, elsewhere, [trial.row(1)])
+    last = await trial.store.receipt(trial.run_id)
+    demand(last is not None and last.pause_id == "elsewhere", f"the receipt of the last decision is {last!r}")
+
+
+async def who_holds_a_run_is_alone(trial: StoreTrial) -> None:
+    """A run that is held cannot be claimed; a hold that was given back writes no more, and holds grow."""
+    first = await trial.store.create(trial.run())
+    await _refused(trial.store.claim(0, trial.receipt(""), []), StillRunning, "a claim of a run that is held")
+    await trial.store.release(first)
+    await _refused(trial.store.append(first, [trial.row(0)]), HoldLost, "append with a hold that was given back")
+    await _refused(trial.store.save(first, trial.run(status="failed")), HoldLost, "save with one that was given back")
+    second = await trial.store.claim(0, trial.receipt(""), [])
+    demand(second.fence > first.fence, f"the fence went from {first.fence} to {second.fence}")
+    await _refused(trial.store.append(first, [trial.row(0)]), HoldLost, "a write with a hold that was taken over")
+    await trial.store.append(second, [trial.row(0)])
+    await trial.store.save(second, trial.run(status="failed", position=1))
+    await _refused(trial.store.append(second, [trial.row(1)]), HoldLost, "a write after the end was kept")
+    demand((await trial.store.load(trial.run_id)).length == 1, "a refused write is in the journal")
+
+
+async def orphans_are_found(trial: StoreTrial) -> None:
+    """A run that was given back before it ended is an orphan; one that is held, or stands still, is none."""
+    hold = await trial.store.create(trial.run())
+    demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that is held is no orphan")
+    await trial.store.release(hold)
+    demand(trial.run_id in await trial.store.orphans("0" * 64), "a run that was given back is an orphan")
+    demand(trial.run_id not in await trial.store.orphans("1" * 64), "a run is no orphan of another pipeline")
+    again = await trial.store.claim(0, trial.receipt(""), [])
+    demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that was claimed is no orphan")
+    await trial.store.save(again, trial.run(status="completed"))
+    demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that ended is no orphan")
 
 
 async def a_run_goes_on_by_its_id(trial: StoreTrial) -> None:
@@ -197,7 +245,7 @@ async def a_run_goes_on_by_its_id(trial: StoreTrial) -> None:
     done = await flujo().resume_async(trial.run_id, retry=True)
     demand(done.status == "completed" and done.value == 5, f"the retried run is {done.status}: {done.error}")
     demand(calls == ["double", "fail_once", "fail_once"], f"its steps ran as {calls}")
-    replay = await flujo().replay_async(await trial.store.load(trial.run_id))
+    replay = await flujo().replay_async(trial.run_id)
     demand(replay.divergence is None, f"the replay of what was kept diverges: {replay.divergence}")
 
 
@@ -214,5 +262,7 @@ STORE_RULES: tuple[StoreRule, ...] = (
     runs_are_apart,
     one_claim_wins,
     claims_are_told_apart,
+    who_holds_a_run_is_alone,
+    orphans_are_found,
     a_run_goes_on_by_its_id,
 )

@@ -1,0 +1,227 @@
+"""A run that is to go on, as it is found: in a result, in a snapshot, or in a store by its id or a token."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import anyio
+
+from .budgets import Budget, Limits, carry, ledger_under
+from .context import RunInfo
+from .errors import ResumeError, SnapshotError
+from .foreign import attempt
+from .frames import Frame, RunState
+from .journal import Entry
+from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
+from .ledger import Ledger
+from .outcome import Failure
+from .pause import Pause, PauseForHumanInput
+from .plan import Plan, StepNode
+from .protocols import RunStore, TokenSigner
+from .restore import check_snapshot, entry_of, restored
+from .result import PipelineResult, StepRecord
+from .resume import Decision, decide, decision_digest
+from .run import Run
+from .schedule import advance, find_due
+from .setup import Setup
+from .snapshot import EntryData, Snapshot
+from .usage import Usage, UsageLimits
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """What a run of this process did before it was resumed."""
+
+    history: Callable[[], list[StepRecord]]
+    journal: Callable[[], list[EntryData]]
+    length: int
+
+    def records(self) -> list[StepRecord]:
+        """Its step records, in order."""
+        return self.history()
+
+    def rows(self) -> list[EntryData]:
+        """Its journal, as data."""
+        return self.journal()
+
+
+@dataclass(frozen=True, slots=True)
+class PastRows:
+    """What a run did before, by its journal; read when it is first asked for."""
+
+    plan: Plan
+    journal: Callable[[], Sequence[EntryData]]
+    length: int
+
+    def records(self) -> list[StepRecord]:
+        """Its step records, in order."""
+        return [entry_of(self.plan, row).record() for row in self.rows() if row.path]
+
+    def rows(self) -> list[EntryData]:
+        """Its journal, as data."""
+        return list(self.journal()[: self.length])
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A run that is to go on.
+
+    Attributes:
+        snapshot: Where it stood.
+        past: What it did before.
+        late: What it did after it stood there, before its process went away.
+        asked: The open questions themselves, where the run is of this process.
+        pause_id: Which question is to be answered, where that is said.
+        token: What a token of it is bound to.
+    """
+
+    snapshot: Snapshot
+    past: Past
+    late: Sequence[EntryData] = ()
+    asked: Mapping[tuple[int, int], PauseForHumanInput] = field(default_factory=dict)
+    pause_id: str | None = None
+    token: TokenFacts | None = None
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it neither ended nor stands still: its process went away."""
+        return self.snapshot.status == "running"
+
+
+async def find(
+    plan: Plan, target: PipelineResult | Snapshot | str, pause: Pause | str | None, store: RunStore | None
+) -> Found:
+    """Find a run that is to go on.
+
+    Raises:
+        SnapshotError: It is damaged, or of another pipeline.
+        ResumeError: It is not known, or the target is nothing to go on with.
+    """
+    wanted = pause.id if isinstance(pause, Pause) else pause
+    if isinstance(target, PipelineResult) and not isinstance(target.origin, Run):
+        target = target.snapshot()  # what a replay gave
+    if isinstance(target, PipelineResult):
+        origin = cast("Run", target.origin)
+        past = PastRun(origin.history, origin.rows, origin.length)
+        found = Found(origin.standing(), past, (), origin.questions, wanted)
+    elif isinstance(target, Snapshot):
+        rows, position = target.journal, target.checkpoint.position
+        found = Found(target, PastRows(plan, lambda: rows, len(rows)), rows[position:], {}, wanted)
+    elif isinstance(target, str) and store is not None:
+        token = None if store.signer is None else store.signer.open(target)
+        kept = await store.load(target if token is None else token.run_id)
+        found = _of_kept(plan, kept, wanted if token is None else token.pause_id, token)
+    else:
+        what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
+        raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+    check_snapshot(plan, found.snapshot)
+    return found
+
+
+def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None, token: TokenFacts | None) -> Found:
+    return Found(kept.snapshot, PastRows(plan, kept.history, kept.length), kept.late, {}, pause_id, token)
+
+
+def continued(
+    setup: Setup, found: Found, limits: Limits, owner: Limits, *, is_kept: bool, signer: TokenSigner | None
+) -> Run:
+    """The run that was found, ready to go on.
+
+    Args:
+        setup: What all runs of its Flujo share.
+        found: The run.
+        limits: Limits instead of all that it had, but for a Budget of the Flujo; None keeps them.
+        owner: Limits of the Flujo.
+        is_kept: Whether a store keeps it.
+        signer: Signs the tokens of its pauses.
+
+    Raises:
+        SnapshotError: It does not fit the plan.
+    """
+    plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
+    state = restored(plan, stand, found.asked)
+    late = [entry_of(plan, row) for row in found.late]
+    frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
+    for entry in late:  # what ended after that place was kept, before its process was gone
+        _book(state, frames.get(entry.frame), entry)
+        first = state.next_id
+        _, error = attempt(_take, state, entry)
+        frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
+        if error is not None:
+            why = f"its journal does not fit where it stands ({type(error).__name__})"
+            raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
+    find_due(state)
+    mine = None if snapshot.limits is None else snapshot.limits.limits()
+    given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
+    ledger = ledger_under(given, own, plan.limits) or Ledger()
+    carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
+    words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
+    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)
+    scope = None if stand.left_s is None else anyio.CancelScope()
+    facts = (state.root.context, scope, stand.left_s)
+    own_limits = limits if isinstance(limits, UsageLimits) else mine
+    mark = f"~{secrets.token_hex(4)}"
+    return Run(
+        setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark, is_kept=is_kept,
+        signer=signer,
+    )  # fmt: skip
+
+
+def _take(state: RunState, entry: Entry) -> None:
+    """Let the schedule go on; what failed and may happen at most once is no more done again than what was cut off."""
+    visit = (entry.frame, entry.node)
+    begun = dict(state.begun.get(visit, {}))
+    advance(state, entry)
+    if begun and isinstance(entry.outcome, Failure) and entry.frame in state.frames:
+        state.begun[visit] = begun
+
+
+def _book(state: RunState, frame: Frame | None, entry: Entry) -> None:
+    """Count what a step used under the limits of its own, and of the pipelines around it."""
+    node = state.plan.nodes[entry.node]
+    if entry.usage is None or frame is None or not isinstance(node, StepNode):
+        return
+    if node.step.options.limits is not None:
+        frame.spent_by = frame.spent_by or {}
+        frame.spent_by.setdefault(node.place, Usage()).add(entry.usage)
+    at: Frame | None = frame
+    while at is not None and at.parent is not None:
+        if at.scope.limits is not None:
+            at.spent = at.spent or Usage()
+            at.spent.add(entry.usage)
+        at = at.parent
+
+
+async def decide_on(
+    run: Run, found: Found, store: RunStore | None, decision: object, *, again: bool
+) -> tuple[Decision | None, Receipt | None]:
+    """The decision, checked; none where a run goes on without one, or with one that was kept: that has a receipt.
+
+    Raises:
+        ResumeError: The run is not one to go on with, or is not told what to do; see its leaves.
+        InputError: The decision is not what was asked for; the question stays open.
+    """
+    run_id, wanted, open_ = found.snapshot.run_id, found.pause_id, {pause.id: pause for pause in run.pauses}
+    if found.token is not None and wanted in open_ and open_[wanted].shown_digest != found.token.shown_digest:
+        why = "what its token shows is not what it asks now"
+        raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Show the question anew")
+    answers = decision is not None or wanted is not None
+    if answers and store is not None and not (open_ if wanted is None else wanted in open_):
+        receipt = await store.receipt(run_id, wanted)
+        now = None if receipt is None else replace(receipt, digest=decision_digest(decision))
+        if receipt is not None and receipt == now and found.is_orphan:
+            return None, receipt  # it counts, and the process that was to go on with it is gone
+        if receipt is not None and now is not None:
+            raise refusal(receipt, now)
+    if run.state.finished and not found.is_orphan:
+        raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
+    goes_on = again or found.is_orphan
+    if run.state.pauses and (answers or not goes_on):
+        return decide(run.setup.plan, run_id, run.state, decision, wanted), None
+    if not goes_on:
+        do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
+        raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {found.snapshot.status} and asks nothing", do)
+    return None, None

@@ -1,0 +1,253 @@
+"""The acting implementations of hooks, and the only calls of them: each isolated, in its time, its fault counted."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from time import perf_counter
+from types import CoroutineType
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+
+from .errors import FlujoError, GuardDenied, RunAborted
+from .foreign import attempt_async, fault_of
+from .patience import rest_within, within
+from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
+from .policy import Policy
+
+_log = logging.getLogger("flujo.core")
+
+_PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
+Values = Mapping[str, object]
+
+
+def tier_of(hook: str) -> str:
+    """The tier of a hook, by its name."""
+    return next((tier for prefix, tier in _PREFIXES.items() if hook.startswith(prefix)), "observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One hook implementation, resolved.
+
+    Attributes:
+        plugin: Name of the plugin, for people.
+        hook: Name of the hook.
+        function: The function or bound method.
+        is_async: Whether it is awaited.
+        thread: Whether it runs in a worker thread.
+        resources: Parameter and resource name of each injected resource.
+        required: Whether the policy requires the plugin.
+        is_direct: Whether calling its function with the payload is all there is to it, but for awaiting.
+    """
+
+    plugin: str
+    hook: str
+    function: Callable[..., object]
+    is_async: bool
+    thread: bool
+    resources: tuple[tuple[str, str], ...]
+    required: bool
+    is_direct: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_direct", not (self.thread or self.resources))
+
+    def _bound(self, values: Values) -> Callable[..., object]:
+        if not self.resources:
+            return self.function
+        return partial(self.function, **{parameter: values[name] for parameter, name in self.resources})
+
+    async def call(self, payload: Event, values: Values) -> object:
+        """Call it with its payload and resources, wherever it wants to run."""
+        function = self._bound(values)
+        if self.is_async:
+            return await cast("Any", function(payload))
+        if self.thread:
+            answer = await anyio.to_thread.run_sync(function, payload, abandon_on_cancel=True)
+        else:
+            answer = function(payload)
+        return await _awaited(answer) if inspect.isawaitable(answer) else answer
+
+
+@dataclass(slots=True)
+class Hooks:
+    """All acting implementations by hook name, in the order they are called.
+
+    Attributes:
+        policy: What they may and must do.
+        table: The implementations.
+        before_step: Those told before a step.
+        after_step: Those told after a step that ended well.
+        only_watch: Whether all only observe.
+        spare_attempts: Whether nobody acts in the attempts of a step: all only observe, and other moments than its
+            start.
+    """
+
+    policy: Policy
+    table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
+    before_step: tuple[Implementation, ...] = field(init=False)
+    after_step: tuple[Implementation, ...] = field(init=False)
+    only_watch: bool = field(init=False)
+    spare_attempts: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before_step, self.after_step = self.of("pre_step_execution"), self.of("post_step_execution")
+        self.only_watch = all(tier_of(hook) == "observe" for hook in self.table)
+        self.spare_attempts = self.only_watch and not self.before_step
+
+    def of(self, hook: str) -> tuple[Implementation, ...]:
+        """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
+        return self.table.get(hook, ())
+
+    async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
+        """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
+        denial: GuardDenied | None = None
+        soft: Deny | None = None
+        for implementation in self.of(hook):
+            answer = await self._ask(implementation, payload, values)
+            if isinstance(answer, Allow):
+                continue
+            if answer.to_model and hook == "guard_tool_call":
+                soft = soft or answer
+            else:
+                denial = denial or GuardDenied(implementation.plugin, hook, answer.reason)
+        return denial or soft
+
+    async def _ask(self, implementation: Implementation, payload: Event, values: Values) -> Allow | Deny:
+        started = perf_counter()
+        answer: object = None
+        error: Exception | None = None
+        with anyio.move_on_after(self.policy.guard_timeout_s) as limit:
+            answer, error = await attempt_async(implementation.call(payload, values))
+        if error is not None:
+            return Deny(f"the guard failed with {type(error).__name__}")
+        if limit.cancelled_caught or perf_counter() - started > self.policy.guard_timeout_s:
+            return Deny(f"the guard gave no answer in {self.policy.guard_timeout_s:g} s")
+        if isinstance(answer, (Allow, Deny)):
+            return answer
+        return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
+
+    async def transform(
+        self, payload: Any, hook: str, values: Values, fit: Callable[[object], tuple[object, str | None]]
+    ) -> str | None:
+        """Pass `payload.value` through every transform; returns what went wrong, or None."""
+        for implementation in self.of(hook):
+            changed, error = await attempt_async(implementation.call(payload, values))
+            if error is not None:
+                return f"{hook} of plugin {implementation.plugin!r} failed with {_told(error)}"
+            if changed is UNCHANGED:
+                continue
+            changed, problem = fit(changed)
+            if problem is not None:
+                return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
+            payload.value = changed
+        return None
+
+    async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> GuardDenied | None:
+        """Have it written down; returns the denial of the first required plugin that could not, or None."""
+        failed: GuardDenied | None = None
+        what = f"the {'start' if hook == 'record_intent' else 'end'} of this {payload.kind.replace('_', ' ')}"
+        for implementation in self.of(hook):
+            error = await _tell(implementation, payload, values, self.policy.recorder_timeout_s)
+            if error is not None:
+                self._count_fault(implementation, payload, error)
+                if implementation.required:
+                    why = f"{what} cannot be recorded: {_told(error)}"
+                    failed = failed or GuardDenied(implementation.plugin, hook, why)
+        return failed
+
+    def tell(
+        self, observers: tuple[Implementation, ...], payload: Event, values: Values, eager: bool
+    ) -> Awaitable[RunAborted | None] | None:
+        """Tell observers. Where that ends at once it gives nothing, else what tells the rest when it is awaited.
+
+        Most observers never wait, so it is no coroutine: that would cost more than most observers do.
+
+        Args:
+            observers: Whom to tell.
+            payload: What they are told.
+            values: Open resources.
+            eager: Whether an async one may be begun here and its time limit armed only where it waits: on asyncio.
+        """
+        if not eager:
+            return self._tell_rest(observers, payload, values)
+        left = iter(observers)
+        for one in left:
+            if not one.is_direct:
+                return self._tell_rest(chain((one,), left), payload, values)
+            try:
+                answer = one.function(payload)
+                work = None if answer is None else _work_of(answer)
+                if work is None:
+                    continue
+                for first in work.__await__():  # it waits; unlike `send`, this costs no exception where it does not
+                    begun = rest_within(self.policy.observer_timeout_s, first, work)
+                    return self._tell_rest(chain((one,), left), payload, values, begun)
+            except BaseException as raised:  # not by `attempt`, as above
+                fault = fault_of(raised)
+                if fault is None:
+                    raise
+                if abort := self._abort_of(one, payload, fault):
+                    return self._tell_rest(left, payload, values, abort=abort)
+        return None
+
+    async def _tell_rest(
+        self,
+        observers: Iterable[Implementation],
+        payload: Event,
+        values: Values,
+        begun: Awaitable[object] | None = None,
+        abort: RunAborted | None = None,
+    ) -> RunAborted | None:
+        """Tell observers, the first of which has `begun`; returns the first abort that one of them asked for."""
+        for one in observers:
+            if begun is None:
+                error = await _tell(one, payload, values, self.policy.observer_timeout_s)
+            else:
+                error, begun = (await attempt_async(begun))[1], None
+            asked = None if error is None else self._abort_of(one, payload, error)
+            abort = abort or asked
+        return abort
+
+    def _abort_of(self, implementation: Implementation, payload: Event, error: Exception) -> RunAborted | None:
+        """The abort that an observer asked for; any other error is a fault of it, which is counted."""
+        if isinstance(error, AbortPipeline):
+            return RunAborted(error.reason, f"{implementation.hook} of plugin {implementation.plugin!r}")
+        self._count_fault(implementation, payload, error)
+        return None
+
+    def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
+        payload.run.count("plugin_faults", implementation.plugin)
+        facts = (implementation.hook, implementation.plugin, type(error).__name__, payload.run.run_id)
+        _log.warning("%s of plugin %r failed with %s in run %s", *facts)
+
+
+async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
+    """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
+    return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
+
+
+def _work_of(answer: object) -> Coroutine[Any, Any, object] | None:
+    """What is still to be awaited of an answer, if it is anything of the kind."""
+    if isinstance(answer, CoroutineType):
+        return answer
+    return _awaited(answer) if inspect.isawaitable(answer) else None
+
+
+async def _awaited(answer: object) -> object:
+    """What comes of an answer that has to be awaited, and of what that gives."""
+    while inspect.isawaitable(answer):
+        answer = await answer
+    return answer
+
+
+def _told(error: Exception) -> str:
+    """A fault of a plugin. Flujo's own errors never quote a value, so their text may be told; of others, the type."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, FlujoError) else type(error).__name__

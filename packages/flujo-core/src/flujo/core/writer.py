@@ -1,0 +1,164 @@
+"""Writing what a kept run does: in one order, each entry before anything follows from it, whatever is cancelled.
+
+A task of its own writes, so that no cancel of a step or of the run, not even a native one of its asyncio task, comes
+between an entry that is kept and what the run knows of it. Entries that wait are written together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from .errors import FlujoError, RunAborted
+from .foreign import attempt, attempt_async, text_of
+from .kept import Hold
+from .protocols import RunStore
+from .snapshot import EntryData, Snapshot
+
+_log = logging.getLogger("flujo.core")
+
+T = TypeVar("T")
+
+
+async def taken(store: RunStore, work: Awaitable[Hold], limit_s: float) -> Hold:
+    """Get a hold, in a task of its own: where a cancel comes meanwhile, even a native one, it is given back.
+
+    Raises:
+        RunAborted: The store did not answer in that time.
+    """
+    got: list[tuple[Hold | None, Exception | None]] = []
+
+    async def take() -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(limit_s):
+            got.append(await attempt_async(work))
+
+    async def give_back(hold: Hold) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(limit_s):
+            await attempt_async(store.release(hold))
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(take)
+        await anyio.lowlevel.checkpoint_if_cancelled()  # trio's group does not tell of it, once its tasks have ended
+    except BaseException:  # a cancel, which goes on up: nobody is there to go on with the run
+        if got and got[0][0] is not None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(give_back, got[0][0])
+        raise
+    if not got:
+        raise RunAborted(f"its store did not answer in {limit_s:g} s", "store")
+    hold, error = got[0]
+    if hold is None:
+        assert error is not None
+        raise error
+    return hold
+
+
+class Writer:
+    """Writes one run while it is held.
+
+    Args:
+        store: Where to.
+        hold: The right to.
+        limit_s: Seconds that the store may take for one call.
+        stop: Ends the run; called where the store fails.
+    """
+
+    def __init__(self, store: RunStore, hold: Hold, limit_s: float, stop: Callable[[FlujoError], None]) -> None:
+        self._store = store
+        self._hold = hold
+        self._limit_s = limit_s
+        self._stop = stop
+        self._waiting: list[tuple[EntryData, Callable[[], object], anyio.Event]] = []
+        self._work = anyio.Event()
+        self._last: anyio.Event | None = None
+        self._is_over = False
+        self._is_closed = False
+        self._has_failed = False
+
+    def put(self, row: EntryData, then: Callable[[], object]) -> anyio.Event:
+        """Write a row, and call `then` once it is kept, in the order of the rows; the event is set after that.
+
+        What comes from work that was left behind, after the end, is neither kept nor noted.
+        """
+        done = anyio.Event()
+        if self._is_closed:
+            done.set()
+            return done
+        self._waiting.append((row, then, done))
+        self._last = done
+        self._work.set()
+        return done
+
+    async def settled(self) -> None:
+        """Wait until all that was given to it is noted, also while the run is being cancelled."""
+        if self._last is not None:
+            with anyio.CancelScope(shield=True):
+                await self._last.wait()
+
+    async def around(self, work: Callable[[], Awaitable[T]], end: Callable[[], Snapshot | None]) -> T:
+        """Do the work of the run with this at its side, and keep where it stands then: what `end` gives.
+
+        Where `end` gives None, or the store failed, the run is given back as one whose process went away.
+        """
+        result: list[T] = []
+        error: BaseException | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._write, end)
+            try:
+                result.append(await work())
+            except BaseException as raised:  # goes on below, out of the group: it must not stand in one of its own
+                error = raised
+                self._stop(RunAborted("cancelled from outside"))  # it does not wait for a human
+            self._is_over = True
+            self._work.set()
+        if error is not None:
+            raise error
+        return result[0]
+
+    async def _write(self, end: Callable[[], Snapshot | None]) -> None:
+        with anyio.CancelScope(shield=True):
+            while self._waiting or not self._is_over:
+                await self._work.wait()
+                self._work = anyio.Event()
+                if self._waiting:
+                    await self._flush()
+            self._is_closed = True
+            await self._give_back(end)
+
+    async def _flush(self) -> None:
+        rows, self._waiting = self._waiting, []
+        if not self._has_failed:
+            fault = await self._within(self._store.append(self._hold, [row for row, _, _ in rows]))
+            if fault is not None:
+                self._has_failed = True
+                self._stop(RunAborted(f"its store could not keep what it did: {fault}", "store"))
+        for _, then, done in rows:  # also what could not be kept: it happened, and nothing follows from it
+            then()
+            done.set()
+
+    async def _give_back(self, end: Callable[[], Snapshot | None]) -> None:
+        snapshot: Snapshot | None = None
+        fault: str | None = None
+        if not self._has_failed:
+            snapshot, error = attempt(end)
+            fault = None if error is None else text_of(error)
+        if snapshot is not None:
+            fault = await self._within(self._store.save(self._hold, snapshot))
+        if snapshot is None or fault is not None:
+            lost = await self._within(self._store.release(self._hold))
+            fault = fault or lost
+        if fault is not None:  # its journal is kept: who recovers it finds all that it did
+            _log.warning("run %r: where it stands could not be kept: %s", self._hold.run_id, fault)
+
+    async def _within(self, work: Awaitable[None]) -> str | None:
+        """Why a call of the store did not do its work, if so."""
+        with anyio.move_on_after(self._limit_s) as limit:
+            _, error = await attempt_async(work)
+            return None if error is None else f"{type(error).__name__}: {text_of(error)}"
+        assert limit.cancelled_caught
+        return f"it did not answer in {self._limit_s:g} s"

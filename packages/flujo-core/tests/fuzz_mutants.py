@@ -1,0 +1,194 @@
+"""Seeded bugs: one fragment of the real engine's source is another, wherever the engine uses that function."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from flujo.core import (
+    attempt,
+    calls,
+    engine,
+    found,
+    frames,
+    replay,
+    restore,
+    resume,
+    running,
+    schedule,
+    values,
+    work,
+    writer,
+    written,
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug.
+
+    Attributes:
+        name: What goes wrong.
+        home: The module or class where the function stands.
+        function: Its name.
+        right: The fragment that is replaced; it stands there exactly once.
+        wrong: What replaces it.
+    """
+
+    name: str
+    home: Any
+    function: str
+    right: str
+    wrong: str
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Put the bug into the engine, until `patch` is undone."""
+        before = self.home.__dict__[self.function]
+        after = self.made(before)
+        patch.setattr(self.home, self.function, after)
+        for name, module in list(sys.modules.items()):  # `from .schedule import advance` took it by its name
+            if name.startswith("flujo.core.") and getattr(module, self.function, None) is before:
+                patch.setattr(module, self.function, after)
+
+    def made(self, before: FunctionType) -> FunctionType:
+        """The function with the bug."""
+        source = textwrap.dedent(inspect.getsource(before))
+        assert source.count(self.right) == 1, f"{self.function} reads otherwise now: mend the mutant {self.name!r}"
+        namespace: dict[str, Any] = {}
+        code = compile(
+            "from __future__ import annotations\n" + source.replace(self.right, self.wrong), "mutant", "exec"
+        )
+        exec(code, before.__globals__, namespace)
+        made: FunctionType = namespace[self.function]
+        return made
+
+
+MUTANTS = (
+    Mutant(
+        "a join starts before the last of its predecessors ended",
+        schedule, "_end", "if waiting[place] == 0:", "if waiting[place] <= 1:",
+    ),
+    Mutant(
+        "changes of concurrent bodies are merged in the order in which these end",
+        schedule, "_finish", "sorted(part.changes)", "part.changes",
+    ),
+    Mutant(
+        "a limit lets one body more run",
+        schedule, "_open_more", "len(part.bodies) < limit", "len(part.bodies) <= limit",
+    ),
+    Mutant(
+        "a body that was given up still counts",
+        schedule, "_close", "frame.is_open = False", "pass",
+    ),
+    Mutant(
+        "run_input() in a sub-pipeline is that of the whole run",
+        frames.Frame, "__init__", "scope.owns_input or parent is None", "parent is None",
+    ),
+    Mutant(
+        "changes are applied in reverse",
+        values, "context_at", "reversed(ahead)", "ahead",
+    ),
+    Mutant(
+        "a declared edge of a skipped step gives its input",
+        values, "read", "if not source.chained:", "if False:",
+    ),
+    Mutant(
+        "what waits for a cancelled step to end is forgotten",
+        running.Running, "release", "self.state.due.extend(reversed(items))", "pass",
+    ),
+    Mutant(
+        "a cancel lets the running step go on",
+        running.Running, "cancel", "self.scope.cancel()", "pass",
+    ),
+    Mutant(
+        "a step begins after its run was cancelled",
+        work.Work, "do", "self.verdict is not None or not frame.is_open", "not frame.is_open",
+    ),
+    Mutant(
+        "a failure does not cancel its siblings",
+        running.Running, "stop", "worker.scope.cancel()", "pass",
+    ),
+    Mutant(
+        "feedback does not reach the next attempt",
+        work.Work, "_attempts", "feedback = trial.feedback", "pass",
+    ),
+    Mutant(
+        "a cancelled step is not journaled",
+        work.Work, "_note_cancelled", "self.put(entry, partial(self.journal.append, entry))", "pass",
+    ),
+    Mutant(
+        "what runs in a closed body is not cancelled",
+        running.Running, "cancel_closed", "worker.scope.cancel()", "pass",
+    ),
+    Mutant(
+        "a skipped step is restored as one that gave its input",
+        restore._Restorer, "_fill", "Passed(value)", "value",
+    ),
+    Mutant(
+        "a loop is restored with the context it began with",
+        restore._Restorer, "_part", "part.context = self._context(data.context)", "pass",
+    ),
+    Mutant(
+        "a snapshot leaves out the changes of bodies that ended",
+        written, "_part", "_changes(plan, part.changes, node.path)", "{}",
+    ),
+    Mutant(
+        "a snapshot leaves out what tools said",
+        written, "checkpoint_of", "state.known.items()", "()",
+    ),
+    Mutant(
+        "that a step begins that may happen at most once is not noted",
+        attempt.Attempt, "_executed", "await self.run.note_told(self.ctx, Begun())", "pass",
+    ),
+    Mutant(
+        "that a tool begins that may be used at most once is not noted",
+        calls.Calls, "call_tool", "await self._begin(ctx, call, key)", "pass",
+    ),
+    Mutant(
+        "what began and may happen at most once is done again",
+        schedule, "find_due", "elif (frame.id, node.index) in state.begun:", "elif False:",
+    ),
+    Mutant(
+        "what a human says of a step that may happen at most once is not believed",
+        resume, "_reconciled", "Begun(request.key, request.tool, is_over=True), answer", "Begun(request.key), answer",
+    ),
+    Mutant(
+        "a decision is not journaled with its claim",
+        engine.Flujo, "resume_async", "for entry in run.resumed.entries", "for entry in ()",
+    ),
+    Mutant(
+        "a decision whose process was gone cannot be given again",
+        found, "decide_on", "receipt == now and found.is_orphan", "False",
+    ),
+    Mutant(
+        "what was journaled after the last place where the run was kept is forgotten",
+        found, "continued", "for entry in late:", "for entry in ():",
+    ),
+    Mutant(
+        "of entries that are written together only the first is",
+        writer.Writer, "_flush", "[row for row, _, _ in rows]", "[rows[0][0]]",
+    ),
+    Mutant(
+        "what follows from an entry begins before that is kept",
+        running.Running, "put", "return self.writer.put(row, then)",
+        "then(); self.writer.put(row, lambda: None); return None",
+    ),
+    Mutant(
+        "a run that stands still is not kept as it stands",
+        writer.Writer, "_give_back", "snapshot, error = attempt(end)", "snapshot, error = None, None",
+    ),
+    Mutant(
+        "a replay does not know what may happen at most once",
+        replay, "_difference", "(Begun, Called)", "Called",
+    ),
+    Mutant(
+        "a replay does not go on after a failure",
+        replay, "replayed", "find_due(state)", "pass",
+    ),
+)  # fmt: skip

@@ -1,0 +1,161 @@
+"""Payloads as they are written: JSON, through the codec, behind a checksum that finds a flipped bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from zlib import crc32
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from flujo.core import EntryData, PayloadCodec, Snapshot, SnapshotError
+
+from .errors import RunDamaged
+
+__all__ = ["Payloads", "moment", "packed", "stamp", "unpacked"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IN_COLUMNS = {"run_id", "pipeline", "fingerprint", "status", "journal"}
+
+
+def packed(digest: str) -> bytes | str:
+    """A digest in half the bytes, where it is one."""
+    if len(digest) == 64:
+        try:
+            raw = bytes.fromhex(digest)
+        except ValueError:
+            return digest
+        return raw if raw.hex() == digest else digest
+    return digest
+
+
+def unpacked(written: bytes | str) -> str:
+    """What `packed` was given."""
+    return written.hex() if isinstance(written, bytes) else written
+
+
+def stamp(when: datetime) -> int:
+    """A time as microseconds of UTC: exact, and in order."""
+    return (when - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(written: int) -> datetime:
+    """What `stamp` was given."""
+    return _EPOCH + timedelta(microseconds=written)
+
+
+@cache
+def _snapshots() -> TypeAdapter[Snapshot]:
+    # Snapshot.model_validate_json asks for a digest, which a snapshot that never left its store does not have
+    return TypeAdapter(Snapshot)
+
+
+@cache
+def _rows() -> TypeAdapter[EntryData]:
+    return TypeAdapter(EntryData)
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """Writes and reads what a store keeps of runs; None as codec writes it as it is."""
+
+    codec: PayloadCodec | None
+
+    def seal(self, data: bytes, about: str) -> bytes:
+        """What is written for a payload; `about` names the run and the place.
+
+        Raises:
+            SnapshotError: The codec cannot.
+        """
+        if self.codec is not None:
+            data = self.codec.encode(data, about)
+        return crc32(data, crc32(about.encode())).to_bytes(4, "big") + data
+
+    def unseal(self, written: object, about: str, run_id: str) -> bytes:
+        """What `seal` was given.
+
+        Raises:
+            RunDamaged: It was changed, moved, or its key is not known.
+        """
+        if not isinstance(written, bytes) or len(written) < 4:
+            raise RunDamaged(run_id, f"{about}: it holds no payload")
+        data = written[4:]
+        if crc32(data, crc32(about.encode())) != int.from_bytes(written[:4], "big"):
+            raise RunDamaged(run_id, f"{about}: its checksum does not fit, some of its bits were changed")
+        if self.codec is None:
+            return data
+        try:
+            return self.codec.decode(data, about)
+        except SnapshotError as error:
+            raise RunDamaged(run_id, f"{about}: {error}") from error
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def row(self, row: EntryData, run_id: str, position: int) -> bytes:
+        """An entry of the journal, to be written."""
+        return self.seal(_rows().dump_json(row, exclude_defaults=True), f"journal {position} of {run_id}")
+
+    def rows(self, written: Iterable[Sequence[object]], run_id: str, first: int) -> list[EntryData]:
+        """Entries from `first` on, read from (position, payload) in order.
+
+        Raises:
+            RunDamaged: One is damaged or missing.
+        """
+        read: list[EntryData] = []
+        for expected, (position, payload) in enumerate(written, first):
+            about = f"journal {expected} of {run_id}"
+            if position != expected:
+                raise RunDamaged(run_id, f"{about}: it is missing")
+            data = self.unseal(payload, about, run_id)
+            try:
+                read.append(_rows().validate_json(data))
+            except ValidationError as error:
+                raise RunDamaged(run_id, f"{about}: {_first(error)}") from error
+        return read
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self, snapshot: Snapshot) -> bytes:
+        """Where a run stands, to be written: what has no column of its own."""
+        text = snapshot.model_dump_json(exclude=_IN_COLUMNS, exclude_defaults=True)
+        return self.seal(text.encode(), _about(snapshot.run_id, snapshot.pipeline, snapshot.fingerprint))
+
+    def standing(self, written: object, run_id: str, pipeline: str, fingerprint: str, status: str) -> Snapshot:
+        """Where a run stands.
+
+        Raises:
+            RunDamaged: It is damaged.
+        """
+        data = self.unseal(written, _about(run_id, pipeline, fingerprint), run_id)
+        facts = {"run_id": run_id, "pipeline": pipeline, "fingerprint": fingerprint, "status": status}
+        try:
+            return _snapshots().validate_json(json.dumps(facts).encode()[:-1] + b"," + data[1:])
+        except ValidationError as error:
+            raise RunDamaged(run_id, f"snapshot: {_first(error)}") from error
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    def words(self, value: JsonValue, about: str) -> bytes:
+        """Any JSON, to be written."""
+        return self.seal(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), about)
+
+    def said(self, written: object, about: str, run_id: str) -> JsonValue:
+        """What `words` was given; raises RunDamaged."""
+        data = self.unseal(written, about, run_id)
+        try:
+            value: JsonValue = json.loads(data)
+        except ValueError as error:
+            raise RunDamaged(run_id, f"{about}: it is no JSON") from error
+        return value
+
+
+def _about(run_id: str, pipeline: str, fingerprint: str) -> str:
+    return f"snapshot of {run_id} {pipeline} {fingerprint}"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

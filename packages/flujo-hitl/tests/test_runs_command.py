@@ -1,0 +1,211 @@
+"""`flujo run --store` and `flujo runs`: what a user does with runs that are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flujo_cli.main import run
+
+FLOWS = """
+import asyncio, os
+from pathlib import Path
+from flujo.core import Pipeline, PauseForHumanInput, Step, step
+
+@step
+async def measure(text: str) -> int:
+    return len(text)
+
+@step(pauses=True)
+async def ask(amount: int) -> int:
+    raise PauseForHumanInput(f"Pay {amount}?", schema=int, payload={"private": "words"})
+
+@step
+async def tell(amount: int) -> str:
+    return f"paid {amount}"
+
+@step
+async def fail_once(amount: int) -> int:
+    if not Path("again").exists():
+        raise OSError("the bank is closed")
+    return amount
+
+@step
+async def hang(amount: int) -> int:
+    if not Path("again").exists():
+        print("hanging", flush=True)
+        await asyncio.sleep(60)
+    return amount
+
+pay = Pipeline(measure >> ask >> tell, name="pay")
+fails = Pipeline(measure >> fail_once >> tell, name="fails")
+hangs = Pipeline(measure >> hang >> tell, name="hangs")
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    code: int
+    out: str
+    err: str
+
+
+Flujo = Callable[..., Told]
+
+
+@pytest.fixture
+def flujo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Flujo]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLUJO_PLUGINS", raising=False)
+    monkeypatch.setenv("FLUJO_STORE", "sqlite:///runs.db")
+    (tmp_path / "flows.py").write_text(textwrap.dedent(FLOWS))
+
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    def call(*words: str) -> Told:
+        capsys.readouterr()
+        code = run(list(words))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err, err
+        return Told(code, out, err)
+
+    yield call
+    sys.modules.pop("flows", None)
+
+
+def paused(flujo: Flujo) -> str:
+    told = flujo("run", "flows.py:pay", "--text", "abc")
+    assert told.code == 5
+    assert "flujo runs resume FILE[:NAME] " in told.err
+    return told.err.partition("flujo runs resume FILE[:NAME] ")[2].split()[0]
+
+
+def test_a_run_that_paused_goes_on_with_an_answer(flujo: Flujo) -> None:
+    one = paused(flujo)
+    shown = flujo("runs", "show", one)
+    assert shown.code == 0
+    assert "ask: Pay 3?" in shown.out
+    assert "private" not in shown.out
+    done = flujo("runs", "resume", "flows.py:pay", one, "--answer", "7")
+    assert (done.code, done.out) == (0, "paid 7\n")
+
+
+def test_an_answer_counts_once(flujo: Flujo) -> None:
+    one = paused(flujo)
+    assert flujo("runs", "resume", "flows.py:pay", one, "--answer", "7").code == 0
+    again = flujo("runs", "resume", "flows.py:pay", one, "--answer", "7", "--pause", "ask")
+    assert (again.code, "with the same decision" in again.err) == (2, True)
+    other = flujo("runs", "resume", "flows.py:pay", one, "--answer", "8", "--pause", "ask")
+    assert (other.code, "with another decision" in other.err) == (2, True)
+
+
+def test_an_answer_that_does_not_fit_leaves_the_question_open(flujo: Flujo) -> None:
+    one = paused(flujo)
+    wrong = flujo("runs", "resume", "flows.py:pay", one, "--answer", "many")
+    assert (wrong.code, "does not fit" in wrong.err) == (2, True)
+    assert flujo("runs", "resume", "flows.py:pay", one, "--answer", "7").code == 0
+
+
+def test_another_pipeline_is_refused(flujo: Flujo) -> None:
+    one = paused(flujo)
+    told = flujo("runs", "resume", "flows.py:fails", one, "--answer", "7")
+    assert (told.code, "is another or has changed" in told.err) == (2, True)
+
+
+def test_a_run_that_failed_is_tried_again(flujo: Flujo) -> None:
+    told = flujo("run", "flows.py:fails", "--text", "abc", "--json")
+    one = json.loads(told.out.splitlines()[0])["run_id"]
+    assert told.code == 3
+    refused = flujo("runs", "resume", "flows.py:fails", one)
+    assert (refused.code, "Pass retry=True" in refused.err) == (2, True)
+    Path("again").touch()
+    done = flujo("runs", "resume", "flows.py:fails", one, "--retry", "--json")
+    assert (done.code, json.loads(done.out)["output"]) == (0, "paid 3")
+
+
+def test_a_run_that_was_killed_is_recovered(flujo: Flujo, tmp_path: Path) -> None:
+    program = "import sys; from flujo_cli.main import run; run(['run', 'flows.py:hangs', '--text', 'abcd'])"
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "hanging" not in (line := process.stderr.readline()):
+            assert line
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGKILL)
+    assert "left behind" in flujo("runs", "recover", "flows.py:pay").err
+    Path("again").touch()
+    told = flujo("runs", "recover", "flows.py:hangs")
+    assert (told.code, told.out) == (0, "paid 4\n")
+    assert "left behind" in flujo("runs", "recover", "flows.py:hangs").err
+
+
+def test_a_run_is_replayed(flujo: Flujo) -> None:
+    one = paused(flujo)
+    assert flujo("runs", "resume", "flows.py:pay", one, "--answer", "7").code == 0
+    assert flujo("runs", "replay", "flows.py:pay", one).code == 0
+
+
+def test_what_a_run_did_is_there_as_json(flujo: Flujo) -> None:
+    facts = json.loads(flujo("runs", "show", paused(flujo), "--json").out)
+    assert [row["path"] for row in facts["journal"]] == ["measure", "ask"]
+    assert facts["checkpoint"]["pauses"][0]["payload"] == {"private": "words"}
+
+
+def test_the_store_may_stand_in_the_settings(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLUJO_STORE")
+    Path("pyproject.toml").write_text('[tool.flujo]\nstore = "sqlite:///deep/kept.db"\n')
+    one = paused(flujo)
+    assert Path("deep/kept.db").exists()
+    assert flujo("runs", "show", one).code == 0
+    Path("pyproject.toml").write_text("[tool.flujo]\nstore = 7\n")
+    assert flujo("runs", "show", one).code == 2
+
+
+def test_without_a_store_it_says_how_to_name_one(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLUJO_STORE")
+    told = flujo("runs", "show", "x")
+    assert (told.code, "--store sqlite:///runs.db" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://here", "no plugin knows stores of 'redis'"),
+        ("sqlite://host/runs.db", "it names no file"),
+        ("sqlite:///", "it names no file"),
+        ("sqlite:///a.db?mode=ro", "no option 'mode'"),
+        ("sqlite:///a.db?durability=some", "not 'some'"),
+    ],
+)
+def test_a_url_that_names_no_store_is_refused(flujo: Flujo, url: str, why: str) -> None:
+    told = flujo("run", "flows.py:pay", "--text", "abc", "--store", url)
+    assert (told.code, why in told.err) == (2, True)
+
+
+def test_an_unknown_run_is_told(flujo: Flujo) -> None:
+    told = flujo("runs", "show", "nobody")
+    assert (told.code, "does not know it" in told.err) == (2, True)
+
+
+def test_the_help_teaches(flujo: Flujo) -> None:
+    told = flujo("runs", "--help")
+    assert told.code == 0
+    assert "flujo runs resume flows.py" in told.out
+
+
+def test_tokens_of_a_store_by_url_are_signed(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLUJO_TOKEN_KEY", "0123456789abcdef0123456789abcdef")
+    told = flujo("run", "flows.py:pay", "--text", "abc", "--json")
+    token = json.loads(told.out.splitlines()[0])["pauses"][0].get("token")
+    assert token is not None
+    assert token.startswith("fp1.env.")
+    assert flujo("runs", "resume", "flows.py:pay", token, "--answer", "7").out == "paid 7\n"
