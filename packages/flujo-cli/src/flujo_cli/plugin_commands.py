@@ -29,7 +29,6 @@ class Known:
 KNOWN = {
     "audit": Known("flujo-audit", "Check and read audit logs."),
     "eval": Known("flujo-agent", "Score a pipeline on a dataset, and compare with a saved run."),
-    "hitl": Known("flujo-hitl", "Answer runs that wait for a human."),
     "pii": Known("flujo-deidentifier", "Find personal data in files."),
     "runs": Known("flujo-hitl", "List, resume and replay stored runs."),
 }
