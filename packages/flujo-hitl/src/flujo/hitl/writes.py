@@ -22,9 +22,9 @@ from flujo.core import (
     StillRunning,
 )
 
+from .connection import Held, Writing
 from .payloads import Payloads, moment, packed, stamp, unpacked
 from .schema import STATUS
-from .transactions import Held, Transactions
 
 __all__ = ["RunWrites", "unknown"]
 
@@ -46,7 +46,10 @@ class RunWrites:
         payloads: How payloads are written.
     """
 
-    def __init__(self, transactions: Transactions, payloads: Payloads) -> None:
+    tables: Sequence[str] = ("snapshots", "journal", "tail", "pauses", "decisions")
+    """Where rows of a run are, but for `runs`."""
+
+    def __init__(self, transactions: Writing, payloads: Payloads) -> None:
         self._in = transactions
         self._payloads = payloads
 
@@ -63,10 +66,9 @@ class RunWrites:
         words = (snapshot.tenant, snapshot.actor)
         insert = (
             "INSERT INTO runs(run_id, plan, status, fence, owner, began, changed, tenant, actor)"
-            " VALUES(?,?,?,?,?,?,?,?,?)"
+            " VALUES(?,?,?,?,?,?,?,?,?) RETURNING id"
         )
-        row = db.execute(insert, (*facts, *words)).lastrowid
-        assert row is not None
+        (row,) = db.execute(insert, (*facts, *words)).fetchone()
         db.execute("INSERT INTO snapshots VALUES(?,?,0,?)", (row, snapshot.checkpoint.position, payload))
         self._in.held[run_id] = Held(row, 1, 0, self._in.version)
         return Hold(run_id, 1)
@@ -185,7 +187,7 @@ class RunWrites:
         return (found[-1][0] if len(found) == limit else 0), number, held
 
     def _delete(self, row: int) -> None:
-        for table in ("snapshots", "journal", "tail", "pauses", "decisions"):
+        for table in self.tables:
             self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
         self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
         self._in.has_deleted = True
@@ -237,7 +239,7 @@ class RunWrites:
         if number is None:
             names = (snapshot.pipeline, packed(snapshot.fingerprint))
             db = self._in.db
-            db.execute("INSERT OR IGNORE INTO plans(pipeline, fingerprint) VALUES(?,?)", names)
+            db.execute("INSERT INTO plans(pipeline, fingerprint) VALUES(?,?) ON CONFLICT DO NOTHING", names)
             found = db.execute("SELECT id FROM plans WHERE pipeline=? AND fingerprint=?", names).fetchone()
             number = self._in.plans[key] = int(found[0])
         return number
