@@ -77,7 +77,7 @@ class Lists:
         where += [_UNDECIDED, "(q.expires IS NULL OR q.expires>=?)"]
         facts += [_now()]
         if role is not None:
-            where, facts = [*where, "(q.roles IS NULL OR instr(q.roles, ?))"], [*facts, f",{role},"]
+            where, facts = [*where, "(q.roles IS NULL OR instr(q.roles, ?)>0)"], [*facts, f",{role},"]
         if after is not None:
             row, pause = _key(after, 2)
             where, facts = [*where, "(q.run, q.pause)>(?, ?)"], [*facts, row, pause]

@@ -87,23 +87,25 @@ class KeepingStore(ABC):
 
     async def create(self, snapshot: Snapshot) -> Hold:
         """See RunStore."""
-        return await self._lane.do(lambda: self._writes.create(snapshot), self._give_back)
+        return await self._lane.do(lambda: self._writes.create(snapshot), self._give_back, run_id=snapshot.run_id)
 
     async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         """See RunStore."""
-        await self._lane.do(lambda: self._writes.append(hold, rows))
+        await self._lane.do(lambda: self._writes.append(hold, rows), run_id=hold.run_id)
 
     async def save(self, hold: Hold, snapshot: Snapshot) -> None:
         """See RunStore."""
-        await self._lane.do(lambda: self._writes.save(hold, snapshot))
+        await self._lane.do(lambda: self._writes.save(hold, snapshot), run_id=hold.run_id)
 
     async def release(self, hold: Hold) -> None:
         """See RunStore."""
-        await self._lane.do(lambda: self._writes.release(hold))
+        await self._lane.do(lambda: self._writes.release(hold), run_id=hold.run_id)
 
     async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore; a decision that was recorded, and is this one, is applied by it."""
-        return await self._lane.do(lambda: self._writes.claim(position, receipt, rows), self._give_back)
+        return await self._lane.do(
+            lambda: self._writes.claim(position, receipt, rows), self._give_back, run_id=receipt.run_id
+        )
 
     async def load(self, run_id: str) -> KeptRun:
         """See RunStore."""
@@ -158,7 +160,8 @@ class KeepingStore(ABC):
             what, do = f"decision for {pause_id!r} cannot be kept", "Use model_dump(mode='json')"
             raise InputError(what, "it is no JSON", do)
         receipt = Receipt(run_id, pause_id, decision_digest(decision), datetime.now(UTC))
-        return await self._lane.do(lambda: self._writes.record(receipt, decision, shown_digest, actor, reason))
+        words = (shown_digest, actor, reason)
+        return await self._lane.do(lambda: self._writes.record(receipt, decision, *words), run_id=run_id)
 
     async def decided(self, fingerprint: str | None = None, limit: int = 100) -> Sequence[Decided]:
         """See HitlStore."""
@@ -170,7 +173,7 @@ class KeepingStore(ABC):
 
     async def request_cancel(self, run_id: str) -> None:
         """See HitlStore."""
-        await self._lane.do(lambda: self._writes.request_cancel(run_id))
+        await self._lane.do(lambda: self._writes.request_cancel(run_id), run_id=run_id)
 
     async def cancel_requested(self, run_ids: Collection[str] | None = None) -> Sequence[str]:
         """See HitlStore."""
@@ -188,7 +191,7 @@ class KeepingStore(ABC):
         if (run_id is None) == (tenant is None):
             raise ConfigurationError("delete cannot be used so", "it takes either a run or a tenant")
         if run_id is not None:
-            await self._lane.do(lambda: self._writes.forget(run_id))
+            await self._lane.do(lambda: self._writes.forget(run_id), run_id=run_id)
             return 1
         number, held = await self._forget_all("tenant=?", (tenant,))
         if held:

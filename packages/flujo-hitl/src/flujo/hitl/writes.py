@@ -28,6 +28,8 @@ from .schema import STATUS
 
 __all__ = ["RunWrites", "unknown"]
 
+_KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
+
 
 def unknown(run_id: str) -> ResumeError:
     """Why a run cannot be used that is not kept."""
@@ -48,6 +50,8 @@ class RunWrites:
 
     tables: Sequence[str] = ("snapshots", "journal", "tail", "pauses", "decisions")
     """Where rows of a run are, but for `runs`."""
+    lock: str = ""
+    """What a SELECT of runs ends with that keeps others from changing them."""
 
     def __init__(self, transactions: Writing, payloads: Payloads) -> None:
         self._in = transactions
@@ -174,7 +178,7 @@ class RunWrites:
         Returns:
             The place to go on from (0 at the end), how many were deleted, and one that is held, if any.
         """
-        ask = f"SELECT id, run_id, owner FROM runs WHERE id>? AND {where} ORDER BY id LIMIT ?"
+        ask = f"SELECT id, run_id, owner FROM runs WHERE id>? AND {where} ORDER BY id LIMIT ?{self.lock}"
         found = self._in.db.execute(ask, (after, *facts, limit)).fetchall()
         held = ""
         number = 0
@@ -195,7 +199,7 @@ class RunWrites:
     # --- pieces -------------------------------------------------------------------------------------------------------
 
     def _known(self, run_id: str) -> tuple[int, int, int | None, int]:
-        found = self._in.db.execute("SELECT id, fence, owner, status FROM runs WHERE run_id=?", (run_id,)).fetchone()
+        found = self._in.db.execute(f"{_KNOWN}{self.lock}", (run_id,)).fetchone()
         if found is None:
             raise unknown(run_id)
         row, fence, owner, status = found
