@@ -26,6 +26,9 @@ __all__ = ["PostgresTransactions", "in_our_time"]
 _TRIES = 5
 """How often a batch is begun anew whose connection was lost, or that two who write jammed in."""
 
+_JAMS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
+"""What becomes of two who write the same at once; the second time, what the other wrote is seen."""
+
 _log = logging.getLogger("flujo.hitl")
 
 
@@ -112,7 +115,7 @@ class PostgresTransactions:
                 work()
                 self._end()
             except Exception as error:  # whatever it is, those who wait must hear of it, or they wait for ever
-                again = self._is_gone() or isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure))
+                again = self._is_gone() or isinstance(error, _JAMS)
                 self._roll_back()
                 if not again or isinstance(error, FlujoError) or number == _TRIES - 1:
                     return error
