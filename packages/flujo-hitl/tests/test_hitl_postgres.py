@@ -1,6 +1,7 @@
 """A server that goes away, an answer that is lost, a schema of another time."""
 
 import os
+import secrets
 import signal
 import threading
 import time
@@ -13,8 +14,9 @@ import psycopg
 import pytest
 from hitl_trials import PLAN, paused, receipt, row, run, store_at
 
-from flujo.core import ConfigurationError, FlujoError, HoldLost, ResumeError, RunExists
+from flujo.core import ConfigurationError, Flujo, FlujoError, HoldLost, PauseForHumanInput, ResumeError, RunExists, Step
 from flujo.hitl import StoreError, StoreForeign, StoreUnreachable
+from flujo.hitl.encryption import AesGcmCodec
 from flujo.hitl.postgres import PostgresStore
 from flujo.hitl.postgres_schema import PostgresConnection
 
@@ -286,4 +288,28 @@ async def test_a_commit_that_jams_with_another_is_done_again(place: str) -> None
             other.rollback()
     for name in ("a", "b"):
         assert (await store.load(name)).late == (row(0),)
+    store.close()
+
+
+async def test_a_run_goes_on_by_the_url_of_its_store(postgres_server: Any) -> None:
+    async def double(value: int) -> int:
+        return 2 * value
+
+    async def ask(value: int) -> int:
+        raise PauseForHumanInput("How many?", schema=int)
+
+    url, run_id = postgres_server.get_uri(), secrets.token_hex(8)
+    paused_run = await Flujo(Step(double) >> Step(ask), store=url).run_async(1, run_id=run_id)
+    assert paused_run.status == "paused"
+    done = await Flujo(Step(double) >> Step(ask), store=url).resume_async(run_id, 5)
+    assert done.output == 5
+
+
+async def test_payloads_are_encrypted(place: str) -> None:
+    store = store_at(place, codec=AesGcmCodec({"k": secrets.token_bytes(32)}, "k"))
+    await paused(store, "r", rows=2)
+    assert len((await store.load("r")).history()) == 2
+    found = execute(place, "SELECT payload FROM journal UNION ALL SELECT question FROM pauses")
+    assert len(found) == 3
+    assert not any(b"number" in payload or b"Pay" in payload for (payload,) in found)
     store.close()

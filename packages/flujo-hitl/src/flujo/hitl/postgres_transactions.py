@@ -26,6 +26,7 @@ __all__ = ["PostgresTransactions", "in_our_time"]
 _TRIES = 5
 """How often a batch is begun anew whose connection was lost, or that two who write jammed in."""
 
+_ENTRIES = "INSERT INTO journal(run, position, payload) SELECT * FROM unnest(?::bigint[], ?::bigint[], ?::bytea[])"
 _JAMS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 """What becomes of two who write the same at once; the second time, what the other wrote is seen."""
 
@@ -156,7 +157,8 @@ class PostgresTransactions:
     def flush(self) -> None:
         """Send the entries that were added."""
         if self.pending:
-            self.db.executemany("INSERT INTO journal(run, position, payload) VALUES(?,?,?)", self.pending)
+            # as three lists: half the time of a row after the other
+            self.db.execute(_ENTRIES, tuple(map(list, zip(*self.pending, strict=True))))
             self.pending.clear()
 
     def _has_counted(self) -> bool:
