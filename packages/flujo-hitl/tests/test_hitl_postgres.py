@@ -14,7 +14,18 @@ import psycopg
 import pytest
 from hitl_trials import PLAN, paused, receipt, row, run, store_at
 
-from flujo.core import ConfigurationError, Flujo, FlujoError, HoldLost, PauseForHumanInput, ResumeError, RunExists, Step
+from flujo.core import (
+    ConfigurationError,
+    Flujo,
+    FlujoError,
+    Hold,
+    HoldLost,
+    PauseForHumanInput,
+    ResumeError,
+    RunExists,
+    Step,
+    StillRunning,
+)
 from flujo.hitl import StoreError, StoreForeign, StoreUnreachable
 from flujo.hitl.encryption import AesGcmCodec
 from flujo.hitl.postgres import PostgresStore
@@ -38,7 +49,13 @@ def cut(place: str) -> None:
 
 
 def restart(server: Any) -> None:
-    """As a power cut would be to its clients: every process of the server is killed, and it is started anew."""
+    """As a power cut would be to its clients."""
+    stop(server)
+    server.ensure_postgres_running()
+
+
+def stop(server: Any) -> None:
+    """Kill every process of the server."""
     import psutil
 
     postmaster = psutil.Process(server.get_pid())
@@ -47,7 +64,6 @@ def restart(server: Any) -> None:
         if process.is_running():
             os.kill(process.pid, signal.SIGKILL)
     psutil.wait_procs(processes, timeout=10)
-    server.ensure_postgres_running()
 
 
 def test_the_arguments_are_checked() -> None:
@@ -146,24 +162,35 @@ async def test_two_stores_that_create_one_run_at_once(place: str) -> None:
         store.close()
 
 
-async def test_connections_that_end_are_made_anew(place: str) -> None:
+async def write_while_connections_end(place: str, cuts: int) -> None:
     """Nothing is lost and nothing is there twice, whenever a connection ends."""
     store = store_at(place)
     hold = await store.create(run("r"))
-    written = 0
+    written, is_over = 0, False
 
     async def cut_often() -> None:
-        for _ in range(10):
-            await anyio.sleep(0.05)
+        nonlocal is_over
+        for number in range(cuts):
+            await anyio.sleep(0.03 + number % 7 / 100)
             await anyio.to_thread.run_sync(cut, place)
+        is_over = True
 
     async with anyio.create_task_group() as group:
         group.start_soon(cut_often)
-        while written < 200:
+        while not is_over:
             await store.append(hold, [row(written)])
             written += 1
     assert (await store.load("r")).history() == [row(number) for number in range(written)]
     store.close()
+
+
+async def test_connections_that_end_are_made_anew(place: str) -> None:
+    await write_while_connections_end(place, 10)
+
+
+@pytest.mark.soak
+async def test_500_connections_that_end_are_made_anew(place: str) -> None:
+    await write_while_connections_end(place, 500)
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -313,3 +340,45 @@ async def test_payloads_are_encrypted(place: str) -> None:
     assert len(found) == 3
     assert not any(b"number" in payload or b"Pay" in payload for (payload,) in found)
     store.close()
+
+
+def test_a_forked_child_writes_over_a_connection_of_its_own(place: str) -> None:
+    store = store_at(place)
+
+    async def in_child() -> None:
+        with pytest.raises(StillRunning):
+            await store.claim(0, receipt("r", ""), [])
+        await store.append(await store.create(run("s")), [row(0)])
+
+    async def before() -> Hold:
+        return await store.create(run("r"))
+
+    hold = anyio.run(before)
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            anyio.run(in_child)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+    async def after() -> None:
+        await store.append(hold, [row(0)])
+        assert await store.orphans(PLAN) == ["s"]
+        assert [(await store.load(run_id)).length for run_id in ("r", "s")] == [1, 1]
+
+    anyio.run(after)
+    store.close()
+
+
+async def test_who_closes_a_store_does_not_wait_for_a_server_that_is_away(place: str, postgres_server: Any) -> None:
+    store = store_at(place)
+    await store.create(run("r"))
+    await anyio.to_thread.run_sync(stop, postgres_server)
+    try:
+        started = time.monotonic()
+        await anyio.to_thread.run_sync(store.close)
+        assert time.monotonic() - started < 10
+    finally:
+        postgres_server.ensure_postgres_running()

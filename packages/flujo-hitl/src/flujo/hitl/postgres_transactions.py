@@ -30,6 +30,9 @@ _ENTRIES = "INSERT INTO journal(run, position, payload) SELECT * FROM unnest(?::
 _JAMS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
 """What becomes of two who write the same at once; the second time, what the other wrote is seen."""
 
+_ENDED = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, psycopg.InterfaceError)
+"""What is heard of a connection that is ended, perhaps before the driver knows that it is."""
+
 _log = logging.getLogger("flujo.hitl")
 
 
@@ -116,7 +119,7 @@ class PostgresTransactions:
                 work()
                 self._end()
             except Exception as error:  # whatever it is, those who wait must hear of it, or they wait for ever
-                again = self._is_gone() or isinstance(error, _JAMS)
+                again = self._is_gone() or isinstance(error, (*_JAMS, *_ENDED))
                 self._roll_back()
                 if not again or isinstance(error, FlujoError) or number == _TRIES - 1:
                     return error
@@ -128,20 +131,12 @@ class PostgresTransactions:
 
     def _begin(self, run_ids: Sequence[str]) -> None:
         """Begin, count, and lock the runs in the order of their ids, so that two who write many wait and never jam."""
-        db = self._open()
-        with db.raw.pipeline():
-            db.execute("BEGIN")
-            counted = db.execute(
-                "UPDATE batches SET number = number + 1, at = now() WHERE writer = ? RETURNING number", (self._writer,)
-            )
-            ask = "SELECT run_id, fence, owner FROM runs WHERE run_id = ANY(?) ORDER BY run_id FOR UPDATE"
-            locked = db.execute(ask, (list(run_ids),)) if run_ids else None
-        found = counted.fetchone()
+        found, locked = self._open().begin(self._writer, run_ids)
         if found is None:
             raise StoreDamaged(self._place.name, "the row that counts its commits is gone")
         self._number = int(found[0])
         self.version += 1
-        for run_id, fence, owner in () if locked is None else locked:
+        for run_id, fence, owner in locked:
             held = self.held.get(run_id)
             if held is not None and (held.fence, owner) == (fence, self.me.id):
                 held.version = self.version
@@ -150,8 +145,9 @@ class PostgresTransactions:
         self.flush()
         try:
             self.db.execute("COMMIT")
-        except psycopg.OperationalError:
-            if not self._is_gone() or not self._has_counted():
+        except psycopg.OperationalError:  # whatever the driver says of it: it may be there
+            self._drop()
+            if not self._has_counted():
                 raise
 
     def flush(self) -> None:
@@ -252,6 +248,8 @@ class PostgresTransactions:
     def close(self) -> None:
         """Give back what is held, and let go of the connection."""
         if self._db is not None and self._is_registered:
+            # who closes a store does not wait for a server that is away
+            self._place = replace(self._place, wait_s=min(1.0, self._place.wait_s))
             error = self._transact(self._leave)
             if error is not None:  # the lease ends by itself
                 _log.warning("store %r: runs could not be given back: %s", str(self._place.name), error)
