@@ -34,6 +34,11 @@ from flujo.hitl.postgres_schema import PostgresConnection
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the rules of core, which are tried too, run on trio as well
+
+
 def execute(place: str, *statements: str) -> list[Any]:
     url, _, schema = place.partition("#")
     with psycopg.connect(url, autocommit=True) as connection:

@@ -38,6 +38,11 @@ from flujo.hitl.store import KeepingStore
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the rules of core, which are tried too, run on trio as well
+
+
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory, postgres_server: Any) -> dict[str, dict[str, Any]]:
     lines = child("hitl_matrix.py", tmp_path_factory.mktemp("matrix"), postgres_server.get_uri()).splitlines()
