@@ -91,8 +91,12 @@ class PostgresConnection:
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> None:
         """See Connection."""
-        with self.raw.cursor() as cursor:
-            cursor.executemany(_spoken(sql), rows)  # which the driver sends in one go
+        several = list(rows)
+        if len(several) == 1:
+            self.execute(sql, several[0])
+        elif several:
+            with self.raw.cursor() as cursor:
+                cursor.executemany(_spoken(sql), several)  # which the driver sends in one go
 
     def begin(self, writer: int, run_ids: Sequence[str]) -> tuple[Any, list[Any]]:
         """Begin, count up, and lock these runs, in one turn: by the driver's quoting, for the server takes no
