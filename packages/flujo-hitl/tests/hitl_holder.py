@@ -3,13 +3,11 @@
 import sys
 
 import anyio
-from hitl_trials import row, run
-
-from flujo.hitl import SQLiteStore
+from hitl_trials import row, run, store_at
 
 
 async def main(path: str, run_id: str, lease_s: float) -> None:
-    store = SQLiteStore(path, lease_s=lease_s)
+    store = store_at(path, lease_s=lease_s)
     hold = await store.create(run(run_id))
     await store.append(hold, [row(0)])
     sys.stdout.write("held\n")

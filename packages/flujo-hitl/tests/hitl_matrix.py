@@ -1,7 +1,7 @@
-"""Kills runs at every point, and goes on with them in fresh processes: `hitl_matrix.py FOLDER` prints a line for each.
+"""Kills runs at every point, and goes on with them in fresh processes: `hitl_matrix.py FOLDER [URL]`.
 
-Each line is JSON: the case, how its first process ended, how the run ended, and the effects that were done. All
-processes are forked from this one, which imported everything and opened nothing.
+For each it prints a line of JSON: the case, how its first process ended, how the run ended, and the effects that were
+done. All processes are forked from this one, which imported everything and opened nothing.
 """
 
 import json
@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import anyio
-from hitl_trials import note
+from hitl_trials import note, store_at
 
 from flujo.core import Flujo, MemoryStore, PauseForHumanInput, PipelineResult, ResumeError, RunContext, Step
 from flujo.core.outcome import Effect
 from flujo.core.testing import FaultInjector
 from flujo.core.testing.faults import Point
-from flujo.hitl import SQLiteStore
 from flujo.hitl.payloads import Payloads
 from flujo.hitl.schema import Durability
 
@@ -34,6 +33,14 @@ CASES = [
     *[(point, step, 1) for point in ALWAYS for step in ("pay", "ship")],
 ]
 assert {point for point, _, _ in CASES} == set(get_args(Point))
+
+
+URL = sys.argv[2] if len(sys.argv) > 2 else ""
+
+
+def place(folder: Path) -> str:
+    """Each case has a file, or a schema, of its own."""
+    return f"{URL}#{folder.name.replace('-', '_').rstrip('_')}" if URL else str(folder / "runs.db")
 
 
 def pipeline(effects: Path, effect: Effect) -> Any:
@@ -55,7 +62,7 @@ async def first(folder: Path, effect: Effect, point: str, step: str, visit: int)
     """Run, answer, and be killed somewhere."""
     faults = FaultInjector().kills(at=cast(Point, point), step=step or None, visit=visit)
     durability: Durability = "full" if effect == "idempotent" else "normal"  # both survive the end of a process
-    store = faults.store(SQLiteStore(folder / "runs.db", durability=durability))
+    store = faults.store(store_at(place(folder), **({} if URL else {"durability": durability})))
     flujo = Flujo(pipeline(folder / "effects", effect), backend=faults, store=store)
     await flujo.run_async(1, run_id="r")
     await flujo.resume_async("r", 21)
@@ -63,7 +70,7 @@ async def first(folder: Path, effect: Effect, point: str, step: str, visit: int)
 
 async def later(folder: Path, effect: Effect) -> None:
     """Go on, as a worker and a human do who know nothing of what happened before."""
-    store = SQLiteStore(folder / "runs.db")
+    store = store_at(place(folder))
     flujo = Flujo(pipeline(folder / "effects", effect), store=store)
     asked: list[str] = []
     for _ in range(5):

@@ -1,18 +1,17 @@
-"""A process that races others: `hitl_racer.py PATH EFFECTS NAME PAUSES` prints how many questions it won."""
+"""A process that races others: `hitl_racer.py WHERE EFFECTS NAME PAUSES` prints how many questions it won."""
 
 import random
 import sys
 from pathlib import Path
 
 import anyio
-from hitl_trials import note, receipt, row, run
+from hitl_trials import note, receipt, row, run, store_at
 
 from flujo.core import ResumeConflict, ResumeError, decision_digest
-from flujo.hitl import SQLiteStore
 
 
-async def main(path: Path, effects: Path, name: str, pauses: int) -> None:
-    store = SQLiteStore(path, wait_s=60, durability="normal")
+async def main(where: str, effects: Path, name: str, pauses: int) -> None:
+    store = store_at(where, wait_s=60)
     digests = {one.run_id: one.shown_digest for one in (await store.open_pauses(limit=1000)).items}
     won = recorded = 0
     room = anyio.Semaphore(10)
@@ -48,4 +47,4 @@ async def main(path: Path, effects: Path, name: str, pauses: int) -> None:
     store.close()
 
 
-anyio.run(main, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+anyio.run(main, sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

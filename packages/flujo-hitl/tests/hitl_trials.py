@@ -13,9 +13,17 @@ from typing import Any
 
 from flujo.core import Checkpoint, EntryData, Receipt, Snapshot, Usage
 from flujo.hitl import SQLiteStore
+from flujo.hitl.postgres import PostgresStore
+from flujo.hitl.store import KeepingStore
 
 PLAN = "0" * 64
 HERE = Path(__file__).parent
+
+
+def store_at(where: str | Path, **options: Any) -> KeepingStore:
+    """A store in a file, or where `postgresql://...#schema` says."""
+    url, _, schema = str(where).partition("#")
+    return PostgresStore(url, schema=schema, **options) if schema else SQLiteStore(where, **options)
 
 
 def question(text: str = "Pay?", pause: str = "ask", **more: object) -> dict[str, object]:
@@ -41,7 +49,7 @@ def receipt(run_id: str, pause: str = "ask", digest: str = "d" * 64) -> Receipt:
     return Receipt(run_id, pause, digest, datetime.now(UTC))
 
 
-async def paused(store: SQLiteStore, run_id: str, *asks: object, rows: int = 0, **more: object) -> Snapshot:
+async def paused(store: KeepingStore, run_id: str, *asks: object, rows: int = 0, **more: object) -> Snapshot:
     """Keep a run that waits for answers, by default to one question."""
     hold = await store.create(run(run_id, **more))
     await store.append(hold, [row(number) for number in range(rows)])

@@ -14,7 +14,7 @@ PAUSES = 200
 PROCESSES = 4
 
 
-def race(path: Path, effects: Path, processes: int) -> list[tuple[int, int]]:
+def race(path: Path | str, effects: Path, processes: int) -> list[tuple[int, int]]:
     """How many claims, and how many records, each process won."""
     with ExitStack() as stack:
         racers = []
@@ -32,7 +32,7 @@ def race(path: Path, effects: Path, processes: int) -> list[tuple[int, int]]:
     return [(int(won), int(recorded)) for won, recorded in wins]
 
 
-def check(path: Path, effects: Path, open_store: OpenStore, processes: int) -> None:
+def check(path: Path | str, effects: Path, open_store: OpenStore, processes: int) -> None:
     async def prepare() -> None:
         store = open_store(durability="normal")
         async with anyio.create_task_group() as group:

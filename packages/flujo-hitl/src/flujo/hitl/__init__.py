@@ -1,7 +1,16 @@
 """Durable runs and human decisions: a SQLite run store, signed tokens, encryption at rest."""
 
 from .asking import Approval, NotApproved, approve, human_input
-from .errors import RunDamaged, StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreForeign, StoreWriteError
+from .errors import (
+    RunDamaged,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreForeign,
+    StoreUnreachable,
+    StoreWriteError,
+)
 from .listed import Decided, OpenPause, Page, RunRow
 from .protocol import HitlStore
 from .sqlite import SQLiteStore
@@ -23,6 +32,7 @@ __all__ = [
     "StoreDamaged",
     "StoreError",
     "StoreForeign",
+    "StoreUnreachable",
     "StoreWriteError",
     "approve",
     "human_input",

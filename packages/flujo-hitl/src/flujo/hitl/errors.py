@@ -4,6 +4,7 @@ FlujoError
 └── StoreError              the root of all errors of flujo-hitl
     ├── StoreWriteError     what was to be kept is not: disk full, file or folder read-only, an error of the device
     ├── StoreBusy           another process keeps the file locked; nothing was written
+    ├── StoreUnreachable    its server cannot be reached, or does not do what is asked; nothing of it is there
     ├── StoreDamaged        the file is damaged, so that it cannot be used (or not in this place)
     │   └── RunDamaged      ... only what is kept of one run; all others can be used (also a SnapshotError)
     ├── StoreForeign        the file is no store of ours, or of a later version; nothing in it was touched
@@ -16,7 +17,16 @@ from pathlib import Path
 
 from flujo.core import FlujoError, SnapshotError
 
-__all__ = ["RunDamaged", "StoreBusy", "StoreClosed", "StoreDamaged", "StoreError", "StoreForeign", "StoreWriteError"]
+__all__ = [
+    "RunDamaged",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreForeign",
+    "StoreUnreachable",
+    "StoreWriteError",
+]
 
 
 class StoreError(FlujoError):
@@ -37,6 +47,13 @@ class StoreBusy(StoreError):
     def __init__(self, path: Path, seconds: float) -> None:
         why = f"another process keeps it locked, for more than {seconds:g} s"
         super().__init__(f"store {str(path)!r} cannot be used", why, "End that process, or try again")
+
+
+class StoreUnreachable(StoreError):
+    """The server of a store cannot be reached, or refuses the work. What was not acknowledged is not there."""
+
+    def __init__(self, where: Path, why: str) -> None:
+        super().__init__(f"store {str(where)!r} cannot be used now", why, "See to its server, then try again")
 
 
 class StoreDamaged(StoreError):

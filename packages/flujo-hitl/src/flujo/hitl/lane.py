@@ -78,14 +78,18 @@ class Ticket(Generic[T]):
 
     Attributes:
         work: Does it, inside a transaction: it looks before it writes, so that what it refuses leaves nothing behind.
+        run_id: The run that it changes; empty where it changes none, or many.
         is_left: Nobody waits any more.
         undo: Takes back what it gave, where nobody waits any more.
     """
 
-    __slots__ = ("call", "error", "is_done", "is_left", "result", "undo", "work")
+    __slots__ = ("call", "error", "is_done", "is_left", "result", "run_id", "undo", "work")
 
-    def __init__(self, work: Callable[[], T], undo: Callable[[T], object] | None, call: _Call | None) -> None:
+    def __init__(
+        self, work: Callable[[], T], undo: Callable[[T], object] | None, call: _Call | None, run_id: str = ""
+    ) -> None:
         self.work: Callable[[], T] = work
+        self.run_id: str = run_id
         self.undo: Callable[[T], object] | None = undo
         self.call: _Call | None = call
         self.is_left: bool = call is None
@@ -140,13 +144,13 @@ class Lane:
         self._thread: threading.Thread | None = None
         self.is_closed: bool = False
 
-    async def do(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+    async def do(self, work: Callable[[], T], undo: Callable[[T], object] | None = None, *, run_id: str = "") -> T:
         """Have it done, and wait until it is as durable as promised.
 
         A cancelled wait does not take it back, unless it has an `undo`.
         """
         call = _this_call()
-        ticket = Ticket(work, undo, call)
+        ticket = Ticket(work, undo, call, run_id)
         self._submit(ticket)
         try:
             await call.wait()

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from flujo.core import ConfigurationError, Receipt
 
+from .connection import Moments
 from .errors import RunDamaged
 from .listed import Decided, OpenPause, Page, RunRow
 from .payloads import Payloads, moment, packed, stamp, unpacked
-from .readers import Readers
 from .schema import STATUS, status_of
 
 __all__ = ["Lists", "code_of"]
@@ -48,7 +48,7 @@ class Lists:
         payloads: How payloads are read.
     """
 
-    def __init__(self, readers: Readers, payloads: Payloads) -> None:
+    def __init__(self, readers: Moments, payloads: Payloads) -> None:
         self._readers = readers
         self._payloads = payloads
 
@@ -77,7 +77,7 @@ class Lists:
         where += [_UNDECIDED, "(q.expires IS NULL OR q.expires>=?)"]
         facts += [_now()]
         if role is not None:
-            where, facts = [*where, "(q.roles IS NULL OR instr(q.roles, ?))"], [*facts, f",{role},"]
+            where, facts = [*where, "(q.roles IS NULL OR instr(q.roles, ?)>0)"], [*facts, f",{role},"]
         if after is not None:
             row, pause = _key(after, 2)
             where, facts = [*where, "(q.run, q.pause)>(?, ?)"], [*facts, row, pause]
@@ -167,7 +167,7 @@ def _of_plan(fingerprint: str | None) -> tuple[list[str], list[object]]:
 
 
 def _all(where: Sequence[str]) -> str:
-    return " AND ".join(where) if where else "1"
+    return " AND ".join(where) if where else "1=1"
 
 
 def _key(after: str, parts: int) -> tuple[object, ...]:

@@ -18,23 +18,26 @@ from .errors import RunDamaged
 __all__ = ["Payloads", "moment", "packed", "stamp", "unpacked"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGEST = 32
 _IN_COLUMNS = {"run_id", "pipeline", "fingerprint", "status", "journal"}
 
 
-def packed(digest: str) -> bytes | str:
-    """A digest in half the bytes, where it is one."""
+def packed(digest: str) -> bytes:
+    """A digest in half the bytes, where it is one; what is none gets zeros in front, and never the length of one."""
     if len(digest) == 64:
         try:
             raw = bytes.fromhex(digest)
         except ValueError:
-            return digest
-        return raw if raw.hex() == digest else digest
-    return digest
+            raw = b""
+        if raw.hex() == digest:
+            return raw
+    text = digest.encode()
+    return b"\0" * (2 if len(text) == _DIGEST - 1 else 1) + text
 
 
-def unpacked(written: bytes | str) -> str:
+def unpacked(written: bytes) -> str:
     """What `packed` was given."""
-    return written.hex() if isinstance(written, bytes) else written
+    return written.hex() if len(written) == _DIGEST else written.lstrip(b"\0").decode()
 
 
 def stamp(when: datetime) -> int:

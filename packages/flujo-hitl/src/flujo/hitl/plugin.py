@@ -15,6 +15,7 @@ from flujo.core import Command, ConfigurationError, StoreFactory, hookimpl
 
 from .schema import Durability
 from .sqlite import SQLiteStore
+from .store import KeepingStore
 from .tokens import HmacSigner
 
 __all__ = ["flujo_api", "register_commands", "register_stores"]
@@ -36,8 +37,12 @@ def register_commands() -> Sequence[Command]:
 
 @hookimpl
 def register_stores() -> Sequence[StoreFactory]:
-    """`sqlite:///relative.db`, `sqlite:////absolute.db`, with `?durability=normal` where that will do."""
-    return [StoreFactory("sqlite", sqlite_store)]
+    """Stores by URL.
+
+    `sqlite:///relative.db`, `sqlite:////absolute.db`, with `?durability=normal` where that will do; and
+    `postgresql://user@host/database`, as libpq reads it.
+    """
+    return [StoreFactory("sqlite", sqlite_store), StoreFactory("postgresql", postgres_store)]
 
 
 def sqlite_store(url: str) -> SQLiteStore:
@@ -57,6 +62,20 @@ def sqlite_store(url: str) -> SQLiteStore:
     if durability != kind:
         raise ConfigurationError(what, f"durability is 'full' or 'normal', not {durability!r}")
     return SQLiteStore(path, durability=kind, signer=_signer())
+
+
+def postgres_store(url: str) -> KeepingStore:
+    """The store of such a URL.
+
+    Raises:
+        ConfigurationError: It cannot be read, or the driver is not installed.
+    """
+    try:
+        from .postgres import PostgresStore  # its driver is an extra
+    except ImportError as error:
+        do = "Install it: pip install 'flujo-hitl[postgres]'"
+        raise ConfigurationError("a store in PostgreSQL cannot be used", str(error), do) from error
+    return PostgresStore(url, signer=_signer())
 
 
 def _signer() -> HmacSigner | None:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from flujo.core import EntryData, KeptRun, Receipt
 
+from .connection import Connection, Cursor, Moments
 from .errors import RunDamaged
 from .faults import is_local
 from .owner import Beats, Owner, is_gone
 from .payloads import Payloads, moment, packed, unpacked
-from .readers import Readers
 from .schema import STATUS, status_of
 from .writes import unknown
 
@@ -23,8 +23,8 @@ _STANDING = (
     " LEFT JOIN plans p ON p.id=r.plan LEFT JOIN snapshots s ON s.run=r.id WHERE r.run_id=?"
 )
 _JOURNAL = (
-    "SELECT position, payload FROM journal WHERE run=?1 AND position>=?2 UNION ALL"
-    " SELECT position, payload FROM tail WHERE run=?1 AND position>=?2 ORDER BY position"
+    "SELECT position, payload FROM journal WHERE run=? AND position>=? UNION ALL"
+    " SELECT position, payload FROM tail WHERE run=? AND position>=? ORDER BY position"
 )
 
 
@@ -37,7 +37,7 @@ class RunReads:
         beats: What was seen of other owners.
     """
 
-    def __init__(self, readers: Readers, payloads: Payloads, beats: Beats) -> None:
+    def __init__(self, readers: Moments, payloads: Payloads, beats: Beats) -> None:
         self._readers = readers
         self._payloads = payloads
         self._beats = beats
@@ -47,7 +47,7 @@ class RunReads:
         with self._readers.moment() as db, _of_run(run_id):
             return self._load(db, run_id)
 
-    def _load(self, db: sqlite3.Connection, run_id: str) -> KeptRun:
+    def _load(self, db: Connection, run_id: str) -> KeptRun:
         found = db.execute(_STANDING, (run_id,)).fetchone()
         if found is None:
             raise unknown(run_id)
@@ -59,17 +59,21 @@ class RunReads:
         if snapshot.checkpoint.position != position:
             raise RunDamaged(run_id, f"it stands at {snapshot.checkpoint.position} of its journal, or at {position}")
         has_late = status == STATUS["running"] or ended != position
-        written = db.execute(_JOURNAL, (row, position)) if has_late else ()
+        written = self._entries(db, row, position) if has_late else ()
         late = self._payloads.rows(written, run_id, position)
         length = position + len(late)
         return KeptRun(snapshot, tuple(late), lambda: self._history(row, run_id, length))
 
     def _history(self, row: int, run_id: str, length: int) -> list[EntryData]:
         with self._readers.moment() as db, _of_run(run_id):
-            rows = self._payloads.rows(db.execute(_JOURNAL, (row, 0)), run_id, 0)
+            rows = self._payloads.rows(self._entries(db, row, 0), run_id, 0)
         if len(rows) < length:
             raise RunDamaged(run_id, f"its journal has {len(rows)} entries, not {length}")
         return rows
+
+    def _entries(self, db: Connection, row: int, first: int) -> Cursor:
+        """Position and payload of what was journaled from `first` on, in order."""
+        return db.execute(_JOURNAL, (row, first, row, first))
 
     def receipt(self, run_id: str, pause_id: str | None) -> Receipt | None:
         """See RunStore."""
@@ -93,8 +97,11 @@ class RunReads:
         with self._readers.moment() as db:
             found = db.execute(ask, (packed(fingerprint),)).fetchall()
             owners = {row[0]: Owner(*row) for row in db.execute("SELECT * FROM owners")}
-            living = {number for number, owner in owners.items() if not is_gone(owner, self._beats)}
+            living = {number for number, owner in owners.items() if not self._is_gone(db, owner)}
         return [run_id for run_id, owner in found if owner not in living]
+
+    def _is_gone(self, db: Connection, owner: Owner) -> bool:
+        return is_gone(owner, self._beats)
 
 
 @contextmanager

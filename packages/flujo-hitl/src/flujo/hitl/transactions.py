@@ -6,18 +6,19 @@ import logging
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 
 from flujo.core import FlujoError
 
+from .connection import Connection, Held
 from .errors import StoreDamaged, StoreError
 from .faults import fault_of, is_local
 from .lane import Ticket
 from .owner import Beats, Me, Owner, is_gone
 from .schema import Durability, open_store
 
-__all__ = ["Held", "Transactions", "owner_of"]
+__all__ = ["Transactions", "owner_of"]
 
 FOLD = 4096
 """Entries that are moved at once. A run that is loaded while it runs looks through as many."""
@@ -28,17 +29,7 @@ _LOOK = 256
 _log = logging.getLogger("flujo.hitl")
 
 
-@dataclass(slots=True)
-class Held:
-    """A run that this store holds: its row, the fence of the hold, where its journal goes on, and when that was so."""
-
-    row: int
-    fence: int
-    next: int
-    version: int
-
-
-def owner_of(db: sqlite3.Connection, number: int) -> Owner | None:
+def owner_of(db: Connection, number: int) -> Owner | None:
     """Who has this number; None where it is gone for good."""
     found = db.execute("SELECT * FROM owners WHERE id=?", (number,)).fetchone()
     return None if found is None else Owner(*found)

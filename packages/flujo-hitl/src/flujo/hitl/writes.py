@@ -22,11 +22,13 @@ from flujo.core import (
     StillRunning,
 )
 
+from .connection import Held, Writing
 from .payloads import Payloads, moment, packed, stamp, unpacked
 from .schema import STATUS
-from .transactions import Held, Transactions
 
 __all__ = ["RunWrites", "unknown"]
+
+_KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 
 
 def unknown(run_id: str) -> ResumeError:
@@ -46,7 +48,12 @@ class RunWrites:
         payloads: How payloads are written.
     """
 
-    def __init__(self, transactions: Transactions, payloads: Payloads) -> None:
+    tables: Sequence[str] = ("snapshots", "journal", "tail", "pauses", "decisions")
+    """Where rows of a run are, but for `runs`."""
+    lock: str = ""
+    """What a SELECT of runs ends with that keeps others from changing them."""
+
+    def __init__(self, transactions: Writing, payloads: Payloads) -> None:
         self._in = transactions
         self._payloads = payloads
 
@@ -63,10 +70,9 @@ class RunWrites:
         words = (snapshot.tenant, snapshot.actor)
         insert = (
             "INSERT INTO runs(run_id, plan, status, fence, owner, began, changed, tenant, actor)"
-            " VALUES(?,?,?,?,?,?,?,?,?)"
+            " VALUES(?,?,?,?,?,?,?,?,?) RETURNING id"
         )
-        row = db.execute(insert, (*facts, *words)).lastrowid
-        assert row is not None
+        (row,) = db.execute(insert, (*facts, *words)).fetchone()
         db.execute("INSERT INTO snapshots VALUES(?,?,0,?)", (row, snapshot.checkpoint.position, payload))
         self._in.held[run_id] = Held(row, 1, 0, self._in.version)
         return Hold(run_id, 1)
@@ -172,7 +178,7 @@ class RunWrites:
         Returns:
             The place to go on from (0 at the end), how many were deleted, and one that is held, if any.
         """
-        ask = f"SELECT id, run_id, owner FROM runs WHERE id>? AND {where} ORDER BY id LIMIT ?"
+        ask = f"SELECT id, run_id, owner FROM runs WHERE id>? AND {where} ORDER BY id LIMIT ?{self.lock}"
         found = self._in.db.execute(ask, (after, *facts, limit)).fetchall()
         held = ""
         number = 0
@@ -185,7 +191,7 @@ class RunWrites:
         return (found[-1][0] if len(found) == limit else 0), number, held
 
     def _delete(self, row: int) -> None:
-        for table in ("snapshots", "journal", "tail", "pauses", "decisions"):
+        for table in self.tables:
             self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
         self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
         self._in.has_deleted = True
@@ -193,7 +199,7 @@ class RunWrites:
     # --- pieces -------------------------------------------------------------------------------------------------------
 
     def _known(self, run_id: str) -> tuple[int, int, int | None, int]:
-        found = self._in.db.execute("SELECT id, fence, owner, status FROM runs WHERE run_id=?", (run_id,)).fetchone()
+        found = self._in.db.execute(f"{_KNOWN}{self.lock}", (run_id,)).fetchone()
         if found is None:
             raise unknown(run_id)
         row, fence, owner, status = found
@@ -237,7 +243,7 @@ class RunWrites:
         if number is None:
             names = (snapshot.pipeline, packed(snapshot.fingerprint))
             db = self._in.db
-            db.execute("INSERT OR IGNORE INTO plans(pipeline, fingerprint) VALUES(?,?)", names)
+            db.execute("INSERT INTO plans(pipeline, fingerprint) VALUES(?,?) ON CONFLICT DO NOTHING", names)
             found = db.execute("SELECT id FROM plans WHERE pipeline=? AND fingerprint=?", names).fetchone()
             number = self._in.plans[key] = int(found[0])
         return number

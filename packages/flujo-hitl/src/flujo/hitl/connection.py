@@ -1,0 +1,74 @@
+"""What the rules of a store need of a database: SQL with `?` for facts, and who writes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .owner import Me
+
+__all__ = ["Connection", "Cursor", "Held", "Moments", "Writing"]
+
+
+class Cursor(Protocol):
+    """Rows that were found."""
+
+    def fetchone(self) -> Any:
+        """The next one, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All of them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """One after the other."""
+
+
+class Connection(Protocol):
+    """A connection, inside a transaction."""
+
+    def execute(self, sql: str, facts: Sequence[Any] = ..., /) -> Cursor:
+        """Run one statement."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> object:
+        """Run one change for each row."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A run that this store holds: its row, the fence of the hold, where its journal goes on, and when that was so."""
+
+    row: int
+    fence: int
+    next: int
+    version: int
+
+
+class Writing(Protocol):
+    """The transaction of a batch, as those see it whose work is done in it."""
+
+    me: Me
+    held: dict[str, Held]
+    plans: dict[tuple[str, str], int]
+    version: int
+    """Of what other connections wrote; while it stays the same, so do the holds of this store."""
+    added: int
+    has_deleted: bool
+
+    @property
+    def db(self) -> Connection:
+        """The connection."""
+
+    def register(self) -> None:
+        """Write who holds runs from here on."""
+
+    def is_free(self, owner: int | None) -> bool:
+        """Whether nobody holds a run any more that `owner` held."""
+
+
+class Moments(Protocol):
+    """Where connections come from that read."""
+
+    def moment(self) -> AbstractContextManager[Connection]:
+        """A connection that sees the store as of one moment."""
