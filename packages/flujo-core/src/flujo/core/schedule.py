@@ -55,6 +55,17 @@ def advance(state: RunState, entry: Entry) -> None:
         _work(state)
 
 
+def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> None:
+    """Take the end of a step into account that gave an output and did nothing else: as `advance`, for less."""
+    if not frame.is_open:
+        return
+    if state.pauses or state.known or state.begun:
+        forget_questions(state, (frame.id, node.index), Success(output))
+    _end(state, frame, node, output, ())
+    if state.todo:
+        _work(state)
+
+
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
     """The state after `entries`, with all that is due then."""
     state = start(plan, run_input, context)
