@@ -177,7 +177,7 @@ class Run(Work):
                     workers: set[Worker] = set()
                     self.workers: Set[Worker] = workers
                     await Relay(due, workers, self.do, self.release).run()
-                elif work := self.do(due.popleft(), None):
+                elif work := self.do(due.pop(), None):
                     await work
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:

@@ -170,7 +170,7 @@ class Work(Running):
             frame, following = due[0]
             if type(following) is not StepNode or not following.is_bare:
                 return
-            due.popleft()
+            due.pop()
             node = following
             self.turns -= 1
 
