@@ -66,10 +66,13 @@ class Frame:
         is_open: Whether it still counts.
     """
 
-    __slots__ = (
-        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "outputs", "parent",
-        "part", "parts", "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
-    )  # fmt: skip
+    # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
+    parts: dict[int, Part] = NONE
+    seen: dict[int, BaseModel] = NONE
+    ledger: Ledger | None = None
+    ledgers: dict[int, Ledger] | None = None
+    spent: Usage | None = None
+    spent_by: dict[int, Usage] | None = None
 
     def __init__(
         self, id: int, scope: Scope, part: Part | None, slot: int, value: object, context: BaseModel | None
@@ -88,12 +91,6 @@ class Frame:
         self.outputs: list[object] = [UNSET] * self.left
         self.waiting: list[int] = list(scope.waiting)
         self.changes: dict[int, Changes] = NONE
-        self.parts: dict[int, Part] = NONE
-        self.seen: dict[int, BaseModel] = NONE
-        self.ledger: Ledger | None = None
-        self.ledgers: dict[int, Ledger] | None = None
-        self.spent: Usage | None = None
-        self.spent_by: dict[int, Usage] | None = None
         self.is_open: bool = True
 
     def renew(self, id: int, part: Part, value: object) -> None:
@@ -109,8 +106,10 @@ class Frame:
         self.left = len(scope.waiting)
         self.outputs = [UNSET] * self.left
         self.waiting = list(scope.waiting)
-        self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
-        self.ledger = self.spent = self.ledgers = self.spent_by = None
+        if self.context is not None:
+            self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
+        if self.ledger or self.ledgers or self.spent or self.spent_by:
+            self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
 
@@ -132,11 +131,6 @@ class Part:
         bodies: The open ones, by slot.
         spare: Of a loop, the frame of its last iteration, to be used again.
     """
-
-    __slots__ = (
-        "asks", "bodies", "changes", "context", "ended", "frame", "next", "node", "output", "results", "spare", "total",
-        "value",
-    )  # fmt: skip
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node
@@ -214,10 +208,10 @@ class RunState:
         nodes: Those of the plan.
     """
 
-    __slots__ = (
-        "begun", "decided", "due", "failure", "frames", "has_closed", "has_words", "known", "next_id", "nodes",
-        "pauses", "plan", "root", "todo",
-    )  # fmt: skip
+    pauses: dict[tuple[int, int], Paused] = NONE
+    known: dict[tuple[int, int], list[Told]] = NONE
+    decided: dict[tuple[int, int], object] = NONE
+    begun: dict[tuple[int, int], dict[str, str]] = NONE
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
         self.plan: Plan = plan
@@ -226,10 +220,6 @@ class RunState:
         self.next_id: int = next_id
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
         self.has_words: bool = False
-        self.pauses: dict[tuple[int, int], Paused] = NONE
-        self.known: dict[tuple[int, int], list[Told]] = NONE
-        self.decided: dict[tuple[int, int], object] = NONE
-        self.begun: dict[tuple[int, int], dict[str, str]] = NONE
         self.failure: Failure | None = None
         self.has_closed: bool = False
         self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Mapping, Set
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import anyio
@@ -34,27 +34,28 @@ from .written import checkpoint_of, entry_data
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
-    __slots__ = ("_calls", "_checkpoint")
-
-    @property
+    @cached_property
     def calls(self) -> Calls:
         """The way to models and tools."""
-        if not hasattr(self, "_calls"):
-            self._calls = Calls(self)
-        return self._calls
+        return Calls(self)
 
-    def execute(self, app: Mapping[str, object]) -> Awaitable[PipelineResult]:
+    async def through(self, app: Mapping[str, object]) -> PipelineResult:
+        """Run to the end, and give the result."""
+        await self.execute(app)
+        return self.result()
+
+    def execute(self, app: Mapping[str, object]) -> Awaitable[None]:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
         # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
         # wake-up of a step, and memory in every run.
         return self._bounded(app) if self.tracer is None else self._traced(app)
 
-    async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
+    async def _traced(self, app: Mapping[str, object]) -> None:
         names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
         attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.spent)
         with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
             try:
-                return await self._bounded(app)
+                await self._bounded(app)
             finally:
                 telemetry.mark_usage(span, self.spent.since(before))
                 telemetry.mark_budget(span, self.ledger, self.status)
@@ -63,21 +64,19 @@ class Run(Work):
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
-    async def _bounded(self, app: Mapping[str, object]) -> PipelineResult:
-        """Run within the deadline and the reach of `cancel`, where there is either."""
-        if self.scope is None:
-            await self._inside(app)
-            self.note_end()
-            return self._result()
+    def _bounded(self, app: Mapping[str, object]) -> Awaitable[None]:
+        return self._inside(app) if self.scope is None else self._within(self.scope, app)
+
+    async def _within(self, scope: anyio.CancelScope, app: Mapping[str, object]) -> None:
+        """Run within the deadline and the reach of `cancel`."""
         if self.deadline_s is not None:
-            self.scope.deadline = anyio.current_time() + self.deadline_s
-        with self.scope:
+            scope.deadline = anyio.current_time() + self.deadline_s
+        with scope:
             await self._inside(app)
         self._note_time_left()
-        if self.scope.cancelled_caught:
+        if scope.cancelled_caught:
             self._cut()
         self.note_end()
-        return self._result()
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
@@ -146,7 +145,7 @@ class Run(Work):
                 await self.conclude(act, error, value, self.spent, paused=paused)
                 if paused:
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
-                await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
+                await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self.result()))
 
     def _with_resources(self) -> Awaitable[None]:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
@@ -225,7 +224,9 @@ class Run(Work):
         status = status_of(self.verdict)
         return "aborted" if status == "cancelled" else status
 
-    def _result(self) -> PipelineResult:
+    def result(self) -> PipelineResult:
+        """How it ended, once it has."""
+        self.note_end()
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()

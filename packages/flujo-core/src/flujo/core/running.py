@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
+from types import MappingProxyType
 from typing import TypeVar
 
 import anyio
@@ -15,7 +16,6 @@ from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
-from .backends import LocalBackend
 from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
@@ -51,7 +51,6 @@ class Resumed:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
@@ -82,47 +81,56 @@ class Running:
         clock: When it started, on `perf_counter`.
     """
 
-    setup: Setup
-    info: RunInfo
-    _ledger: Ledger | None
-    state: RunState
-    context: BaseModel | None
-    scope: anyio.CancelScope | None
-    deadline_s: float | None
-    tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
-    journal: Journal = field(default_factory=list)
-    verdict: FlujoError | None = None
-    values: Mapping[str, object] = field(init=False)
-    step_values: Mapping[str, object] = field(init=False)
+    # What most runs never change stands in the class: it costs no time when a run is made, and no memory in each.
+    on_asyncio: bool = False
+    values: Mapping[str, object] = MappingProxyType({})
+    step_values: Mapping[str, object] = values
     workers: Set[Worker] = frozenset()
-    closing: dict[Worker, Part | None] | None = None
     held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
-    past: Past | None = None
     resumed: Resumed | None = None
-    own_limits: UsageLimits | None = None
-    mark: str = ""
     writer: Writer | None = None
     left_s: float | None = None
-    turns: int = YIELD_EVERY
     breach_told: bool = False
     is_over: bool = False
-    clock: float = field(default_factory=perf_counter)
     _secrets: list[str] | None = None
 
-    on_asyncio: bool = field(init=False)
-    hooks: Hooks = field(init=False)
-    plain: bool = field(init=False)
-    quiet: bool = field(init=False)
-    direct: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.values = self.step_values = _NOTHING
-        hooks = self.hooks = self.setup.hooks
-        self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced, here = self.tracer is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
-        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
-        self.direct = untraced and here and hooks.only_watch
+    def __init__(
+        self,
+        setup: Setup,
+        info: RunInfo,
+        ledger: Ledger | None,
+        state: RunState,
+        scope: anyio.CancelScope | None,
+        deadline_s: float | None,
+        *,
+        past: Past | None = None,
+        own_limits: UsageLimits | None = None,
+        mark: str = "",
+    ) -> None:
+        self.setup: Setup = setup
+        self.info: RunInfo = info
+        self._ledger: Ledger | None = ledger
+        self.state: RunState = state
+        self.context: BaseModel | None = state.root.context
+        self.scope: anyio.CancelScope | None = scope
+        self.deadline_s: float | None = deadline_s
+        self.past: Past | None = past
+        self.own_limits: UsageLimits | None = own_limits
+        self.mark: str = mark
+        self.journal: Journal = []
+        self.verdict: FlujoError | None = None
+        self.closing: dict[Worker, Part | None] | None = None
+        self.turns: int = YIELD_EVERY
+        self.tracer: Tracer | None = telemetry.current_tracer()
+        self.hooks: Hooks = setup.hooks
+        untraced, watched = self.tracer is None, bool(setup.hooks.table)
+        self.plain: bool = untraced and not watched
+        self.quiet: bool = untraced and setup.hooks.spare_attempts
+        self.direct: bool = untraced and setup.is_here and setup.hooks.only_watch
+        if watched:
+            self.on_asyncio = attempt(asyncio.current_task)[0] is not None
+        self.clock: float = perf_counter()
 
     @property
     def ledger(self) -> Ledger:
@@ -369,9 +377,6 @@ class Act:
     attempt: int = 1
     intended: bool = False
     started: float = field(default_factory=perf_counter)
-
-
-_NOTHING: Mapping[str, object] = {}
 
 
 def _path(ctx: RunContext | None) -> str:

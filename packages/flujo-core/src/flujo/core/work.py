@@ -30,8 +30,6 @@ from .values import context_at, inputs_of
 class Work(Running):
     """The part of a run that does what is due."""
 
-    __slots__ = ()
-
     if TYPE_CHECKING:
 
         @property
@@ -49,7 +47,7 @@ class Work(Running):
             frame, node = item
             if self.verdict is not None or not frame.is_open:
                 continue
-            if type(node) is not StepNode or not (node.is_bare and self.direct) or state.decided:
+            if type(node) is not StepNode or not (node.is_bare and self.direct) or (state.has_words and state.decided):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
