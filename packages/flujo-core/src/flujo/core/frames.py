@@ -36,6 +36,8 @@ class Passed:
 NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
 """Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
 
+_NO_JOINS: list[int] = []
+
 Changes = tuple[Mapping[str, object], ...]
 """Context changes, in the order they are applied."""
 
@@ -54,7 +56,7 @@ class Frame:
         context: The context it began with.
         prefix: What stands before the names of its steps in a path.
         outputs: Output of each node.
-        waiting: For each node, how many it still waits for.
+        waiting: For each node, how many it still waits for; empty where none waits for more than one.
         left: How many nodes have not ended.
         changes: Context changes of the nodes that made some, by place.
         parts: Combinators that have begun and not ended, by place.
@@ -87,11 +89,15 @@ class Frame:
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
         self.context: BaseModel | None = context
         self.prefix: str = "" if part is None else prefix_of(part, scope, slot)
-        self.left: int = len(scope.waiting)
+        self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
-        self.waiting: list[int] = list(scope.waiting)
+        self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
         self.changes: dict[int, Changes] = NONE
         self.is_open: bool = True
+
+    def waits(self, node: StepNode | FlowNode) -> bool:
+        """Whether a node has to wait for another."""
+        return any(self.outputs[place] is UNSET for place in node.predecessors)
 
     def renew(self, id: int, part: Part, value: object) -> None:
         """Begin the next iteration in the frame of the last one, which has ended: cheaper than another frame."""
@@ -103,9 +109,10 @@ class Frame:
             self.run_input = value
         self.context = part.context
         self.prefix = f"{part.frame.prefix}{part.node.name}#{part.next}/"
-        self.left = len(scope.waiting)
+        self.left = len(scope.nodes)
         self.outputs = [UNSET] * self.left
-        self.waiting = list(scope.waiting)
+        if scope.waiting:
+            self.waiting = list(scope.waiting)
         if self.context is not None:
             self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
         if self.ledger or self.ledgers or self.spent or self.spent_by:

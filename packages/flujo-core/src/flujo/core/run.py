@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Mapping, Set
+from collections.abc import Awaitable, Mapping
 from copy import copy
 from functools import cached_property, partial
 from typing import Literal
 
 import anyio
-import anyio.lowlevel
 
 from . import payloads, telemetry
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .frames import Due
 from .journal import Entry, as_entry
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
-from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
@@ -152,7 +149,7 @@ class Run(Work):
         if self.setup.run_resources:
             return self._with_run_resources()
         self.step_values: Mapping[str, object] = self.values
-        return self._drive()
+        return self.do() if self.plain and self.resumed is None and self.writer is None else self._drive()
 
     async def _with_run_resources(self) -> None:
         try:
@@ -164,37 +161,22 @@ class Run(Work):
             self.stop(error)
 
     async def _drive(self) -> None:
-        """Run what is due until nothing is: a single due step in this task, several by workers."""
+        """Run what is due until nothing is."""
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
-        due = self.state.due
         try:
-            while due and self.verdict is None:
-                if self.turns <= 0:
-                    self.turns = YIELD_EVERY
-                    await anyio.lowlevel.checkpoint()
-                if len(due) > 1:
-                    workers: set[Worker] = set()
-                    self.workers: Set[Worker] = workers
-                    await Relay(due, workers, self.do, self.release).run()
-                else:
-                    await self.do(self._lone)
+            await self.do()
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
                 await self.writer.settled()
-            self.context = attempt(final_context, self.state.root)[0] or self.context
+            self.is_finished, self.context = True, attempt(final_context, self.state.root)[0] or self.context
             raise
-        self._finish()
-        if self.state.pauses and self.verdict is None:
-            await self._check_pauses()
+        if (kept := self._finish()) is not None:
+            await kept.wait()
 
-    def _lone(self) -> Due | None:
-        """What is due, while it is one thing and the event loop need not run."""
-        self.turns -= 1
-        return self.state.due.pop() if len(self.state.due) == 1 and self.turns > 0 else None
-
-    def _finish(self) -> None:
-        """Take the output of a run whose steps all ended well, and the context as it stands."""
+    def _finish(self) -> anyio.Event | None:
+        """Take the output of a run whose steps all ended well, and the context as it stands; once."""
+        self.is_finished = True
         self._note_time_left()
         root = self.state.root
         context, error = (None, None) if root.context is None else attempt(final_context, root)
@@ -205,16 +187,19 @@ class Run(Work):
                 self.output: object = output
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
+        return self._check_pauses() if self.state.has_words and self.state.pauses and self.verdict is None else None
 
-    async def _check_pauses(self) -> None:
+    def _check_pauses(self) -> anyio.Event | None:
         """Find out whether the run can be kept while it waits; where not, the step that asked has failed."""
         error = attempt(lambda: self.checkpoint)[1]
-        if error is not None:
-            visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
-            why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
-            failed = StepFailed(path, "NotSerialisable", why)
-            self.stop(failed)
-            await self.keep(Entry(*visit, Failure(failed), path, time.time(), is_void=True))
+        if error is None:
+            return None
+        visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
+        why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
+        failed = StepFailed(path, "NotSerialisable", why)
+        self.stop(failed)
+        entry = Entry(*visit, Failure(failed), path, time.time(), is_void=True)
+        return self.put(entry, partial(self.note, entry))
 
     @property
     def status(self) -> RunStatus:
@@ -226,6 +211,8 @@ class Run(Work):
 
     def result(self) -> PipelineResult:
         """How it ended, once it has."""
+        if not self.is_finished:
+            self._finish()
         self.note_end()
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)

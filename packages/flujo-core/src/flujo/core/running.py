@@ -75,6 +75,7 @@ class Running:
         left_s: Seconds of the deadline that are left, once it stands still.
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
+        is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
         turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
@@ -92,6 +93,7 @@ class Running:
     writer: Writer | None = None
     left_s: float | None = None
     breach_told: bool = False
+    is_finished: bool = False
     is_over: bool = False
     _secrets: list[str] | None = None
 

@@ -86,7 +86,7 @@ def find_due(state: RunState) -> None:
         if frame.left == 0 and frame.parent is not None:
             _later(state, _body_ended, frame)
         for node in frame.scope.nodes:
-            if frame.waiting[node.place] or frame.outputs[node.place] is not UNSET:
+            if frame.waits(node) or frame.outputs[node.place] is not UNSET:
                 continue
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
@@ -236,8 +236,9 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
         frame.changes[node.place] = changes
     waiting = frame.waiting
     for place in node.successors:
-        waiting[place] = left = waiting[place] - 1
-        if left == 0:
+        if waiting:
+            waiting[place] -= 1
+        if not waiting or waiting[place] == 0:
             successor = frame.scope.nodes[place]
             if type(successor) is StepNode:
                 state.due.append((frame, successor))
