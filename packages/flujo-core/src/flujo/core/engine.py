@@ -212,8 +212,10 @@ class Flujo:
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits)
-        own = limits if isinstance(limits, UsageLimits) else None
-        return Run(self._setup, info, ledger, start(plan, value, context), scope, deadline_s, own_limits=own)
+        run = Run(self._setup, info, ledger, start(plan, value, context), scope)
+        if options:
+            run.deadline_s, run.own_limits = deadline_s, limits if isinstance(limits, UsageLimits) else None
+        return run
 
     # --- going on ---------------------------------------------------------------------------------------------------
 

@@ -166,8 +166,9 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     scope = None if stand.left_s is None else anyio.CancelScope()
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
-    left_s, past = stand.left_s, found.past
-    return Run(setup, info, ledger, state, scope, left_s, past=past, own_limits=own_limits, mark=mark)
+    run = Run(setup, info, ledger, state, scope)
+    run.deadline_s, run.past, run.own_limits, run.mark = stand.left_s, found.past, own_limits, mark
+    return run
 
 
 def _take(state: RunState, entry: Entry) -> None:

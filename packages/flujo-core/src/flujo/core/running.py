@@ -89,8 +89,12 @@ class Running:
     workers: Set[Worker] = frozenset()
     held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
+    past: Past | None = None
     resumed: Resumed | None = None
+    own_limits: UsageLimits | None = None
+    mark: str = ""
     writer: Writer | None = None
+    deadline_s: float | None = None
     left_s: float | None = None
     breach_told: bool = False
     is_finished: bool = False
@@ -98,17 +102,7 @@ class Running:
     _secrets: list[str] | None = None
 
     def __init__(
-        self,
-        setup: Setup,
-        info: RunInfo,
-        ledger: Ledger | None,
-        state: RunState,
-        scope: anyio.CancelScope | None,
-        deadline_s: float | None,
-        *,
-        past: Past | None = None,
-        own_limits: UsageLimits | None = None,
-        mark: str = "",
+        self, setup: Setup, info: RunInfo, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
     ) -> None:
         self.setup: Setup = setup
         self.info: RunInfo = info
@@ -116,10 +110,6 @@ class Running:
         self.state: RunState = state
         self.context: BaseModel | None = state.root.context
         self.scope: anyio.CancelScope | None = scope
-        self.deadline_s: float | None = deadline_s
-        self.past: Past | None = past
-        self.own_limits: UsageLimits | None = own_limits
-        self.mark: str = mark
         self.journal: Journal = []
         self.verdict: FlujoError | None = None
         self.closing: dict[Worker, Part | None] | None = None

@@ -41,10 +41,11 @@ def advance(state: RunState, entry: Entry) -> None:
     node, outcome = state.nodes[entry.node], entry.outcome
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), outcome)
-    if isinstance(outcome, Success):
-        _end_step(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
-    elif isinstance(outcome, Skipped):
-        _end_step(state, frame, node, Passed(outcome.output), ())
+    if isinstance(outcome, (Success, Skipped)):
+        output = outcome.output if isinstance(outcome, Success) else Passed(outcome.output)
+        _end(state, frame, node, output, (entry.changes,) if entry.changes else ())
+        if frame.left == 0:
+            _body_ended(state, frame)
     elif isinstance(outcome, Failure):
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
@@ -61,7 +62,9 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
         return
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), Success(output))
-    _end_step(state, frame, node, output, ())
+    _end(state, frame, node, output, ())
+    if frame.left == 0:
+        _body_ended(state, frame)
     if state.todo:
         _work(state)
 
@@ -219,13 +222,6 @@ def _enter(state: RunState, part: Part, frame: Frame) -> None:
 
 
 # --- ending -------------------------------------------------------------------------------------------------------
-
-
-def _end_step(state: RunState, frame: Frame, node: Node, output: object, changes: Changes) -> None:
-    """A step ended well; where it was the last of a body, that ends too."""
-    _end(state, frame, node, output, changes)
-    if frame.left == 0 and frame.part is not None:
-        _body_ended(state, frame)
 
 
 def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Changes) -> None:
