@@ -38,7 +38,7 @@ LANGUAGE = frozenset(
 DURABILITY = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("snapshot", "written", "codec", "restore", "schemas", "journal", "replay"),
+        *("snapshot", "written", "codec", "restore", "migrations", "schemas", "journal", "replay"),
         *("kept", "store", "writer", "found", "resume", "pause", "told"),
     )
 )

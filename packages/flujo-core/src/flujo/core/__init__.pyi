@@ -40,6 +40,7 @@ from .loader import PLUGIN_API_VERSION, Installed
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
+from .migrations import Migration, migrate
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -156,6 +157,7 @@ __all__ = [
     "MemoryStore",
     "Message",
     "Meter",
+    "Migration",
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
@@ -250,6 +252,7 @@ __all__ = [
     "compile_plan",
     "decision_digest",
     "hookimpl",
+    "migrate",
     "moved_on",
     "refusal",
     "run_input",

@@ -25,6 +25,7 @@ from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Receipt
 from .loader import canonical
+from .migrations import accepted
 from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
@@ -277,7 +278,8 @@ class Flujo:
         if self.store is None:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
-        for run_id in await self.store.orphans(self.plan.fingerprint):
+        orphans = [one for each in accepted(self.plan.fingerprint) for one in await self.store.orphans(each)]
+        for run_id in orphans:
             result, error = await attempt_async(self.resume_async(run_id, retry=True))
             if result is not None:
                 results.append(result)

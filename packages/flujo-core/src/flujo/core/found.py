@@ -18,11 +18,12 @@ from .frames import RunState
 from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
+from .migrations import migrated
 from .outcome import Failure
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
-from .restore import check_snapshot, entry_of, restored
+from .restore import check_snapshot, entry_of, record_of, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
@@ -59,7 +60,7 @@ class PastRows:
 
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
-        return [entry_of(self.plan, row).record() for row in self.rows() if row.path]
+        return [record_of(self.plan, row) for row in self.rows() if row.path]
 
     def rows(self) -> list[EntryData]:
         """Its journal, as data."""
@@ -122,6 +123,9 @@ async def find(
     else:
         what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
         raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+    snapshot, late = migrated(plan, found.snapshot, found.late)
+    if snapshot is not found.snapshot:
+        found = replace(found, snapshot=snapshot, late=late, asked={})  # of the pipeline as it was
     check_snapshot(plan, found.snapshot)
     return found
 
