@@ -278,8 +278,7 @@ class Flujo:
         if self.store is None:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
-        orphans = [one for each in accepted(self.plan.fingerprint) for one in await self.store.orphans(each)]
-        for run_id in orphans:
+        for run_id in [one for each in accepted(self.plan.fingerprint) for one in await self.store.orphans(each)]:
             result, error = await attempt_async(self.resume_async(run_id, retry=True))
             if result is not None:
                 results.append(result)
