@@ -194,6 +194,7 @@ class _ModelCall:
                 response = await self._send()
             finally:
                 telemetry.mark_usage(span, self.used)
+                self.run.note_spent()
             telemetry.mark_response(span, response)
             return response
 

@@ -19,7 +19,7 @@ from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
 from .migrations import migrated
-from .outcome import Failure
+from .outcome import Failure, Spent
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
@@ -148,11 +148,14 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     """
     plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
     state = restored(plan, stand, found.asked)
-    late = [entry_of(plan, row) for row in found.late]
+    late, used, so_far = [entry_of(plan, row) for row in found.late], replace(stand.usage), None
     frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
     for entry in late:  # what ended after that place was kept, before its process was gone
         frame, node = frames.get(entry.frame), plan.nodes[entry.node]
-        if entry.usage is not None and frame is not None and isinstance(node, StepNode):
+        if isinstance(entry.outcome, Spent):
+            so_far = entry.usage
+        elif entry.usage is not None and frame is not None and isinstance(node, StepNode):
+            used.add(entry.usage)
             book(frame, node, entry.usage)
         first = state.next_id
         _, error = attempt(_take, state, entry)
@@ -164,7 +167,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
     ledger = ledger_under(given, own, plan.limits) or Ledger()
-    carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
+    carry(ledger, [used if so_far is None else used.at_least(so_far)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)
     scope = None if stand.left_s is None else anyio.CancelScope()

@@ -13,7 +13,7 @@ from .errors import FlujoError, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, Spent, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .result import StepRecord
@@ -259,7 +259,7 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         _unfit(f"its journal names node {data.node}, which the pipeline does not have")
     node = plan.nodes[data.node]
     where = f"output of {data.path or node.path!r}"
-    outcome: Outcome | Choice | Answer | Begun | Called | Decided
+    outcome: Outcome | Choice | Answer | Begun | Called | Decided | Spent
     if data.kind in _KINDS:
         lost = StepFailed(data.path, data.unwritten, "no more of it could be written") if data.unwritten else None
         outcome = _KINDS[data.kind](lost or _error(data.value, where))
@@ -275,6 +275,8 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         outcome = (Answer if data.kind == "answer" else Called)(data.value[1], str(data.value[0]))
     elif data.kind == "begun" and isinstance(data.value, list) and len(data.value) == 3:
         outcome = Begun(str(data.value[0]), str(data.value[1]), bool(data.value[2]))
+    elif data.kind == "spent" and data.usage is not None:
+        outcome = Spent()
     elif data.kind == "paused":
         outcome = _asked(data.value, data.path)
     else:

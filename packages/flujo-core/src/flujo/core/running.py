@@ -25,7 +25,7 @@ from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure, status_of
+from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
@@ -35,7 +35,7 @@ from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .told import goes_on
-from .usage import Usage, UsageLimits
+from .usage import ZERO, Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
@@ -259,6 +259,12 @@ class Running:
         kept = self.put(entry, partial(self.take, entry))
         if kept is not None:
             await kept.wait()
+
+    def note_spent(self) -> None:
+        """Have what the run used so far kept, where it is: the step that used it may be cut off in the middle."""
+        if self.writer is not None:
+            entry = Entry(0, 0, Spent(), usage=replace(self.spent, reserved_usd=ZERO))
+            self.put(entry, partial(self.journal.append, entry))
 
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
