@@ -23,7 +23,7 @@ from .outcome import Failure, Spent
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
-from .restore import check_snapshot, entry_of, record_of, restored
+from .restore import check_snapshot, entry_of, past_record, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
@@ -60,7 +60,7 @@ class PastRows:
 
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
-        return [record_of(self.plan, row) for row in self.rows() if row.path]
+        return [past_record(self.plan, row) for row in self.rows() if row.path]
 
     def rows(self) -> list[EntryData]:
         """Its journal, as data."""

@@ -16,7 +16,7 @@ from . import payloads, telemetry
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .journal import Entry
+from .journal import Entry, as_entry
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
@@ -167,17 +167,17 @@ class Run(Work):
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
-        due, done = self.state.due, 0
+        due = self.state.due
         try:
             while due and self.verdict is None:
-                done += 1
-                if done % YIELD_EVERY == 0:
+                if self.turns <= 0:
+                    self.turns = YIELD_EVERY
                     await anyio.lowlevel.checkpoint()
                 if len(due) > 1:
                     workers: set[Worker] = set()
                     self.workers: Set[Worker] = workers
                     await Relay(due, workers, self.do, self.release).run()
-                elif work := self.do(due.popleft(), None):
+                elif work := self.do(due.pop(), None):
                     await work
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
@@ -235,7 +235,7 @@ class Run(Work):
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
         before = [] if self.past is None else self.past.records()
-        return merged([*before, *(entry.record() for entry in self.journal if entry.path)])
+        return merged([*before, *(entry.record() for entry in map(as_entry, self.journal) if entry.path)])
 
     @property
     def length(self) -> int:
@@ -245,7 +245,7 @@ class Run(Work):
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""
         before = [] if self.past is None else self.past.rows()
-        return [*before, *(entry_data(self.setup.plan, entry) for entry in self.journal)]
+        return [*before, *(entry_data(self.setup.plan, entry) for entry in map(as_entry, self.journal))]
 
     @property
     def checkpoint(self) -> Checkpoint:

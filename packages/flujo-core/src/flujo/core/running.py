@@ -29,7 +29,7 @@ from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
-from .relay import Worker
+from .relay import YIELD_EVERY, Worker
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
@@ -77,6 +77,7 @@ class Running:
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
         is_over: Whether it ended: what comes later does not change how.
+        turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -103,6 +104,7 @@ class Running:
     mark: str = ""
     writer: Writer | None = None
     left_s: float | None = None
+    turns: int = YIELD_EVERY
     breach_told: bool = False
     is_over: bool = False
     clock: float = field(default_factory=perf_counter)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import NoOpTracer, ProxyTracer, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from .ledger import Ledger
@@ -42,13 +42,20 @@ BUDGET_REMAINING = "flujo.budget.remaining"
 BREACHED = "governor_breached"
 
 
+_PROVIDER = ProxyTracerProvider()
+"""Gives tracers of the provider that is set, once one is. `get_tracer_provider` reads the environment each time."""
+
+
+def load_provider() -> None:
+    """Make the provider that the environment names, if it names one; no run looks there again."""
+    trace.get_tracer_provider()
+
+
 def current_tracer() -> Tracer | None:
     """The tracer to use, or None where no provider is configured; ask once per run."""
-    provider = trace.get_tracer_provider()
+    tracer = _PROVIDER.get_tracer("flujo.core")
     # Mostly it is the first, and to ask an abstract class whether something is of it costs as much as all else here.
-    if type(provider) is ProxyTracerProvider or isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider)):
-        return None
-    return provider.get_tracer("flujo.core")
+    return None if type(tracer) is ProxyTracer or isinstance(tracer, NoOpTracer) else tracer
 
 
 @contextmanager
