@@ -72,6 +72,8 @@ class Calls:
         run, path = self.run, ctx.step_path
         self._check_open()
         await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
+        if (denial := run.hooks.policy.denial(request)) is not None:
+            await run.deny(denial, ctx)
         act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
