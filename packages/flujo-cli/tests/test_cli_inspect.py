@@ -235,6 +235,9 @@ def test_doctor_explains_each_rule_of_the_policy_and_what_it_cannot_see(cli) -> 
         [max_limits]
         total_cost_usd_limit = "2.50"
         requests_limit = 9
+        [named_limits."model:openai:*"]
+        concurrency = 4
+        tokens_per_minute = 90000
     """
     file = cli.write("rules.toml", rules)
     said = cli("doctor", "--policy", file, "--json")
@@ -248,6 +251,7 @@ def test_doctor_explains_each_rule_of_the_policy_and_what_it_cannot_see(cli) -> 
         "a client of its own is not seen",
         "allow_provider_tools off",
         "max_limits 2.50 USD, 9 requests: holds for each run",
+        "named_limits model:openai:* 4 at a time, 90000 tokens a minute: counted in each process",
     ):
         assert words in told, words
     assert "none is set" in cli("doctor").out

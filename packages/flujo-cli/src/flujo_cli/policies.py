@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from flujo.core import Policy, UsageLimits
+from flujo.core import NamedLimit, Policy, UsageLimits
 
 __all__ = ["explained"]
 
@@ -33,6 +33,9 @@ def explained(policy: Policy, files: Iterable[Path]) -> list[str]:
     if policy.max_limits is not None:
         how = "holds for each run beside its own limits; who asks for more is refused"
         lines.append(f"max_limits {_amounts(policy.max_limits)}: {how}; it counts what steps reserve or record")
+    for name, limit in sorted(policy.named_limits.items()):
+        how = "counted in each process, over all its runs and threads; who comes first is served first"
+        lines.append(f"named_limits {name} {_named(limit)}: {how}")
     lines.append(
         f"guard_timeout_s {policy.guard_timeout_s:g}: a guard that waits longer is cancelled and denies; "
         "a sync one that overruns denies when it returns"
@@ -44,6 +47,12 @@ def explained(policy: Policy, files: Iterable[Path]) -> list[str]:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none at all"
+
+
+def _named(limit: NamedLimit) -> str:
+    words = {"concurrency": "at a time", "requests_per_minute": "a minute", "tokens_per_minute": "tokens a minute"}
+    amounts = limit.model_dump(exclude_none=True)
+    return ", ".join(f"{amounts[name]} {word}" for name, word in words.items() if name in amounts) or "nothing"
 
 
 def _amounts(limits: UsageLimits) -> str:

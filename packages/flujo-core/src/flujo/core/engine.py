@@ -21,6 +21,7 @@ from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
 from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
+from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Receipt
@@ -133,7 +134,8 @@ class Flujo:
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
         keeping = (kept_runs, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
-        self._setup = Setup(self.plan, self.hooks, backend or LocalBackend(), self.plugins.price_of, *scopes, *keeping)
+        where = gated(backend or LocalBackend(), self.policy.named_limits, specs)
+        self._setup = Setup(self.plan, self.hooks, where, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()

@@ -9,7 +9,16 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    StringConstraints,
+    ValidationError,
+)
 
 from .allowed import AllowList, allow_list, canonical, narrowed
 from .errors import ConfigurationError, GuardDenied
@@ -19,6 +28,7 @@ from .usage import UsageLimits, lowest
 
 # A name alone counts as one: frozenset("flujo-audit") would be eleven letters.
 _Names = Annotated[frozenset[str], BeforeValidator(lambda names: {names} if isinstance(names, str) else names)]
+_Subject = Annotated[str, StringConstraints(pattern=r"^(model|resource|backend):.")]
 
 
 def _read_limits(value: object) -> object:
@@ -26,6 +36,27 @@ def _read_limits(value: object) -> object:
         return UsageLimits(**value) if isinstance(value, Mapping) else value
     except TypeError as error:  # it has a word that is none of theirs
         raise ValueError(str(error)) from None
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name is one of those that a pattern of `*` and `&` means."""
+    return all(re.fullmatch(".*".join(map(re.escape, part.split("*"))), name, re.DOTALL) for part in pattern.split("&"))
+
+
+class NamedLimit(BaseModel):
+    """How much of something all runs of a process may use together; who finds it used up waits in turn.
+
+    Attributes:
+        concurrency: Most calls, or attempts of steps, at a time.
+        requests_per_minute: Most calls, or attempts, in any 60 seconds.
+        tokens_per_minute: Most tokens in any 60 seconds: of a call, what it reserved until it is known what it used.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    concurrency: int | None = Field(default=None, gt=0, strict=True)
+    requests_per_minute: int | None = Field(default=None, gt=0, strict=True)
+    tokens_per_minute: int | None = Field(default=None, gt=0, strict=True)
 
 
 class Policy(BaseModel):
@@ -40,6 +71,8 @@ class Policy(BaseModel):
         allow_provider_tools: Whether models may use tools that run at the provider, where no guard sees their calls.
         max_limits: The most a pipeline, a Flujo or a run may ask for. It holds for each run, even one that asks for
             nothing; who asks for more is refused.
+        named_limits: Limits that all runs of this process share, by whose they are: `model:openai:*`, `resource:db` (a
+            field of the Resources class), `backend:LocalBackend` (a class). All that fits one name shares its limit.
         guard_timeout_s: Seconds a guard may take; after that the work is denied.
         observer_timeout_s: Seconds an async observer may take; after that it is cancelled and counted as failed.
         recorder_timeout_s: Seconds an async recorder may take; after that it is cancelled and has failed.
@@ -53,6 +86,7 @@ class Policy(BaseModel):
     allow_models: _Names | None = None
     allow_provider_tools: bool = Field(default=False, strict=True)
     max_limits: Annotated[InstanceOf[UsageLimits], BeforeValidator(_read_limits)] | None = None
+    named_limits: dict[_Subject, NamedLimit] = {}
     guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     observer_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     recorder_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
@@ -96,7 +130,7 @@ class Policy(BaseModel):
             why = f"tools that run at the provider ({kinds}) are off: no guard sees their calls, no limit their cost"
             return GuardDenied("policy", "guard_model_call", why)
         patterns = self.allow_models
-        if patterns is None or any(_fits(request.model, pattern) for pattern in patterns):
+        if patterns is None or any(fits(request.model, pattern) for pattern in patterns):
             return None
         why = f"model {request.model!r} is not allowed; allowed are: {', '.join(sorted(patterns)) or 'none'}"
         return GuardDenied("policy", "guard_model_call", why)
@@ -105,6 +139,7 @@ class Policy(BaseModel):
         """Both at once: what either demands, only what both allow, the shorter of each time."""
         plugins, limits = narrowed(self.plugins, other.plugins), [self.max_limits, other.max_limits]
         models = [one for one in (self.allow_models, other.allow_models) if one is not None]
+        mine, theirs = self.named_limits, other.named_limits
         times = {name: min(getattr(self, name), getattr(other, name)) for name in _TIMES}
         return Policy(
             require=self.require | other.require,
@@ -112,6 +147,7 @@ class Policy(BaseModel):
             allow_models=frozenset("&".join(sorted(set(both))) for both in product(*models)) if models else None,
             allow_provider_tools=self.allow_provider_tools and other.allow_provider_tools,
             max_limits=lowest(one for one in limits if one is not None),
+            named_limits={name: _least(mine.get(name), theirs.get(name)) for name in {**mine, **theirs}},
             **times,
         )
 
@@ -119,14 +155,16 @@ class Policy(BaseModel):
 _TIMES = ("guard_timeout_s", "observer_timeout_s", "recorder_timeout_s", "write_timeout_s")
 
 
+def _least(*given: NamedLimit | None) -> NamedLimit:
+    amounts: dict[str, int] = {}
+    for one in given:
+        for name, amount in () if one is None else one.model_dump(exclude_none=True).items():
+            amounts[name] = min(amount, amounts.get(name, amount))
+    return NamedLimit(**amounts)
+
+
 def _written(allowed: AllowList) -> frozenset[str]:
     return frozenset(f"{name}{versions}" for name, versions in allowed.items())
-
-
-def _fits(model: str, pattern: str) -> bool:
-    return all(
-        re.fullmatch(".*".join(map(re.escape, part.split("*"))), model, re.DOTALL) for part in pattern.split("&")
-    )
 
 
 def _line(loc: tuple[int | str, ...], text: str, start: int) -> str:
