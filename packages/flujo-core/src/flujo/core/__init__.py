@@ -44,7 +44,7 @@ _NAMES_OF_MODULE = {
     "budgets": "Budget",
     "ledger": "Ledger",
     "meter": "Lease Meter Reservation",
-    "policy": "Policy",
+    "policy": "NamedLimit Policy",
     # models and tools
     "messages": "Message ModelRequest ModelResponse ModelUsage ToolCall ToolDefinition ToolResult",
     # extend

@@ -79,7 +79,7 @@ from .payloads import (
 )
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
-from .policy import Policy
+from .policy import NamedLimit, Policy
 from .protocols import (
     Agent,
     Command,
@@ -161,6 +161,7 @@ __all__ = [
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
+    "NamedLimit",
     "Node",
     "NotSent",
     "OnCacheHit",

@@ -17,6 +17,7 @@ from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import attempt
+from .gates import Passage
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
@@ -72,6 +73,8 @@ class Calls:
         run, path = self.run, ctx.step_path
         self._check_open()
         await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
+        if (denial := run.hooks.policy.denial(request)) is not None:
+            await run.deny(denial, ctx)
         act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
@@ -200,25 +203,42 @@ class _ModelCall:
 
     async def _send(self) -> ModelResponse:
         async with self.reservation as lease:
-            if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
-                lease.release()
-                raise self.run.verdict
-            self.sent = True
+            limits = self.run.hooks.policy.named_limits
+            if not limits:
+                return await self._sent(lease)
+            passage, lease.waits = Passage(limits, [f"model:{self.request.model}"], lease.charge.tokens), True
             try:
-                most = (self.price or Price()).max_output_tokens
-                response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
-            except NotSent:
-                self.sent = False
-                lease.release()
-                raise
-            except BaseException:  # a cancel too: nobody knows what was used
-                lease.close(self._in_full(lease))
-                raise
-            if not isinstance(response, ModelResponse):
-                lease.close(self._in_full(lease))
-                why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
-                raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
-            lease.close(self._really_used(lease, response))
+                async with passage:
+                    lease.waits = False
+                    try:
+                        return await self._sent(lease)
+                    finally:
+                        passage.used = self.used.total_tokens
+            finally:
+                if lease.waits:  # it never came to the call
+                    lease.release()
+
+    async def _sent(self, lease: Lease) -> ModelResponse:
+        """Make the call, and settle."""
+        if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
+            lease.release()
+            raise self.run.verdict
+        self.sent = True
+        try:
+            most = (self.price or Price()).max_output_tokens
+            response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
+        except NotSent:
+            self.sent = False
+            lease.release()
+            raise
+        except BaseException:  # a cancel too: nobody knows what was used
+            lease.close(self._in_full(lease))
+            raise
+        if not isinstance(response, ModelResponse):
+            lease.close(self._in_full(lease))
+            why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
+            raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
+        lease.close(self._really_used(lease, response))
         return response
 
     def _in_full(self, lease: Lease) -> Usage:

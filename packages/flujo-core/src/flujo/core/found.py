@@ -166,7 +166,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
-    ledger = ledger_under(given, own, plan.limits) or Ledger()
+    ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
     carry(ledger, [used if so_far is None else used.at_least(so_far)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)

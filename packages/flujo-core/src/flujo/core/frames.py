@@ -67,8 +67,8 @@ class Frame:
     """
 
     __slots__ = (
-        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "node", "outputs", "parent", "parts",
-        "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
+        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "node", "outputs", "parent",
+        "parts", "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
     )  # fmt: skip
 
     def __init__(

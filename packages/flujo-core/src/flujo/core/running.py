@@ -298,11 +298,12 @@ class Running:
             return None
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
-            await self._deny(denial, ctx)
+            await self.deny(denial, ctx)
             return None
         return denial
 
-    async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+    async def deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+        """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, ctx)
         if ctx is not None:
             ctx.denial = ctx.denial or denial
@@ -335,7 +336,7 @@ class Running:
             payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self._deny(failed, act.ctx)
+                await self.deny(failed, act.ctx)
 
     async def conclude(
         self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False
