@@ -162,7 +162,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     ledger = ledger_under(given, own, plan.limits) or Ledger()
     carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)
+    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     scope = None if stand.left_s is None else anyio.CancelScope()
     facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine
