@@ -19,7 +19,7 @@ GOVERNANCE = frozenset(
     for module in (
         *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy", "allowed", "gates"),
         *("plugins", "hooks", "hookspecs", "registry", "loader", "payloads"),
-        *("calls", "telemetry"),
+        *("calls", "telemetry", "signals", "logs"),
     )
 )
 """Modules of core that govern a run rather than run it; see ADR-015."""

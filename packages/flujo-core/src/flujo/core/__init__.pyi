@@ -37,6 +37,7 @@ from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
+from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
@@ -219,6 +220,7 @@ __all__ = [
     "RunPaused",
     "RunStore",
     "Scope",
+    "SecretsFilter",
     "SendModel",
     "SendTool",
     "Skipped",

@@ -303,7 +303,11 @@ class Flujo:
         root = restored(self.plan, snapshot.checkpoint).root
         return await replayed(self.plan, root.input, root.context, snapshot)
 
-    async def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> PipelineResult:
+    def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> Awaitable[PipelineResult]:
+        work = self._alone(run, claimed)
+        return work if run.watch is None else run.watch.run(run, work)
+
+    async def _alone(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None) -> PipelineResult:
         run_id = run.info.run_id
         if run_id in self._active:
             raise RunExists(run_id)

@@ -169,7 +169,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
     carry(ledger, [used if so_far is None else used.at_least(so_far)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)
+    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     scope = None if stand.left_s is None else anyio.CancelScope()
     facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TypeVar
 
 import anyio
-from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
@@ -89,7 +88,7 @@ class Running:
     context: BaseModel | None
     scope: anyio.CancelScope | None
     deadline_s: float | None
-    tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
+    watch: telemetry.Watch | None = field(default_factory=telemetry.current_watch)
     journal: Journal = field(default_factory=list)
     verdict: FlujoError | None = None
     values: Mapping[str, object] = field(init=False)
@@ -120,7 +119,7 @@ class Running:
         self.values = self.step_values = _NOTHING
         hooks = self.hooks = self.setup.hooks
         self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced, here = self.tracer is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
+        untraced, here = self.watch is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
         self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
         self.direct = untraced and here and hooks.only_watch
 
@@ -278,9 +277,13 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
-        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
-        if telling is not None:
-            await self.heed(telling, keep)
+        if observers or self.watch is not None:
+            event = payload()
+            if self.watch is not None:
+                self.watch.tell(event)
+            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
+            if telling is not None:
+                await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
