@@ -1,4 +1,4 @@
-"""Random descriptions of pipelines, made of small draws so that hypothesis can make a failing one smaller.
+"""Random descriptions of pipelines, each made of a seed; `fuzz_shrink` makes a failing one smaller.
 
 What a description gives never depends on the order in which its concurrent parts run: all errors look alike to the
 steps that are given one, and a context field without a reducer has at most one writer at a time.
@@ -7,7 +7,6 @@ steps that are given one, and a context field without a reducer has at most one 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fuzz_specs import (
@@ -29,10 +28,6 @@ from fuzz_specs import (
     gives_list,
     walk,
 )
-from hypothesis import strategies as st
-
-Pick = Callable[[int], int]
-"""Draws a number from 0 up to, not including, the given one; 0 is the simplest."""
 
 MODES = ("plain", *["faults"] * 4, *["pauses"] * 4, *["both"] * 3, *["cancel"] * 2, *["heal"] * 2)
 DELAYS = (0, 0, 0, 1, 2, 3, 5)
@@ -40,24 +35,9 @@ MOST_VISITS = 12
 """No step is placed where loops and maps could visit it more often."""
 
 
-DRAWS = 600
-"""Bytes that a pipeline is made of, one per decision; where they run out, the simplest is decided."""
-
-
-def made(draws: bytes) -> Spec:
-    """The pipeline that these draws make."""
-    rest = iter(draws)
-    return Maker(lambda bound: next(rest, 0) % bound).spec()
-
-
 def seeded(seed: int) -> Spec:
     """The pipeline of a seed: always the same."""
-    return made(random.Random(seed).randbytes(DRAWS))
-
-
-def specs() -> st.SearchStrategy[Spec]:
-    """All pipelines there are; one draw of bytes is 40 times faster than a draw per decision."""
-    return st.binary(min_size=DRAWS, max_size=DRAWS).map(made)
+    return Maker(random.Random(seed)).spec()
 
 
 @dataclass(frozen=True)
@@ -85,15 +65,19 @@ class Place:
 class Maker:
     """Makes one pipeline."""
 
-    def __init__(self, pick: Pick) -> None:
-        self.pick = pick
-        mode = MODES[pick(len(MODES))]
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        mode = MODES[self.pick(len(MODES))]
         self.faults = mode in ("faults", "both")
         self.pauses = 12 if mode in ("pauses", "both") else 0
         self.flaky = mode == "heal"
         self.cancels = mode == "cancel"
-        self.left = 6 + pick(14)
+        self.left = 6 + self.pick(14)
         self.names = 0
+
+    def pick(self, count: int) -> int:
+        """A number from 0 up to, not including, `count`."""
+        return int(self.chance.random() * count)
 
     def spec(self) -> Spec:
         """The whole description."""
