@@ -60,6 +60,7 @@ _NAMES_OF_MODULE = {
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
+    "schemas": "unfit",
     "scrubbing": "scrub",
     # errors
     "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "
