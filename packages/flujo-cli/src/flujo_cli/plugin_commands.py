@@ -30,7 +30,7 @@ KNOWN = {
     "audit": Known("flujo-audit", "Check and read audit logs."),
     "eval": Known("flujo-agent", "Score a pipeline on a dataset, and compare with a saved run."),
     "pii": Known("flujo-deidentifier", "Find personal data in files."),
-    "runs": Known("flujo-hitl", "List, resume and replay stored runs."),
+    "runs": Known("flujo-hitl", "Look at stored runs, answer what they ask, go on with them."),
 }
 
 OURS = {known.distribution for known in KNOWN.values()}

@@ -62,6 +62,7 @@ _NAMES_OF_MODULE = {
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
     "logs": "SecretsFilter",
+    "schemas": "unfit",
     "scrubbing": "scrub",
     # errors
     "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "

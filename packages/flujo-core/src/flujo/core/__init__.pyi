@@ -100,6 +100,7 @@ from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .resume import decision_digest
 from .retry import RetryPolicy
+from .schemas import unfit
 from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
@@ -263,4 +264,5 @@ __all__ = [
     "step",
     "tier_of",
     "type_name",
+    "unfit",
 ]

@@ -211,7 +211,10 @@ async def decide_on(
         raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
     goes_on = again or found.is_orphan
     if run.state.pauses and (answers or not goes_on):
-        return decide(run.setup.plan, run_id, run.state, decision, wanted), None
+        may_be_late = store is not None and wanted in open_ and open_[wanted].expires_at is not None
+        kept = await store.receipt(run_id, wanted) if store is not None and may_be_late else None
+        at = None if kept is None else kept.decided_at  # what was recorded in time counts, however late it is applied
+        return decide(run.setup.plan, run_id, run.state, decision, wanted, at=at), None
     if not goes_on:
         do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
         raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {found.snapshot.status} and asks nothing", do)
