@@ -32,6 +32,7 @@ from .errors import (
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
@@ -79,6 +80,7 @@ from .payloads import (
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
+from .prices import PriceTable
 from .protocols import (
     Agent,
     Command,
@@ -134,6 +136,7 @@ __all__ = [
     "FlowNode",
     "Flujo",
     "FlujoError",
+    "Governor",
     "GuardDenied",
     "GuardModelCall",
     "GuardRun",
@@ -194,6 +197,7 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "PriceTable",
     "Receipt",
     "Reconciled",
     "RecordIntent",
