@@ -19,15 +19,17 @@ class Lease:
     Attributes:
         charge: What is held, in USD, tokens and requests; less than was asked for where the demand was clamped.
         used: What was booked when it was settled.
+        waits: Whether the work it is for has yet to begin, so that a run that is stopped need not wait for it.
     """
 
-    __slots__ = ("_grant", "_meter", "charge", "used")
+    __slots__ = ("_grant", "_meter", "charge", "used", "waits")
 
     def __init__(self, meter: Meter, grant: Grant) -> None:
         self._meter = meter
         self._grant: Grant | None = grant
         self.charge: Charge = grant.charge
         self.used: Usage = Usage()
+        self.waits: bool = False
 
     @property
     def open(self) -> bool:
@@ -138,7 +140,7 @@ class Meter:
     @property
     def holds_lease(self) -> bool:
         """Whether a lease of this attempt is open: such a call may finish when the run is stopped by a limit."""
-        return bool(self._open)
+        return any(not lease.waits for lease in self._open)
 
     @property
     def left(self) -> Room:

@@ -47,22 +47,25 @@ class Relay:
     """Does items until none is left, those that doing them adds included.
 
     Args:
-        ready: The items.
+        ready: The items; doing one adds those that follow.
         workers: Filled with the workers that are there.
         do: What does one item; None where there is nothing to do any more.
         left: Told of each worker that ends; it may add to what is ready.
     """
 
-    __slots__ = ("_armed", "_do", "_left", "_ready", "_spawn", "_stopped", "_tasks", "_waiting", "_workers")
+    __slots__ = (
+        "_armed", "_do", "_left", "_queue", "_ready", "_spawn", "_stopped", "_tasks", "_waiting", "_workers",
+    )  # fmt: skip
 
     def __init__(
         self,
-        ready: deque[Due],
+        ready: list[Due],
         workers: set[Worker],
         do: Callable[[Due, Worker], Awaitable[None] | None],
         left: Callable[[Worker], None],
     ) -> None:
         self._ready = ready
+        self._queue: deque[Due] = deque()  # what was ready, in order
         self._workers = workers
         self._do = do
         self._left = left
@@ -105,7 +108,7 @@ class Relay:
         return self._stopped is not None or (self._waiting is not None and self._waiting.cancelled())
 
     def _arm(self) -> None:
-        wanted = min(len(self._ready), len(self._workers) or 1)
+        wanted = min(len(self._queue) + len(self._ready), len(self._workers) or 1)
         while self._armed < wanted:
             self._armed += 1
             self._tasks += 1
@@ -131,11 +134,14 @@ class Relay:
 
     async def _do_items(self, worker: Worker) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()  # else a step that never waits would begin all the same
-        ready, base, done = self._ready, copy_context(), 0
+        ready, queue, base, done = self._ready, self._queue, copy_context(), 0
         with worker.scope as scope:
-            while ready:
-                item = ready.popleft()
-                if ready and self._armed < len(self._workers):
+            while ready or queue:
+                if ready:
+                    queue += ready
+                    ready.clear()
+                item = queue.popleft()
+                if queue and self._armed < len(self._workers):
                     self._arm()
                 work = self._do(item, worker)
                 if work is None:

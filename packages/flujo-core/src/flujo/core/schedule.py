@@ -39,7 +39,7 @@ def advance(state: RunState, entry: Entry) -> None:
     if frame is None or entry.is_void:
         return
     node, outcome = state.nodes[entry.node], entry.outcome
-    if state.pauses or state.known or state.begun:
+    if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, Success):
         _end(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
@@ -51,6 +51,17 @@ def advance(state: RunState, entry: Entry) -> None:
         _choose(state, frame.parts[node.place], outcome.value)
     else:
         hear(state, frame, node, outcome)
+    if state.todo:
+        _work(state)
+
+
+def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> None:
+    """Take the end of a step into account that gave an output and did nothing else: as `advance`, for less."""
+    if not frame.is_open:
+        return
+    if state.has_words and (state.pauses or state.known or state.begun):
+        forget_questions(state, (frame.id, node.index), Success(output))
+    _end(state, frame, node, output, ())
     if state.todo:
         _work(state)
 
@@ -125,6 +136,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     if problem is not None:
         _fail(state, frame, node, problem)
         return
+    frame.parts = frame.parts or {}
     part = frame.parts[node.place] = Part(node, frame, value, context)
     if node.kind == "branch":
         part.asks = True
@@ -214,6 +226,7 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
     """A node ended well."""
     frame.outputs[node.place] = output
     if changes:
+        frame.changes = frame.changes or {}
         frame.changes[node.place] = changes
     waiting = frame.waiting
     for place in node.successors:
@@ -359,7 +372,7 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         frame.is_open = False
         del state.frames[frame.id]
         open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
-    if state.pauses or state.known or state.begun:
+    if state.has_words and (state.pauses or state.known or state.begun):
         gone = {frame.id for frame in open_}
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
         state.known = {key: told for key, told in state.known.items() if key[0] not in gone}
