@@ -10,11 +10,11 @@ from typing import Any, TypedDict
 
 from pydantic import ValidationError
 
-from flujo.core import ConfigurationError, Flujo, Plugins, Policy, RunStore, UsageLimits
+from flujo.core import ConfigurationError, Flujo, PipelineLike, Plugins, Policy, RunStore, UsageLimits
 
 from .problems import Problem
 from .settings import VARIABLE, Settings, canonical, read_settings, read_toml
-from .target import Target, load_target
+from .target import DEFAULT_NAME, Target, load_target
 
 __all__ = [
     "PolicyOptions",
@@ -40,12 +40,17 @@ class PolicyOptions(TypedDict):
 
 
 def prepare(
-    spec: str, options: PolicyOptions, hooks: Observers = (), *, store: str | None = None, keeps: bool = False
+    spec: str | PipelineLike,
+    options: PolicyOptions,
+    hooks: Observers = (),
+    *,
+    store: str | None = None,
+    keeps: bool = False,
 ) -> tuple[Target, Flujo]:
     """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
 
     Args:
-        spec: FILE[:NAME].
+        spec: FILE[:NAME], or the pipeline that a command made itself.
         options: The options about plugins and the policy.
         hooks: Observers.
         store: URL of a store; None takes FLUJO_STORE, or that of the settings.
@@ -58,7 +63,7 @@ def prepare(
     settings = read_settings()
     enforce_allow_list(settings)
     policy = policy_of(settings, options["policy_file"], options["require"])
-    target = load_target(spec)
+    target = load_target(spec) if isinstance(spec, str) else Target(DEFAULT_NAME, "", spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
     where = _url_of(store, settings) if keeps else None
     return target, build(target, settings, use, policy, hooks, store=where)
