@@ -184,6 +184,7 @@ def limits_of(flags: ModelFlags) -> UsageLimits:
 
 def run(work: Callable[[], Awaitable[PipelineResult]]) -> PipelineResult:
     """Do a part of a run; what its steps print must not mix with what the command prints."""
+    os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")  # on a terminal it would draw one into the answers
 
     async def call() -> PipelineResult:
         return await work()
