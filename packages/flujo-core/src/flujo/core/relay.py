@@ -70,7 +70,7 @@ class Relay:
         self._left = left
         self._armed = 0
         self._tasks = 0
-        self._is_cancelled = False
+        self._stopped: asyncio.CancelledError | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._spawn: Callable[[], object]
 
@@ -87,7 +87,6 @@ class Relay:
 
     async def _ended(self) -> None:
         """Wait until no task is left; a cancel is passed on once, and raised at the end."""
-        stopped: asyncio.CancelledError | None = None
         loop = asyncio.get_running_loop()
         self._arm()
         while self._tasks:
@@ -95,13 +94,17 @@ class Relay:
             try:
                 await self._waiting
             except asyncio.CancelledError as error:
-                stopped = stopped or error
-                if not self._is_cancelled:
-                    self._is_cancelled = True
+                if self._stopped is None:
+                    self._stopped = error
                     for worker in self._workers:
                         worker.scope.cancel()
-        if stopped is not None:
-            raise stopped
+        if self._stopped is not None:
+            raise self._stopped
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether a cancel came from outside, even where `run` has not been woken for it: nothing begins after it."""
+        return self._stopped is not None or (self._waiting is not None and self._waiting.cancelled())
 
     def _arm(self) -> None:
         wanted = min(len(self._queue) + len(self._ready), len(self._workers) or 1)
@@ -134,7 +137,8 @@ class Relay:
         """What a worker does next; nothing where it is to end: another begins when the event loop has run."""
         ready, queue = self._ready, self._queue
         worker.frame = worker.ctx = None
-        if worker.done == YIELD_EVERY or worker.scope.cancel_called or not _is_clean(base):
+        ends = worker.done == YIELD_EVERY or worker.scope.cancel_called or self._is_cancelled
+        if ends or not _is_clean(base):
             return None
         if ready:
             queue += ready

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Mapping
-from copy import copy
 from functools import cached_property, partial
 from typing import Literal
 
 import anyio
 
-from . import payloads, telemetry
+from . import payloads
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
@@ -45,24 +44,9 @@ class Run(Work):
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
         # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
         # wake-up of a step, and memory in every run.
-        return self._bounded(app) if self.tracer is None else self._traced(app)
-
-    async def _traced(self, app: Mapping[str, object]) -> None:
-        names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
-        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.spent)
-        with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
-            try:
-                await self._bounded(app)
-            finally:
-                telemetry.mark_usage(span, self.spent.since(before))
-                telemetry.mark_budget(span, self.ledger, self.status)
-                if self.verdict is not None:
-                    telemetry.mark_error(span, type(self.verdict).__name__)
+        return self._inside(app) if self.scope is None else self._within(self.scope, app)
 
     # --- start and end ----------------------------------------------------------------------------------------------
-
-    def _bounded(self, app: Mapping[str, object]) -> Awaitable[None]:
-        return self._inside(app) if self.scope is None else self._within(self.scope, app)
 
     async def _within(self, scope: anyio.CancelScope, app: Mapping[str, object]) -> None:
         """Run within the deadline and the reach of `cancel`."""
@@ -259,7 +243,7 @@ class Run(Work):
         return Snapshot(
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
-            limits=LimitsData.of(self.own_limits), checkpoint=stand,
+            limits=LimitsData.of(self.own_limits), checkpoint=stand, trace=info.trace,
         )  # fmt: skip
 
     def end(self) -> Snapshot | None:

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import anyio
-from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
@@ -25,7 +24,7 @@ from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure, status_of
+from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
@@ -35,7 +34,7 @@ from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .told import goes_on
-from .usage import Usage, UsageLimits
+from .usage import ZERO, Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
@@ -114,12 +113,12 @@ class Running:
         self.verdict: FlujoError | None = None
         self.closing: dict[Worker, Part | None] | None = None
         self.turns: int = YIELD_EVERY
-        self.tracer: Tracer | None = telemetry.current_tracer()
+        self.watch: telemetry.Watch | None = telemetry.current_watch()
         self.hooks: Hooks = setup.hooks
-        untraced, watched = self.tracer is None, bool(setup.hooks.table)
-        self.plain: bool = untraced and not watched
-        self.quiet: bool = untraced and setup.hooks.spare_attempts
-        self.direct: bool = untraced and setup.is_here and setup.hooks.only_watch
+        untold, watched = self.watch is None, bool(setup.hooks.table)
+        self.plain: bool = untold and not watched
+        self.quiet: bool = untold and setup.hooks.spare_attempts
+        self.direct: bool = untold and setup.is_here and setup.hooks.only_watch
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
         self.clock: float = perf_counter()
@@ -262,6 +261,12 @@ class Running:
         if kept is not None:
             await kept.wait()
 
+    def note_spent(self) -> None:
+        """Have what the run used so far kept, where it is: the step that used it may be cut off in the middle."""
+        if self.writer is not None:
+            entry = Entry(0, 0, Spent(), usage=replace(self.spent, reserved_usd=ZERO))
+            self.put(entry, partial(self.journal.append, entry))
+
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
         self.journal.append(entry)
@@ -272,9 +277,13 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
-        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
-        if telling is not None:
-            await self.heed(telling, keep)
+        if observers or self.watch is not None:
+            event = payload()
+            if self.watch is not None:
+                self.watch.tell(event)
+            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
+            if telling is not None:
+                await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
@@ -292,11 +301,12 @@ class Running:
             return None
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
-            await self._deny(denial, ctx)
+            await self.deny(denial, ctx)
             return None
         return denial
 
-    async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+    async def deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+        """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, ctx)
         if ctx is not None:
             ctx.denial = ctx.denial or denial
@@ -329,7 +339,7 @@ class Running:
             payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self._deny(failed, act.ctx)
+                await self.deny(failed, act.ctx)
 
     async def conclude(
         self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -46,7 +47,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
         decided=[_decided(state, *key, output) for key, output in state.decided.items()],
         begun=[BegunData(frame=f, node=n, begun=begun) for (f, n), begun in state.begun.items()],
-        usage=usage,
+        usage=replace(usage),  # which goes on growing
         left_s=left_s,
         position=position,
     )
