@@ -115,7 +115,7 @@ class Frame:
             self.waiting = list(scope.waiting)
         if self.context is not None:
             self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
-        if self.ledger or self.ledgers or self.spent or self.spent_by:
+        if scope.has_limits:
             self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
