@@ -322,8 +322,7 @@ def limit_reached(part: Part) -> LoopLimit | None:
     flow = part.node.flow
     if not isinstance(flow, Loop) or part.ended < flow.max_iterations or flow.on_limit == "return":
         return None
-    path = part.frame.prefix + part.node.name
-    return LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
+    return LoopLimit(part.path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
 
 
 def _finish(state: RunState, part: Part, output: object) -> None:
