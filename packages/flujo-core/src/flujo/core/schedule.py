@@ -134,8 +134,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
-        if error is not None:
-            problem = Failure(StepFailed.by(frame.prefix + node.name, error, (value, frame.context)))
+        path, knows = frame.prefix + node.name, (value, frame.context)
+        problem = None if error is None else Failure(StepFailed.by(path, error, knows))
     if problem is not None:
         _fail(state, frame, node, problem)
         return
