@@ -17,7 +17,7 @@ CORE = "flujo.core"
 GOVERNANCE = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy", "allowed", "gates"),
+        *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy", "allowed", "gates", "prices"),
         *("plugins", "hooks", "hookspecs", "registry", "loader", "payloads"),
         *("calls", "telemetry", "signals", "logs"),
     )

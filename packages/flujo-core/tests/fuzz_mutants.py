@@ -98,7 +98,7 @@ def one_cancels(delay: int) -> Spec:
 MUTANTS = (
     Mutant(
         "a join starts before the last of its predecessors ended",
-        schedule, "_end", "if waiting[place] == 0:", "if waiting[place] <= 1:",
+        schedule, "_end", "if left == 0:", "if left <= 1:",
     ),
     Mutant(
         "changes of concurrent bodies are merged in the order in which these end",

@@ -42,9 +42,11 @@ _NAMES_OF_MODULE = {
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
     "budgets": "Budget",
+    "grants": "Governor",
     "ledger": "Ledger",
     "meter": "Lease Meter Reservation",
     "policy": "NamedLimit Policy",
+    "prices": "PriceTable",
     # models and tools
     "messages": "Message ModelRequest ModelResponse ModelUsage ToolCall ToolDefinition ToolResult",
     # extend

@@ -32,6 +32,7 @@ from .errors import (
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
@@ -81,6 +82,7 @@ from .payloads import (
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
+from .prices import PriceTable
 from .protocols import (
     Agent,
     Command,
@@ -137,6 +139,7 @@ __all__ = [
     "FlowNode",
     "Flujo",
     "FlujoError",
+    "Governor",
     "GuardDenied",
     "GuardModelCall",
     "GuardRun",
@@ -198,6 +201,7 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "PriceTable",
     "Receipt",
     "Reconciled",
     "RecordIntent",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .errors import ConfigurationError
+from .grants import Governor, Grant
 from .ledger import Ledger
-from .usage import Usage, UsageLimits
+from .usage import Charge, Room, Usage, UsageLimits
 
 
 class Budget(Ledger):
@@ -15,16 +16,30 @@ class Budget(Ledger):
     Runs in several threads and event loops may share it.
     """
 
+    async def reserve(self, worst: Charge) -> Grant:
+        """See Governor: for use outside of runs, and by governors that have a Budget inside."""
+
+        def fit(room: Room) -> Charge | None:
+            return worst if room.holds(worst) else None
+
+        return self.take(fit, self) or await self.wait(fit, self)
+
+    def settle(self, lease: Grant, used: Usage) -> None:
+        """See Governor."""
+        self.close(lease, used)
+
     def stands_under(self, other: Budget) -> bool:
         """Whether it is `other`, or one of its parents is."""
         return other in self._line
 
 
-Limits = UsageLimits | Budget | None
+Limits = UsageLimits | Budget | Governor | None
 
 
-def checked(limits: Limits, most: UsageLimits | None, others: Mapping[str, UsageLimits] | None = None) -> Limits:
-    """Limits as they are.
+def checked(
+    limits: Limits, most: UsageLimits | None, others: Mapping[str, UsageLimits] | None = None
+) -> UsageLimits | Budget | None:
+    """Limits as they are; a Governor that is no Budget has one before it.
 
     Args:
         limits: The limits.
@@ -34,8 +49,10 @@ def checked(limits: Limits, most: UsageLimits | None, others: Mapping[str, Usage
     Raises:
         ConfigurationError: They are no limits, or ask for more.
     """
+    if isinstance(limits, Governor) and not isinstance(limits, Budget):
+        limits = Budget(limits.limits, governor=limits)
     if not (limits is None or isinstance(limits, (UsageLimits, Budget))):
-        why = "limits are UsageLimits, or a Budget that several runs share"
+        why = "limits are UsageLimits, a Budget that several runs share, or a Governor"
         raise ConfigurationError(f"limits={limits!r} cannot be used", why)
     if most is not None:
         own = {"limits": limits} if isinstance(limits, UsageLimits) else {}

@@ -222,6 +222,8 @@ class _ModelCall:
             lease.release()
             raise self.run.verdict
         self.sent = True
+        if self.price is not None and self.price.source:
+            self.run.info.count("priced_by", self.price.source)
         try:
             most = (self.price or Price()).max_output_tokens
             response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))

@@ -47,8 +47,8 @@ class Frame:
         id: Its number in the run; it hangs only on the order of the entries.
         scope: What is run.
         parent: The frame around; None of the whole pipeline.
-        node: The combinator in `parent` that opened it.
-        slot: Which of that node's bodies it is: a place, an item, an iteration from 1.
+        part: The combinator there that opened it.
+        slot: Which of its bodies it is: a place, an item, an iteration from 1.
         input: What the combinator gave it.
         run_input: What `run_input()` means in it.
         context: The context it began with.
@@ -67,8 +67,8 @@ class Frame:
     """
 
     __slots__ = (
-        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "node", "outputs", "parent",
-        "parts", "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
+        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "outputs", "parent",
+        "part", "parts", "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,7 @@ class Frame:
         self.id: int = id
         self.scope: Scope = scope
         self.parent: Frame | None = parent
-        self.node: FlowNode | None = None if part is None else part.node
+        self.part: Part | None = part
         self.slot: int = slot
         self.input: object = value
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
@@ -162,8 +162,8 @@ class Part:
 def around(frame: Frame) -> Part | None:
     """The nearest combinator around a frame that goes on, whatever was closed or ended below it."""
     at: Frame | None = frame
-    while at is not None and at.parent is not None and at.node is not None:
-        part = at.parent.parts.get(at.node.place)
+    while at is not None and at.parent is not None and at.part is not None:
+        part = at.parent.parts.get(at.part.node.place)
         if part is not None and at.parent.is_open:
             return part
         at = at.parent

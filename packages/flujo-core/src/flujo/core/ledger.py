@@ -15,7 +15,7 @@ from threading import Event as ThreadEvent
 from threading import Lock
 
 from .errors import FlujoError, UsageLimitExceeded
-from .grants import ENCLOSING, Grant, Waiter
+from .grants import ENCLOSING, Governor, Grant, Waiter
 from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits, lowest
 from .wakeup import LoopEvent
 
@@ -106,11 +106,15 @@ class Ledger:
     Args:
         limits: The limits; None is unlimited.
         parent: The ledger above, whose limits hold too.
+        governor: Whom to ask beyond the ledgers; that of the parent holds.
     """
 
-    def __init__(self, limits: UsageLimits | None = None, parent: Ledger | None = None) -> None:
+    def __init__(
+        self, limits: UsageLimits | None = None, parent: Ledger | None = None, governor: Governor | None = None
+    ) -> None:
         self.limits: UsageLimits = limits or _NO_LIMITS
         self.parent: Ledger | None = parent
+        self.governor: Governor | None = governor if parent is None else parent.governor
         self.spent: Usage = Usage()
         self._warned: frozenset[str] = _NOTHING
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd

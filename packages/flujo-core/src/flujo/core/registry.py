@@ -130,7 +130,7 @@ class Plugins:
         """
         found: list[tuple[str, T]] = []
         sources = [(plugin.distribution, plugin.module) for plugin in self.load()]
-        for name, source in [*sources, *self.acting]:
+        for name, source in [*self.acting, *sources]:  # what somebody named comes before what is only there
             function = getattr(source, hook, None) if source is not None else None
             if function is None or not hasattr(function, "flujo_impl"):
                 continue

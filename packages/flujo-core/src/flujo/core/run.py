@@ -15,6 +15,7 @@ from . import payloads
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
+from .frames import Due
 from .journal import Entry, as_entry
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
@@ -164,8 +165,8 @@ class Run(Work):
                     workers: set[Worker] = set()
                     self.workers: Set[Worker] = workers
                     await Relay(due, workers, self.do, self.release).run()
-                elif work := self.do(due.pop(), None):
-                    await work
+                else:
+                    await self.do(self._lone)
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
                 await self.writer.settled()
@@ -174,6 +175,11 @@ class Run(Work):
         self._finish()
         if self.state.pauses and self.verdict is None:
             await self._check_pauses()
+
+    def _lone(self) -> Due | None:
+        """What is due, while it is one thing and the event loop need not run."""
+        self.turns -= 1
+        return self.state.due.pop() if len(self.state.due) == 1 and self.turns > 0 else None
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""

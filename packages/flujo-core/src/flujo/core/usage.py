@@ -71,12 +71,14 @@ class Price:
         request_usd: USD per request, on top.
         max_output_tokens: Most tokens the model can answer with, where that is known. Under a limit, a request without
             `max_tokens` reserves that much instead of all that is left, and so does not hold up those beside it.
+        source: Which price list says so, with its digest; runs count their calls by it as `priced_by`.
     """
 
     input_usd: Decimal = ZERO
     output_usd: Decimal = ZERO
     request_usd: Decimal = ZERO
     max_output_tokens: int | None = None
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for name in ("input_usd", "output_usd", "request_usd"):

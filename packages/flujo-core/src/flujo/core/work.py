@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, cast
 
 from . import payloads
-from .attempt import Attempt, Changes, settled
+from .attempt import Attempt, Changes, missing, settled
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
@@ -38,18 +38,49 @@ class Work(Running):
         def calls(self) -> CallGate:
             """The way to models and tools."""
 
-    def do(self, due: Due, worker: Worker | None) -> Awaitable[None] | None:
-        """What does one item, journals how it ended, and finds out what is due then; None where it counts no more."""
-        frame, node = due
-        self.turns -= 1
-        if self.verdict is not None or not frame.is_open:
-            return None
-        if worker is not None:
-            worker.frame = frame
-        if isinstance(node, FlowNode):
-            return self._ask(frame, node)
-        is_call = node.is_bare and self.direct and not self.state.decided
-        return self._call(frame, node, worker) if is_call else self._step(frame, node, worker)
+    async def do(self, take: Callable[[], Due | None], worker: Worker | None = None) -> None:
+        """Do one item after another, as long as `take` gives one: journal how it ended, and find out what is due then.
+
+        A step that is one call of its function, with nobody looking on but observers, is called here: what `_step`
+        does, for less. What is journaled of it is made when it ends, as what is made before is held by all that waits.
+        """
+        state, hooks = self.state, self.hooks
+        while (item := take()) is not None:
+            frame, node = item
+            if self.verdict is not None or not frame.is_open:
+                continue
+            if type(node) is not StepNode or not (node.is_bare and self.direct) or state.decided:
+                if (work := self._begin(frame, node, worker)) is not None:
+                    await work
+                continue
+            inputs = value = error = None
+            started, clock = time(), perf_counter()
+            try:
+                inputs = inputs_of(frame, node)
+                if hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
+                    await self._heed_begun(telling, worker)
+                call: Any = node.step.function(**inputs)
+                value = await call  # not by attempt_async, which costs a call more
+            except BaseException as raised:  # an answer like others, but for a cancel
+                error = fault_of(raised)
+                if error is None:
+                    path = frame.prefix + node.name
+                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, path, started), clock)
+                    raise
+            path, classes, due_before = frame.prefix + node.name, node.output_classes, len(state.due)
+            ended: Ended | Entry = (frame.id, node.index, value, path, started, perf_counter() - clock)
+            if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
+                self.journal.append(ended)
+                end_well(state, frame, node, value)
+                self._look(due_before, worker, worker)
+            else:
+                done = told(value, missing(path, error) if inputs is None else error, path, inputs or {})
+                ended = self._note_odd(node, as_entry(ended), done, worker)
+            if not self.plain and (telling := self._tell_ended(ended)) is not None:
+                await self._heed_ended(telling, due_before, worker)
+
+    def _begin(self, frame: Frame, node: StepNode | FlowNode, worker: Worker | None) -> Awaitable[None] | None:
+        return self._step(frame, node, worker) if isinstance(node, StepNode) else self._ask(frame, node)
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
@@ -128,51 +159,6 @@ class Work(Running):
         return len(flow.labels) if flow.has_otherwise else None
 
     # --- steps ------------------------------------------------------------------------------------------------------
-
-    async def _call(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
-        """Run a step that is one call of its function: all that `_step` does, for less.
-
-        Without a worker, what follows is run too while it is one such step and no more: that spares the way here.
-        """
-        state, hooks, due = self.state, self.hooks, self.state.due
-        while True:
-            try:
-                inputs = inputs_of(frame, node)
-            except (LookupError, AttributeError, TypeError):
-                await self._step(frame, node, worker)  # an input is missing: it says which
-                return
-            # What is journaled is made when it ends: what is made before is held by every run that waits.
-            value, error, started, clock = None, None, time(), perf_counter()
-            try:
-                if hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
-                    await self._heed_begun(telling, worker)
-                work: Any = node.step.function(**inputs)
-                value = await work  # not by attempt_async, which costs a call more
-            except BaseException as raised:  # an answer like others, but for a cancel
-                error = fault_of(raised)
-                if error is None:
-                    path = frame.prefix + node.name
-                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, path, started), clock)
-                    raise
-            classes, due_before = node.output_classes, len(due)
-            path, took = frame.prefix + node.name, perf_counter() - clock
-            ended: Ended | Entry = (frame.id, node.index, value, path, started, took)
-            if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
-                self.journal.append(ended)
-                end_well(state, frame, node, value)
-                self._look(due_before, worker, worker)
-            else:
-                ended = self._note_odd(node, as_entry(ended), told(value, error, path, inputs), worker)
-            if not self.plain and (telling := self._tell_ended(ended)) is not None:
-                await self._heed_ended(telling, due_before, worker)
-            if worker is not None or len(due) != 1 or self.verdict is not None or self.turns <= 0:
-                return
-            frame, following = due[0]
-            if type(following) is not StepNode or not following.is_bare:
-                return
-            due.pop()
-            node = following
-            self.turns -= 1
 
     def _note_odd(self, node: StepNode, entry: Entry, done: StepOutcome, worker: Worker | None) -> Entry:
         """Note the end of a step that was called and did not just give its output."""
