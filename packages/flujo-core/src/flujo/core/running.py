@@ -273,8 +273,7 @@ class Running:
             event = payload()
             if self.watch is not None:
                 self.watch.tell(event)
-            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
-            if telling is not None:
+            if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
