@@ -55,9 +55,9 @@ class Running:
     """The shared part of a run.
 
     Attributes:
-        plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
-        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
+        plain: Whether nobody listens and nothing is watched.
+        quiet: Whether nobody acts in attempts, so that an attempt is only its work.
+        direct: Whether a bare step may be one call here: nothing is watched or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
@@ -118,7 +118,7 @@ class Running:
         hooks = self.hooks = self.setup.hooks
         self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
         untraced, here = self.watch is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
-        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
+        self.plain, self.quiet = untraced and not hooks.table, hooks.spare_attempts
         self.direct = untraced and here and hooks.only_watch
 
     @property
