@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import rshift
@@ -14,9 +15,7 @@ from timeit import timeit
 
 from benchmarks.chain import no_op, no_op_step
 from benchmarks.compare import best_us
-from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
@@ -92,12 +91,17 @@ def measured(rounds: int = 15) -> Costs:
     trace.set_tracer_provider(provider)
     by_hand = spans_of(chain, exporter)
     spans, raw = asyncio.run(best_us(lambda: chain.run_async(1), by_hand, rounds=rounds))
+    # Loaded only now: in a process that has no metrics this is not there, and is not asked.
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
     both, raw_again = asyncio.run(best_us(lambda: chain.run_async(1), by_hand, rounds=rounds))
     return Costs(off / STEPS, spans / STEPS, both / STEPS, min(raw, raw_again) / STEPS, asking_us, run_us)
 
 
-def spans_of(chain: Flujo, exporter: Exporter):
+def spans_of(chain: Flujo, exporter: Exporter) -> Callable[[], Awaitable[None]]:
     """What makes the spans of a run by hand: as many, nested alike, each with the attributes that Flujo's have."""
     exporter.spans = []
     asyncio.run(chain.run_async(1))

@@ -184,6 +184,7 @@ def seconds(text: str) -> float:
     return min(found)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("piece", [ORDINARY, *HOSTILE], ids=range(len(HOSTILE) + 1))
 def test_time_grows_in_proportion_to_the_length_of_the_text(piece: str) -> None:
     """Of eight times the text: 8 is linear, 64 quadratic."""

@@ -32,6 +32,7 @@ from .errors import (
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
@@ -41,6 +42,7 @@ from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
+from .migrations import Migration, migrate
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -79,7 +81,8 @@ from .payloads import (
 )
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
-from .policy import Policy
+from .policy import NamedLimit, Policy
+from .prices import PriceTable
 from .protocols import (
     Agent,
     Command,
@@ -99,6 +102,7 @@ from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .resume import decision_digest
 from .retry import RetryPolicy
+from .schemas import unfit
 from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
@@ -135,6 +139,7 @@ __all__ = [
     "FlowNode",
     "Flujo",
     "FlujoError",
+    "Governor",
     "GuardDenied",
     "GuardModelCall",
     "GuardRun",
@@ -157,9 +162,11 @@ __all__ = [
     "MemoryStore",
     "Message",
     "Meter",
+    "Migration",
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
+    "NamedLimit",
     "Node",
     "NotSent",
     "OnCacheHit",
@@ -194,6 +201,7 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "PriceTable",
     "Receipt",
     "Reconciled",
     "RecordIntent",
@@ -252,6 +260,7 @@ __all__ = [
     "compile_plan",
     "decision_digest",
     "hookimpl",
+    "migrate",
     "moved_on",
     "refusal",
     "run_input",
@@ -259,4 +268,5 @@ __all__ = [
     "step",
     "tier_of",
     "type_name",
+    "unfit",
 ]

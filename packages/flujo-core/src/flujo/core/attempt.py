@@ -79,8 +79,7 @@ class Attempt:
         with watch.step(self.ctx, self.node.step.name) as piece:
             outcome, changes = await work
             piece.fail(outcome.error)
-            if self.cached:
-                piece.note({signals.IS_CACHED: True})
+            piece.note({signals.IS_CACHED: self.cached or None})
             if self.ctx.metered is not None:
                 piece.use(self.ctx.spent)
             return outcome, changes
@@ -146,8 +145,7 @@ class Attempt:
         try:
             inputs = inputs_of(self.frame, self.node)
         except (LookupError, AttributeError, TypeError) as error:
-            why = f"a part of its input is missing ({type(error).__name__}: {error})"
-            raise StepFailed(self.path, "InputMissing", why) from error
+            raise missing(self.path, error) from error
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:
@@ -276,6 +274,13 @@ class Attempt:
         if error is not None:  # the user's own reducer failed
             raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
         return context
+
+
+def missing(path: str, error: Exception | None) -> StepFailed:
+    """What a step fails with where a part of its input is not there."""
+    failed = StepFailed(path, "InputMissing", f"a part of its input is missing ({type(error).__name__}: {error})")
+    failed.__cause__ = error
+    return failed
 
 
 def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:

@@ -18,6 +18,7 @@ from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import attempt
+from .gates import Passage
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
@@ -67,6 +68,8 @@ class Calls:
         run, path = self.run, ctx.step_path
         self._check_open()
         await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
+        if (denial := run.hooks.policy.denial(request)) is not None:
+            await run.deny(denial, ctx)
         act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
@@ -180,40 +183,62 @@ class _ModelCall:
     async def make(self) -> ModelResponse:
         """Reserve, send and settle."""
         watch = self.run.watch
-        if watch is None:
-            return await self._send()
-        with watch.model(self.ctx, self.request) as piece:
-            response = None
-            try:
-                response = await self._send()
-                return response
-            finally:
-                watch.called(piece, response, self.used, sent=self.sent)
+        try:
+            if watch is None:
+                return await self._send()
+            with watch.model(self.ctx, self.request) as piece:
+                response = None
+                try:
+                    response = await self._send()
+                    return response
+                finally:
+                    watch.called(piece, response, self.used, sent=self.sent)
+        finally:
+            self.run.note_spent()
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
         if self.price is None and limit is not None:
             raise _unpriced(self.request.model, limit)
         async with self.reservation as lease:
-            if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
-                lease.release()
-                raise self.run.verdict
-            self.sent = True
+            limits = self.run.hooks.policy.named_limits
+            if not limits:
+                return await self._sent(lease)
+            passage, lease.waits = Passage(limits, [f"model:{self.request.model}"], lease.charge.tokens), True
             try:
-                most = (self.price or Price()).max_output_tokens
-                response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
-            except NotSent:
-                self.sent = False
-                lease.release()
-                raise
-            except BaseException:  # a cancel too: nobody knows what was used
-                lease.close(self._in_full(lease))
-                raise
-            if not isinstance(response, ModelResponse):
-                lease.close(self._in_full(lease))
-                why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
-                raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
-            lease.close(self._really_used(lease, response))
+                async with passage:
+                    lease.waits = False
+                    try:
+                        return await self._sent(lease)
+                    finally:
+                        passage.used = self.used.total_tokens
+            finally:
+                if lease.waits:  # it never came to the call
+                    lease.release()
+
+    async def _sent(self, lease: Lease) -> ModelResponse:
+        """Make the call, and settle."""
+        if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
+            lease.release()
+            raise self.run.verdict
+        self.sent = True
+        if self.price is not None and self.price.source:
+            self.run.info.count("priced_by", self.price.source)
+        try:
+            most = (self.price or Price()).max_output_tokens
+            response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
+        except NotSent:
+            self.sent = False
+            lease.release()
+            raise
+        except BaseException:  # a cancel too: nobody knows what was used
+            lease.close(self._in_full(lease))
+            raise
+        if not isinstance(response, ModelResponse):
+            lease.close(self._in_full(lease))
+            why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
+            raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
+        lease.close(self._really_used(lease, response))
         return response
 
     def _in_full(self, lease: Lease) -> Usage:

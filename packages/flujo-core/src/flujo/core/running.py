@@ -24,17 +24,17 @@ from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure, status_of
+from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
-from .relay import Worker
+from .relay import YIELD_EVERY, Worker
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .told import goes_on
-from .usage import Usage, UsageLimits
+from .usage import ZERO, Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
@@ -76,6 +76,7 @@ class Running:
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
         is_over: Whether it ended: what comes later does not change how.
+        turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -102,6 +103,7 @@ class Running:
     mark: str = ""
     writer: Writer | None = None
     left_s: float | None = None
+    turns: int = YIELD_EVERY
     breach_told: bool = False
     is_over: bool = False
     clock: float = field(default_factory=perf_counter)
@@ -259,6 +261,12 @@ class Running:
         if kept is not None:
             await kept.wait()
 
+    def note_spent(self) -> None:
+        """Have what the run used so far kept, where it is: the step that used it may be cut off in the middle."""
+        if self.writer is not None:
+            entry = Entry(0, 0, Spent(), usage=replace(self.spent, reserved_usd=ZERO))
+            self.put(entry, partial(self.journal.append, entry))
+
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
         self.journal.append(entry)
@@ -292,11 +300,12 @@ class Running:
             return None
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
-            await self._deny(denial, ctx)
+            await self.deny(denial, ctx)
             return None
         return denial
 
-    async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+    async def deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+        """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, ctx)
         if ctx is not None:
             ctx.denial = ctx.denial or denial
@@ -329,7 +338,7 @@ class Running:
             payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self._deny(failed, act.ctx)
+                await self.deny(failed, act.ctx)
 
     async def conclude(
         self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False

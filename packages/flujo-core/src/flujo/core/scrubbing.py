@@ -25,8 +25,8 @@ _NAMED = (
 
 # Keys by the prefixes of their vendors, as these document them: clouds, models, code hosts, payments, messengers, data.
 _KEY = (
-    r"\b(?:(?:AIza|ya29\.|GOCSPX-|1//0|ABSK|FwoGZXIvYXdz|IQoJb3JpZ2lu|ATATT3|ops_eyJ|AGE-SECRET-KEY-1|(?:SG|hv[sb]|dp\.[a-z]{2})\."
-    r"|(?:c?sk|[pr]k|xai|pplx|nvapi|pypi|tvly|NRAK|sq0[a-z]{3}|xapp|xox[a-z]|gl(?:pat|rt|dt|ptt|cbt))-"
+    r"\b(?:(?:AIza|ya29\.|GOCSPX-|1//0|ABSK|FwoGZXIvYXdz|IQoJb3JpZ2lu|ATATT3|ops_eyJ|AGE-SECRET-KEY-1|SG\.|hv[sb]\."
+    r"|(?:c?sk|[pr]k|xai|pplx|nvapi|pypi|tvly|NRAK|sq0[a-z]{3}|xapp|xox[a-z]|gl(?:pat|rt|dt|ptt|cbt))-|dp\.[a-z]{2}\."
     r"|(?:[spr]k_(?:live|test)|whsec)_|\d{9,10}:AA)[\w.+/-]{16,}|(?:A[KSBC][IC]A[A-Z\d]{16}|(?:dapi|SK|key-)[\da-f]{32})\b"
     r"|(?:gh[pousr]|github_pat|hf|gsk|npm|r8|sk|pcsk|jina|ntn|sbp|glsa|ph[cx]|shp[a-z]{2}|lin_api|tgp_v1|lsv2_[a-z]{2}"
     r"|dckr_pat|do[opr]_v1|pscale_[a-z]{2,5})_[\w.-]{28,})|(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import Link, ProxyTracer, ProxyTracerProvider, SpanKind, StatusCode, Tracer, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -40,12 +40,17 @@ _W3C = TraceContextTextMapPropagator()
 _clean = lru_cache(4096)(scrub)
 
 
+_PROVIDER = ProxyTracerProvider()
+"""Gives tracers of the provider that is set, once one is. `get_tracer_provider` reads the environment each time."""
+
+
 def current_watch() -> Watch | None:
     """What tells of runs in this process; None where nothing is configured. Ask once per run."""
     # A meter provider is set by the API's own module: where nobody has loaded that there is none, and to load it costs
     # more than the rest of the API together.
     metrics = sys.modules.get("opentelemetry.metrics")
-    tracers = _real(trace.get_tracer_provider())
+    unset = type(_PROVIDER.get_tracer("flujo.core")) is ProxyTracer
+    tracers = None if unset else _real(trace.get_tracer_provider())
     meters = None if metrics is None else _real(metrics.get_meter_provider())
     return None if tracers is None and meters is None else _watch(tracers, meters)
 
@@ -69,11 +74,7 @@ def _links(before: str | None) -> list[Link] | None:
 
 def _told(facts: Facts) -> dict[str, AttributeValue]:
     """What is known of some facts, without secrets."""
-    return {
-        name: _clean(str(value)) if isinstance(value, (str, Decimal)) else value
-        for name, value in facts.items()
-        if value is not None
-    }
+    return {k: _clean(str(v)) if isinstance(v, (str, Decimal)) else v for k, v in facts.items() if v is not None}
 
 
 class Piece:
@@ -107,9 +108,9 @@ class Piece:
 
     def note(self, facts: Facts) -> None:
         """Note more of it."""
-        told = _told(facts)
-        self.facts |= told
-        self._span.set_attributes(told)
+        if told := _told(facts):
+            self.facts |= told
+            self._span.set_attributes(told)
 
     def fail(self, error: BaseException | None) -> None:
         """Note that it failed, if it did: by the type of the error only, since a text may hold private data."""
