@@ -8,11 +8,11 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, TypedDict
 
-from flujo.core import ConfigurationError, Flujo, Plugins, Policy, RunStore, UsageLimits
+from flujo.core import ConfigurationError, Flujo, PipelineLike, Plugins, Policy, RunStore, UsageLimits
 
 from .problems import Problem
 from .settings import VARIABLE, Settings, canonical, read_settings
-from .target import Target, load_target
+from .target import DEFAULT_NAME, Target, load_target
 
 __all__ = [
     "PolicyOptions",
@@ -37,12 +37,17 @@ class PolicyOptions(TypedDict):
 
 
 def prepare(
-    spec: str, options: PolicyOptions, hooks: Observers = (), *, store: str | None = None, keeps: bool = False
+    spec: str | PipelineLike,
+    options: PolicyOptions,
+    hooks: Observers = (),
+    *,
+    store: str | None = None,
+    keeps: bool = False,
 ) -> tuple[Target, Flujo]:
     """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
 
     Args:
-        spec: FILE[:NAME].
+        spec: FILE[:NAME], or the pipeline that a command made itself.
         options: The options about plugins and the policy.
         hooks: Observers.
         store: URL of a store; None takes FLUJO_STORE, or that of the settings.
@@ -55,7 +60,7 @@ def prepare(
     settings = read_settings()
     policy = policy_of(settings, options["policy_file"], options["require"])
     enforce_allow_list(settings, policy)
-    target = load_target(spec)
+    target = load_target(spec) if isinstance(spec, str) else Target(DEFAULT_NAME, "", spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
     where = _url_of(store, settings) if keeps else None
     return target, build(target, settings, use, policy, hooks, store=where)

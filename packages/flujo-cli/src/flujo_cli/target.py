@@ -18,7 +18,7 @@ from flujo.core import Chain, Flujo, FlujoError, Node, Pipeline, PipelineLike, s
 
 from .problems import Problem
 
-__all__ = ["Target", "load_target"]
+__all__ = ["DEFAULT_NAME", "Target", "load_target"]
 
 DEFAULT_NAME = "pipeline"
 

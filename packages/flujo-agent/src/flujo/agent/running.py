@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pydantic_ai
+from pydantic_ai import messages as pai
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback
 from pydantic_ai.exceptions import ContentFilterError, ModelAPIError, ModelRetry
@@ -25,6 +26,7 @@ from .errors import AgentFault
 from .faults import as_flujo_errors, narrowed
 from .governed import CURRENT, CallOptions, Governed, GovernedModel, GovernedToolset
 from .models import known_price, make
+from .prompts import Turn
 from .spec import AgentSpec
 
 if TYPE_CHECKING:
@@ -63,8 +65,8 @@ class Runner(Generic[T]):
             for opened in self._opened:
                 await anext(opened)
 
-    async def run(self, name: str, prompt: str, deps: object, ctx: RunContext) -> T:
-        """Run the agent once; everything it calls goes through `ctx`."""
+    async def run(self, name: str, prompt: str, deps: object, ctx: RunContext, earlier: Sequence[Turn] = ()) -> T:
+        """Run the agent once, after the messages of `earlier`; everything it calls goes through `ctx`."""
         governed: list[AbstractCapability[object]] = []
         if self.wrapped is not None:
             governed.append(Governed(lambda: ctx, self.wrapped))
@@ -72,7 +74,12 @@ class Runner(Generic[T]):
         try:
             with as_flujo_errors(name):
                 result = await self.agent.run(
-                    prompt, deps=deps, capabilities=governed or None, usage_limits=self.limits, infer_name=False
+                    prompt,
+                    message_history=_messages(earlier),
+                    deps=deps,
+                    capabilities=governed or None,
+                    usage_limits=self.limits,
+                    infer_name=False,
                 )
         finally:
             CURRENT.reset(token)
@@ -81,6 +88,15 @@ class Runner(Generic[T]):
             why = f"it waits for a decision on tools {waiting!r}, and runs cannot be paused for that yet"
             raise AgentFault(f"agent {name!r} gave no output", why, "Decide inside the tool, or before the agent")
         return result.output
+
+
+def _messages(turns: Sequence[Turn]) -> list[pai.ModelMessage] | None:
+    return [
+        pai.ModelRequest([pai.UserPromptPart(turn.text)])
+        if turn.speaker == "human"
+        else pai.ModelResponse([pai.TextPart(turn.text)])
+        for turn in turns
+    ] or None
 
 
 async def _until_the_loop_ends(model: Model) -> AsyncGenerator[None]:

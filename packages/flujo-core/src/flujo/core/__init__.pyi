@@ -38,9 +38,11 @@ from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
+from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
+from .migrations import Migration, migrate
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -100,6 +102,7 @@ from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .resume import decision_digest
 from .retry import RetryPolicy
+from .schemas import unfit
 from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
@@ -159,6 +162,7 @@ __all__ = [
     "MemoryStore",
     "Message",
     "Meter",
+    "Migration",
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
@@ -221,6 +225,7 @@ __all__ = [
     "RunPaused",
     "RunStore",
     "Scope",
+    "SecretsFilter",
     "SendModel",
     "SendTool",
     "Skipped",
@@ -255,6 +260,7 @@ __all__ = [
     "compile_plan",
     "decision_digest",
     "hookimpl",
+    "migrate",
     "moved_on",
     "refusal",
     "run_input",
@@ -262,4 +268,5 @@ __all__ = [
     "step",
     "tier_of",
     "type_name",
+    "unfit",
 ]

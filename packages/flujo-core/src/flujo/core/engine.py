@@ -25,6 +25,7 @@ from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Receipt
+from .migrations import accepted
 from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
@@ -277,7 +278,7 @@ class Flujo:
         if self.store is None:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
-        for run_id in await self.store.orphans(self.plan.fingerprint):
+        for run_id in [one for each in accepted(self.plan.fingerprint) for one in await self.store.orphans(each)]:
             result, error = await attempt_async(self.resume_async(run_id, retry=True))
             if result is not None:
                 results.append(result)
@@ -302,7 +303,11 @@ class Flujo:
         root = restored(self.plan, snapshot.checkpoint).root
         return await replayed(self.plan, root.input, root.context, snapshot)
 
-    async def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> PipelineResult:
+    def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> Awaitable[PipelineResult]:
+        work = self._alone(run, claimed)
+        return work if run.watch is None else run.watch.run(run, work)
+
+    async def _alone(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None) -> PipelineResult:
         run_id = run.info.run_id
         if run_id in self._active:
             raise RunExists(run_id)

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TypeVar
 
 import anyio
-from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
@@ -24,17 +23,17 @@ from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure, status_of
+from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
-from .relay import Worker
+from .relay import YIELD_EVERY, Worker
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .told import goes_on
-from .usage import Usage, UsageLimits
+from .usage import ZERO, Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
@@ -76,6 +75,7 @@ class Running:
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
         is_over: Whether it ended: what comes later does not change how.
+        turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -87,7 +87,7 @@ class Running:
     context: BaseModel | None
     scope: anyio.CancelScope | None
     deadline_s: float | None
-    tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
+    watch: telemetry.Watch | None = field(default_factory=telemetry.current_watch)
     journal: Journal = field(default_factory=list)
     verdict: FlujoError | None = None
     values: Mapping[str, object] = field(init=False)
@@ -102,6 +102,7 @@ class Running:
     mark: str = ""
     writer: Writer | None = None
     left_s: float | None = None
+    turns: int = YIELD_EVERY
     breach_told: bool = False
     is_over: bool = False
     clock: float = field(default_factory=perf_counter)
@@ -117,7 +118,7 @@ class Running:
         self.values = self.step_values = _NOTHING
         hooks = self.hooks = self.setup.hooks
         self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced, here = self.tracer is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
+        untraced, here = self.watch is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
         self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
         self.direct = untraced and here and hooks.only_watch
 
@@ -259,6 +260,12 @@ class Running:
         if kept is not None:
             await kept.wait()
 
+    def note_spent(self) -> None:
+        """Have what the run used so far kept, where it is: the step that used it may be cut off in the middle."""
+        if self.writer is not None:
+            entry = Entry(0, 0, Spent(), usage=replace(self.spent, reserved_usd=ZERO))
+            self.put(entry, partial(self.journal.append, entry))
+
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
         self.journal.append(entry)
@@ -269,9 +276,13 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
-        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
-        if telling is not None:
-            await self.heed(telling, keep)
+        if observers or self.watch is not None:
+            event = payload()
+            if self.watch is not None:
+                self.watch.tell(event)
+            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
+            if telling is not None:
+                await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
