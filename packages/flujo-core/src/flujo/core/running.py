@@ -15,7 +15,6 @@ import anyio
 from pydantic import BaseModel
 
 from . import telemetry
-from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
@@ -321,7 +320,7 @@ class Running:
         if not self.hooks.of(hook):
             return value
         payload = make(value=value)
-        problem = await self.hooks.transform(payload, hook, self.values, fitted(hint))
+        problem = await self.hooks.transform(payload, hook, self.values, hint)
         if problem is not None:
             raise StepFailed(path, "TransformFault", problem)
         changed: T = payload.value  # type: ignore[attr-defined]
