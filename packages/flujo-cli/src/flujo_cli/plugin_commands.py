@@ -29,6 +29,7 @@ class Known:
 KNOWN = {
     "audit": Known("flujo-audit", "Check and read audit logs."),
     "eval": Known("flujo-agent", "Score a pipeline on a dataset, and compare with a saved run."),
+    "hitl": Known("flujo-hitl", "Answer what runs ask in a browser, or by a JSON API."),
     "pii": Known("flujo-deidentifier", "Find personal data in files."),
     "runs": Known("flujo-hitl", "Look at stored runs, answer what they ask, go on with them."),
 }
