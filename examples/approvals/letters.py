@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
@@ -19,7 +19,7 @@ class Letter(BaseModel):
     text: str
 
 
-class Tone(str, Enum):
+class Tone(StrEnum):
     """How a letter sounds."""
 
     formal = "formal"

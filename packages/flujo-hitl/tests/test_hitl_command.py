@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import socket
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from conftest import FlujoCommand as Flujo
 
+from flujo.hitl.cli import runs
+from flujo.hitl.cli_web import hitl
 from flujo.hitl.web.people import Users
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -61,6 +68,34 @@ def test_serving_what_is_not_safe_is_refused(flujo: Flujo, words: list[str], why
     flujo("hitl", "user", "add", "ann", "--password-stdin")
     told = flujo("hitl", "serve", *words)
     assert (told.code, why in told.err) == (2, True), told.err
+
+
+@pytest.mark.usefixtures("said")
+def test_an_address_that_is_taken_is_told(flujo: Flujo) -> None:
+    flujo("hitl", "user", "add", "ann", "--password-stdin")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = flujo("hitl", "serve", "--port", str(taken.getsockname()[1]))
+    assert (told.code, "Address already in use" in told.err) == (2, True)
+
+
+GUIDES = [*sorted(ROOT.glob("docs/how-to/*.md")), ROOT / "packages/flujo-hitl/README.md"]
+LINES = re.findall(r"^\$ (?:TOKEN=\$\()?flujo ((?:hitl|runs) .*)", "\n".join(one.read_text() for one in GUIDES), re.M)
+
+
+@pytest.mark.parametrize("words", LINES)
+def test_every_command_in_the_guides_exists_with_its_options(words: str) -> None:
+    known: click.Command = {"hitl": hitl, "runs": runs}[words.split()[0]]
+    for word in words.split()[1:]:
+        if isinstance(known, click.Group):
+            found = known.commands.get(word.strip(")"))
+            assert found is not None, words
+            known = found
+    options = {option for one in known.params for option in one.opts}
+    assert set(re.findall(r"(?<!\S)--[a-z-]+", words)) <= options
+
+
+def test_there_are_commands_in_the_guides() -> None:
+    assert len(LINES) > 15
 
 
 def test_the_help_teaches(flujo: Flujo) -> None:

@@ -186,14 +186,16 @@ def test_every_page_fits_and_is_accessible(chromium: Browser, site: Site, scheme
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert serious(page) == [], name
-        if folder := os.environ.get("FLUJO_SCREENSHOTS"):  # as docs/ shows them
-            page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=True)
     page.goto(views["question"])
     page.get_by_label("Amount").fill("-5")
     page.get_by_role("button", name="Send the decision").click()
     expect(page.get_by_role("alert")).to_contain_text("must be filled in")
     assert serious(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if folder := os.environ.get("FLUJO_SCREENSHOTS"):  # as docs/ shows them
+        for name, path in pages_of(site.begin("a late parcel")).items():
+            page.goto(path)
+            page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=name != "inbox")
     assert [one for one in complaints if "404" not in one and "422" not in one] == []
     page.context.close()
 

@@ -48,10 +48,9 @@ MONEY = "/question?run=money&id=ask"
 
 async def test_who_is_not_signed_in_sees_nothing(browser: Browser) -> None:
     assert (await browser.get("/")).headers["location"] == "/sign-in"
-    for path in ("/runs", "/run?id=money", MONEY, "/receipt?run=money&id=ask", "/run/live?id=money"):
-        answer = await browser.get(path)
-        assert answer.status_code == 401
-        assert "40" not in answer.text
+    for path in ("/runs", "/run?id=money", MONEY, "/receipt?run=money&id=ask"):
+        assert (await browser.get(path)).headers["location"] == "/sign-in"
+    assert (await browser.get("/run/live?id=money")).status_code == 401
     assert (await browser.client.post("/question", data={"run": "money"})).status_code == 401
     answer = await browser.get("/api/inbox")
     assert (answer.status_code, answer.json()["what"]) == (401, "You are not signed in")
@@ -68,6 +67,12 @@ async def test_one_signs_in_and_out(browser: Browser) -> None:
     assert page.status_code == 200
     assert (await browser.send(page, "/sign-out")).status_code == 303
     assert (await browser.get("/")).status_code == 303
+
+
+async def test_who_wanted_a_page_gets_it_after_signing_in(browser: Browser) -> None:
+    await browser.get("//evil.example/")
+    await browser.get(MONEY)
+    assert (await browser.sign_in("ann")).headers["location"] == MONEY
 
 
 async def test_a_cookie_goes_over_tls_only_where_there_is_tls(store: SQLiteStore, users: Users) -> None:

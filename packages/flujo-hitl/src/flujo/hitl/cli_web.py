@@ -115,6 +115,8 @@ def serve(ctx: click.Context, /, target: str | None, **flags: Unpack[ServeFlags]
     store = listing(host_of(ctx).store(flags["url"])) if worker is None else worker.store
     serving = _Web.serving(store, settings, None if worker is None else worker.flujo.plan, flags)
 
+    click.echo(f"The inbox is at {settings.url}", err=True)
+
     async def work() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(until_signal, serving.end, teller)

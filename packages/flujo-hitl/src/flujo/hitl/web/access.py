@@ -76,8 +76,12 @@ class Access:
             return None
         return users.get(name)
 
-    def sign_in(self, request: Request, person: Person, how: str) -> None:
-        """Begin a session: whatever was in the one before is forgotten."""
+    def sign_in(self, request: Request, person: Person, how: str) -> str:
+        """Begin a session: what was in the one before is forgotten, but for the page that was wanted: it is returned.
+
+        That is a path of ours: it was noted when somebody asked for it here.
+        """
+        wanted: str = request.session.get("next", "/")
         request.session.clear()
         request.session.update({"name": person.name, "how": how})
         if how == "oidc":
@@ -85,6 +89,7 @@ class Access:
         elif self.settings.users is not None:
             request.session["stamp"] = self.settings.users.stamp(person.name)
         csrf_of(request)
+        return wanted if wanted[:2] not in ("//", "/\\") else "/"
 
     def check_source(self, request: Request, word: str) -> None:
         """Refuse what another site made a browser send: `word` must be that of the session.

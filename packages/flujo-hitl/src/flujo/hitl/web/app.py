@@ -15,7 +15,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from flujo.core import FlujoError, Plan
+from flujo.core import FlujoError, Plan, scrub
 from flujo.hitl.protocol import HitlStore
 
 from . import api, live, pages
@@ -94,7 +94,7 @@ async def _unfit(request: Request, error: Exception) -> Response:
 
 async def _fault(request: Request, error: Exception) -> Response:
     """A store that cannot be used, or a fault of ours: said in the log, not to the browser."""
-    _log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    _log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, scrub(str(error)))
     status = 503 if isinstance(error, FlujoError) else 500
     do = "Try again in a moment; the log of the server says more"
     return _answer(request, Refused(status, "The server cannot do that now", "", do))

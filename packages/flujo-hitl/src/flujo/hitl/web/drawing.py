@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 168, 44
 GAP_X, GAP_Y = 20, 30
 PAD, HEAD = 12, 26
 _LONGEST = 22
+_ROUND = 122
+"""How far a curve is drawn aside: its middle then goes three quarters as far, just past half of a box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,13 @@ class Line:
     y1: int
     x2: int
     y2: int
+
+    @property
+    def path(self) -> str:
+        """As SVG has it. One that goes past a box in between goes round it."""
+        aside = _ROUND if self.y2 - self.y1 > GAP_Y else 0
+        first, second = f"{self.x1 + aside} {self.y1 + 16}", f"{self.x2 + aside} {self.y2 - 16}"
+        return f"M{self.x1} {self.y1} C{first} {second} {self.x2} {self.y2 - 1}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,8 @@ def add_oidc(app: FastAPI, settings: WebSettings) -> None:
         if not isinstance(name, str) or not name.strip() or claims.get("email_verified") is False:
             raise Refused(403, "The provider does not say who you are", f"there is no {oidc.name_claim!r} that counts")
         listed = roles if isinstance(roles, list) else [roles]
-        access_of(request).sign_in(request, Person(name, frozenset(map(str, listed))), "oidc")
-        return RedirectResponse("/", 303)
+        wanted = access_of(request).sign_in(request, Person(name, frozenset(map(str, listed))), "oidc")
+        return RedirectResponse(wanted, 303)
 
     app.add_api_route("/sign-in/provider", leave, include_in_schema=False)
     app.add_api_route(_DONE, back, include_in_schema=False)

@@ -65,7 +65,8 @@ def page(request: Request, template: str, code: int = 200, **facts: object) -> R
 
 def said(request: Request, refused: Refused) -> Response:
     """What was refused, as a page."""
-    if refused.status == 401 and request.method == "GET" and request.url.path == "/":
+    if refused.status == 401 and request.method == "GET" and request.url.path != "/run/live":
+        request.session["next"] = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse("/sign-in", 303)
     facts = {"status": refused.status, "what": refused.what, "why": refused.why, "do": refused.do}
     answer = page(request, "problem.html", refused.status, receipt=refused.receipt, **facts)
@@ -113,8 +114,7 @@ async def signed_in(request: Request) -> Response:
     if person is None:
         ways = {"has_users": users is not None, "has_oidc": access.settings.oidc is not None}
         return page(request, "sign_in.html", 401, name=name, is_wrong=True, **ways)
-    access.sign_in(request, person, "local")
-    return RedirectResponse("/", 303)
+    return RedirectResponse(access.sign_in(request, person, "local"), 303)
 
 
 @router.post("/sign-out")

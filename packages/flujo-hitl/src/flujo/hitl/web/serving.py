@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import anyio
 import uvicorn
 from fastapi import FastAPI
+
+from flujo.core import ConfigurationError
 
 from .webhooks import Webhooks
 
@@ -29,6 +32,9 @@ class Serving:
         host: The address to listen at.
         port: The port.
         hooks: Who is told of new questions.
+
+    Raises:
+        ConfigurationError: The address cannot be listened at.
     """
 
     def __init__(self, app: FastAPI, host: str, port: int, hooks: Sequence[Webhooks] = ()) -> None:
@@ -37,9 +43,15 @@ class Serving:
         # no access log: the way back from a provider has a code in its URL. Its word for who sends a request is not
         # believed: a proxy that signs people in is known by the address of its own.
         config = uvicorn.Config(
-            app, host=host, port=port, access_log=False, proxy_headers=False, server_header=False, log_level="warning",
+            app, access_log=False, proxy_headers=False, server_header=False, log_level="warning",
             timeout_graceful_shutdown=5,
         )  # fmt: skip
+        try:  # uvicorn would end the process
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family, backlog=config.backlog)
+        except OSError as error:
+            what, do = f"{host}:{port} cannot be served at", "Choose another --host or --port"
+            raise ConfigurationError(what, error.strerror or str(error), do) from error
         self._server = _Server(config)
 
     def end(self) -> None:
@@ -52,5 +64,5 @@ class Serving:
         async with anyio.create_task_group() as group:
             for hook in self._hooks:
                 group.start_soon(hook.run)
-            await self._server.serve()
+            await self._server.serve([self._socket])
             group.cancel_scope.cancel()

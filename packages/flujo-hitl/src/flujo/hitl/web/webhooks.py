@@ -25,7 +25,8 @@ __all__ = ["Webhooks", "signature"]
 
 _log = logging.getLogger("flujo.hitl.web")
 
-_TRIES = 8
+_TRIES = 12
+"""With what is waited in between, they take half an hour."""
 _AT_ONCE = 4
 
 
