@@ -193,7 +193,7 @@ def _decision(agents: tuple[str, ...], answer: Any, *, human: bool) -> Any:
     if agents:
         named: Any = Literal[agents]
         kinds.insert(0, create_model("RunAgentCommand", __base__=RunAgentCommand, agent=(named, ...)))
-    one_of: Any = Union[(*kinds, FinishCommand[answer])]  # type: ignore[valid-type]
+    one_of: Any = Union[(*kinds, FinishCommand[answer])]
     return create_model("Decision", __doc__=Decision.__doc__, command=(one_of, Field(discriminator="kind")))
 
 
