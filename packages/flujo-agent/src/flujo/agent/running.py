@@ -204,4 +204,4 @@ def _toolsets(given: Sequence[AnyTool]) -> list[AbstractToolset[object]]:
     functions = [tool for tool in given if not isinstance(tool, AbstractToolset)]
     if functions:
         toolsets.insert(0, FunctionToolset[object](functions))
-    return [GovernedToolset(CombinedToolset(toolsets), CURRENT.get)] if toolsets else []
+    return [GovernedToolset.of(CombinedToolset(toolsets), CURRENT.get)] if toolsets else []
