@@ -85,7 +85,7 @@ def coverage(session: nox.Session) -> None:
     """
     install(session)
     fuzz = ["--ignore-glob=*/test_engine_fuzz*", "--ignore-glob=*/test_engine_mutants*", "--ignore-glob=*/test_fuzz_*"]
-    session.run("coverage", "run", "-m", "pytest", "-q", *fuzz, "packages/flujo-core/tests")
+    session.run("pytest", "-q", "--cov", "--cov-report=", *fuzz, "packages/flujo-core/tests")
     session.run("coverage", "report", "--include", "*/flujo/core/*", "--fail-under", str(CORE_COVERAGE))
 
 
@@ -122,7 +122,7 @@ def build(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Run the benchmarks and print their table."""
     install(session)
-    session.run("pytest", "-q", "benchmarks", "-o", "python_files=bench_*.py", *session.posargs)
+    session.run("pytest", "-q", "-n", "0", "benchmarks", "-o", "python_files=bench_*.py", *session.posargs)
 
 
 @nox.session(name="bench-guard")

@@ -17,9 +17,9 @@ CORE = "flujo.core"
 GOVERNANCE = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy"),
+        *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy", "allowed", "gates", "prices"),
         *("plugins", "hooks", "hookspecs", "registry", "loader", "payloads"),
-        *("calls", "telemetry"),
+        *("calls", "telemetry", "signals", "logs"),
     )
 )
 """Modules of core that govern a run rather than run it; see ADR-015."""

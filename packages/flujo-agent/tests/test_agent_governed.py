@@ -34,6 +34,7 @@ from flujo.core import (
     OnModelCall,
     OnToolCall,
     PipelineError,
+    Policy,
     Price,
     RecordIntent,
     RecordResult,
@@ -187,14 +188,40 @@ def test_a_denial_that_a_fallback_could_swallow_still_ends_the_run():
     assert (result.status, seen) == ("aborted", [])
 
 
+def searching():
+    """An agent with a tool that runs at the provider, which answers with what that found."""
+    seen = []
+
+    def answer(messages, info):
+        seen.append((messages, info))
+        found = pai.NativeToolReturnPart("web_search", "sunny", tool_call_id="1")
+        asked = pai.NativeToolCallPart("web_search", {"query": "weather"}, tool_call_id="1")
+        return pai.ModelResponse(parts=[asked, found, pai.TextPart("It is sunny.")])
+
+    model = FunctionModel(answer, profile={"supported_native_tools": frozenset({pai_web_search()})})
+    return PaiAgent(model, capabilities=[WebSearch(local=False)], name="searching"), seen
+
+
 def test_tools_of_the_provider_are_refused():
-    model = FunctionModel(lambda messages, info: pai.ModelResponse(parts=[pai.TextPart("x")]), profile={
-        "supported_native_tools": frozenset({pai_web_search()})
-    })  # fmt: skip
-    searching = PaiAgent(model, capabilities=[WebSearch(local=False)], name="searching")
-    result = Flujo(wrap(searching)).run("hello")
+    asks, seen = searching()
+    result = Flujo(wrap(asks)).run("hello")
     assert result.status == "aborted"
     assert "web_search" in str(result.error)
+    assert seen == []
+
+
+def test_tools_of_the_provider_may_be_used_where_the_policy_lets_them():
+    asks, seen = searching()
+    plugin = Recorder()
+    result = Flujo(wrap(asks), policy=Policy(allow_provider_tools=True), plugins=[plugin]).run("hello")
+    assert (result.output, len(seen)) == ("It is sunny.", 1)
+    without = Recorder(request=lambda request: request.model_copy(update={"provider_tools": ()}))
+    asks, seen = searching()
+    Flujo(wrap(asks), plugins=[without]).run("hello")
+    assert len(seen) == 1, "a transform took the tool away, so the policy has nothing against it"
+    added = Recorder(request=lambda request: request.model_copy(update={"provider_tools": ("code",)}))
+    result = Flujo(wrap(asks), policy=Policy(allow_provider_tools=True), plugins=[added]).run("hello")
+    assert "a transform added them" in str(result.error)
 
 
 def pai_web_search():

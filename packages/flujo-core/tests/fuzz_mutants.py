@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Any
 
 import pytest
+from fuzz_specs import NEVER, Each, Fan, Row, Spec, Work
 
 from flujo.core import (
     attempt,
@@ -39,6 +40,7 @@ class Mutant:
         function: Its name.
         right: The fragment that is replaced; it stands there exactly once.
         wrong: What replaces it.
+        shown_by: Pipelines that show it, where random ones hardly ever do.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Mutant:
     function: str
     right: str
     wrong: str
+    shown_by: tuple[Spec, ...] = ()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Put the bug into the engine, until `patch` is undone."""
@@ -69,10 +72,21 @@ class Mutant:
         return made
 
 
+def one_branch_lost(delay: int) -> Spec:
+    """Each item's inner fan loses a branch, and its outer fan ends by another, so many turns of the event loop later.
+
+    In one of these turns the lost branch is still being cancelled, and the next item has to wait for that.
+    """
+    cut = Row((Work("first", delay=1), Work("cut", delay=9)))
+    inner = Fan("inner", (Work("fails", fails=NEVER, delay=3), cut))
+    body = Fan("outer", (inner, Row((Work("other"), Work("ends", delay=delay)))), collect=True)
+    return Spec(Row((Work("items", ends="list", size=3), Each("each", body, limit=1))))
+
+
 MUTANTS = (
     Mutant(
         "a join starts before the last of its predecessors ended",
-        schedule, "_end", "if waiting[place] == 0:", "if waiting[place] <= 1:",
+        schedule, "_end", "if left == 0:", "if left <= 1:",
     ),
     Mutant(
         "changes of concurrent bodies are merged in the order in which these end",
@@ -160,7 +174,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decision is not journaled with its claim",
-        engine.Flujo, "resume_async", "for entry in run.resumed.entries", "for entry in ()",
+        engine.Flujo, "_claimed", "for entry in run.resumed.entries", "for entry in ()",
     ),
     Mutant(
         "a decision whose process was gone cannot be given again",
@@ -190,6 +204,7 @@ MUTANTS = (
     Mutant(
         "what lost a body may end while that still cleans up",
         running.Running, "hold_back", "part is not None and part.is_over", "False",
+        shown_by=tuple(map(one_branch_lost, range(8))),
     ),
     Mutant(
         "a replay does not go on after a failure",

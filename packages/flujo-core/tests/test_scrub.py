@@ -108,6 +108,7 @@ HOSTILE += ["secret-", "authorization:", "authorization: ", "bearer ", "sk-", "S
 HOSTILE += ["=", " ", "'", 'secret="', "secret '"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("piece", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
     text = piece * (200_000 // len(piece))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from flujo.hitl import SQLiteStore
+from flujo_cli.main import run
 
 OpenStore = Callable[..., SQLiteStore]
 
@@ -66,3 +70,73 @@ def place(postgres_server: Any, request: pytest.FixtureRequest) -> str:
 
 
 _numbers = count()
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+FLOWS = """
+import asyncio, os
+from pathlib import Path
+from flujo.core import Pipeline, PauseForHumanInput, Step, step
+
+@step
+async def measure(text: str) -> int:
+    return len(text)
+
+@step(pauses=True)
+async def ask(amount: int) -> int:
+    raise PauseForHumanInput(f"Pay {amount}?", schema=int, payload={"private": "words"})
+
+@step
+async def tell(amount: int) -> str:
+    return f"paid {amount}"
+
+@step
+async def fail_once(amount: int) -> int:
+    if not Path("again").exists():
+        raise OSError("the bank is closed")
+    return amount
+
+@step
+async def hang(amount: int) -> int:
+    if not Path("again").exists():
+        print("hanging", flush=True)
+        await asyncio.sleep(60)
+    return amount
+
+pay = Pipeline(measure >> ask >> tell, name="pay")
+fails = Pipeline(measure >> fail_once >> tell, name="fails")
+hangs = Pipeline(measure >> hang >> tell, name="hangs")
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    code: int
+    out: str
+    err: str
+
+
+FlujoCommand = Callable[..., Told]
+
+
+@pytest.fixture
+def flujo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[FlujoCommand]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLUJO_PLUGINS", raising=False)
+    monkeypatch.setenv("FLUJO_STORE", "sqlite:///runs.db")
+    (tmp_path / "flows.py").write_text(textwrap.dedent(FLOWS))
+
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    def call(*words: str) -> Told:
+        capsys.readouterr()
+        code = run(list(words))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err, err
+        return Told(code, out, err)
+
+    yield call
+    sys.modules.pop("flows", None)

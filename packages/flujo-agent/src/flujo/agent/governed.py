@@ -30,16 +30,7 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_ai.usage import RequestUsage
 from pydantic_core import to_jsonable_python
 
-from flujo.core import (
-    ConfigurationError,
-    GuardDenied,
-    ModelRequest,
-    ModelResponse,
-    Price,
-    RetryPolicy,
-    RunContext,
-    ToolCall,
-)
+from flujo.core import ConfigurationError, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
 
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
@@ -90,7 +81,6 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
-        _refuse_provider_tools(model_request_parameters)
         ctx = self._find_step()
         settings = _bounded(model_settings, ctx)
         sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
@@ -117,7 +107,7 @@ class GovernedModel(WrapperModel):
                 raise
             # pydantic-ai's own word for it: its fallbacks go by that
             raise error.__cause__ from error.__cause__.__cause__
-        return revised(*answers[-1], answer)
+        return revised(*answers[-1], answer, provider=bool(sent.request.provider_tools))
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
         target = self._target(sent.request.model, final.model)
@@ -195,13 +185,6 @@ def _settings(settings: ModelSettings, final: ModelRequest, target: Model) -> Mo
     if final.temperature is not None:
         made["temperature"] = final.temperature
     return made
-
-
-def _refuse_provider_tools(params: ModelRequestParameters) -> None:
-    if params.native_tools:
-        kinds = ", ".join(sorted({tool.kind for tool in params.native_tools}))
-        reason = f"tools that run at the provider ({kinds}) are off: no guard sees their calls, no limit their cost"
-        raise GuardDenied("flujo-agent", "guard_tool_call", reason)
 
 
 def _other_way(what: str) -> ConfigurationError:

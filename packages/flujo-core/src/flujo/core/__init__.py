@@ -42,9 +42,11 @@ _NAMES_OF_MODULE = {
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
     "budgets": "Budget",
+    "grants": "Governor",
     "ledger": "Ledger",
     "meter": "Lease Meter Reservation",
-    "policy": "Policy",
+    "policy": "NamedLimit Policy",
+    "prices": "PriceTable",
     # models and tools
     "messages": "Message ModelRequest ModelResponse ModelUsage ToolCall ToolDefinition ToolResult",
     # extend
@@ -61,6 +63,8 @@ _NAMES_OF_MODULE = {
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
+    "logs": "SecretsFilter",
+    "schemas": "unfit",
     "scrubbing": "scrub",
     # errors
     "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "

@@ -32,11 +32,13 @@ from .errors import (
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
+from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
@@ -79,7 +81,8 @@ from .payloads import (
 )
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
-from .policy import Policy
+from .policy import NamedLimit, Policy
+from .prices import PriceTable
 from .protocols import (
     Agent,
     Command,
@@ -99,6 +102,7 @@ from .resources import Resource, Resources
 from .result import PipelineResult, StepRecord
 from .resume import decision_digest
 from .retry import RetryPolicy
+from .schemas import unfit
 from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
@@ -135,6 +139,7 @@ __all__ = [
     "FlowNode",
     "Flujo",
     "FlujoError",
+    "Governor",
     "GuardDenied",
     "GuardModelCall",
     "GuardRun",
@@ -161,6 +166,7 @@ __all__ = [
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
+    "NamedLimit",
     "Node",
     "NotSent",
     "OnCacheHit",
@@ -195,6 +201,7 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "PriceTable",
     "Receipt",
     "Reconciled",
     "RecordIntent",
@@ -218,6 +225,7 @@ __all__ = [
     "RunPaused",
     "RunStore",
     "Scope",
+    "SecretsFilter",
     "SendModel",
     "SendTool",
     "Skipped",
@@ -260,4 +268,5 @@ __all__ = [
     "step",
     "tier_of",
     "type_name",
+    "unfit",
 ]

@@ -23,7 +23,7 @@ from .outcome import Failure, Spent
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
-from .restore import check_snapshot, entry_of, record_of, restored
+from .restore import check_snapshot, entry_of, past_record, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
@@ -60,7 +60,7 @@ class PastRows:
 
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
-        return [record_of(self.plan, row) for row in self.rows() if row.path]
+        return [past_record(self.plan, row) for row in self.rows() if row.path]
 
     def rows(self) -> list[EntryData]:
         """Its journal, as data."""
@@ -166,10 +166,10 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
-    ledger = ledger_under(given, own, plan.limits) or Ledger()
+    ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
     carry(ledger, [used if so_far is None else used.at_least(so_far)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)
+    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     scope = None if stand.left_s is None else anyio.CancelScope()
     facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine
@@ -211,7 +211,10 @@ async def decide_on(
         raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
     goes_on = again or found.is_orphan
     if run.state.pauses and (answers or not goes_on):
-        return decide(run.setup.plan, run_id, run.state, decision, wanted), None
+        may_be_late = store is not None and wanted in open_ and open_[wanted].expires_at is not None
+        kept = await store.receipt(run_id, wanted) if store is not None and may_be_late else None
+        at = None if kept is None else kept.decided_at  # what was recorded in time counts, however late it is applied
+        return decide(run.setup.plan, run_id, run.state, decision, wanted, at=at), None
     if not goes_on:
         do = "Pass retry=True to run again what did not end well, or limits= to raise a limit"
         raise ResumeError(f"run {run_id!r} cannot be resumed", f"it is {found.snapshot.status} and asks nothing", do)

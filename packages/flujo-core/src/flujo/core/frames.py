@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, cast
 
 from pydantic import BaseModel, JsonValue
 
@@ -33,6 +33,9 @@ class Passed:
         self.value: object = value
 
 
+NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
+"""Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
+
 Changes = tuple[Mapping[str, object], ...]
 """Context changes, in the order they are applied."""
 
@@ -44,8 +47,8 @@ class Frame:
         id: Its number in the run; it hangs only on the order of the entries.
         scope: What is run.
         parent: The frame around; None of the whole pipeline.
-        node: The combinator in `parent` that opened it.
-        slot: Which of that node's bodies it is: a place, an item, an iteration from 1.
+        part: The combinator there that opened it.
+        slot: Which of its bodies it is: a place, an item, an iteration from 1.
         input: What the combinator gave it.
         run_input: What `run_input()` means in it.
         context: The context it began with.
@@ -64,26 +67,8 @@ class Frame:
     """
 
     __slots__ = (
-        "changes",
-        "context",
-        "id",
-        "input",
-        "is_open",
-        "ledger",
-        "ledgers",
-        "left",
-        "node",
-        "outputs",
-        "parent",
-        "parts",
-        "prefix",
-        "run_input",
-        "scope",
-        "seen",
-        "slot",
-        "spent",
-        "spent_by",
-        "waiting",
+        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "outputs", "parent",
+        "part", "parts", "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +78,7 @@ class Frame:
         self.id: int = id
         self.scope: Scope = scope
         self.parent: Frame | None = parent
-        self.node: FlowNode | None = None if part is None else part.node
+        self.part: Part | None = part
         self.slot: int = slot
         self.input: object = value
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
@@ -102,9 +87,9 @@ class Frame:
         self.left: int = len(scope.waiting)
         self.outputs: list[object] = [UNSET] * self.left
         self.waiting: list[int] = list(scope.waiting)
-        self.changes: dict[int, Changes] = {}
-        self.parts: dict[int, Part] = {}
-        self.seen: dict[int, BaseModel] = {}
+        self.changes: dict[int, Changes] = NONE
+        self.parts: dict[int, Part] = NONE
+        self.seen: dict[int, BaseModel] = NONE
         self.ledger: Ledger | None = None
         self.ledgers: dict[int, Ledger] | None = None
         self.spent: Usage | None = None
@@ -124,10 +109,7 @@ class Frame:
         self.left = len(scope.waiting)
         self.outputs = [UNSET] * self.left
         self.waiting = list(scope.waiting)
-        if self.changes:
-            self.changes = {}
-        if self.seen:  # also where this iteration changed nothing: the next may
-            self.seen = {}
+        self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
         self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
@@ -180,8 +162,8 @@ class Part:
 def around(frame: Frame) -> Part | None:
     """The nearest combinator around a frame that goes on, whatever was closed or ended below it."""
     at: Frame | None = frame
-    while at is not None and at.parent is not None and at.node is not None:
-        part = at.parent.parts.get(at.node.place)
+    while at is not None and at.parent is not None and at.part is not None:
+        part = at.parent.parts.get(at.part.node.place)
         if part is not None and at.parent.is_open:
             return part
         at = at.parent
@@ -225,6 +207,7 @@ class RunState:
         decided: What humans decided for steps that raised a question and have not ended; by frame and node.
         begun: What may happen at most once, has begun and not ended: names of tools by a digest of the call, empty for
             the work of the step itself; by frame and node.
+        has_words: Whether these four were made: something was asked, told or begun.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
@@ -232,8 +215,8 @@ class RunState:
     """
 
     __slots__ = (
-        "begun", "decided", "due", "failure", "frames", "has_closed", "known", "next_id", "nodes", "pauses", "plan",
-        "root", "todo",
+        "begun", "decided", "due", "failure", "frames", "has_closed", "has_words", "known", "next_id", "nodes",
+        "pauses", "plan", "root", "todo",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
@@ -241,15 +224,22 @@ class RunState:
         self.root: Frame = root
         self.frames: dict[int, Frame] = {root.id: root}
         self.next_id: int = next_id
-        self.due: deque[Due] = deque()
-        self.pauses: dict[tuple[int, int], Paused] = {}
-        self.known: dict[tuple[int, int], list[Told]] = {}
-        self.decided: dict[tuple[int, int], object] = {}
-        self.begun: dict[tuple[int, int], dict[str, str]] = {}
+        self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
+        self.has_words: bool = False
+        self.pauses: dict[tuple[int, int], Paused] = NONE
+        self.known: dict[tuple[int, int], list[Told]] = NONE
+        self.decided: dict[tuple[int, int], object] = NONE
+        self.begun: dict[tuple[int, int], dict[str, str]] = NONE
         self.failure: Failure | None = None
         self.has_closed: bool = False
         self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
+
+    def listen(self) -> None:
+        """Make room for what steps ask, are told and begin."""
+        if not self.has_words:
+            self.has_words = True
+            self.pauses, self.known, self.decided, self.begun = {}, {}, {}, {}
 
     def taken_back(self, due_before: int) -> list[Due]:
         """What became due since, taken back: it is not to be done yet."""

@@ -19,6 +19,7 @@ from .outcome import (
     Skipped,
     Spent,
     StepStatus,
+    Success,
 )
 from .result import StepRecord
 from .usage import Usage
@@ -71,5 +72,24 @@ class Entry:
         return StepRecord(name, self.path, status, output, error, self.attempts, *times, used, self.cached)
 
 
-Journal = list[Entry]
-"""Entries are only ever appended."""
+Ended = tuple[int, int, object, str, float, float]
+"""A step that ended well at once, with nothing to say but its output: an Entry of these is made when somebody asks.
+
+Such a tuple costs a quarter of an Entry and its outcome, and mostly the garbage collector forgets it.
+"""
+
+Journal = list[Entry | Ended]
+"""What ended is only ever appended."""
+
+
+def as_entry(ended: Entry | Ended) -> Entry:
+    """What stands in a journal, as an entry."""
+    if isinstance(ended, Entry):
+        return ended
+    frame, node, output, path, started_at, duration_s = ended
+    return Entry(frame, node, Success(output), path, started_at, duration_s)
+
+
+def record_of(ended: Entry | Ended) -> StepRecord:
+    """The facts for people."""
+    return as_entry(ended).record()

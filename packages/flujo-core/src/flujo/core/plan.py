@@ -238,6 +238,13 @@ class Plan:
         """Limits of every run of the pipeline."""
         return self.root.limits
 
+    @property
+    def asked_limits(self) -> dict[str, UsageLimits]:
+        """All limits that stand in the pipeline, by whose they are."""
+        mine = {f"pipeline {(scope.segment or self.name)!r}": scope.limits for scope in self.scopes}
+        mine |= {f"step {node.path!r}": node.step.options.limits for node in self.steps}
+        return {whose: limits for whose, limits in mine.items() if limits is not None}
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over paths, kinds, edges, schemas, effects and versions; never over source text."""

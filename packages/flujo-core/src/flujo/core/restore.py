@@ -103,6 +103,8 @@ class _Restorer:
         for one in data.frames:
             self._fill(root if one.id == 0 else self._body(one), one)
         self._check_bodies()
+        if data.pauses or data.known or data.decided or data.begun:
+            self.live.listen()
         for pause in data.pauses:
             self._pause(pause)
         for known in data.known:
@@ -176,6 +178,7 @@ class _Restorer:
         context, error = attempt(context_at, frame, node)
         if problem is not None or error is not None:
             _unfit(f"the input of {node.path!r} cannot be made: {problem or text_of(error or ValueError())}")
+        frame.parts = frame.parts or {}
         part = frame.parts[node.place] = Part(node, frame, value, context)
         part.ended, part.next, part.asks = data.ended, data.next, data.asks
         part.changes = self._changes(data.changes, node.path)
@@ -288,7 +291,7 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
     )  # fmt: skip
 
 
-def record_of(plan: Plan, data: EntryData) -> StepRecord:
+def past_record(plan: Plan, data: EntryData) -> StepRecord:
     """A row of the journal for people; one from before a migration, which does not fit the plan, as it was written."""
     entry, error = attempt(entry_of, plan, data)
     if entry is not None and error is None:

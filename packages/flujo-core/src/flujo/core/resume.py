@@ -87,8 +87,10 @@ def decision_digest(decision: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def decide(plan: Plan, run_id: str, state: RunState, decision: object, wanted: str | None) -> Decision:
-    """Check a decision against the question that it answers.
+def decide(
+    plan: Plan, run_id: str, state: RunState, decision: object, wanted: str | None, *, at: datetime | None = None
+) -> Decision:
+    """Check a decision against the question that it answers; `at` is when it was recorded, if that was before now.
 
     Raises:
         AmbiguousPause: Several are open and none was named.
@@ -106,7 +108,7 @@ def decide(plan: Plan, run_id: str, state: RunState, decision: object, wanted: s
         why = f"it does not wait for {wanted!r}; open are {', '.join(map(repr, open_)) or 'none'}"
         raise ResumeError(f"run {run_id!r} cannot be resumed", why)
     shown, key, request = open_[wanted] if wanted is not None else next(iter(open_.values()))
-    if request.expires_at is not None and request.expires_at < datetime.now(UTC):
+    if request.expires_at is not None and request.expires_at < (at or datetime.now(UTC)):
         if decision is not None or request.on_expiry is None:
             why = f"{shown.id!r} expired at {request.expires_at.isoformat()}"
             do = "Resume it without a decision: what was declared for this counts"

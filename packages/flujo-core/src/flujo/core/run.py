@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Mapping, Set
-from copy import copy
 from functools import partial
 from typing import Literal
 
 import anyio
 import anyio.lowlevel
 
-from . import payloads, telemetry
+from . import payloads
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .journal import Entry
+from .frames import Due
+from .journal import Entry, as_entry
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .relay import YIELD_EVERY, Relay, Worker
@@ -46,19 +46,7 @@ class Run(Work):
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
         # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
         # wake-up of a step, and memory in every run.
-        return self._bounded(app) if self.tracer is None else self._traced(app)
-
-    async def _traced(self, app: Mapping[str, object]) -> PipelineResult:
-        names = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW: self.info.pipeline}
-        attributes, before = {**names, telemetry.RUN_ID: self.info.run_id}, copy(self.spent)
-        with telemetry.span(self.tracer, f"invoke_workflow {self.info.pipeline}", attributes) as span:
-            try:
-                return await self._bounded(app)
-            finally:
-                telemetry.mark_usage(span, self.spent.since(before))
-                telemetry.mark_budget(span, self.ledger, self.status)
-                if self.verdict is not None:
-                    telemetry.mark_error(span, type(self.verdict).__name__)
+        return self._bounded(app)
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
@@ -167,18 +155,18 @@ class Run(Work):
         """Run what is due until nothing is: a single due step in this task, several by workers."""
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
-        due, done = self.state.due, 0
+        due = self.state.due
         try:
             while due and self.verdict is None:
-                done += 1
-                if done % YIELD_EVERY == 0:
+                if self.turns <= 0:
+                    self.turns = YIELD_EVERY
                     await anyio.lowlevel.checkpoint()
                 if len(due) > 1:
                     workers: set[Worker] = set()
                     self.workers: Set[Worker] = workers
                     await Relay(due, workers, self.do, self.release).run()
-                elif work := self.do(due.popleft(), None):
-                    await work
+                else:
+                    await self.do(self._lone)
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
                 await self.writer.settled()
@@ -187,6 +175,11 @@ class Run(Work):
         self._finish()
         if self.state.pauses and self.verdict is None:
             await self._check_pauses()
+
+    def _lone(self) -> Due | None:
+        """What is due, while it is one thing and the event loop need not run."""
+        self.turns -= 1
+        return self.state.due.pop() if len(self.state.due) == 1 and self.turns > 0 else None
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands."""
@@ -235,7 +228,7 @@ class Run(Work):
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
         before = [] if self.past is None else self.past.records()
-        return merged([*before, *(entry.record() for entry in self.journal if entry.path)])
+        return merged([*before, *(entry.record() for entry in map(as_entry, self.journal) if entry.path)])
 
     @property
     def length(self) -> int:
@@ -245,7 +238,7 @@ class Run(Work):
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""
         before = [] if self.past is None else self.past.rows()
-        return [*before, *(entry_data(self.setup.plan, entry) for entry in self.journal)]
+        return [*before, *(entry_data(self.setup.plan, entry) for entry in map(as_entry, self.journal))]
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -265,7 +258,7 @@ class Run(Work):
         return Snapshot(
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
-            limits=LimitsData.of(self.own_limits), checkpoint=stand,
+            limits=LimitsData.of(self.own_limits), checkpoint=stand, trace=info.trace,
         )  # fmt: skip
 
     def end(self) -> Snapshot | None:

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TypeVar
 
 import anyio
-from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
@@ -29,7 +28,7 @@ from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
-from .relay import Worker
+from .relay import YIELD_EVERY, Worker
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
@@ -77,6 +76,7 @@ class Running:
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
         is_over: Whether it ended: what comes later does not change how.
+        turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -88,7 +88,7 @@ class Running:
     context: BaseModel | None
     scope: anyio.CancelScope | None
     deadline_s: float | None
-    tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
+    watch: telemetry.Watch | None = field(default_factory=telemetry.current_watch)
     journal: Journal = field(default_factory=list)
     verdict: FlujoError | None = None
     values: Mapping[str, object] = field(init=False)
@@ -103,6 +103,7 @@ class Running:
     mark: str = ""
     writer: Writer | None = None
     left_s: float | None = None
+    turns: int = YIELD_EVERY
     breach_told: bool = False
     is_over: bool = False
     clock: float = field(default_factory=perf_counter)
@@ -118,7 +119,7 @@ class Running:
         self.values = self.step_values = _NOTHING
         hooks = self.hooks = self.setup.hooks
         self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced, here = self.tracer is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
+        untraced, here = self.watch is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
         self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
         self.direct = untraced and here and hooks.only_watch
 
@@ -276,9 +277,13 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
-        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
-        if telling is not None:
-            await self.heed(telling, keep)
+        if observers or self.watch is not None:
+            event = payload()
+            if self.watch is not None:
+                self.watch.tell(event)
+            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
+            if telling is not None:
+                await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
@@ -296,11 +301,12 @@ class Running:
             return None
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
-            await self._deny(denial, ctx)
+            await self.deny(denial, ctx)
             return None
         return denial
 
-    async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+    async def deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+        """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, ctx)
         if ctx is not None:
             ctx.denial = ctx.denial or denial
@@ -333,7 +339,7 @@ class Running:
             payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self._deny(failed, act.ctx)
+                await self.deny(failed, act.ctx)
 
     async def conclude(
         self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False

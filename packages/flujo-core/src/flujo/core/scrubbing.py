@@ -12,7 +12,8 @@ from dataclasses import fields, is_dataclass
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-_MASK = "[SECRET]"
+MASK = "[SECRET]"
+"""What stands where a secret stood."""
 
 # A name that says what follows is secret, up to the sign before the value: `client_secret = `, `"x-api-key": `.
 _NAMED = (
@@ -24,22 +25,22 @@ _NAMED = (
 # Forms as the vendors document them. Each pattern is linear in the text's length: what repeats is bounded, possessive
 # (`+` after the quantifier: it never gives back), or can only begin where nothing of the same kind stands before it.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), _MASK),
-    (re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]*+"), _MASK),
-    (re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\b(?:sk|pk|rk)_(?:live|test)_\w{16,}"), _MASK),
-    (re.compile(r"\bgh[pousr]_\w{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{10,}"), _MASK),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\b(?:hf|gsk|npm)_\w{30,}"), _MASK),
-    (re.compile(r"\b(?:xai|nvapi|pypi)-[\w-]{30,}|\bSG\.[\w-]{16,64}\.[\w-]{16,}|\bdop_v1_\w{30,}"), _MASK),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), MASK),
+    (re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+\.[\w-]*+"), MASK),
+    (re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\b(?:sk|pk|rk)_(?:live|test)_\w{16,}"), MASK),
+    (re.compile(r"\bgh[pousr]_\w{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{10,}"), MASK),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\b(?:hf|gsk|npm)_\w{30,}"), MASK),
+    (re.compile(r"\b(?:xai|nvapi|pypi)-[\w-]{30,}|\bSG\.[\w-]{16,64}\.[\w-]{16,}|\bdop_v1_\w{30,}"), MASK),
     # A quoted secret ends at its quote, and may hold spaces; the others end at a space or a separator.
-    (re.compile(rf"{_NAMED}(b?)\"[^\"\n]+\""), rf'\1\2"{_MASK}"'),
-    (re.compile(rf"{_NAMED}(b?)'[^'\n]+'"), rf"\1\2'{_MASK}'"),
-    (re.compile(rf"{_NAMED}[^\s\"',;&]{{3,}}"), rf"\1{_MASK}"),
+    (re.compile(rf"{_NAMED}(b?)\"[^\"\n]+\""), rf'\1\2"{MASK}"'),
+    (re.compile(rf"{_NAMED}(b?)'[^'\n]+'"), rf"\1\2'{MASK}'"),
+    (re.compile(rf"{_NAMED}[^\s\"',;&]{{3,}}"), rf"\1{MASK}"),
     (
         re.compile(r"(?i)(\bauthorization[\"']?\s{0,9}[:=,]\s{0,9}(?:b?[\"'])?)(?:[\w-]{1,40}\s{1,9})?[^\s\"',;]+"),
-        rf"\1{_MASK}",
+        rf"\1{MASK}",
     ),
-    (re.compile(r"(?i)(\b(?:bearer|splunk)\s{1,9})[\w.~+/=-]{12,}"), rf"\1{_MASK}"),
-    (re.compile(r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)[^\s@/]{1,256}(?=@)"), rf"\1{_MASK}"),
+    (re.compile(r"(?i)(\b(?:bearer|splunk)\s{1,9})[\w.~+/=-]{12,}"), rf"\1{MASK}"),
+    (re.compile(r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)[^\s@/]{1,256}(?=@)"), rf"\1{MASK}"),
 )
 
 
@@ -95,5 +96,5 @@ def _held(value: object) -> Iterable[object]:
 def without(secrets: Iterable[str], text: str) -> str:
     """The text with each of these secrets replaced by `[SECRET]`."""
     for secret in secrets:
-        text = text.replace(secret, _MASK)
+        text = text.replace(secret, MASK)
     return text

@@ -78,7 +78,7 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
     return FrameData(
         id=frame.id,
         parent=None if frame.parent is None else frame.parent.id,
-        node=0 if frame.node is None else frame.node.place,
+        node=0 if frame.part is None else frame.part.node.place,
         slot=frame.slot,
         outputs=outputs,
         passed=passed,

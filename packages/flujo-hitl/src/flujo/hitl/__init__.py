@@ -15,6 +15,7 @@ from .listed import Decided, OpenPause, Page, RunRow
 from .protocol import HitlStore
 from .sqlite import SQLiteStore
 from .tokens import HmacSigner
+from .worker import Progress, Worker
 
 __all__ = [
     "Approval",
@@ -24,6 +25,7 @@ __all__ = [
     "NotApproved",
     "OpenPause",
     "Page",
+    "Progress",
     "RunDamaged",
     "RunRow",
     "SQLiteStore",
@@ -34,6 +36,7 @@ __all__ = [
     "StoreForeign",
     "StoreUnreachable",
     "StoreWriteError",
+    "Worker",
     "approve",
     "human_input",
 ]

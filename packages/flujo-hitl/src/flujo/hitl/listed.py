@@ -85,16 +85,18 @@ class OpenPause:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision that was recorded, and with which its run did not go on yet.
+    """A decision.
 
     Attributes:
         receipt: Of which question, and when.
-        decision: What a resume is given.
+        decision: What a resume is given; None, too, where a resume was given it at once: then the journal has it.
         actor: Who decided.
         reason: Why, in their words.
+        is_applied: Whether its run went on with it.
     """
 
     receipt: Receipt
     decision: JsonValue
     actor: str | None
     reason: str | None
+    is_applied: bool = False

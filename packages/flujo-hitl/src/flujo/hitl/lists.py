@@ -28,6 +28,7 @@ _RUN = (
     " FROM runs r CROSS JOIN plans p ON p.id=r.plan"
 )
 _PAUSE = "SELECT r.id, r.run_id, q.pause, p.pipeline, p.fingerprint, r.tenant, q.question, q.shown, q.expires, q.roles"
+_DECISION = "SELECT r.run_id, d.pause, d.digest, d.decided, d.decision, d.actor, d.reason, d.applied"
 _UNDECIDED = "NOT EXISTS (SELECT 1 FROM decisions d WHERE d.run=q.run AND d.pause=q.pause)"
 _OF_PLAN = "r.plan IN (SELECT id FROM plans WHERE fingerprint=?)"
 _OF_PIPELINE = "r.plan IN (SELECT id FROM plans WHERE pipeline=?)"
@@ -66,7 +67,7 @@ class Lists:
         return Page(items, None if last is None else str(last[0]))
 
     def open_pauses(
-        self, pipeline: str | None, tenant: str | None, role: str | None, after: str | None, limit: int
+        self, pipeline: str | None, tenant: str | None, roles: Collection[str] | None, after: str | None, limit: int
     ) -> Page[OpenPause]:
         """See HitlStore."""
         where, facts = _filters(pipeline, tenant)
@@ -76,8 +77,9 @@ class Lists:
         ) + " CROSS JOIN plans p ON p.id=r.plan"
         where += [_UNDECIDED, "(q.expires IS NULL OR q.expires>=?)"]
         facts += [_now()]
-        if role is not None:
-            where, facts = [*where, "(q.roles IS NULL OR instr(q.roles, ?)>0)"], [*facts, f",{role},"]
+        if roles is not None:
+            has_one = " OR ".join(["q.roles IS NULL", *("instr(q.roles, ?)>0" for _ in roles)])
+            where, facts = [*where, f"({has_one})"], [*facts, *(f",{role}," for role in roles)]
         if after is not None:
             row, pause = _key(after, 2)
             where, facts = [*where, "(q.run, q.pause)>(?, ?)"], [*facts, row, pause]
@@ -97,12 +99,14 @@ class Lists:
     def decided(self, fingerprint: str | None, limit: int) -> Sequence[Decided]:
         """See HitlStore."""
         of_plan, plan = _of_plan(fingerprint)
-        ask = (
-            "SELECT r.run_id, d.pause, d.digest, d.decided, d.decision, d.actor, d.reason"
-            " FROM decisions d CROSS JOIN pauses q ON q.run=d.run AND q.pause=d.pause CROSS JOIN runs r ON r.id=d.run"
-            f" WHERE {_all(['d.applied=0', *of_plan])} ORDER BY d.id LIMIT ?"
-        )
+        tables = "decisions d CROSS JOIN pauses q ON q.run=d.run AND q.pause=d.pause CROSS JOIN runs r ON r.id=d.run"
+        ask = f"{_DECISION} FROM {tables} WHERE {_all(['d.applied=0', *of_plan])} ORDER BY d.id LIMIT ?"
         return self._page(ask, plan, limit, self._decided)[0]
+
+    def decisions(self, run_id: str) -> Sequence[Decided]:
+        """See HitlStore."""
+        ask = f"{_DECISION} FROM runs r CROSS JOIN decisions d ON d.run=r.id WHERE r.run_id=? ORDER BY d.id LIMIT ?"
+        return self._page(ask, [run_id], _MAX_PAGE, self._decided)[0]
 
     def cancel_requested(self, run_ids: Collection[str] | None) -> Sequence[str]:
         """See HitlStore."""
@@ -138,12 +142,12 @@ class Lists:
         return OpenPause(run_id, pause_id, pipeline, unpacked(fingerprint), tenant, said, unpacked(shown), due, who)
 
     def _decided(self, row: tuple[Any, ...]) -> Decided:
-        run_id, pause_id, digest, decided, decision, actor, reason = row
+        run_id, pause_id, digest, decided, decision, actor, reason, applied = row
         about = f"decision of {pause_id} of {run_id}"
-        said = self._payloads.said(decision, about, run_id)
+        said = None if decision is None else self._payloads.said(decision, about, run_id)
         why = None if reason is None else self._payloads.said(reason, f"reason of {about}", run_id)
         receipt = Receipt(run_id, pause_id, unpacked(digest), moment(decided))
-        return Decided(receipt, said, actor, why if isinstance(why, str) else None)
+        return Decided(receipt, said, actor, why if isinstance(why, str) else None, applied > 0)
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:

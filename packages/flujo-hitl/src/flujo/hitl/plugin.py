@@ -32,7 +32,7 @@ LEAST = 32
 @hookimpl
 def register_commands() -> Sequence[Command]:
     """`flujo runs ...`."""
-    return [Command("runs", "List, resume and replay stored runs", "flujo.hitl.cli:runs")]
+    return [Command("runs", "Look at stored runs, answer what they ask, go on with them", "flujo.hitl.cli:runs")]
 
 
 @hookimpl

@@ -35,11 +35,11 @@ class HitlStore(RunStore, Protocol):
         *,
         pipeline: str | None = None,
         tenant: str | None = None,
-        role: str | None = None,
+        role: str | Collection[str] | None = None,
         after: str | None = None,
         limit: int = 50,
     ) -> Page[OpenPause]:
-        """Questions that wait for an answer, of the oldest runs first; with a role those that it may answer."""
+        """Questions that wait for an answer, of the oldest runs first; with roles those that one of them may answer."""
 
     async def record_decision(
         self,
@@ -64,11 +64,22 @@ class HitlStore(RunStore, Protocol):
     async def decided(self, fingerprint: str | None = None, limit: int = 100) -> Sequence[Decided]:
         """Decisions that wait for a worker, the oldest first; of runs of one plan, or of all."""
 
+    async def decisions(self, run_id: str) -> Sequence[Decided]:
+        """How the questions of a run were answered, the oldest first, applied or not; none of an unknown id."""
+
+    async def withdraw(self, receipt: Receipt) -> None:
+        """Forget a decision that was recorded and proved to be none, as it does not fit: the question is open again.
+
+        One that its run went on with stays.
+        """
+
     async def expired(self, now: datetime, fingerprint: str | None = None, limit: int = 100) -> Sequence[OpenPause]:
         """Questions that were not answered in time, the oldest first."""
 
     async def request_cancel(self, run_id: str) -> None:
-        """Say that a run should end; whoever holds it looks for that. Raises ResumeError for an unknown id."""
+        """Say that a run should end; whoever holds it looks for that. Raises ResumeError for an unknown id, and one
+        that neither runs nor waits.
+        """
 
     async def cancel_requested(self, run_ids: Collection[str] | None = None) -> Sequence[str]:
         """Which of these runs (None: of all) should end, and did not yet."""
@@ -76,12 +87,16 @@ class HitlStore(RunStore, Protocol):
     async def purge(self, older_than: datetime, status: Collection[str] = ("completed", "aborted")) -> int:
         """Delete runs that stand like this and did not change since; how many they were. Held ones stay."""
 
-    async def delete(self, run_id: str | None = None, *, tenant: str | None = None) -> int:
-        """Delete one run, or all of a tenant, with all that is kept of them; how many they were.
+    async def delete(self, run_id: str | None = None, *, tenant: str | None = None, subject: str | None = None) -> int:
+        """Delete one run, or all of a tenant, of a person, or of a person at a tenant; how many they were.
+
+        All that is kept of them goes. The runs of a person are those that began with `tags={"subject": subject}`; each
+        run is looked at, since no list of persons is kept. Runs that begin meanwhile are not.
 
         Raises:
             StillRunning: One is held; all others are deleted.
             ResumeError: The id is not known.
+            RunDamaged: It cannot be read whose run one is; all others are deleted.
         """
 
     async def backup(self, path: str | Path) -> None:

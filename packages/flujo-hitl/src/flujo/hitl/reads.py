@@ -75,6 +75,16 @@ class RunReads:
         """Position and payload of what was journaled from `first` on, in order."""
         return db.execute(_JOURNAL, (row, first, row, first))
 
+    def subject(self, run_id: str) -> str | None:
+        """About whom a run is, by its tags."""
+        with self._readers.moment() as db, _of_run(run_id):
+            found = db.execute(_STANDING, (run_id,)).fetchone()
+        if found is None:
+            return None  # somebody was quicker
+        _, status, pipeline, fingerprint, _, _, payload = found
+        facts = (run_id, pipeline, unpacked(fingerprint), status_of(status))
+        return self._payloads.standing(payload, *facts).tags.get("subject")
+
     def receipt(self, run_id: str, pause_id: str | None) -> Receipt | None:
         """See RunStore."""
         ask = "SELECT pause, digest, decided FROM decisions WHERE run=?"

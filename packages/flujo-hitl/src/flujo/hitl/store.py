@@ -31,7 +31,7 @@ from flujo.core import (
 )
 
 from .connection import Moments
-from .errors import StoreClosed, StoreError
+from .errors import RunDamaged, StoreClosed, StoreError
 from .lane import Lane, Writes
 from .listed import Decided, OpenPause, Page, RunRow
 from .lists import Lists, code_of
@@ -142,12 +142,13 @@ class KeepingStore(ABC):
         *,
         pipeline: str | None = None,
         tenant: str | None = None,
-        role: str | None = None,
+        role: str | Collection[str] | None = None,
         after: str | None = None,
         limit: int = 50,
     ) -> Page[OpenPause]:
         """See HitlStore."""
-        return await self._read(self._lists.open_pauses, pipeline, tenant, role, after, limit)
+        roles = (role,) if isinstance(role, str) else role
+        return await self._read(self._lists.open_pauses, pipeline, tenant, roles, after, limit)
 
     async def record_decision(
         self,
@@ -171,6 +172,14 @@ class KeepingStore(ABC):
         """See HitlStore."""
         return await self._read(self._lists.decided, fingerprint, limit)
 
+    async def decisions(self, run_id: str) -> Sequence[Decided]:
+        """See HitlStore."""
+        return await self._read(self._lists.decisions, run_id)
+
+    async def withdraw(self, receipt: Receipt) -> None:
+        """See HitlStore."""
+        await self._lane.do(lambda: self._writes.withdraw(receipt), run_id=receipt.run_id)
+
     async def expired(self, now: datetime, fingerprint: str | None = None, limit: int = 100) -> Sequence[OpenPause]:
         """See HitlStore."""
         return await self._read(self._lists.expired, now, fingerprint, limit)
@@ -190,17 +199,37 @@ class KeepingStore(ABC):
         number, _ = await self._forget_all(where, (stamp(older_than), *codes))
         return number
 
-    async def delete(self, run_id: str | None = None, *, tenant: str | None = None) -> int:
+    async def delete(self, run_id: str | None = None, *, tenant: str | None = None, subject: str | None = None) -> int:
         """See HitlStore."""
-        if (run_id is None) == (tenant is None):
-            raise ConfigurationError("delete cannot be used so", "it takes either a run or a tenant")
+        if (run_id is None) == (tenant is None and subject is None):
+            raise ConfigurationError(
+                "delete cannot be used so", "it takes either a run, or a tenant, a subject or both"
+            )
         if run_id is not None:
             await self._lane.do(lambda: self._writes.forget(run_id), run_id=run_id)
             return 1
+        if subject is not None:
+            return await self._delete_subject(subject, tenant)
         number, held = await self._forget_all("tenant=?", (tenant,))
         if held:
             raise StillRunning(held)
         return number
+
+    async def _delete_subject(self, subject: str, tenant: str | None) -> int:
+        after: str | None = None
+        number, left = 0, None
+        while True:
+            page = await self.runs(tenant=tenant, after=after, limit=_CHUNK)
+            for row in page.items:
+                try:
+                    if await self._read(self._reads.subject, row.run_id) == subject:
+                        number += await self.delete(row.run_id)
+                except (StillRunning, RunDamaged) as error:
+                    left = left or error
+            if (after := page.next) is None:
+                if left is not None:
+                    raise left
+                return number
 
     # --- the object ---------------------------------------------------------------------------------------------------
 

@@ -24,10 +24,11 @@ from flujo.core import (
 
 from .connection import Held, Writing
 from .payloads import Payloads, moment, packed, stamp, unpacked
-from .schema import STATUS
+from .schema import STATUS, status_of
 
 __all__ = ["RunWrites", "unknown"]
 
+_CANCELLABLE = (STATUS["running"], STATUS["paused"])
 _KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 
 
@@ -158,9 +159,18 @@ class RunWrites:
         digest, decided, applied = found
         return Receipt(run_id, pause_id, unpacked(digest), moment(decided)), applied > 0
 
+    def withdraw(self, receipt: Receipt) -> None:
+        """See HitlStore."""
+        row, _, _, _ = self._known(receipt.run_id)
+        delete = "DELETE FROM decisions WHERE run=? AND pause=? AND digest=? AND applied=0"
+        self._in.db.execute(delete, (row, receipt.pause_id, packed(receipt.digest)))
+
     def request_cancel(self, run_id: str) -> None:
         """See HitlStore."""
-        row, _, _, _ = self._known(run_id)
+        row, _, _, status = self._known(run_id)
+        if status not in _CANCELLABLE:
+            why = f"it is {status_of(status)}"
+            raise ResumeError(f"run {run_id!r} cannot be cancelled", why, "Only what runs or waits can be")
         self._in.db.execute("UPDATE runs SET cancel=? WHERE id=? AND cancel IS NULL", (_now(), row))
 
     # --- the end of a run ---------------------------------------------------------------------------------------------
@@ -249,6 +259,7 @@ class RunWrites:
         return number
 
     def _pauses(self, row: int, snapshot: Snapshot) -> Sequence[tuple[object, ...]]:
+        asks = () if snapshot.status == "aborted" else snapshot.pauses  # what was ended waits for nobody
         return [
             (
                 row,
@@ -258,7 +269,7 @@ class RunWrites:
                 f",{','.join(sorted(pause.roles))}," if pause.roles else None,
                 self._payloads.words(pause.question, f"question {pause.id} of {snapshot.run_id}"),
             )
-            for pause in snapshot.pauses
+            for pause in asks
         ]
 
     def _apply(self, row: int, receipt: Receipt, fence: int) -> None:

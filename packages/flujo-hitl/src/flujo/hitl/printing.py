@@ -1,0 +1,133 @@
+"""What the commands on stored runs share: their options, what they are given, and what they print."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import click
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+
+from flujo.core import CommandHost, EntryData, Pause, PipelineResult, RunStore, Snapshot, scrub
+
+from .protocol import HitlStore
+from .shown import printable
+
+__all__ = [
+    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "did", "facts_of", "host_of", "line", "listing", "span",
+    "stand", "told", "worst",
+]  # fmt: skip
+
+EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
+"""As `flujo run` has them; 2 is a run that cannot be gone on with."""
+
+_FROM_GOOD_TO_BAD = (0, 5, 4, 3, 6)
+
+STORE = click.option("--store", "url", metavar="URL", help="The store; else FLUJO_STORE, else that of [tool.flujo].")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+TARGET = click.argument("target", metavar="FILE[:NAME]")
+RUN = click.argument("run_id", metavar="RUN")
+
+
+def host_of(ctx: click.Context) -> CommandHost:
+    """The command line that called."""
+    host = ctx.find_object(CommandHost)  # type: ignore[type-abstract]  # click looks by isinstance, which it can be
+    if host is None:
+        raise click.UsageError("Call it as `flujo runs`.")
+    return host
+
+
+def listing(store: RunStore) -> HitlStore:
+    """A store that can do more than keep runs."""
+    if not hasattr(store, "runs"):
+        raise click.UsageError(f"a {type(store).__name__} cannot list its runs; look at one by its id: flujo runs show")
+    return store  # type: ignore[return-value]  # what is asked of it here is there
+
+
+def answer_of(text: object) -> JsonValue:
+    """An answer as it was typed: JSON, or else a text."""
+    if not isinstance(text, str):
+        return None
+    try:
+        answer: JsonValue = json.loads(text)
+    except ValueError:  # a text need not stand in quotes
+        return text
+    return answer
+
+
+def told(result: PipelineResult, *, as_json: bool) -> int:
+    """Print what came of a run; its exit code."""
+    if as_json:
+        click.echo(json.dumps(facts_of(result)))
+    elif result.status == "completed":
+        text = (
+            result.value
+            if isinstance(result.value, str)
+            else json.dumps(to_jsonable_python(result.value, fallback=repr))
+        )
+        click.echo(text)
+    else:
+        click.echo(f"run {result.run_id} is {result.status}" + (f": {result.error}" if result.error else ""), err=True)
+        for text in asked(result.pauses):
+            click.echo(text, err=True)
+    return EXIT[result.status]
+
+
+def facts_of(result: PipelineResult) -> dict[str, object]:
+    """A result as plain data."""
+    facts = {"run_id": result.run_id, "status": result.status, "cost_usd": str(result.total_cost_usd)}
+    more = {"output": result.value, "pauses": result.pauses, "error": result.error and str(result.error)}
+    return {**facts, **to_jsonable_python(more, fallback=repr)}
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The one code that speaks for several runs: a pause is no fault, and a denial what somebody must look at first."""
+    return max(codes, key=_FROM_GOOD_TO_BAD.index, default=0)
+
+
+def line(*facts: object) -> str:
+    """One line of a list; what is not there is a dash."""
+    return "  ".join(printable(str(fact)) if fact is not None else "-" for fact in facts)
+
+
+def span(text: str) -> timedelta:
+    """A length of time as it was typed: 30d, 12h, 90m, 45s, 2w.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no length of time; write 30d, 12h, 90m, 45s or 2w")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
+
+
+def stand(snapshot: Snapshot) -> Iterator[str]:
+    """How a run stands."""
+    usage = snapshot.checkpoint.usage
+    yield f"run {printable(snapshot.run_id)} of pipeline {printable(snapshot.pipeline)}: {snapshot.status}"
+    yield f"  spent {usage.cost_usd} USD, {usage.total_tokens} tokens, {usage.requests} requests"
+    for name, value in (("actor", snapshot.actor), ("tenant", snapshot.tenant)):
+        if value:
+            yield f"  {name} {printable(value)}"
+
+
+def asked(pauses: Iterable[Pause]) -> Iterator[str]:
+    """What it asks."""
+    for pause in pauses:
+        yield f"  {printable(pause.id)}: {printable(scrub(pause.question))}"
+        yield f"    answer: {'any JSON' if pause.schema is None else json.dumps(pause.schema, ensure_ascii=False)}"
+        if pause.expires_at is not None:
+            yield f"    open until {pause.expires_at.isoformat()}"
+
+
+def did(rows: Iterable[EntryData]) -> Iterator[str]:
+    """What it did."""
+    for row in rows:
+        if row.path:
+            began = datetime.fromtimestamp(row.started_at, UTC).isoformat(timespec="milliseconds")
+            yield f"  {began}  {printable(row.path)}  {row.kind}  {row.duration_s:.3f} s"

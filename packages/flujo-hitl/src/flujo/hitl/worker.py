@@ -1,0 +1,227 @@
+"""A worker: goes on with the runs of one pipeline that wait for nobody but a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import anyio
+import anyio.abc
+
+from flujo.core import (
+    AbortPipeline,
+    AlreadyResumed,
+    ConfigurationError,
+    Flujo,
+    FlujoError,
+    InputError,
+    OnRunResume,
+    PipelineResult,
+    ResumeError,
+    SnapshotError,
+    StillRunning,
+)
+
+from .errors import StoreError
+from .listed import Decided
+from .protocol import HitlStore
+
+__all__ = ["Progress", "Worker"]
+
+_MOST_LISTED = 1000
+_LONGEST_WAIT_S = 600.0
+
+Resume = Callable[[], Awaitable[PipelineResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a worker did.
+
+    Attributes:
+        event: `begun`; `ended`, with a result; `cancelled`; `reopened` where a decision proved to be none;
+            `refused` where a run cannot go on; `waiting` where the store cannot be used.
+        run_id: With which run; empty where it is none.
+        why: Why, for people.
+        result: What came of it.
+    """
+
+    event: Literal["begun", "ended", "cancelled", "reopened", "refused", "waiting"]
+    run_id: str
+    why: str
+    result: PipelineResult | None = None
+
+
+class Worker:
+    """Goes on with runs whose question was decided or has expired, whose process went away, or that should end.
+
+    Any number of workers may share a store: each run is gone on with by one. A run that cannot go on is told, left as
+    it is, and tried again later and later; it stops no other.
+
+    Args:
+        flujo: The pipeline, with a store that is a HitlStore. Only its runs are looked at.
+        tell: Is told what happens.
+        concurrency: Most runs at once.
+
+    Raises:
+        ConfigurationError: The store cannot list what waits.
+    """
+
+    def __init__(self, flujo: Flujo, tell: Callable[[Progress], object], *, concurrency: int = 4) -> None:
+        if flujo.store is None or not hasattr(flujo.store, "decided"):
+            why = "its store keeps no decisions" if flujo.store else "it has no store"
+            raise ConfigurationError("a worker cannot use this Flujo", why, 'Pass store="sqlite:///runs.db"')
+        store: HitlStore = flujo.store  # type: ignore[assignment]  # what is asked of it here is there
+        given = {**flujo.given, "store": store, "hooks": [*flujo.observers, self._cancel_on_request]}
+        self.flujo: Flujo = Flujo(**given, plugins=flujo.plugins, policy=flujo.policy)
+        self._store = store
+        self._tell = tell
+        self._room = concurrency
+        self._active: dict[str, anyio.CancelScope] = {}
+        self._cancelled: set[str] = set()
+        self._others: set[str] = set()
+        self._later: dict[str, tuple[int, float]] = {}
+        self._is_ending = False
+        self._wake = anyio.Event()
+
+    def end(self) -> None:
+        """Take up nothing new; `work` returns when what it began has ended."""
+        self._is_ending = True
+        self._wake.set()
+
+    async def work(self, *, once: bool = False, poll_s: float = 1.0) -> None:
+        """Go on with what waits, until `end` is called; or, `once`, until nothing waits.
+
+        Args:
+            once: Whether to return when nothing is left that can go on now; then a store that cannot be used raises.
+            poll_s: Seconds between two looks at the store.
+        """
+        async with self.flujo, anyio.create_task_group() as group:
+            while not self._is_ending:
+                self._wake = anyio.Event()
+                begun = await self._look(group, poll_s, once=once)
+                if once and not begun and not self._active:
+                    return
+                with anyio.move_on_after(poll_s):
+                    await self._wake.wait()
+
+    # --- what waits -----------------------------------------------------------------------------------------------
+
+    async def _look(self, group: anyio.abc.TaskGroup, poll_s: float, *, once: bool) -> int:
+        """Begin with what waits, as far as there is room; how many that were."""
+        before = len(self._active)
+        try:
+            for run_id, why, resume in await self._waiting():
+                if len(self._active) >= self._room or self._is_ending:
+                    break
+                if run_id not in self._active and self._is_due(run_id):
+                    self._active[run_id] = anyio.CancelScope()
+                    group.start_soon(self._go_on, run_id, why, resume, poll_s)
+        except StoreError as error:
+            if once:
+                raise
+            self._tell(Progress("waiting", "", str(error)))
+        return len(self._active) - before
+
+    async def _waiting(self) -> list[tuple[str, str, Resume]]:
+        plan, store = self.flujo.plan.fingerprint, self._store
+        found: list[tuple[str, str, Resume]] = []
+        for run_id in await self._to_cancel():
+            found.append((run_id, "to be cancelled", self._again(run_id)))
+        for decided in await store.decided(plan, _MOST_LISTED):
+            who = f" by {decided.actor}" if decided.actor else ""
+            found.append((decided.receipt.run_id, f"decided{who}: {decided.receipt.pause_id}", self._with(decided)))
+        for late in await store.expired(datetime.now(UTC), plan, _MOST_LISTED):
+            found.append((late.run_id, f"expired: {late.pause_id}", self._late(late.run_id, late.pause_id)))
+        for run_id in await store.orphans(plan):
+            found.append((run_id, "left behind", self._again(run_id)))
+        return found
+
+    async def _to_cancel(self) -> list[str]:
+        """Runs of ours that should end; what runs here is cancelled at once."""
+        wanted = [run_id for run_id in await self._store.cancel_requested() if run_id not in self._others]
+        ours: list[str] = []
+        for run_id in wanted:
+            if run_id in self._active:
+                self._active[run_id].cancel()
+            elif await self._is_ours(run_id):
+                ours.append(run_id)
+            else:
+                self._others.add(run_id)
+        self._cancelled = set(ours)
+        return ours
+
+    async def _is_ours(self, run_id: str) -> bool:
+        try:
+            kept = await self._store.load(run_id)
+        except SnapshotError as error:
+            self._tell(Progress("refused", run_id, str(error)))
+            return False
+        except ResumeError:  # deleted since
+            return False
+        return kept.snapshot.fingerprint == self.flujo.plan.fingerprint
+
+    def _again(self, run_id: str) -> Resume:
+        return lambda: self.flujo.resume_async(run_id, retry=True)
+
+    def _late(self, run_id: str, pause_id: str) -> Resume:
+        return lambda: self.flujo.resume_async(run_id, pause=pause_id)
+
+    def _with(self, decided: Decided) -> Resume:
+        async def resume() -> PipelineResult:
+            receipt = decided.receipt
+            try:
+                return await self.flujo.resume_async(receipt.run_id, decided.decision, pause=receipt.pause_id)
+            except InputError as error:  # who recorded it could not know the pipeline's own types
+                await self._store.withdraw(receipt)
+                self._tell(Progress("reopened", receipt.run_id, str(error)))
+                raise
+
+        return resume
+
+    async def _cancel_on_request(self, event: OnRunResume) -> None:
+        if event.run.run_id in self._cancelled:
+            raise AbortPipeline("cancelled on request")
+
+    # --- one run --------------------------------------------------------------------------------------------------
+
+    async def _go_on(self, run_id: str, why: str, resume: Resume, poll_s: float) -> None:
+        scope = self._active[run_id]
+        self._tell(Progress("begun", run_id, why))
+        try:
+            with scope:
+                result = await resume()
+                self._later.pop(run_id, None)
+                self._tell(Progress("ended", run_id, why, result))
+            if scope.cancelled_caught:
+                self._tell(Progress("cancelled", run_id, "on request"))
+        except (StillRunning, AlreadyResumed, InputError):  # it goes on elsewhere, or its question is open again
+            self._put_off(run_id, poll_s)
+        except Exception as error:  # whatever is wrong with one run, the others must go on
+            said = str(error) if isinstance(error, FlujoError) else f"{type(error).__name__}: {error}"
+            is_first = self._put_off(run_id, poll_s) == 1
+            if is_first and not (isinstance(error, ResumeError) and await self._went_on(run_id)):
+                self._tell(Progress("refused", run_id, said))
+        finally:
+            del self._active[run_id]
+            self._wake.set()
+
+    async def _went_on(self, run_id: str) -> bool:
+        """Whether another worker was quicker, so that it does not wait any more."""
+        try:
+            return all(run_id != other for other, _, _ in await self._waiting())
+        except StoreError:
+            return False
+
+    def _put_off(self, run_id: str, poll_s: float) -> int:
+        """Try a run later, and each time much later; how often that was."""
+        times = self._later.get(run_id, (0, 0.0))[0] + 1
+        wait_s = min(_LONGEST_WAIT_S, poll_s * 2 ** min(times, 20))
+        self._later[run_id] = (times, time.monotonic() + wait_s)
+        return times
+
+    def _is_due(self, run_id: str) -> bool:
+        return self._later.get(run_id, (0, 0.0))[1] <= time.monotonic()
