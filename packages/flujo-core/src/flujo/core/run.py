@@ -42,11 +42,11 @@ class Run(Work):
 
     def execute(self, app: Mapping[str, object]) -> Awaitable[None]:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
-        # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
-        # wake-up of a step, and memory in every run.
         return self._inside(app) if self.scope is None else self._within(self.scope, app)
 
     # --- start and end ----------------------------------------------------------------------------------------------
+    # Who has nothing to do around a piece of work hands it on: each await on the way costs every wake-up of a step, and
+    # memory in every run.
 
     async def _within(self, scope: anyio.CancelScope, app: Mapping[str, object]) -> None:
         """Run within the deadline and the reach of `cancel`."""

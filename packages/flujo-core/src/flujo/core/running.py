@@ -15,7 +15,6 @@ import anyio
 from pydantic import BaseModel
 
 from . import telemetry
-from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
@@ -54,9 +53,9 @@ class Running:
     """The shared part of a run.
 
     Attributes:
-        plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
-        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
+        plain: Whether nobody listens and nothing is watched.
+        quiet: Whether nobody acts in attempts, so that an attempt is only its work.
+        direct: Whether a bare step may be one call here: nothing is watched or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
@@ -117,7 +116,7 @@ class Running:
         self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
         self.plain: bool = untold and not watched
-        self.quiet: bool = untold and setup.hooks.spare_attempts
+        self.quiet: bool = setup.hooks.spare_attempts
         self.direct: bool = untold and setup.is_here and setup.hooks.only_watch
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
@@ -281,8 +280,7 @@ class Running:
             event = payload()
             if self.watch is not None:
                 self.watch.tell(event)
-            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
-            if telling is not None:
+            if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
     async def heed(self, telling: Telling, keep: RunContext | Worker | None) -> None:
@@ -322,7 +320,7 @@ class Running:
         if not self.hooks.of(hook):
             return value
         payload = make(value=value)
-        problem = await self.hooks.transform(payload, hook, self.values, fitted(hint))
+        problem = await self.hooks.transform(payload, hook, self.values, hint)
         if problem is not None:
             raise StepFailed(path, "TransformFault", problem)
         changed: T = payload.value  # type: ignore[attr-defined]
