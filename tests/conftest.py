@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 from fresh_venv import ROOT, build_wheels
+from locks import locked
 
 
 @pytest.fixture(scope="session")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder with a wheel and an sdist of every package of the workspace."""
-    return build_wheels(tmp_path_factory.mktemp("wheelhouse"), ROOT)
+    own = tmp_path_factory.getbasetemp()
+    home = (own if worker_id == "master" else own.parent) / "wheelhouse"
+    with locked(home.with_suffix(".lock")):
+        return home / "dist" if home.exists() else build_wheels(home, ROOT)

@@ -23,6 +23,7 @@ def chain_of(length: int) -> Flujo:
     return Flujo(reduce(rshift, [Step(add_one, name=f"s{index}") for index in range(length)]))
 
 
+@pytest.mark.alone
 def test_chain_of_5000_steps_gives_its_result_and_costs_no_more_per_step_than_one_of_500() -> None:
     assert chain_of(5_000).run(0).output == 5_000
     short, long = (min(chain.measure(length, rounds=5).engine_us for _ in range(2)) for length in (500, 5_000))

@@ -17,9 +17,9 @@ CORE = "flujo.core"
 GOVERNANCE = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy"),
+        *("ledger", "grants", "meter", "budgets", "carved", "usage", "policy", "allowed", "gates", "prices"),
         *("plugins", "hooks", "hookspecs", "registry", "loader", "payloads"),
-        *("calls", "telemetry"),
+        *("calls", "telemetry", "signals", "logs"),
     )
 )
 """Modules of core that govern a run rather than run it; see ADR-015."""
@@ -38,7 +38,7 @@ LANGUAGE = frozenset(
 DURABILITY = frozenset(
     f"{CORE}.{module}"
     for module in (
-        *("snapshot", "written", "codec", "restore", "schemas", "journal", "replay"),
+        *("snapshot", "written", "codec", "restore", "migrations", "schemas", "journal", "replay"),
         *("kept", "store", "writer", "found", "resume", "pause", "told"),
     )
 )

@@ -26,12 +26,14 @@ def baseline() -> float:
     return chain.measure(100).value
 
 
+@pytest.mark.alone
 def test_guard_trips_on_a_deliberate_slow_down(baseline: float) -> None:
     verdict = guard.check(baseline, lambda: chain.measure(100, slow_step, rounds=3).value)
     assert verdict.worse, verdict
     assert len(verdict.measured) == guard.ATTEMPTS
 
 
+@pytest.mark.alone
 def test_guard_passes_what_it_was_set_to(baseline: float) -> None:
     verdict = guard.check(baseline, lambda: chain.measure(100).value)
     assert not verdict.worse, verdict

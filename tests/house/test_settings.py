@@ -60,6 +60,7 @@ def test_names_follow_the_one_rule() -> None:
 def test_root_holds_the_agreed_folders_and_no_litter() -> None:
     folders = {"packages", "benchmarks", "docs", "adr", "examples", "tests", "lts", ".github", ".ci"}
     files = {"LICENSE", "README.md", "CONTRIBUTING.md", "noxfile.py", "pyproject.toml", "uv.lock", ".gitignore"}
+    files |= {"conftest.py"}
     tracked = {path.split("/")[0] for path in tracked_files()}
     assert tracked <= folders | files | {"SECURITY.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", ".gitattributes"}
 

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from pydantic_ai import Agent as PaiAgent
 from pydantic_ai import messages as pai
 from pydantic_ai.capabilities import ProcessEventStream, WebSearch
-from pydantic_ai.exceptions import ApprovalRequired, ModelHTTPError, ModelRetry
+from pydantic_ai.exceptions import CallDeferred, ModelHTTPError, ModelRetry
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
-from pydantic_ai.tools import DeferredToolRequests
+from pydantic_ai.tools import DeferredToolRequests, Tool
 from pydantic_ai.tools import RunContext as PaiContext
 from pydantic_ai.usage import UsageLimits as PaiLimits
 
@@ -34,11 +34,13 @@ from flujo.core import (
     OnModelCall,
     OnToolCall,
     PipelineError,
+    Policy,
     Price,
     RecordIntent,
     RecordResult,
     RetryPolicy,
     RunContext,
+    Snapshot,
     TransformModelRequest,
     TransformModelResponse,
     UsageLimits,
@@ -186,14 +188,40 @@ def test_a_denial_that_a_fallback_could_swallow_still_ends_the_run():
     assert (result.status, seen) == ("aborted", [])
 
 
+def searching():
+    """An agent with a tool that runs at the provider, which answers with what that found."""
+    seen = []
+
+    def answer(messages, info):
+        seen.append((messages, info))
+        found = pai.NativeToolReturnPart("web_search", "sunny", tool_call_id="1")
+        asked = pai.NativeToolCallPart("web_search", {"query": "weather"}, tool_call_id="1")
+        return pai.ModelResponse(parts=[asked, found, pai.TextPart("It is sunny.")])
+
+    model = FunctionModel(answer, profile={"supported_native_tools": frozenset({pai_web_search()})})
+    return PaiAgent(model, capabilities=[WebSearch(local=False)], name="searching"), seen
+
+
 def test_tools_of_the_provider_are_refused():
-    model = FunctionModel(lambda messages, info: pai.ModelResponse(parts=[pai.TextPart("x")]), profile={
-        "supported_native_tools": frozenset({pai_web_search()})
-    })  # fmt: skip
-    searching = PaiAgent(model, capabilities=[WebSearch(local=False)], name="searching")
-    result = Flujo(wrap(searching)).run("hello")
+    asks, seen = searching()
+    result = Flujo(wrap(asks)).run("hello")
     assert result.status == "aborted"
     assert "web_search" in str(result.error)
+    assert seen == []
+
+
+def test_tools_of_the_provider_may_be_used_where_the_policy_lets_them():
+    asks, seen = searching()
+    plugin = Recorder()
+    result = Flujo(wrap(asks), policy=Policy(allow_provider_tools=True), plugins=[plugin]).run("hello")
+    assert (result.output, len(seen)) == ("It is sunny.", 1)
+    without = Recorder(request=lambda request: request.model_copy(update={"provider_tools": ()}))
+    asks, seen = searching()
+    Flujo(wrap(asks), plugins=[without]).run("hello")
+    assert len(seen) == 1, "a transform took the tool away, so the policy has nothing against it"
+    added = Recorder(request=lambda request: request.model_copy(update={"provider_tools": ("code",)}))
+    result = Flujo(wrap(asks), policy=Policy(allow_provider_tools=True), plugins=[added]).run("hello")
+    assert "a transform added them" in str(result.error)
 
 
 def pai_web_search():
@@ -362,14 +390,68 @@ def test_a_limit_that_a_tool_breaks_stops_the_run():
     assert (result.status, len(seen)) == ("stopped", 1)
 
 
-def test_a_tool_that_waits_for_approval_says_that_runs_cannot_be_paused_yet():
-    def pay() -> str:
-        raise ApprovalRequired
+def paid(amount: int) -> str:
+    """Pay an amount."""
+    return f"paid {amount}"
 
-    waiting = PaiAgent(says(call("pay"))[0], output_type=[str, DeferredToolRequests], tools=[pay], name="payer")
-    result = Flujo(wrap(waiting)).run("go")
-    assert result.status == "failed"
-    assert "'pay'" in str(result.error)
+
+def approvals(*answers):
+    """Runs an agent whose tool needs an approval, and answers each of its questions; the last result, what it asked."""
+
+    def made(again):
+        model, seen = says(call("paid", amount=5), *again)
+        return Flujo(agent(model, tools=[Tool(paid, requires_approval=True)], name="payer")), seen
+
+    async def main():
+        questions, (flujo, seen) = [], made(["never"])
+        result = await flujo.run_async("pay 5")
+        for answer in answers:
+            questions += [(pause.question, pause.payload) for pause in result.pauses]
+            kept = Snapshot.model_validate_json(result.snapshot().model_dump_json())
+            flujo, seen = made(["done"])
+            result = await flujo.resume_async(kept, answer)
+        return result, questions, texts(seen[-1][0])
+
+    return asyncio.run(main())
+
+
+def test_a_tool_that_needs_an_approval_pauses_the_run_and_runs_once_it_is_given():
+    waiting, _, _ = approvals()
+    assert waiting.status == "paused", waiting.error
+    result, questions, told = approvals({"approved": True})
+    assert (result.status, result.output) == ("completed", "done"), result.error
+    assert questions == [("May agent 'payer' call the tool 'paid'?", {"tool": "paid", "arguments": {"amount": 5}})]
+    assert "paid 5" in told
+    assert result.usage.requests == 3  # the step runs again from its start
+
+
+def test_a_tool_that_a_human_denies_does_not_run_and_the_model_is_told():
+    result, _, told = approvals({"approved": False, "reason": "too much"})
+    assert (result.status, result.output) == ("completed", "done"), result.error
+    assert "paid 5" not in told
+    assert any("too much" in text for text in told)
+
+
+def test_a_wrapped_agent_may_wait_for_a_tool_that_runs_elsewhere():
+    def fetch(url: str) -> str:
+        raise CallDeferred
+
+    def made(*answers):
+        model, seen = says(call("fetch", url="x"), *answers)
+        asks = PaiAgent(model, output_type=[str, DeferredToolRequests], tools=[fetch], name="fetcher")
+        return Flujo(wrap(asks)), seen
+
+    async def main():
+        flujo, _ = made()
+        assert flujo.plan.nodes[0].output_type is str
+        paused = await flujo.run_async("go")
+        assert paused.pauses[0].payload == {"tool": "fetch", "arguments": {"url": "x"}}
+        flujo, seen = made("done")
+        return await flujo.resume_async(paused, {"page": "hello"}), seen
+
+    result, seen = asyncio.run(main())
+    assert (result.status, result.output) == ("completed", "done"), result.error
+    assert any("hello" in text for text in texts(seen[-1][0]))
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

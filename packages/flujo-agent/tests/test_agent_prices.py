@@ -70,6 +70,7 @@ def test_the_list_is_named_by_its_digest():
     assert data.sha256 == hashlib.sha256(Path(genai_prices.data.__file__).read_bytes()).hexdigest()
 
 
+@pytest.mark.alone
 def test_a_known_model_is_looked_up_in_less_than_5_microseconds():
     BOOK.price("openai:gpt-4o")
     started = time.perf_counter()
@@ -78,6 +79,7 @@ def test_a_known_model_is_looked_up_in_less_than_5_microseconds():
     assert time.perf_counter() - started < 10_000 * 5e-6
 
 
+@pytest.mark.alone
 def test_the_first_price_takes_less_than_a_second_of_cpu(run_python):
     code = """
 import time

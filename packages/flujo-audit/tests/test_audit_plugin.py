@@ -23,8 +23,10 @@ from flujo.core import (
     Pipeline,
     Policy,
     Price,
+    PriceTable,
     RetryPolicy,
     RunContext,
+    Step,
     ToolCall,
     TransformModelRequest,
     UsageLimits,
@@ -291,3 +293,22 @@ def test_settings_that_cannot_be_used_are_refused_when_the_plugin_is_made(tmp_pa
         Plugin(tmp_path / "log", key_file=tmp_path / "missing")
     with pytest.raises(ConfigurationError, match="neither 'plain' nor 'digest'"):
         Plugin(tmp_path / "log", actor="hidden")  # type: ignore[arg-type]
+
+
+def test_the_end_of_a_run_names_the_price_list_it_was_priced_by(tmp_path):
+    row = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}
+    table = {"format": "flujo-prices", "version": 1, "name": "acme", "models": {"m": row}}
+    prices = PriceTable(json.dumps(table).encode())
+
+    async def ask(value: str, ctx: RunContext) -> str:
+        request = ModelRequest(model="m", messages=(Message(role="user", content=value),))
+
+        async def send(_: ModelRequest) -> ModelResponse:
+            return ModelResponse(content="ok", usage=ModelUsage(output_tokens=1))
+
+        return (await ctx.call_model(request, send)).content
+
+    path = tmp_path / "audit.jsonl"
+    Flujo(Step(ask), plugins=[prices, Plugin(str(path))]).run("x")
+    ends = [r for r in map(json.loads, path.read_text().splitlines()) if r.get("event") == "run.end"]
+    assert ends[0]["priced_by"] == {f"acme sha256:{prices.sha256}": 1}

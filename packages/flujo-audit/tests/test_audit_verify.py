@@ -253,6 +253,7 @@ def test_check_15_a_long_log_is_read_in_one_pass_and_little_memory(tmp_path):
     assert peak < 3 << 20 < (tmp_path / "log").stat().st_size
 
 
+@pytest.mark.alone
 @pytest.mark.soak
 def test_check_15_a_million_records_are_verified_in_five_seconds_of_cpu_and_100_megabytes(tmp_path):
     chain = Chain(tmp_path / "log")

@@ -204,7 +204,8 @@ def test_doctor_says_what_is_in_force_and_where_it_stands(cli, monkeypatch) -> N
     for words in (
         "flujo-core ",
         "acme-guard, flujo-audit (from FLUJO_PLUGINS)",
-        "requires flujo-audit; guards have 2 s",
+        "require flujo-audit: nothing runs unless",
+        "guard_timeout_s 2: a guard that waits longer is cancelled",
         str(cli.folder / "pyproject.toml"),
         "acme-guard 1.0: loaded (guard, observe, register)",
         "acts in every run here",
@@ -224,3 +225,71 @@ def test_doctor_finds_a_broken_plugin_and_the_leftover_of_the_old_package(cli) -
     facts = json.loads(said.out)
     assert any("acme-broken" in problem for problem in facts["problems"])
     assert any("0.4.35" in problem and "pip install -U" in problem for problem in facts["problems"])
+
+
+def test_doctor_explains_each_rule_of_the_policy_and_what_it_cannot_see(cli) -> None:
+    cli.plugin("acme-guard", PLUGIN)
+    rules = """
+        allow_plugins = ["acme-guard>=1,<2", "flujo-audit"]
+        allow_models = "openai:*"
+        [max_limits]
+        total_cost_usd_limit = "2.50"
+        requests_limit = 9
+        [named_limits."model:openai:*"]
+        concurrency = 4
+        tokens_per_minute = 90000
+    """
+    file = cli.write("rules.toml", rules)
+    said = cli("doctor", "--policy", file, "--json")
+    assert said.code == 0, said.out
+    told = "\n".join(json.loads(said.out)["policy"])
+    for words in (
+        f"from {file}",
+        "require: no plugin",
+        "allow_plugins acme-guard>=1,<2, flujo-audit: decided before import",
+        "allow_models openai:*: checked before every attempt of ctx.call_model",
+        "a client of its own is not seen",
+        "allow_provider_tools off",
+        "max_limits 2.50 USD, 9 requests: holds for each run",
+        "named_limits model:openai:* 4 at a time, 90000 tokens a minute: counted in each process",
+    ):
+        assert words in told, words
+    assert "none is set" in cli("doctor").out
+    cli.write("rules.toml", 'require = "acme-guard"\nallow_plugins = ["acme-guard<1"]\n')
+    said = cli("doctor", "--policy", file)
+    assert said.code == 1
+    assert "'acme-guard' is to act and not allowed: the allow-list has acme-guard<1, installed is 1.0" in said.out
+    cli.write("rules.toml", "allow_model = 3\n")
+    said = cli("doctor", "--policy", file)
+    assert (said.code, "allow_model (line 1)" in said.err) == (2, True)
+
+
+ORDERED = """
+from flujo.core import Allow, GuardStep, hookimpl
+flujo_api = "1.0"
+
+class Plugin:
+    @hookimpl({mark})
+    def guard_step(self, payload: GuardStep):
+        return Allow()
+
+    @hookimpl
+    def on_run_end(self, payload):
+        pass
+"""
+
+
+def test_plugins_order_shows_who_is_called_when(cli) -> None:
+    assert "no plugin acts here" in cli("plugins", "--order").out
+    for name, mark in (("acme-a", "trylast=True"), ("acme-b", ""), ("acme-c", "tryfirst=True")):
+        cli.plugin(name, ORDERED.format(mark=mark))
+    options = [word for name in ("acme-a", "acme-b", "acme-c") for word in ("--plugin", name)]
+    said = cli("plugins", "--order", *options, "--json")
+    order = json.loads(said.out)["order"]
+    assert order["guard_step"] == ["acme-c", "acme-b", "acme-a"]
+    assert order["on_run_end"] == ["acme-a", "acme-b", "acme-c"]
+    assert "acme-c -> acme-b -> acme-a" in cli("plugins", "--order", *options).out
+    cli.write("pyproject.toml", "[tool.flujo]\nuse = ['acme-b']\n")
+    said = cli("plugins", "--order", "--target", "flows.py", "--plugin", "acme-a", "--json")
+    assert json.loads(said.out)["order"]["guard_step"] == ["acme-b", "acme-a"]
+    assert cli("plugins", "--target", "flows.py").code == 2

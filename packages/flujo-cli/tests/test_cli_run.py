@@ -496,3 +496,49 @@ def test_a_closed_stdin_is_no_input(cli) -> None:
     done = subprocess.run(["sh", "-c", command], cwd=cli.folder, stderr=subprocess.PIPE, check=False, timeout=60)
     assert done.returncode == 2
     assert b"input 'stdin' cannot be used\nWhy: it is closed" in done.stderr
+
+
+SENTINEL = """
+from pathlib import Path
+Path({path!r}).write_text("imported")
+flujo_api = "1.0"
+class Plugin: ...
+"""
+
+
+@pytest.mark.parametrize("rule", ["['flujo-audit']", "['acme-evil<1']", "[]"])
+@pytest.mark.parametrize("where", ["option", "settings"])
+def test_what_the_policy_does_not_allow_is_never_imported_not_even_by_the_users_own_file(
+    cli, rule: str, where: str
+) -> None:
+    sentinel = cli.folder / "sentinel"
+    cli.plugin("acme-evil", SENTINEL.format(path=str(sentinel)))
+    cli.write("own.py", "from flows import pipeline\nfrom flujo.core import Flujo\n"
+              "flujo = Flujo(pipeline, plugins=['acme-evil'])\n")  # fmt: skip
+    options: list[str | Path] = []
+    if where == "option":
+        options = ["--policy", cli.write("policy.toml", f"allow_plugins = {rule}\n")]
+    else:
+        cli.write("pyproject.toml", f"[tool.flujo.policy]\nallow_plugins = {rule}\n")
+    named = [] if where == "option" else [["flows.py", "--plugin", "acme-evil"]]
+    for target in (["own.py:flujo"], *named):
+        said = cli("run", *target, "--text", "x", *options)
+        assert (said.code, said.out) == (2, "")
+        assert "'acme-evil'" in said.err
+        assert "allow" in said.err
+    cli("plugins") if where == "settings" else None
+    cli("unheard-of-command") if where == "settings" else None
+    assert not sentinel.exists()
+
+
+def test_a_policy_holds_models_and_limits_of_the_file(cli) -> None:
+    policy = cli.write("policy.toml", "allow_models = ['openai:*']\n")
+    said = cli("run", "flows.py", "--text", "x", "--policy", policy)
+    assert said.code == 6
+    assert "model 'm' is not allowed; allowed are: openai:*" in said.err
+    cli.write("policy.toml", "[max_limits]\ntotal_cost_usd_limit = '0.001'\n")
+    assert cli("run", "flows.py", "--text", "x", "--policy", policy).code == 4
+    cli.write("own.py", "from flows import *\nflujo = Flujo(pipeline, limits=UsageLimits('0.50'))\n")
+    said = cli("run", "own.py:flujo", "--text", "x", "--policy", policy)
+    assert said.code == 2
+    assert "total_cost_usd_limit=0.50 of limits cannot be used" in said.err

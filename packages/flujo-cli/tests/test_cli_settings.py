@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flujo.core import ConfigurationError, Policy
-from flujo_cli.prepare import joined, policy_of, read_policy
+from flujo_cli.prepare import policy_of
 from flujo_cli.problems import Problem
 from flujo_cli.settings import Settings, read_settings
 
@@ -28,17 +28,17 @@ def test_the_nearest_file_with_a_table_counts_and_git_is_the_border(cli) -> None
 
 def test_the_allow_list_may_stand_beside_settings_of_plugins(cli) -> None:
     cli.write("pyproject.toml", "[tool.flujo]\nplugins = ['a', 'B_c']\n")
-    assert read_settings().allowed == {"a", "b-c"}
+    assert read_settings().allowed == {"a": "", "b-c": ""}
     cli.write("pyproject.toml", "[tool.flujo.plugins]\nallow = ['a']\n[tool.flujo.plugins.flujo_audit]\npath = 'x'\n")
     settings = read_settings()
-    assert settings.allowed == {"a"}
+    assert settings.allowed == {"a": ""}
     assert settings.plugins == {"flujo-audit": {"path": "x"}}
     cli.write("pyproject.toml", "[tool.flujo.plugins.a]\nallow = ['x']\n")
     assert read_settings().allowed is None
 
 
-@pytest.mark.parametrize(("value", "allowed"), [("", frozenset()), ("a, B_c,", {"a", "b-c"})])
-def test_the_environment_wins_over_the_file(cli, monkeypatch, value: str, allowed: set[str]) -> None:
+@pytest.mark.parametrize(("value", "allowed"), [("", {}), ("a, B_c,", {"a": "", "b-c": ""})])
+def test_the_environment_wins_over_the_file(cli, monkeypatch, value: str, allowed: dict[str, str]) -> None:
     cli.write("pyproject.toml", "[tool.flujo]\nplugins = ['z']\n")
     monkeypatch.setenv("FLUJO_PLUGINS", value)
     settings = read_settings()
@@ -49,8 +49,8 @@ def test_policies_add_up_and_a_longer_time_may_be_chosen(cli) -> None:
     assert policy_of(Settings(), None, ()) == Policy()
     file = cli.write("policy.toml", "guard_timeout_s = 8\nrequire = 'Acme_A'\n")
     assert policy_of(Settings(), file, ("b",)) == Policy(guard_timeout_s=8, require=frozenset({"acme-a", "b"}))
-    settings = Settings(policy={"guard_timeout_s": 20, "observer_timeout_s": 9, "require": ["c"]})
-    both = policy_of(settings, file, ())
+    cli.write("pyproject.toml", "[tool.flujo.policy]\nguard_timeout_s = 20\nobserver_timeout_s = 9\nrequire = ['c']\n")
+    both = policy_of(read_settings(), file, ())
     assert (both.guard_timeout_s, both.observer_timeout_s, both.require) == (8, 5, {"acme-a", "c"})
 
 
@@ -74,40 +74,21 @@ def test_a_setting_that_would_do_nothing_is_refused(cli, text: str, words: str) 
     assert "pyproject.toml" in caught.value.what
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"require": 3}, "require: "),
-        ({"requires": ["x"]}, "requires: Extra inputs"),
-        ({"guard_timeout_s": 0}, "guard_timeout_s: Input should be greater than 0"),
-        ({"guard_timeout_s": -1}, "guard_timeout_s"),
-        ({"guard_timeout_s": float("nan")}, "guard_timeout_s"),
-        ({"observer_timeout_s": float("inf")}, "observer_timeout_s"),
-        ({"observer_timeout_s": "soon"}, "observer_timeout_s"),
-        ("strict", "policy: "),
-        (None, "policy: "),
-    ],
-    ids=str,
-)
-def test_settings_that_cannot_be_used_name_the_entry_and_the_file(settings: object, words: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"policy in flujo\.toml cannot be used") as caught:
-        read_policy(settings, "flujo.toml")
-    assert words in str(caught.value)
-
-
-def test_all_wrong_entries_of_a_policy_are_told() -> None:
+def test_a_policy_of_the_settings_that_cannot_be_used_names_the_file_the_entry_and_the_line(cli) -> None:
+    file = cli.write("pyproject.toml", "[tool.flujo.policy]\nrequires = []\nguard_timeout_s = 0\n")
     with pytest.raises(ConfigurationError) as caught:
-        read_policy({"requires": [], "guard_timeout_s": 0}, "flujo.toml")
-    assert "requires" in str(caught.value)
-    assert "guard_timeout_s" in str(caught.value)
+        policy_of(read_settings(), None, ())
+    told = str(caught.value)
+    assert str(file) in told
+    assert "requires (line 2): Extra inputs" in told
+    assert "guard_timeout_s (line 3): " in told
 
 
-def test_two_policies_hold_together_as_the_stricter_of_both() -> None:
-    one = Policy(require={"a"}, guard_timeout_s=1)
-    other = Policy(require={"b"}, guard_timeout_s=3, observer_timeout_s=2)
-    assert (
-        joined(one, other) == joined(other, one) == Policy(require={"a", "b"}, guard_timeout_s=1, observer_timeout_s=2)
-    )
+def test_versions_may_stand_in_the_allow_list(cli, monkeypatch) -> None:
+    cli.write("pyproject.toml", "[tool.flujo]\nplugins = ['Flujo_Audit >=1, <2', 'b']\n")
+    assert read_settings().allowed == {"flujo-audit": ">=1, <2", "b": ""}
+    monkeypatch.setenv("FLUJO_PLUGINS", "Flujo_Audit>=1,<2, b==1.*,c")
+    assert read_settings().allowed == {"flujo-audit": ">=1,<2", "b": "==1.*", "c": ""}
 
 
 def test_a_file_that_may_hold_a_policy_unseen_is_refused(cli) -> None:

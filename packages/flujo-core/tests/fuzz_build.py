@@ -1,24 +1,21 @@
-"""Real pipelines of descriptions, and the world in which their steps run and leave traces."""
+"""Real pipelines of descriptions; `fuzz_world` is where their steps run and leave traces."""
 
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
 
 import anyio
 from fuzz_specs import Choice, Each, Either, Fan, Graph, Node, Repeat, Row, Source, Spec, Wired, Work, members
-from fuzz_values import Memory, change, mix, seen, skips, worth
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from fuzz_values import GIVES, Memory, change, first_number, mix, seen, shaped, skips, worth
+from fuzz_world import Anything, Boom, World
 
 from flujo.core import (
     Branch,
     Fallback,
     Flujo,
-    FlujoError,
     Loop,
     Map,
     Parallel,
@@ -30,6 +27,7 @@ from flujo.core import (
     ToolCall,
     ToolResult,
     Update,
+    UsageLimits,
     run_input,
 )
 
@@ -37,100 +35,8 @@ NO_GOOD = -1
 """What the first attempt of a step gives whose validator is to refuse it; the second gives -2, and so on."""
 
 
-def tagged(value: Any) -> Any:
-    """A value as JSON that says which lists are tuples."""
-    if isinstance(value, FlujoError):
-        return {"error": value.as_data()}
-    if isinstance(value, dict):
-        return {"dict": {key: tagged(part) for key, part in value.items()}}
-    if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [tagged(part) for part in value]}
-    return value
-
-
-def untagged(value: Any) -> Any:
-    """What `tagged` wrote; a value that it did not write is returned as it is."""
-    if isinstance(value, dict) and len(value) == 1:
-        [(kind, parts)] = value.items()
-        if kind == "error":
-            return TypeAdapter(FlujoError).validate_python(parts)
-        if kind == "dict" and isinstance(parts, dict):
-            return {key: untagged(part) for key, part in parts.items()}
-        if kind in ("list", "tuple") and isinstance(parts, list):
-            return {"list": list, "tuple": tuple}[kind](untagged(part) for part in parts)
-    return value
-
-
-Anything = Annotated[Any, PlainSerializer(tagged), PlainValidator(untagged)]
-"""What a generated step takes: whatever another gave. A skipped one hands it on, so it must come back as it was."""
-
-GIVES = {"int": int, "list": list[int], "pair": tuple[int, int]}
-
-
-class Boom(Exception):
-    """A step's own failure."""
-
-
-Event = tuple[Literal["start", "end", "stop", "cut", "tool", "fail", "cancel", "effect"], str]
-
-
-@dataclass
-class World:
-    """What the steps of one run share, and what they leave behind.
-
-    Attributes:
-        pauses: Whether steps pause where their description says so.
-        healed: Whether flaky steps give their value.
-        events: What bodies did, by path, in order: "start" and "stop" of each call ("cut" where it was
-            cancelled), "end" of a visit that gave a value, "tool" of a tool's answer, "fail" of one that raised for
-            the last time, "cancel" of one that cancelled the run, "effect" of what may happen at most once.
-        answers: The decision for each pause that was asked for, by path.
-        active: Paths of the bodies that run now.
-        happened: How often tools and what may happen at most once happened, by path, since the run began.
-        cancel: Cancels the run.
-        wrong: What a step found that must not be.
-    """
-
-    pauses: bool = True
-    healed: bool = False
-    events: list[Event] = field(default_factory=list)
-    answers: dict[str, Any] = field(default_factory=dict)
-    active: list[str] = field(default_factory=list)
-    happened: Counter[Event] = field(default_factory=Counter)
-    cancel: Callable[[], None] | None = None
-    wrong: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def running(self, path: str) -> Iterator[None]:
-        """Take note that a body runs."""
-        self.events.append(("start", path))
-        self.active.append(path)
-        kind: Event = ("stop", path)
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException:  # trio's and asyncio's cancels
-            kind = ("cut", path)
-            raise
-        finally:
-            self.active.remove(path)
-            self.events.append(kind)
-
-    def happens(self, kind: Literal["tool", "effect"], path: str) -> None:
-        """Take note that something happened to the world."""
-        self.events.append((kind, path))
-        self.happened[kind, path] += 1
-
-    def begin(self, *, pauses: bool, healed: bool = True, anew: bool = True) -> World:
-        """Forget all traces, for another run, or for another part of one: what happened to the world stays then."""
-        if anew:
-            self.happened.clear()
-            self.answers.clear()
-        self.pauses, self.healed, self.cancel = pauses, healed, None
-        for traces in (self.events, self.active, self.wrong):
-            traces.clear()
-        return self
+SHORT_S = 0.002
+"""The timeout of steps that hang. When they do not, they never wait, so that none is late on a slow machine."""
 
 
 def flujo_of(spec: Spec, world: World, **options: Any) -> Flujo:
@@ -233,9 +139,16 @@ def step(work: Work, world: World, inputs: dict[str, Any] | None = None) -> Step
     given = dict(inputs or {})
     if work.raw:
         given["raw"] = run_input()
-    options: dict[str, Any] = {}
-    if given:
-        options["inputs"] = given
+    options = options_of(work, world) | ({"inputs": given} if given else {})
+    parameters = ["value", *(name for name in given if name != "value")]
+    function = (at_once if work.inline or work.threaded else waiting)(work, world, parameters)
+    annotate(function, parameters, work)
+    return Step(function, name=work.name, inline=work.inline, **options)
+
+
+def options_of(work: Work, world: World) -> dict[str, Any]:
+    """The options of a step, but for its inputs."""
+    options: dict[str, Any] = {"cache": work.cached}
     if work.writes:
         options["writes"] = (work.writes,)
     if work.reads:
@@ -247,11 +160,24 @@ def step(work: Work, world: World, inputs: dict[str, Any] | None = None) -> Step
     if work.once == "step":
         options["effect"] = "at_most_once"
     if work.skips_on:
-        options["when"] = lambda value: not skips(value, work.skips_on)
-    parameters = ["value", *(name for name in given if name != "value")]
-    function = (at_once if work.inline else waiting)(work, world, parameters)
-    annotate(function, parameters, work)
-    return Step(function, name=work.name, inline=work.inline, **options)
+        options["when"] = wanted_by(work)
+    if work.hangs or work.timely:
+        options["timeout_s"] = SHORT_S if work.hangs else 60.0
+    if work.name in world.limits:
+        options["limits"] = UsageLimits(total_tokens_limit=world.limits[work.name])
+    return options
+
+
+def wanted_by(work: Work) -> Callable[..., bool]:
+    """The `when=` of a step."""
+
+    def by_both(value: Any, memory: Memory) -> bool:
+        return not skips(value, work.skips_on, *seen(memory))
+
+    def by_value(value: Any) -> bool:
+        return not skips(value, work.skips_on)
+
+    return by_both if work.sees else by_value
 
 
 def annotate(function: Any, parameters: list[str], work: Work) -> None:
@@ -270,7 +196,12 @@ def at_once(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
     """The plain function of a step."""
 
     def run(ctx: RunContext, **given: Any) -> object:
+        if work.threaded == (get_ident() == world.thread):
+            world.wrong.append(f"{ctx.step_path} runs in the wrong thread")
         with world.running(ctx.step_path):
+            if work.cost and work.threaded:
+                with ctx.usage.reserve(tokens=work.cost + 1) as lease, world.spending(work, lease):
+                    pass
             value = attempt(work, world, ctx, [given[name] for name in parameters], given.get("memory"))
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
@@ -288,14 +219,10 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
     now = at_once(work, world, parameters)
 
     async def run(ctx: RunContext, **given: Any) -> object:
-        if not (work.delay or work.tool or work.cancels or work.pause == "ask"):
+        if not (work.delay or work.tool or work.cost or work.hangs or work.cancels or work.pause == "ask"):
             return now(ctx, **given)
         with world.running(ctx.step_path):
-            if work.tool:
-                await use_tool(work, world, ctx)
-            for _ in range(work.delay):
-                await anyio.sleep(0)
-            await cancel(work, world, ctx)
+            await wait(work, world, ctx)
             value = attempt(work, world, ctx, [given[name] for name in parameters], given.get("memory"))
             if work.pause and world.pauses:
                 world.answers[ctx.step_path] = value
@@ -310,6 +237,21 @@ def waiting(work: Work, world: World, parameters: list[str]) -> Callable[..., ob
             return finish(work, world, ctx, value)
 
     return run
+
+
+async def wait(work: Work, world: World, ctx: RunContext) -> None:
+    """Do all that takes a step time before it gives its value."""
+    if ctx.attempt <= work.hangs:
+        await anyio.sleep_forever()
+    if work.cost:
+        async with ctx.usage.reserve(tokens=work.cost + 1) as lease:
+            with world.spending(work, lease):
+                await anyio.sleep(0)
+    if work.tool:
+        await use_tool(work, world, ctx)
+    for _ in range(work.delay):
+        await anyio.sleep(0)
+    await cancel(work, world, ctx)
 
 
 def question(name: str) -> str:
@@ -360,8 +302,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
     """What the function returns: the value with its change of the context, or what a validator refuses."""
     changes = {work.writes: change(work.writes, value)} if work.writes else {}
     if ctx.attempt <= work.rejects:
-        number = -ctx.attempt
-        value = {"int": number, "list": [number], "pair": (number, number)}[work.ends]
+        value = shaped(work.ends, -ctx.attempt, -ctx.attempt)
     else:
         world.events.append(("end", ctx.step_path))
     return Update(value, **changes) if work.writes else value
@@ -369,7 +310,7 @@ def finish(work: Work, world: World, ctx: RunContext, value: Any) -> object:
 
 def refuse(output: Any) -> str | None:
     """The validator of generated steps: refuses what is below zero."""
-    number = output if isinstance(output, int) else output[0] if output else 0
+    number = first_number(output)
     return f"not {number}" if number <= NO_GOOD else None
 
 

@@ -8,14 +8,16 @@ from collections.abc import Collection
 from typing import Any
 
 import anyio
-from fuzz_build import World, flujo_of, question
+from fuzz_build import flujo_of, question
 from fuzz_kept import killed
 from fuzz_reference import Bad, Good, Open, Reference
 from fuzz_shrink import smallest
 from fuzz_specs import Spec, works
 from fuzz_values import mix, plain, remembered, seen
+from fuzz_world import World
+from pydantic_core import to_jsonable_python
 
-from flujo.core import Flujo, OnRunEnd, Pause, PipelineResult, Snapshot
+from flujo.core import Flujo, OnRunEnd, Pause, PipelineResult, Snapshot, UsageLimitExceeded, UsageLimits
 
 PATIENCE_S = 20.0
 """No generated pipeline waits for anything but checkpoints; one that takes so long hangs."""
@@ -72,6 +74,8 @@ async def check(spec: Spec) -> None:
             await trial.healed()
         if spec.outer:
             await killed(trial)
+        if spec.limits:
+            await trial.limited()
 
 
 def reconciles(pause: Pause) -> dict[str, Any] | None:
@@ -81,7 +85,7 @@ def reconciles(pause: Pause) -> dict[str, Any] | None:
 
 def as_json(value: object) -> object:
     """What a human types for a value."""
-    return list(value) if isinstance(value, tuple) else value
+    return to_jsonable_python(value)
 
 
 class Trial:
@@ -92,15 +96,20 @@ class Trial:
         self.world = World()
         self.flujo: Flujo = flujo_of(spec, self.world)
         self.elsewhere: Flujo | None = None
+        self.known: Collection[str] | None = ()
         self.works = {work.name: work for work in works(spec.root)}
 
     # --- kinds of runs ------------------------------------------------------------------------------------------------
 
     async def straight(self) -> None:
         """One run to its end; its replay calls no step and gives the same."""
-        self.world.begin(pauses=False)
-        result = await self.flujo.run_async(self.spec.start)
-        self.compare(result, Reference(), pausing=False)
+        reference = Reference()
+        for _ in range(1 + any(work.cached for work in self.works.values())):
+            self.world.begin(pauses=False)
+            result = await self.flujo.run_async(self.spec.start)
+            self.compare(result, reference, pausing=False)
+            self.known = reference.kept if all(visit.sure for visit in reference.visits.values()) else None
+            reference = Reference(known=self.known)
         await self.replayed(result)
 
     async def interrupted(self) -> None:
@@ -109,9 +118,10 @@ class Trial:
         decided: set[str] = set()
         result = await self.flujo.run_async(self.spec.start)
         while True:
-            reference = Reference(decided)
+            reference = Reference(decided, known=None if self.spec.carried else self.known)
             self.compare(result, reference, pausing=True)
-            await self.replayed(result)
+            if result.status != "paused" or not decided:  # a replay at each pause would take a third of all time
+                await self.replayed(result)
             if result.status != "paused":
                 break
             result = await self.decide(result, decided)
@@ -142,7 +152,7 @@ class Trial:
         """A failed run that is tried again, its faults gone, gives what a run without faults does."""
         self.world.begin(pauses=False, healed=False)
         result = await self.flujo.run_async(self.spec.start)
-        failed = Reference(healed=False)
+        failed = Reference(healed=False, known=None)
         self.compare(result, failed, pausing=False)
         if result.status != "failed":
             return
@@ -154,12 +164,49 @@ class Trial:
         starts = self.starts()
         for path, visit in failed.visits.items():
             if visit.sure and visit.status == "completed":
-                assert starts[path] == 1, f"{path} ended well before the failure and runs again"
+                assert starts[path] == 1 or visit.hit, f"{path} ended well before the failure and runs again"
         assert starts.keys() <= reference.visits.keys()
         self.tools_once()
         self.once()
         assert not self.world.wrong, self.world.wrong
         await self.replayed(result)
+
+    async def limited(self) -> None:
+        """Limits that are just enough change nothing; less stops the run, which goes on where there is no limit."""
+        reference, world = Reference(), self.world
+        end = reference.run(self.spec)
+        visits = [(self.work_at(path), visit.attempts) for path, visit in reference.visits.items()]
+        costs = {work.name: work.cost * attempts for work, attempts in visits if work.cost * attempts}
+        total = sum(work.cost * attempts for work, attempts in visits)
+        if not costs or not isinstance(end, Good) or any(v.hit or not v.sure for v in reference.visits.values()):
+            return
+        short = sorted(costs)[self.spec.picks[0] % len(costs)]
+        world.limits = {name: cost + 1 for name, cost in costs.items()} if self.spec.limits == "tight" else {}
+        if self.spec.limits == "step":
+            world.limits = {short: costs[short] - 1}
+        if world.limits or any(work.cached for work in self.works.values()):  # what is found in a cache costs nothing
+            self.flujo = flujo_of(self.spec, world)
+        world.begin(pauses=False)
+        world.limit = {"tight": total + 1, "short": total - 1}.get(self.spec.limits)
+        result = await self.flujo.run_async(self.spec.start, limits=UsageLimits(total_tokens_limit=world.limit))
+        if self.spec.limits == "tight":
+            self.compare(result, reference, pausing=False)
+            return
+        assert isinstance(result.error, UsageLimitExceeded), f"no limit stops it: {result.status}, {result.error!r}"
+        spent = result.usage.total_tokens
+        assert world.limit is None or spent <= world.limit, f"{spent} tokens are used under a limit of {world.limit}"
+        await self.quiet()
+        if self.spec.limits == "short":
+            world.limit = None
+            again = await self.flujo.resume_async(self.target(result), limits=UsageLimits())
+            self.same_end(await self.reconciled(again), end)
+            self.once()
+        assert not world.wrong, world.wrong
+
+    async def quiet(self) -> None:
+        """Wait until threads that were abandoned have returned."""
+        while self.world.active:
+            await anyio.sleep(0.001)
 
     async def cancelled_by_handle(self) -> None:
         """A run that one of its own steps cancels by the handle."""
@@ -209,9 +256,8 @@ class Trial:
             good = records[path].status == "completed"
             assert good == (path in ended), f"{path} is {records[path].status}"
         self.in_order(reference)
-        # A cancel from outside comes with the next turn of the loop: what is due may begin until it is there.
-        causes = [path for path in self.starts() if self.work_at(path).cancels]
-        self.quiet_after("cut" if self.spec.outer else "cancel", causes, self.starts())
+        # A cancel from outside takes a turn of the loop to get from the run to its steps: some may just end well.
+        self.quiet_after("cancel", self.starts(), self.starts(), ends=not self.spec.outer)
         assert not world.wrong, world.wrong
         used = {path for kind, path in world.events if kind == "tool"}
         world.begin(pauses=False, anew=False)
@@ -274,12 +320,18 @@ class Trial:
             if not visit.sure:
                 assert starts[path] <= calls, f"{path} is called {starts[path]} times"
                 continue
-            assert starts[path] == calls, f"{path} is called {starts[path]} times, not {calls}"
             assert path in records, f"{path} is not recorded"
             record = records[path]
+            assert not record.cached or visit.hit, f"{path} is taken from the cache"
+            assert record.cached or visit.hit != "yes", f"{path} is not taken from the cache"
+            calls = 0 if record.cached else calls
+            assert starts[path] == calls, f"{path} is called {starts[path]} times, not {calls}"
             assert record.status == visit.status, f"{path} is {record.status}, not {visit.status}"
             if not work.pause and visit.attempts:
-                assert record.attempts == visit.attempts, f"{path} has {record.attempts} attempts"
+                attempts = 1 if record.cached else visit.attempts
+                assert record.attempts == attempts, f"{path} has {record.attempts} attempts"
+        spent = result.usage.total_tokens
+        assert spent == self.world.used, f"{spent} tokens are counted, {self.world.used} were used"
         self.in_order(reference)
         self.within_limits(reference)
         self.tools_once()
@@ -322,7 +374,8 @@ class Trial:
 
     @staticmethod
     def gives(reference: Reference, path: str) -> bool:
-        return reference.visits[path].status == "completed"
+        visit = reference.visits[path]
+        return visit.status == "completed" and not visit.hit
 
     def tools_once(self) -> None:
         """A visit uses its tool once, however often its body is called."""
@@ -332,11 +385,11 @@ class Trial:
         unused -= {path for kind, path in self.world.events if kind == "cut"}
         assert not unused, f"tools are not used: {unused}"
 
-    def quiet_after(self, kind: str, causes: Collection[str], paths: Collection[str]) -> None:
-        """Nothing begins or ends well in `paths` once an event of this kind has come from one of `causes`."""
+    def quiet_after(self, kind: str, causes: Collection[str], paths: Collection[str], *, ends: bool = True) -> None:
+        """Nothing begins (nor `ends` well) in `paths` once an event of this kind has come from one of `causes`."""
         events = self.world.events
         first = next((at for at, event in enumerate(events) if event[0] == kind and event[1] in causes), len(events))
-        late = [event for event in events[first:] if event[0] in ("start", "end") and event[1] in paths]
+        late = [event for event in events[first:] if event[1] in paths and event[0] in ("start", "end")[: 1 + ends]]
         assert not late, f"after the {kind} of {events[first][1]}: {late}"
 
     def within_limits(self, reference: Reference) -> None:

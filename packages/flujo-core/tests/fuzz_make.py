@@ -1,4 +1,4 @@
-"""Random descriptions of pipelines, made of small draws so that hypothesis can make a failing one smaller.
+"""Random descriptions of pipelines, each made of a seed; `fuzz_shrink` makes a failing one smaller.
 
 What a description gives never depends on the order in which its concurrent parts run: all errors look alike to the
 steps that are given one, and a context field without a reducer has at most one writer at a time.
@@ -7,7 +7,6 @@ steps that are given one, and a context field without a reducer has at most one 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fuzz_specs import (
@@ -29,35 +28,17 @@ from fuzz_specs import (
     gives_list,
     walk,
 )
-from hypothesis import strategies as st
-
-Pick = Callable[[int], int]
-"""Draws a number from 0 up to, not including, the given one; 0 is the simplest."""
 
 MODES = ("plain", *["faults"] * 4, *["pauses"] * 4, *["both"] * 3, *["cancel"] * 2, *["heal"] * 2)
+KINDS = ("int", "int", "bit", "bit", "pair", "list", "twin", "point", "moment")
 DELAYS = (0, 0, 0, 1, 2, 3, 5)
 MOST_VISITS = 12
 """No step is placed where loops and maps could visit it more often."""
 
 
-DRAWS = 600
-"""Bytes that a pipeline is made of, one per decision; where they run out, the simplest is decided."""
-
-
-def made(draws: bytes) -> Spec:
-    """The pipeline that these draws make."""
-    rest = iter(draws)
-    return Maker(lambda bound: next(rest, 0) % bound).spec()
-
-
 def seeded(seed: int) -> Spec:
     """The pipeline of a seed: always the same."""
-    return made(random.Random(seed).randbytes(DRAWS))
-
-
-def specs() -> st.SearchStrategy[Spec]:
-    """All pipelines there are; one draw of bytes is 40 times faster than a draw per decision."""
-    return st.binary(min_size=DRAWS, max_size=DRAWS).map(made)
+    return Maker(random.Random(seed)).spec()
 
 
 @dataclass(frozen=True)
@@ -69,31 +50,38 @@ class Place:
         many: How often it can be visited at most.
         alone: Whether it may write the field without a reducer.
         caught: Whether something around it goes on when it fails.
+        single: Whether nothing else runs at the same time.
     """
 
     level: int
     many: int = 1
     alone: bool = True
     caught: bool = False
+    single: bool = True
 
-    def inside(self, times: int = 1, *, alone: bool = True, caught: bool | None = None) -> Place:
+    def inside(self, times: int = 1, *, alone: bool = True, caught: bool | None = None, single: bool = True) -> Place:
         """The place of a body here."""
-        free = self.alone and alone
-        return Place(self.level - 1, self.many * times, free, self.caught if caught is None else caught)
+        free, caught = self.alone and alone, self.caught if caught is None else caught
+        return Place(self.level - 1, self.many * times, free, caught, self.single and single)
 
 
 class Maker:
     """Makes one pipeline."""
 
-    def __init__(self, pick: Pick) -> None:
-        self.pick = pick
-        mode = MODES[pick(len(MODES))]
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        mode = MODES[self.pick(len(MODES))]
         self.faults = mode in ("faults", "both")
         self.pauses = 12 if mode in ("pauses", "both") else 0
+        self.calm = mode in ("plain", "pauses")
         self.flaky = mode == "heal"
         self.cancels = mode == "cancel"
-        self.left = 6 + pick(14)
+        self.left = 6 + self.pick(14)
         self.names = 0
+
+    def pick(self, count: int) -> int:
+        """A number from 0 up to, not including, `count`."""
+        return int(self.chance.random() * count)
 
     def spec(self) -> Spec:
         """The whole description."""
@@ -101,7 +89,8 @@ class Maker:
         if self.cancels:
             root = self.cancelled(root)
         picks = tuple(self.pick(7) for _ in range(1 + self.pick(4)))
-        return Spec(root, self.pick(5), picks, bool(self.pick(2)), bool(self.pick(2)))
+        limits = ("", "", "", "tight", "short", "step")[self.pick(6)]
+        return Spec(root, self.pick(5), picks, bool(self.pick(2)), bool(self.pick(2)), limits)
 
     def root(self) -> Node:
         place = Place(1 + self.pick(5))
@@ -114,11 +103,11 @@ class Maker:
 
     def cancelled(self, root: Node) -> Node:
         """The same, where one of the steps that can wait cancels the run."""
-        able = [one for one in walk(root) if isinstance(one, Work) and not one.inline]
+        able = [one for one in walk(root) if isinstance(one, Work) and not (one.inline or one.threaded)]
         if not able:
             return root
         chosen = able[self.pick(len(able))]
-        return swapped(root, chosen, replace(chosen, cancels=True, skips_on=0))
+        return swapped(root, chosen, replace(chosen, cancels=True, skips_on=0, cached=False))
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
@@ -157,7 +146,7 @@ class Maker:
     def graph(self, place: Place, most: int) -> Graph:
         name, nodes = self.name("p"), list[Wired]()
         writer = self.pick(4)
-        inside = place.inside()
+        inside = place.inside(single=False)
         for at in range(1 + self.pick(most) if most < 10 else most):
             if nodes and self.left <= 0:
                 break
@@ -208,14 +197,14 @@ class Maker:
     def fan(self, place: Place) -> Fan:
         collect, count = not self.flaky and bool(self.pick(2)), 2 + self.pick(3)
         caught = True if collect else place.caught
-        branches = [self.body(place.inside(alone=at == 0, caught=caught)) for at in range(count)]
+        branches = [self.body(place.inside(alone=at == 0, caught=caught, single=False)) for at in range(count)]
         return Fan(self.name("par"), tuple(branches), (None, None, 1, 2)[self.pick(4)], collect)
 
     def each(self, place: Place) -> Node:
         if place.many * 3 > MOST_VISITS:
             return self.work(place)
         collect = not self.flaky and bool(self.pick(2))
-        body = self.body(place.inside(3, alone=False, caught=True if collect else None))
+        body = self.body(place.inside(3, alone=False, caught=True if collect else None, single=False))
         return Each(self.name("map"), body, (None, None, 1, 2)[self.pick(4)], collect)
 
     def either(self, place: Place) -> Node:
@@ -235,30 +224,41 @@ class Maker:
 
     def work(self, place: Place) -> Work:
         self.left -= 1
-        work = Work(self.name("s"), ("int", "int", "int", "pair", "list")[self.pick(5)], delay=DELAYS[self.pick(7)])
+        work = Work(self.name("s"), KINDS[self.pick(len(KINDS))], delay=DELAYS[self.pick(7)])
         if work.ends == "list":
             work = replace(work, size=2)
         shape = self.pick(6)
         if shape == 1:
             work = replace(work, raw=True)
         elif shape == 2 and self.pick(2):
-            work = replace(work, skips_on=2)
+            work = replace(work, skips_on=2, sees=bool(self.pick(2)))
         work = replace(work, reads=self.pick(3) == 2)
         if self.pick(3) == 2:
             work = replace(work, writes=("log", "total", "last" if place.alone else "log")[self.pick(3)])
-        if not self.pick(5) and not self.pauses:
+        return self.once(self.ailing(self.placed(work, place), place))
+
+    def placed(self, work: Work, place: Place) -> Work:
+        """The same step, as it is to be run: inline, in a thread, with a tool, a timeout, a cache, a cost."""
+        shape = self.pick(10)
+        if shape < 2 and not self.pauses:
             work = replace(work, inline=True, delay=0)
-        elif self.pick(5) == 4:
+        elif shape == 2:
             work = replace(work, tool=True)
-        return self.once(self.ailing(work, place))
+        elif shape == 3 and (place.single or self.calm):  # a thread that is abandoned goes on, nobody knows how far
+            work = replace(work, threaded=True, delay=0)
+        if shape == 4 and not self.flaky:
+            work = replace(work, cached=True)
+        if not work.inline:
+            work = replace(work, cost=(0, 0, 0, 1, 5)[self.pick(5)], timely=not self.pick(6))
+        return work
 
     def once(self, work: Work) -> Work:
         """The same step, where perhaps its work or its tool may happen at most once."""
         kind = self.pick(6)
         if kind == 4 and work.tool:
             return replace(work, once="tool")
-        able = work.attempts == 1 and not work.pause and not work.rejects
-        return replace(work, once="step", writes="") if kind == 5 and able else work
+        other = work.pause or work.rejects or work.hangs or work.cached or work.threaded
+        return replace(work, once="step", writes="") if kind == 5 and work.attempts == 1 and not other else work
 
     def ailing(self, work: Work, place: Place) -> Work:
         """The same step, perhaps with a fault or a pause."""
@@ -266,6 +266,7 @@ class Maker:
             return replace(work, flaky=not self.pick(7))
         if self.pauses >= place.many and self.pick(4) == 3:
             self.pauses -= place.many
+            work = replace(work, cached=False)
             asks, trouble = self.pick(2), self.pick(4) if self.faults else 0
             if trouble == 1:
                 work = replace(work, fails=1, attempts=3)
@@ -273,19 +274,25 @@ class Maker:
                 return replace(work, pause="raise", writes="")
             if trouble == 2:
                 work = replace(work, rejects=1, attempts=3)
-            return replace(work, pause="ask", inline=False)
+            return replace(work, pause="ask", inline=False, threaded=False)
         return self.faulty(work, place.caught) if self.faults else work
 
     def faulty(self, work: Work, caught: bool) -> Work:
-        fault = self.pick(14)
+        fault = self.pick(15)
         if fault == 1:
             return replace(work, fails=1 + self.pick(2), attempts=3)
         if fault == 2:
             return replace(work, rejects=1 + self.pick(2), attempts=3)
+        hangs = replace(work, attempts=3, timely=False, threaded=False, inline=False, delay=0, tool=False, cost=0)
+        if fault == 14:
+            return replace(hangs, hangs=1 + self.pick(2))
         hard = fault in (3, 4, 5, 6) if caught else fault == 3 and not self.pick(2)
         if not hard:
             return work
-        kind = self.pick(3)
+        kind = self.pick(7)
+        if kind == 6:
+            return replace(hangs, hangs=NEVER, attempts=1 + self.pick(2))
+        kind %= 3
         if kind == 0:
             return replace(work, fails=NEVER, attempts=1 + self.pick(2))
         return replace(work, fails_on=2) if kind == 1 else replace(work, rejects=NEVER, attempts=1 + self.pick(2))

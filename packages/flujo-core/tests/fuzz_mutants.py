@@ -10,13 +10,20 @@ from types import FunctionType
 from typing import Any
 
 import pytest
+from fuzz_specs import NEVER, Each, Fan, Row, Spec, Work
 
 from flujo.core import (
     attempt,
+    backends,
+    budgets,
+    cache,
     calls,
+    carved,
     engine,
     found,
     frames,
+    ledger,
+    meter,
     replay,
     restore,
     resume,
@@ -39,6 +46,7 @@ class Mutant:
         function: Its name.
         right: The fragment that is replaced; it stands there exactly once.
         wrong: What replaces it.
+        shown_by: Pipelines that show it, where random ones hardly ever do.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Mutant:
     function: str
     right: str
     wrong: str
+    shown_by: tuple[Spec, ...] = ()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Put the bug into the engine, until `patch` is undone."""
@@ -69,10 +78,27 @@ class Mutant:
         return made
 
 
+def one_branch_lost(delay: int) -> Spec:
+    """Each item's inner fan loses a branch, and its outer fan ends by another, so many turns of the event loop later.
+
+    In one of these turns the lost branch is still being cancelled, and the next item has to wait for that.
+    """
+    cut = Row((Work("first", delay=1), Work("cut", delay=9)))
+    inner = Fan("inner", (Work("fails", fails=NEVER, delay=3), cut))
+    body = Fan("outer", (inner, Row((Work("other"), Work("ends", delay=delay)))), collect=True)
+    return Spec(Row((Work("items", ends="list", size=3), Each("each", body, limit=1))))
+
+
+def one_cancels(delay: int) -> Spec:
+    """A step cancels the scope around its run, and another ends so many turns of the event loop later or before."""
+    row = Row((Work("waits", delay=delay), Work("follows", delay=1)))
+    return Spec(Fan("fan", (Work("stops", cancels=True, delay=3), row)), outer=True)
+
+
 MUTANTS = (
     Mutant(
         "a join starts before the last of its predecessors ended",
-        schedule, "_end", "if waiting[place] == 0:", "if waiting[place] <= 1:",
+        schedule, "_end", "waiting[place] == 0:", "waiting[place] <= 1:",
     ),
     Mutant(
         "changes of concurrent bodies are merged in the order in which these end",
@@ -160,7 +186,7 @@ MUTANTS = (
     ),
     Mutant(
         "a decision is not journaled with its claim",
-        engine.Flujo, "resume_async", "for entry in run.resumed.entries", "for entry in ()",
+        engine.Flujo, "_claimed", "for entry in run.resumed.entries", "for entry in ()",
     ),
     Mutant(
         "a decision whose process was gone cannot be given again",
@@ -185,14 +211,77 @@ MUTANTS = (
     ),
     Mutant(
         "a replay does not know what may happen at most once",
-        replay, "_difference", "(Begun, Called)", "Called",
+        replay, "_difference", "(Begun, Called, Spent)", "(Called, Spent)",
     ),
     Mutant(
         "what lost a body may end while that still cleans up",
         running.Running, "hold_back", "part is not None and part.is_over", "False",
+        shown_by=tuple(map(one_branch_lost, range(8))),
     ),
     Mutant(
         "a replay does not go on after a failure",
         replay, "replayed", "find_due(state)", "pass",
+    ),
+    Mutant(
+        "a step that timed out is not tried again",
+        work.Work, "_again", "self.verdict is not None", "type(outcome.error).__name__ == 'StepTimeout'",
+    ),
+    Mutant(
+        "a timeout counts for all attempts of a step",
+        attempt.Attempt, "_executed", "move_on_after(timeout_s)", "move_on_after(timeout_s if self.number == 1 else 0)",
+    ),
+    Mutant(
+        "a cache knows nothing of the context",
+        cache.Cache, "key", "sorted(options.reads)", "[]",
+    ),
+    Mutant(
+        "a cache does not tell a step from another",
+        cache.Cache, "key", "[node.index, ", "[",
+    ),
+    Mutant(
+        "a step that is found in the cache changes no context",
+        attempt.Attempt, "_invoke", "return Success(kept[0]), kept[1]", "return Success(kept[0]), None",
+    ),
+    Mutant(
+        "what validators refused is kept in the cache",
+        attempt.Attempt, "_invoke",
+        "self._fresh = (key, outcome.output, changes)", "cache.keep(key, outcome.output, changes)",
+    ),
+    Mutant(
+        "nothing is found in the cache",
+        attempt.Attempt, "_invoke", "cache.find(key) if key is not None and self.number == 1 else None", "None",
+    ),
+    Mutant(
+        "a plain function blocks the event loop",
+        backends, "_call", "step.needs_thread", "False",
+    ),
+    Mutant(
+        "when= is asked with the context of the start",
+        work.Work, "_unwanted", "context_at(frame, node)", "frame.context",
+    ),
+    Mutant(
+        "what is reserved is not looked at",
+        ledger.Ledger, "_own_room", "self._held_tokens if leases", "self._held_tokens if False",
+    ),
+    Mutant(
+        "a lease that is settled counts in full",
+        meter.Lease, "settle", "self.close(used)", "self.settle_in_full()",
+    ),
+    Mutant(
+        "a lease that was cancelled counts nothing",
+        meter.Lease, "settle_in_full", "Usage(output_tokens=charge.tokens, ", "Usage(",
+    ),
+    Mutant(
+        "limits of a step are not looked at",
+        carved, "ledger_of", "if limits is None:", "if True:",
+    ),
+    Mutant(
+        "limits of a step count all its visits",
+        carved, "ledger_of",
+        "frame.ledgers = frame.ledgers or {}", "frame = run.state.root; frame.ledgers = frame.ledgers or {}",
+    ),
+    Mutant(
+        "a resumed run forgets what it spent",
+        budgets, "carry", "at.spent.add(one)", "pass",
     ),
 )  # fmt: skip

@@ -25,19 +25,28 @@ from fuzz_specs import (
     branch_name,
     plan_order,
 )
-from fuzz_values import Delta, change, mix, remembered, skips, worth
+from fuzz_values import Delta, change, holds_error, mix, plain, remembered, skips, worth
 
 Paths = frozenset[str]
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit of a step: how its record must read, after which other visits it may start, whether it must happen."""
+    """One visit of a step.
+
+    Attributes:
+        status: As its record must say.
+        attempts: As its record must say; where that is so without a cache.
+        after: Which visits must have ended before it may start.
+        sure: Whether it must happen.
+        hit: "yes" where its output comes from the cache, "perhaps" where that cannot be known.
+    """
 
     status: str
     attempts: int
     after: Paths
     sure: bool = True
+    hit: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,23 @@ class Reference:
         decided: Paths of the pauses that are decided; None is all of them.
         healed: Whether flaky steps give their value.
         parked: Paths of the steps of which nobody knows whether they happened.
+        known: What is in the cache of the Flujo before; None where that cannot be known.
 
     Attributes:
         visits: Every visit of a step, by its path.
         closed: Where a failure ends several steps: the errors, any of which does so, and the paths of all these steps.
         limits: How many bodies of each Parallel and Map may be open at once, by the start of their paths.
+        kept: What it puts into the cache, or finds there, and where.
     """
 
     decided: Collection[str] | None = None
     healed: bool = True
     parked: Collection[str] = ()
+    known: Collection[str] | None = frozenset()
     visits: dict[str, Visit] = field(default_factory=dict)
     closed: list[tuple[Bad, Paths]] = field(default_factory=list)
     limits: dict[str, int | None] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
 
     def run(self, spec: Spec) -> Ended:
         """How the whole pipeline ends."""
@@ -270,7 +283,7 @@ class Reference:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def work(self, work: Work, path: str, inputs: dict[str, object], around: Around) -> Ended:
-        if skips(around.value, work.skips_on):
+        if skips(around.value, work.skips_on, *(remembered(around.deltas) if work.sees else ())):
             self.visits[path] = Visit("skipped", 0, around.after)
             return Good(None, around.value, (), around.after)
         if path in self.parked:
@@ -279,17 +292,43 @@ class Reference:
         arrived = (*inputs.values(), *((around.run_input,) if work.raw else ()))
         held = remembered(around.deltas) if work.reads else ()
         value = worth(work.name, work.ends, work.size, arrived, held)
-        failing = max(work.fails, work.rejects)
+        failing = max(work.fails, work.rejects, work.hangs)
         if work.pause and self.decided is not None and path not in self.decided:
             self.visits[path] = Visit("paused", work.fails + 1, around.after)
             return Open(frozenset({path}))
         hopeless = (work.fails_on and mix("fails", value) % work.fails_on == 0) or (work.flaky and not self.healed)
         if hopeless or failing >= work.attempts > 0 < failing:
             self.visits[path] = Visit("failed", work.attempts, around.after)
-            return Bad(frozenset({("ValidationFailed" if work.rejects and not hopeless else "Boom", path)}))
+            kind = "ValidationFailed" if work.rejects else "StepTimeout" if work.hangs else "Boom"
+            return Bad(frozenset({("Boom" if hopeless else kind, path)}))
         self.visits[path] = Visit("completed", failing + 1, around.after)
+        if work.cached:
+            self.look_up(path, repr((work.name, plain(arrived), held)), certain=not holds_error(arrived))
         deltas = ((work.writes, change(work.writes, value)),) if work.writes else ()
         return Good(value, value, deltas, frozenset({path}))
+
+    def look_up(self, path: str, key: str, *, certain: bool) -> None:
+        """Whether a visit finds its output in the cache."""
+        first = self.kept.setdefault(key, path)
+        if self.known is None or not certain:
+            hit = "perhaps"
+        elif key in self.known or (first != path and first in self.before(path)):
+            hit = "yes"
+        elif first != path:  # both at the same time: whichever is first
+            hit = "perhaps"
+            self.visits[first] = replace(self.visits[first], hit=hit)
+        else:
+            hit = ""
+        self.visits[path] = replace(self.visits[path], hit=hit)
+
+    def before(self, path: str) -> set[str]:
+        """All visits that must have ended before one starts."""
+        found, left = set[str](), [path]
+        while left:
+            new = self.visits[left.pop()].after - found
+            found |= new
+            left += new
+        return found
 
     def close(self, ended: Ended | None, count: int) -> None:
         """A failure closes all that was visited since there were `count` visits."""

@@ -1,4 +1,4 @@
-"""Makes the description of a failing pipeline smaller; hypothesis would take minutes, for it knows bytes only."""
+"""Makes the description of a failing pipeline smaller."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Work(Part):
 
     Attributes:
         name: Name, its own in the whole pipeline.
-        ends: What it gives: "int", "list" (of `size` numbers) or "pair" (a tuple of two).
+        ends: What it gives: "int", "bit" (0 or 1), "list" (of `size` numbers), "pair" (two numbers by name), "twin" (a
+            tuple of two), "point" (a pydantic model) or "moment" (a datetime).
         raw: It takes `run_input()` as a second input.
         reads: It takes the context, and its output depends on it.
         writes: The field of the context that it changes.
@@ -39,11 +40,17 @@ class Work(Part):
         fails_on: Every attempt raises where this divides a number made of its inputs.
         flaky: Every attempt raises as long as the world is not healed.
         rejects: The outputs of so many first attempts are refused by a validator.
+        hangs: So many first attempts never end by themselves; a timeout ends them.
+        timely: It has a timeout that it never needs.
         attempts: Of its RetryPolicy; 1 is none.
         skips_on: It is skipped where this divides a number made of its input.
+        sees: And of the context.
         pause: "raise" (the decision is its output) or "ask" (its body goes on with the answer).
         delay: So many checkpoints before it does anything.
         inline: A plain function that runs on the event loop.
+        threaded: A plain function that runs in a worker thread.
+        cached: It says `cache=True`.
+        cost: So many tokens each call of it uses; it reserves one more.
         tool: It calls a tool before it does anything else.
         once: What may happen at most once: "step" or "tool".
         cancels: It cancels its run, then waits.
@@ -59,11 +66,17 @@ class Work(Part):
     fails_on: int = 0
     flaky: bool = False
     rejects: int = 0
+    hangs: int = 0
+    timely: bool = False
     attempts: int = 1
     skips_on: int = 0
+    sees: bool = False
     pause: str = ""
     delay: int = 0
     inline: bool = False
+    threaded: bool = False
+    cached: bool = False
+    cost: int = 0
     tool: bool = False
     once: str = ""
     cancels: bool = False
@@ -178,6 +191,8 @@ class Spec(Part):
         picks: Which open pause is decided next, as indexes modulo their number.
         carried: Every resume goes through the JSON of a snapshot; else it takes the result.
         outer: A cancel comes from a scope around the run; else from the run's handle.
+        limits: It is run once more under limits on tokens: "tight" ones, just as many as it needs, for the run and
+            for each step; "short", one less for the run; "step", less for one of its steps.
     """
 
     root: Node
@@ -185,6 +200,7 @@ class Spec(Part):
     picks: tuple[int, ...] = (0,)
     carried: bool = False
     outer: bool = False
+    limits: str = ""
 
 
 def below(node: Node) -> tuple[Node, ...]:

@@ -24,6 +24,7 @@ from typing import (
 
 import pytest
 from pydantic import BaseModel, Field, JsonValue
+from stable_ids import shown
 from typing_extensions import TypeAliasType
 from typing_extensions import TypedDict as ExtendedTypedDict
 
@@ -210,7 +211,7 @@ def test_the_shallow_check_looks_at_these_classes(hint: object, classes: tuple[t
         (Box[int], "Box[int]"),
         ("Later", "Later"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_type_is_named_as_people_write_it(hint: object, name: str) -> None:
     assert type_name(hint) == name

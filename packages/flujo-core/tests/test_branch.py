@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from stable_ids import shown
 
 from flujo.core import Branch, Flujo, Pipeline, PipelineError, Step, StepFailed, compile_plan, run_input, step
 
@@ -240,7 +241,7 @@ async def test_two_branches_of_one_pipeline_are_told_apart_by_their_names() -> N
         ({"on": sign, "cases": {"plus": double}, "name": ""}, "name"),
         ({"on": sign, "cases": {"plus": double}, "inputs": 3}, "input"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_an_option_that_cannot_be_used_is_refused_before_anything_runs(options: dict[str, Any], words: str) -> None:
     with pytest.raises(PipelineError) as caught:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
 from flujo.core import (
     Branch,
@@ -31,6 +32,7 @@ from flujo.core import (
     RunContext,
     Step,
     StepFailed,
+    Update,
     UsageLimitExceeded,
     UsageLimits,
     step,
@@ -398,3 +400,46 @@ async def test_a_step_that_swallows_the_cancel_does_not_keep_the_run_alive() -> 
         result = await handle.wait()
     assert result.status == "aborted"
     assert after == []
+
+
+class Notes(BaseModel, frozen=True):
+    count: int = 0
+
+
+async def test_a_cancelled_run_tells_the_context_as_its_last_step_left_it() -> None:
+    async def writes(value: int) -> Update[int]:
+        return Update(value, count=value)
+
+    async def waits(value: int) -> int:
+        handle.cancel()
+        await anyio.sleep(5)
+        return value
+
+    flujo = Flujo(Step(writes, writes="count") >> Step(waits), context_model=Notes)
+    handle = flujo.start(3)
+    result = await handle.wait()
+    assert (result.status, result.context) == ("aborted", Notes(count=3))
+
+
+async def test_no_step_begins_between_a_cancel_from_outside_and_the_turn_in_which_the_run_hears_of_it() -> None:
+    began: list[str] = []
+
+    async def cancels(value: int) -> int:
+        await anyio.sleep(0)
+        scope.cancel()
+        await anyio.sleep(5)
+        return value
+
+    async def waits(value: int) -> int:
+        await anyio.sleep(0)
+        return value
+
+    async def follows(value: int) -> int:
+        began.append("follows")
+        return value
+
+    parallel = Parallel(Step(cancels), Step(waits) >> Step(follows))
+    with anyio.CancelScope() as scope:
+        await Flujo(Pipeline(parallel)).run_async(1)
+    assert scope.cancelled_caught
+    assert began == []

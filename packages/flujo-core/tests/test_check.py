@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, Protocol, Typed
 
 import pytest
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, SecretStr
+from stable_ids import shown
 
 from flujo.core.check import adapter_of, fitted
 
@@ -68,7 +69,7 @@ FITS_NOT: list[tuple[object, object]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hint", "value"), FITS, ids=str)
+@pytest.mark.parametrize(("hint", "value"), FITS, ids=shown)
 def test_a_value_that_fits_has_no_misfit(hint: object, value: object) -> None:
     assert problem_of(hint, value) is None
 

@@ -540,6 +540,7 @@ def row(length: int, **options: Any) -> Chain:
     return chain
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("options", [{}, {"writes": "note"}], ids=["plain", "writing"])
 def test_compiling_and_the_fingerprint_are_linear_in_the_number_of_steps(options: dict[str, Any]) -> None:
     def seconds(length: int) -> float:
@@ -554,6 +555,7 @@ def test_compiling_and_the_fingerprint_are_linear_in_the_number_of_steps(options
     assert large < 30 * small  # ten times the steps; quadratic work would be a hundred times
 
 
+@pytest.mark.alone
 def test_a_wide_pipeline_compiles_as_well() -> None:
     start = time.process_time()
     heads = [Step(fetch, name=f"s{i}") for i in range(5_000)]

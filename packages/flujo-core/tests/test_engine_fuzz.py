@@ -10,44 +10,49 @@ what the pipelines are like in `test_fuzz_reference.py`.
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 from fuzz_check import hold
-from fuzz_make import specs
-from fuzz_specs import Spec
-from hypothesis import HealthCheck, Phase, given, settings
+from fuzz_make import seeded
 
-BACKENDS = ("asyncio", "trio")
+BY_DEFAULT = {"asyncio": 500, "trio": 150}
+IN_SOAK = 2000
+"""So many seeds, from 0 on; the soak leaves out those of the default run, and looks at as many that are always new."""
 
-
-def search(backend: str, count: int, *, new: bool) -> None:
-    """Check so many pipelines, always the same or `new` ones; the first that fails is made smaller and told."""
-
-    # Without hypothesis' own shrinking: it knows bytes only, and takes minutes where `fuzz_shrink` takes seconds.
-    @settings(
-        max_examples=count, derandomize=not new, database=None, deadline=None, phases=[Phase.generate],
-        report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow],
-    )  # fmt: skip
-    @given(specs())
-    def one(spec: Spec) -> None:
-        hold(backend, spec)
-
-    one()
+AT_ONCE = 50
+"""So many are one test, for several workers to share them."""
 
 
-@pytest.mark.parametrize(("backend", "count"), [("asyncio", 500), ("trio", 150)])
-def test_random_pipelines_do_what_the_reference_says(backend: str, count: int) -> None:
-    search(backend, count, new=False)
+def parts(first: dict[str, int], last: dict[str, int]) -> list[Any]:
+    """The seeds from `first` up to, not including, `last` of each event loop, in parts."""
+    return [
+        pytest.param(backend, range(start, min(start + AT_ONCE, end)), id=f"{backend}-{start}")
+        for backend, end in last.items()
+        for start in range(first[backend], end, AT_ONCE)
+    ]
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_2000_random_pipelines_do_what_the_reference_says(backend: str) -> None:
-    search(backend, 2000, new=False)
+NONE, ALL = dict.fromkeys(BY_DEFAULT, 0), dict.fromkeys(BY_DEFAULT, IN_SOAK)
+
+
+@pytest.mark.parametrize(("backend", "seeds"), parts(NONE, BY_DEFAULT))
+def test_random_pipelines_do_what_the_reference_says(backend: str, seeds: range) -> None:
+    for seed in seeds:
+        hold(backend, seeded(seed))
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_pipelines_that_no_test_has_seen_do_what_the_reference_says(backend: str) -> None:
-    search(backend, 2000, new=True)
+@pytest.mark.parametrize(("backend", "seeds"), parts(BY_DEFAULT, ALL))
+def test_further_pipelines_do_what_the_reference_says(backend: str, seeds: range) -> None:
+    for seed in seeds:
+        hold(backend, seeded(seed))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("backend", "seeds"), parts(NONE, ALL))
+def test_pipelines_that_no_test_has_seen_do_what_the_reference_says(backend: str, seeds: range) -> None:
+    chance = random.SystemRandom()
+    for _ in seeds:
+        hold(backend, seeded(chance.getrandbits(64)))

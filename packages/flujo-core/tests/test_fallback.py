@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from stable_ids import shown
 
 from flujo.core import (
     AbortPipeline,
@@ -288,7 +289,7 @@ async def test_fallbacks_of_one_pipeline_get_names_of_their_own() -> None:
         ((double, negate), {"name": "a/b"}, "name"),
         ((double, negate), {"inputs": 3}, "input"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_cannot_be_used_is_refused_before_anything_runs(alternatives: Any, options: Any, words: str) -> None:
     with pytest.raises(PipelineError) as caught:

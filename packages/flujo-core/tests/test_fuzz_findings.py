@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 from fuzz_check import check_on
-from fuzz_specs import Each, Fan, Row, Spec, Work
+from fuzz_mutants import one_branch_lost
 from pydantic import BaseModel
 
 from flujo.core import EntryData, Flujo, Hold, Loop, MemoryStore, Parallel, Pipeline, RunContext, Snapshot, Step, Update
@@ -101,19 +101,7 @@ async def test_a_run_with_work_that_may_happen_at_most_once_can_be_replayed() ->
     assert (await flujo.replay_async(result)).divergence is None
 
 
-INNER = Fan(
-    name="inner",
-    branches=(
-        Work(name="fails", fails_on=2, delay=5),
-        Row(nodes=(Work(name="first", delay=2), Work(name="cut", delay=2, once="step"))),
-    ),
-)
-BESIDE = Row(nodes=(Work(name="other"), Work(name="ends_then", delay=3, tool=True)))
-
-
+@pytest.mark.parametrize("delay", range(8))
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_what_follows_a_fan_that_lost_a_branch_waits_until_that_has_cleaned_up(backend: str) -> None:
-    # The fan ends by another branch, in the same turn of the loop in which the lost one is being cancelled.
-    body = Fan(name="outer", branches=(INNER, BESIDE), collect=True)
-    nodes = (Work(name="items", ends="list", size=3), Each(name="each", body=body, limit=1))
-    check_on(backend, Spec(root=Row(nodes=nodes), start=2, picks=(0, 0, 5, 1)))
+def test_what_follows_a_fan_that_lost_a_branch_waits_until_that_has_cleaned_up(backend: str, delay: int) -> None:
+    check_on(backend, one_branch_lost(delay))

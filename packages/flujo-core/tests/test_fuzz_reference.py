@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 
 import pytest
-from fuzz_make import seeded, specs
+from fuzz_make import seeded
 from fuzz_reference import Bad, Good, Open, Reference, Visit
 from fuzz_specs import (
     COMBINATORS,
@@ -27,7 +28,6 @@ from fuzz_specs import (
     works,
 )
 from fuzz_values import change, mix, worth
-from hypothesis import Phase, given, settings
 
 A, B, C = (Work(name) for name in "abc")
 FAILS = Work("bad", fails=NEVER)
@@ -179,6 +179,34 @@ def test_retries_count_and_only_the_last_failure_stays() -> None:
     assert ended(Work("a", fails=NEVER, attempts=2))[1].visits["a"] == Visit("failed", 2, frozenset())
 
 
+def test_a_step_that_hangs_is_ended_and_tried_again() -> None:
+    assert ended(Work("a", hangs=2, attempts=3))[1].visits["a"] == Visit("completed", 3, frozenset())
+    end, reference = ended(Work("a", hangs=NEVER, attempts=2))
+    assert end == Bad(frozenset({("StepTimeout", "a")}))
+    assert reference.visits["a"] == Visit("failed", 2, frozenset())
+
+
+def test_a_step_that_keeps_its_output_finds_it_for_equal_inputs() -> None:
+    same = Row((Work("l", ends="list", size=2), Each("m", Row((Work("s"), Work("a", cached=True))))))
+    root = Row((Repeat("o", Graph("p", (Wired(Work("a", cached=True), (Source("run"),)),)), most=1), same))
+    assert not any(visit.hit for visit in ended(root)[1].visits.values())
+    assert ended(Work("a", cached=True), known=None)[1].visits["a"].hit == "perhaps"
+    first = ended(Work("a", cached=True))[1]
+    assert ended(Work("a", cached=True), known=first.kept)[1].visits["a"].hit == "yes"
+    skipped = Graph("p", (Wired(Work("s", skips_on=1)), Wired(Work("a", cached=True), (Source("node", 0),))))
+    assert ended(Repeat("o", skipped, most=2))[1].visits["o#2/a"].hit == "yes"
+    numbers = Work("l", ends="list", size=2)
+    both = ended(Row((numbers, Each("m", skipped))))[1].visits
+    assert (both["m[0]/a"].hit, both["m[1]/a"].hit) == ("perhaps", "perhaps")
+
+
+def test_when_may_look_at_the_context() -> None:
+    total = change("total", value("w", 7))
+    odd = next(n for n in range(2, 99) if mix("when", value("w", 7), (), total, 0) % n == 0)
+    asked = Row((Work("w", writes="total"), Work("a", skips_on=odd, sees=True)))
+    assert status(ended(asked)[1]) == {"w": "completed", "a": "skipped"}
+
+
 def test_run_input_is_that_of_the_pipeline_around() -> None:
     raw = Work("r", raw=True)
     assert given_by(Row((A, raw))) == value("r", value("a", 7), 7)
@@ -215,25 +243,32 @@ def test_a_failure_outweighs_a_pause() -> None:
 # --- what is generated ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [500, 2000], ids=["by default", "in the soak"])
 def test_the_pipelines_are_long_nested_and_troubled(count: int) -> None:
-    found: list[Spec] = []
+    pipelines = [seeded(seed) for seed in range(count)]
+    assert len(set(map(repr, pipelines))) == count
+    assert statistics.median(len(works(spec.root)) for spec in pipelines) >= 12
+    shares = Counter(trait for spec in pipelines for trait in traits_of(spec))
+    assert shares["nested three deep"] >= count * 0.3
+    assert shares["troubled"] >= count * 0.5
+    assert all(shares[kind.__name__] >= count * 0.1 for kind in COMBINATORS), shares
+    assert all(shares[trait] >= count * 0.05 for trait in PECULIAR), shares
 
-    @settings(max_examples=count, phases=[Phase.generate], derandomize=True, deadline=None, database=None)
-    @given(specs())
-    def collect(spec: Spec) -> None:
-        found.append(spec)
 
-    collect()
-    for pipelines in ([seeded(seed) for seed in range(count)], found):
-        assert len(set(map(repr, pipelines))) >= 0.99 * count
-        assert statistics.median(len(works(spec.root)) for spec in pipelines) >= 12
-        assert sum(depth(spec.root) >= 3 for spec in pipelines) >= 0.3 * count
-        for kind in COMBINATORS:
-            assert sum(any(isinstance(node, kind) for node in walk(spec.root)) for spec in pipelines) >= 0.1 * count, (
-                kind
-            )
-        assert sum(map(troubled, pipelines)) >= 0.5 * count
+PECULIAR = (
+    "cached", "cancels", "cost", "fails", "flaky", "hangs", "inline", "once", "pause", "reads", "rejects", "sees",
+    "skips_on", "threaded", "timely", "tool", "writes",
+)  # fmt: skip
+"""What steps of the pipelines are like, some in each twentieth pipeline at least."""
+
+
+def traits_of(spec: Spec) -> set[str]:
+    """What a pipeline is made of, and what happens in it."""
+    found = {type(node).__name__ for node in walk(spec.root)}
+    found |= {trait for work in works(spec.root) for trait in PECULIAR if getattr(work, trait)}
+    found |= {"limits"} if spec.limits else set()
+    found |= {"troubled"} if troubled(spec) else set()
+    return found | ({"nested three deep"} if depth(spec.root) >= 3 else set())
 
 
 def troubled(spec: Spec) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from pydantic import BaseModel, SecretStr
+from stable_ids import shown
 
 from flujo.core import (
     AbortPipeline,
@@ -91,7 +92,7 @@ class Registers:
         return []
 
 
-@pytest.mark.parametrize("plugin", [None, 42, lambda payload: Deny("x"), Unmarked(), Registers()], ids=str)
+@pytest.mark.parametrize("plugin", [None, 42, lambda payload: Deny("x"), Unmarked(), Registers()], ids=shown)
 def test_what_has_no_hook_that_acts_is_no_plugin(plugin: object) -> None:
     with pytest.raises(PluginError, match="cannot act: it has no method marked with @hookimpl that acts in a run"):
         Flujo(echo, plugins=[plugin])

@@ -9,8 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from flujo.core import PLUGIN_API_VERSION, Command, Flujo, PluginError, Plugins, Policy, Price, step
-from flujo.core.loader import canonical, discover, load
+from flujo.core import (
+    PLUGIN_API_VERSION,
+    Command,
+    ConfigurationError,
+    Flujo,
+    PluginError,
+    Plugins,
+    Policy,
+    Price,
+    hookimpl,
+    step,
+)
+from flujo.core.allowed import canonical
+from flujo.core.loader import discover, load
 
 
 @step
@@ -204,3 +216,106 @@ def test_importing_core_neither_reads_the_environment_nor_imports_a_plugin(site:
     code = f"import sys; sys.path.insert(0, {str(site)!r}); import flujo.core; flujo.core.Plugins().installed"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert not sentinel.exists()
+
+
+# --- what a policy allows ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entries", "version", "allowed"),
+    [
+        (["acme-rules"], "1.2", True),
+        (["Acme_Rules >= 1.2 , < 2"], "1.2", True),
+        (["acme-rules>=1,<2"], "2.0", False),
+        (["acme-rules==1.*"], "1.9.3", True),
+        (["acme-rules>=1,<2"], "1.9rc1", False),
+        (["acme-rules==1.2"], "1.2+local.build", True),
+        (["acme-rules===1.2"], "1.2+local.build", False),
+        (["acme-rules>=1", "acme-rules<1.1"], "1.2", False),
+        (["acme-rules>=0"], "not-a-version", False),
+        (["rules"], "1.2", False),
+        ([], "1.2", False),
+    ],
+)
+@pytest.mark.parametrize("where", ["policy", "environment", "allowed"])
+def test_the_distribution_and_its_version_decide_before_anything_is_imported(
+    site: Path, monkeypatch: pytest.MonkeyPatch, entries: list[str], version: str, allowed: bool, where: str
+) -> None:
+    sentinel = site / "imported"
+    module = "acme_rules_sentinel"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    lay(site, "acme-rules", f"open({str(sentinel)!r}, 'w').close()" + GOOD.replace("\n    ", "\n"),
+        module=module, version=version)  # fmt: skip
+    policy = Policy(allow_plugins=frozenset(entries)) if where == "policy" else None
+    if where == "environment":
+        monkeypatch.setenv("FLUJO_PLUGINS", ",".join(entries))
+
+    def build() -> Flujo:
+        if where == "allowed":
+            return Flujo(double, plugins=Plugins(["acme-rules"], allowed=entries))
+        return Flujo(double, plugins=["acme-rules"], policy=policy)
+
+    if allowed:
+        assert build().run(1).output == 2
+    else:
+        with pytest.raises(PluginError, match=r"'acme-rules' cannot be used: the allow-list"):
+            build()
+    assert sentinel.exists() == allowed
+
+
+def test_a_policy_blocks_registries_and_stores_of_others_too(site: Path) -> None:
+    sentinel = site / "imported"
+    lay(site, "sneaky-plugin", f"open({str(sentinel)!r}, 'w').close()\nflujo_api = '1.0'", module="sneaky_plugin")
+    flujo = Flujo(double, policy=Policy(allow_plugins=frozenset({"acme"})))
+    assert flujo.plugins.price_of("some-model") is None
+    assert flujo.plugins.commands() == []
+    with pytest.raises(PluginError, match="no plugin knows"):
+        Flujo(double, policy=Policy(allow_plugins=frozenset({"acme"})), store="sneaky://x")
+    assert not sentinel.exists()
+
+
+def test_the_entry_points_name_does_not_help_an_imposter(site: Path) -> None:
+    sentinel = site / "imported"
+    code = f"open({str(sentinel)!r}, 'w').close()\nflujo_api = '1.0'"
+    lay(site, "other-dist", code, module="flujo_audit_imposter")
+    (next(site.glob("other_dist-*")) / "entry_points.txt").write_text("[flujo]\nflujo-audit = flujo_audit_imposter\n")
+    with pytest.raises(PluginError, match="other-dist"):
+        Flujo(double, plugins=["other-dist"], policy=Policy(allow_plugins=frozenset({"flujo-audit"})))
+    assert not sentinel.exists()
+
+
+def test_a_required_plugin_that_is_not_allowed_stops_the_run(site: Path) -> None:
+    lay(site, "both-plugin", GOOD, module="both_plugin", version="3.1")
+    with pytest.raises(PluginError, match=r"the allow-list has both-plugin<3, installed is 3\.1"):
+        Flujo(double, policy=Policy(require=frozenset({"both-plugin"}), allow_plugins=frozenset({"both-plugin<3"})))
+    assert "both_plugin" not in sys.modules
+
+
+def test_an_object_or_a_registry_that_was_made_before_is_held_to_the_policy_too(site: Path) -> None:
+    lay(site, "early-plugin", GOOD, module="early_plugin")
+    early = Plugins(["early-plugin"])
+    policy = Policy(allow_plugins=frozenset({"other"}))
+    for plugins in (early, [early.acting[0][1]]):
+        with pytest.raises(PluginError, match="'early-plugin' cannot be used"):
+            Flujo(double, plugins=plugins, policy=policy)
+
+    class Own:
+        @hookimpl
+        def on_run_end(self, payload: object) -> None:
+            pass
+
+    assert Flujo(double, plugins=[Own()], policy=policy).run(1).output == 2, "what no distribution brings is not held"
+
+
+@pytest.mark.parametrize("value", ["a b", "-a", "a==", "a>=1;python_version>'3'", "a[extra]"])
+def test_an_environment_that_cannot_be_read_allows_nothing(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLUJO_PLUGINS", value)
+    with pytest.raises(ConfigurationError, match="cannot be allowed"):
+        Plugins()
+
+
+def test_versions_without_the_package_that_compares_them_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packaging.specifiers", None)
+    assert Plugins(allowed=["a"]).allowed == {"a": ""}
+    with pytest.raises(ConfigurationError, match=r"pip install 'flujo-core\[policy\]'"):
+        Plugins(allowed=["a>=1"])

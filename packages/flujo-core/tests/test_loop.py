@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import anyio
 import pytest
 from pydantic import BaseModel
+from stable_ids import shown
 
 from flujo.core import (
     Flujo,
@@ -278,7 +279,7 @@ async def test_a_budget_ends_a_loop_before_the_iteration_that_does_not_fit() -> 
         ({"until": bool, "name": 3}, "name"),
         ({"until": bool, "inputs": [double]}, "input"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_an_option_that_cannot_be_used_is_refused_before_anything_runs(options: dict[str, Any], words: str) -> None:
     with pytest.raises(PipelineError) as caught:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from stable_ids import shown
 
 from flujo.core import (
     Flujo,
@@ -375,7 +376,7 @@ def test_what_it_gives_is_a_list_of_what_the_body_gives() -> None:
         (double, {"name": "a/b"}, "name"),
         (double, {"inputs": 3}, "input"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_cannot_be_used_is_refused_before_anything_runs(body: Any, options: Any, words: str) -> None:
     with pytest.raises(PipelineError) as caught:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from stable_ids import shown
 
 from flujo.core import (
     Deny,
@@ -324,7 +325,7 @@ async def test_a_breached_limit_of_the_run_is_never_collected() -> None:
         ((double, negate), {"name": "a/b"}, "name"),
         ((double, negate), {"inputs": 3}, "input"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_cannot_be_used_is_refused_before_anything_runs(branches: Any, options: Any, words: str) -> None:
     with pytest.raises(PipelineError) as caught:

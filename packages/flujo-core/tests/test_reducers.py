@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import anyio
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
+from stable_ids import shown
 
 from flujo.core import (
     ConfigurationError,
@@ -94,7 +95,7 @@ def test_changes_replace_or_fold_and_leave_the_old_context_alone() -> None:
         ({"thing": 3}, "context field 'thing' does not fit"),
         ({"odd": 4711}, "context field 'odd' does not fit: the check of int failed with RuntimeError"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_changes_are_checked_field_by_field(changes: dict[str, object], words: str | None) -> None:
     writes = ("note", "size", "best", "log", "thing", "odd")
@@ -258,6 +259,7 @@ async def test_a_partial_reducer_and_a_lambda_fold() -> None:
     assert result.context == Other(total=3, text="ab")
 
 
+@pytest.mark.alone
 async def test_a_long_row_of_writers_and_readers_stays_linear() -> None:
     async def both(text: str, notes: Notes) -> Update[str]:
         return Update(text, best=notes.best + 1)

@@ -227,6 +227,7 @@ def test_paused_time_does_not_count_against_the_deadline() -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+@pytest.mark.alone
 async def test_the_time_before_a_pause_counts_against_the_deadline() -> None:
     async def before(value: int) -> int:
         await anyio.sleep(0.5)

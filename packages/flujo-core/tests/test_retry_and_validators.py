@@ -11,6 +11,7 @@ import anyio
 import httpx
 import pytest
 from pydantic import BaseModel
+from stable_ids import shown
 
 from flujo.core import (
     Allow,
@@ -158,7 +159,7 @@ async def test_a_date_in_the_past_is_no_wait_of_its_own() -> None:
     assert await waits_of(busy("Wed, 21 Oct 2015 07:28:00 GMT"), backoff_s=0.002) == pytest.approx([0.002])
 
 
-@pytest.mark.parametrize("value", ["soon", None, -1, float("nan"), float("inf"), [1], object()], ids=repr)
+@pytest.mark.parametrize("value", ["soon", None, -1, float("nan"), float("inf"), [1], object()], ids=shown)
 async def test_an_attribute_that_says_nothing_is_passed_over(value: Any) -> None:
     assert await waits_of(Busy(value), backoff_s=0.002) == pytest.approx([0.002])
 
@@ -352,7 +353,7 @@ async def test_feedback_does_not_reach_another_visit_of_the_step() -> None:
 
 
 @pytest.mark.parametrize(
-    "validators", [3, "check", (3,), ("check",), (lambda: None,), (lambda a, b, c: None,)], ids=str
+    "validators", [3, "check", (3,), ("check",), (lambda: None,), (lambda a, b, c: None,)], ids=shown
 )
 def test_what_cannot_check_is_refused(validators: Any) -> None:
     with pytest.raises(PipelineError, match="validator"):

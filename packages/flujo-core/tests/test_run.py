@@ -235,6 +235,7 @@ async def test_a_timeout_error_of_the_step_itself_is_an_ordinary_failure() -> No
     assert not isinstance(result.error, StepTimeout)
 
 
+@pytest.mark.alone
 async def test_a_sync_step_is_abandoned_at_its_timeout() -> None:
     def slow(value: int) -> int:
         time.sleep(0.3)
@@ -248,6 +249,7 @@ async def test_a_sync_step_is_abandoned_at_its_timeout() -> None:
     assert "abandoned" in str(result.error)
 
 
+@pytest.mark.alone
 async def test_sync_steps_run_in_more_threads_than_anyios_own_limit() -> None:
     def wait(value: int) -> int:
         time.sleep(0.2)

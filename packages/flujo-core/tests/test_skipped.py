@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from pydantic import BaseModel
+from stable_ids import shown
 
 from flujo.core import (
     Flujo,
@@ -225,7 +226,7 @@ async def test_a_skipped_step_is_not_retried_and_not_validated() -> None:
 # --- what cannot work -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", [True, "large", 3, lambda: True, lambda a, b, c: True], ids=str)
+@pytest.mark.parametrize("when", [True, "large", 3, lambda: True, lambda a, b, c: True], ids=shown)
 def test_what_cannot_be_asked_is_refused(when: Any) -> None:
     with pytest.raises(PipelineError, match="when"):
         Flujo(Step(double, when=when))

@@ -13,7 +13,7 @@ import pytest
 
 import flujo.core
 import flujo.core.testing as kit
-from flujo.core import LocalBackend, MemoryStore, Price
+from flujo.core import Budget, LocalBackend, MemoryStore, Price
 from flujo.core.testing.backend_rules import BACKEND_RULES
 from flujo.core.testing.price_rules import PRICE_RULES
 
@@ -53,7 +53,9 @@ def test_every_public_name_is_documented(name: str) -> None:
 @pytest.mark.parametrize("name", ["ScriptedAgent", "RecordingPlugin", "FaultInjector", "assert_conforms"])
 def test_its_example_runs(name: str) -> None:
     (example,) = examples(name)
-    space: dict[str, object] = {"MyBackend": LocalBackend, "MyPriceBook": MyPriceBook, "MyStore": MemoryStore}
+    space: dict[str, object] = {
+        "MyBackend": LocalBackend, "MyPriceBook": MyPriceBook, "MyStore": MemoryStore, "MyGovernor": Budget
+    }  # fmt: skip
     exec(SPACE + example, space)
 
 

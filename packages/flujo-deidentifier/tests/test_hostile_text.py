@@ -36,6 +36,7 @@ def no_collector():
     gc.enable()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("unit", UNITS, ids=repr)
 @pytest.mark.parametrize("size", [10_000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_four_times_the_text_takes_no_more_than_linear_time_and_a_margin(deidentifier, unit, size):
@@ -51,6 +52,7 @@ def test_four_times_the_text_takes_no_more_than_linear_time_and_a_margin(deident
     assert large <= 10 * max(small, 0.005)
 
 
+@pytest.mark.alone
 def test_time_grows_with_the_text_not_with_its_square(deidentifier):
     def seconds(size):
         before = time.process_time()

@@ -32,7 +32,7 @@ anyio.run(prepare)
 if os.getuid() == 0:  # root may write everything
     for one in (folder, *folder.iterdir()):
         os.chown(one, 65534, 65534)
-    for parent in folder.parents[:3]:
+    for parent in folder.parents[:4]:
         os.chmod(parent, os.stat(parent).st_mode | stat.S_IXOTH)
     os.setgid(65534)
     os.setuid(65534)

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 from conftest import OpenStore
 from hitl_trials import HERE, PLAN, paused, receipt, row, run
@@ -59,6 +60,24 @@ async def test_a_file_that_another_process_locks_is_waited_for_but_not_for_ever(
         assert (await store.load("r")).length == 0  # who reads is not held up
         other.execute("ROLLBACK")
     await store.append(hold, [row(0)])
+
+
+async def test_a_run_that_could_not_be_given_back_is_when_the_store_works_again(
+    path: Path, open_store: OpenStore
+) -> None:
+    store = open_store(wait_s=0.1, lease_s=0.3)
+    hold = await store.create(run("r"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy):
+            await store.save(hold, run("r", "failed"))
+        with pytest.raises(StoreBusy):
+            await store.release(hold)
+        assert await store.orphans(run("r").fingerprint) == []
+        other.execute("ROLLBACK")
+    with anyio.fail_after(20):
+        while not await store.orphans(run("r").fingerprint):  # this process goes on, and holds other runs
+            await anyio.sleep(0.05)
 
 
 def test_what_may_not_be_written_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,19 @@ def holder(path: Path, lease_s: float) -> Iterator[int]:
             process.kill()
 
 
+def stop_between_writes(pid: int, path: Path) -> None:
+    """Stop a process while it does not write: stopped in a write, it would keep the file locked."""
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            with suppress(sqlite3.OperationalError):
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
+                return
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.01)
+
+
 async def test_a_run_of_a_killed_process_is_an_orphan_at_once(path: Path, store: SQLiteStore) -> None:
     with holder(path, 1000) as pid:
         assert await store.orphans(PLAN) == []
@@ -58,7 +71,7 @@ async def test_a_process_that_hangs_loses_its_runs_when_its_lease_ended(path: Pa
     with holder(path, 0.6) as pid:
         await anyio.sleep(1)
         assert await store.orphans(PLAN) == []  # it renews
-        os.kill(pid, signal.SIGSTOP)
+        stop_between_writes(pid, path)
         with anyio.fail_after(5):
             while await store.orphans(PLAN) != ["other"]:
                 await anyio.sleep(0.05)

@@ -17,7 +17,8 @@ from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 
 from .exits import COMPLETED, FINDINGS
 from .launcher import diagnose
-from .options import debug_option, json_option
+from .options import debug_option, json_option, policy_file_option
+from .policies import explained
 from .settings import Settings, canonical, read_settings
 from .survey import Survey, survey
 
@@ -33,23 +34,29 @@ _REACH = (
 _EPILOG = """\b
 Examples:
   flujo doctor
+  flujo doctor --policy production.toml
   flujo doctor --json
 """
 
 
 @click.command(epilog=_EPILOG)
+@policy_file_option
 @json_option
 @debug_option
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, policy_file: Path | None, as_json: bool) -> None:
     """Look at this environment: versions, plugins, allow-list, policy, telemetry, leftovers of the old flujo.
+
+    Each rule of the policy is told with how it is held, and what it cannot see.
 
     Exit code: 0 all well, 1 something is wrong, 2 the settings cannot be read.
     """
     settings = read_settings()
-    found = survey(settings, build=True)
+    found = survey(settings, build=True, policy_file=policy_file)
     problems = [*_old_flujo(), *found.problems]
-    facts = _facts(settings, found)
+    files = [settings.source] if settings.policy else []
+    policy = explained(found.policy, [path for path in (*files, policy_file) if path is not None])
+    facts = {**_facts(settings), "policy": policy, "telemetry": _telemetry()}
     if as_json:
         facts = {**facts, "plugins": found.facts(), "problems": problems}
         click.echo(json.dumps(facts, indent=2))
@@ -58,8 +65,12 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(FINDINGS if problems else COMPLETED)
 
 
-def _facts(settings: Settings, found: Survey) -> Mapping[str, object]:
-    allowed = "every installed plugin" if settings.allowed is None else ", ".join(sorted(settings.allowed)) or "none"
+def _facts(settings: Settings) -> Mapping[str, object]:
+    allowed = (
+        "every installed plugin"
+        if settings.allowed is None
+        else ", ".join(f"{n}{v}" for n, v in sorted(settings.allowed.items())) or "none"
+    )
     origin = f" (from {settings.allowed_from})" if settings.allowed_from else ""
     return {
         "python": f"{platform.python_version()} ({platform.python_implementation()}, {platform.system()})",
@@ -67,8 +78,6 @@ def _facts(settings: Settings, found: Survey) -> Mapping[str, object]:
         "packages": list(_versions()),
         "settings": "none" if settings.source is None else str(settings.source),
         "allow-list": allowed + origin,
-        "policy": _policy(settings, found),
-        "telemetry": _telemetry(),
     }
 
 
@@ -87,14 +96,6 @@ def _old_flujo() -> Iterable[str]:
         if dist.version.startswith("0."):  # ours begins at 1; its list of files leaves out what is gone already
             where = Path(str(dist.locate_file("")))
             yield f"the old package flujo {dist.version} is installed in {where}: pip install -U 'flujo>=1'"
-
-
-def _policy(settings: Settings, found: Survey) -> str:
-    policy = found.policy
-    required = ", ".join(sorted(policy.require)) or "no plugin"
-    source = "the defaults" if not settings.policy else str(settings.source)
-    times = f"guards have {policy.guard_timeout_s:g} s, observers {policy.observer_timeout_s:g} s"
-    return f"requires {required}; {times} (from {source})"
 
 
 def _telemetry() -> str:

@@ -15,7 +15,7 @@ from flujo.core import BODY_INPUT, RUN_INPUT, FlowNode, Flujo, Plan, Scope, Sour
 from .describe import body_path, body_word, input_scopes, rules, step_notes, title
 from .mermaid import mermaid
 from .options import debug_option
-from .prepare import enforce_allow_list
+from .prepare import enforce_allow_list, policy_of
 from .settings import read_settings
 from .target import load_target
 
@@ -41,7 +41,8 @@ Examples:
 @debug_option
 def graph(target: str, form: Format | None) -> None:
     """Draw a pipeline: its steps, what each takes and gives, and which run at the same time."""
-    enforce_allow_list(read_settings())
+    settings = read_settings()
+    enforce_allow_list(settings, policy_of(settings, None, ()))
     found = load_target(target).found
     plan = found.plan if isinstance(found, Flujo) else compile_plan(found)
     console = Console()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .problems import State
 
 if TYPE_CHECKING:
-    from flujo.core import Flujo, RunStore
+    from flujo.core import Flujo, PipelineLike, RunStore
 
 __all__ = ["Host"]
 
@@ -19,7 +19,7 @@ class Host(State):
 
     def prepare(
         self,
-        target: str,
+        target: str | PipelineLike,
         *,
         plugins: Iterable[str] = (),
         require: Iterable[str] = (),
@@ -27,7 +27,7 @@ class Host(State):
         hooks: Iterable[Callable[..., object]] = (),
         store: str | None = None,
     ) -> Flujo:
-        """Load FILE[:NAME] as `flujo run` does; see flujo.core's `CommandHost`."""
+        """Load FILE[:NAME], or take a pipeline, as `flujo run` does; see flujo.core's `CommandHost`."""
         from .prepare import PolicyOptions, prepare  # imports flujo.core, which the help must not
 
         options = PolicyOptions(plugin=tuple(plugins), require=tuple(require), policy_file=policy_file)

@@ -10,7 +10,7 @@ import click
 
 from .problems import State
 
-__all__ = ["debug_option", "json_option", "policy_options"]
+__all__ = ["debug_option", "json_option", "policy_file_option", "policy_options"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -32,6 +32,14 @@ json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_note_json, help="Print JSON, for machines."
 )
 
+policy_file_option: Decorator = click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Rules that hold on top of [tool.flujo.policy].",
+)
+
 _POLICY_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--plugin",
@@ -47,13 +55,7 @@ _POLICY_OPTIONS: tuple[Decorator, ...] = (
         metavar="NAME",
         help="A plugin without which nothing may run; it acts too. May be repeated.",
     ),
-    click.option(
-        "--policy",
-        "policy_file",
-        type=click.Path(path_type=Path),
-        metavar="FILE.toml",
-        help="Rules the run is held to, on top of [tool.flujo.policy].",
-    ),
+    policy_file_option,
 )
 
 

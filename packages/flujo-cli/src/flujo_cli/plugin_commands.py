@@ -28,10 +28,12 @@ class Known:
 
 KNOWN = {
     "audit": Known("flujo-audit", "Check and read audit logs."),
+    "chat": Known("flujo-agent", "Talk with a model, under limits; goes on later where a store keeps it."),
     "eval": Known("flujo-agent", "Score a pipeline on a dataset, and compare with a saved run."),
     "hitl": Known("flujo-hitl", "Answer what runs ask in a browser, or by a JSON API."),
     "pii": Known("flujo-deidentifier", "Find personal data in files."),
     "runs": Known("flujo-hitl", "Look at stored runs, answer what they ask, go on with them."),
+    "solve": Known("flujo-agent", "Let a recipe solve a task: made, checked, made again, under limits."),
 }
 
 OURS = {known.distribution for known in KNOWN.values()}
@@ -50,7 +52,7 @@ def listed() -> list[tuple[str, str]]:
         settings = Settings()
     installed = _installed(settings)
     rows = [(word, known.help) for word, known in KNOWN.items() if known.distribution in installed]
-    found = _commands(installed - OURS)
+    found = _commands(installed - OURS, settings)
     return sorted([*rows, *((command.name, command.help) for _, command in found if command.name not in KNOWN)])
 
 
@@ -65,7 +67,7 @@ def find(word: str) -> click.Command | None:
     known = KNOWN.get(word)
     if known is not None and known.distribution not in installed:
         _refuse(word, known.distribution, settings)
-    for distribution, command in _commands({known.distribution} if known is not None else installed):
+    for distribution, command in _commands({known.distribution} if known is not None else installed, settings):
         if command.name == word:
             return _load(distribution, command)
     return None
@@ -75,7 +77,7 @@ def _installed(settings: Settings) -> set[str]:
     """Distributions that offer plugins and may be imported."""
     points = importlib.metadata.entry_points(group="flujo")
     names = {canonical(point.dist.name) for point in points if point.dist is not None}
-    return names if settings.allowed is None else names & settings.allowed
+    return names if settings.allowed is None else names & settings.allowed.keys()
 
 
 def _refuse(word: str, distribution: str, settings: Settings) -> None:
@@ -85,20 +87,26 @@ def _refuse(word: str, distribution: str, settings: Settings) -> None:
     raise Problem(what, "it is not installed", f"pip install {distribution}")
 
 
-def _commands(distributions: set[str]) -> list[tuple[str, Command]]:
+def _commands(distributions: set[str], settings: Settings) -> list[tuple[str, Command]]:
     """What these distributions register, one by one: a broken one is named in a line and stops no other."""
     if not distributions:
         return []
     from flujo.core import PluginError, Plugins  # over 50 ms, and only where a plugin must be asked
 
+    from .prepare import policy_of  # as above
+
     found: list[tuple[str, Command]] = []
+    policy = policy_of(settings, None, ())
     for name in sorted(distributions):
-        plugins = Plugins(allowed=frozenset({name}))
+        versions = "" if settings.allowed is None else settings.allowed[name]
+        plugins = Plugins(allowed=[f"{name}{versions}"], policy=policy)
         try:
             found += plugins.commands()
         except PluginError as error:
             note(f"{error.what}: {_one_line(error.why)}")
         for plugin in plugins.installed:
+            if plugin.state == "blocked" and plugin.distribution == name:
+                note(f"plugin {name!r} is not used: {plugin.error}")
             if plugin.state == "failed":
                 note(f"plugin {plugin.distribution!r} failed to load: {_one_line(plugin.error)}")
     return found

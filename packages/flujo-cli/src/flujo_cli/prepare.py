@@ -8,23 +8,20 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pydantic import ValidationError
-
-from flujo.core import ConfigurationError, Flujo, Plugins, Policy, RunStore, UsageLimits
+from flujo.core import ConfigurationError, Flujo, PipelineLike, Plugins, Policy, RunStore, UsageLimits
 
 from .problems import Problem
-from .settings import VARIABLE, Settings, canonical, read_settings, read_toml
-from .target import Target, load_target
+from .settings import VARIABLE, Settings, canonical, read_settings
+from .target import DEFAULT_NAME, Target, load_target
 
 __all__ = [
     "PolicyOptions",
+    "allowed_by",
     "build",
     "enforce_allow_list",
-    "joined",
     "limits_of",
     "policy_of",
     "prepare",
-    "read_policy",
     "store_of",
 ]
 
@@ -40,12 +37,17 @@ class PolicyOptions(TypedDict):
 
 
 def prepare(
-    spec: str, options: PolicyOptions, hooks: Observers = (), *, store: str | None = None, keeps: bool = False
+    spec: str | PipelineLike,
+    options: PolicyOptions,
+    hooks: Observers = (),
+    *,
+    store: str | None = None,
+    keeps: bool = False,
 ) -> tuple[Target, Flujo]:
     """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
 
     Args:
-        spec: FILE[:NAME].
+        spec: FILE[:NAME], or the pipeline that a command made itself.
         options: The options about plugins and the policy.
         hooks: Observers.
         store: URL of a store; None takes FLUJO_STORE, or that of the settings.
@@ -56,9 +58,9 @@ def prepare(
         FlujoError: The pipeline cannot work, or a plugin that must act cannot.
     """
     settings = read_settings()
-    enforce_allow_list(settings)
     policy = policy_of(settings, options["policy_file"], options["require"])
-    target = load_target(spec)
+    enforce_allow_list(settings, policy)
+    target = load_target(spec) if isinstance(spec, str) else Target(DEFAULT_NAME, "", spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
     where = _url_of(store, settings) if keeps else None
     return target, build(target, settings, use, policy, hooks, store=where)
@@ -72,61 +74,44 @@ def store_of(url: str | None) -> RunStore:
         FlujoError: It cannot be opened.
     """
     settings = read_settings()
-    enforce_allow_list(settings)
+    policy = policy_of(settings, None, ())
+    enforce_allow_list(settings, policy)
     where = _url_of(url, settings)
     if where is None:
         do = "Pass --store sqlite:///runs.db, set FLUJO_STORE, or write store = ... under [tool.flujo]"
         raise Problem("there is no store to look at", "none is named", do)
-    return Plugins(allowed=settings.allowed).store_of(where)
+    return Plugins(allowed=allowed_by(settings), policy=policy).store_of(where)
 
 
 def _url_of(given: str | None, settings: Settings) -> str | None:
     return given or os.environ.get("FLUJO_STORE") or settings.store or None
 
 
-def enforce_allow_list(settings: Settings) -> None:
-    """Let the allow-list of a file hold for plugins that the user's own code names, too: core reads it from there."""
-    if settings.allowed is not None:
-        os.environ.setdefault(VARIABLE, ",".join(sorted(settings.allowed)))
+def enforce_allow_list(settings: Settings, policy: Policy) -> None:
+    """Let the allow-list hold for plugins that the user's own code names, too: core reads it from the environment."""
+    allowed = Plugins(allowed=allowed_by(settings), policy=policy).allowed
+    if allowed is not None:
+        os.environ[VARIABLE] = ",".join(f"{name}{allowed[name]}" for name in sorted(allowed))
+
+
+def allowed_by(settings: Settings) -> list[str] | None:
+    """The allow-list of the settings, as core takes it."""
+    if settings.allowed is None:
+        return None
+    return [f"{name}{versions}" for name, versions in settings.allowed.items()]
 
 
 def policy_of(settings: Settings, file: Path | None, require: Collection[str]) -> Policy:
-    """What `[tool.flujo.policy]`, a policy file and `--require` demand together."""
-    stated = []
-    if settings.policy:
-        stated.append(read_policy(settings.policy, f"[tool.flujo.policy] of {str(settings.source)!r}"))
-    if file is not None:
-        stated.append(read_policy(read_toml(file), repr(str(file))))
-    # Not joined with a default policy: that would cap a time which somebody chose to be longer.
-    policy = reduce(joined, stated) if stated else Policy()
-    return policy.model_copy(update={"require": frozenset(map(canonical, [*policy.require, *require]))})
-
-
-def read_policy(settings: object, source: str) -> Policy:
-    """Build a policy from a settings table, of a TOML file called `source`.
+    """What `[tool.flujo.policy]`, a policy file and `--require` demand together.
 
     Raises:
-        ConfigurationError: It has an unknown or unusable entry.
+        ConfigurationError: A file has an unknown or unusable entry.
     """
-    try:
-        return Policy.model_validate(settings)
-    except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, one['loc'])) or 'policy'}: {one['msg']}"
-            for one in error.errors(include_input=False, include_url=False)
-        ]
-        raise ConfigurationError(f"policy in {source} cannot be used", "; ".join(wrong)) from error
-
-
-def joined(one: Policy, other: Policy) -> Policy:
-    """Both policies at once: what either demands, the shorter of each time."""
-    return Policy(
-        require=one.require | other.require,
-        guard_timeout_s=min(one.guard_timeout_s, other.guard_timeout_s),
-        observer_timeout_s=min(one.observer_timeout_s, other.observer_timeout_s),
-        recorder_timeout_s=min(one.recorder_timeout_s, other.recorder_timeout_s),
-        write_timeout_s=min(one.write_timeout_s, other.write_timeout_s),
-    )
+    files = [settings.source] if settings.policy else []
+    stated = [Policy.load(path) for path in (*files, file) if path is not None]
+    # Not joined with a default policy: that would cap a time which somebody chose to be longer.
+    policy = reduce(Policy.joined, stated) if stated else Policy()
+    return policy.model_copy(update={"require": policy.require | set(map(canonical, require))})
 
 
 def build(
@@ -141,15 +126,15 @@ def build(
     """A Flujo of what was found. One that the file built itself keeps all it has, and gets the rest on top."""
     found = target.found
     if not isinstance(found, Flujo):
-        plugins = Plugins(use, allowed=settings.allowed, settings=settings.plugins)
+        plugins = Plugins(use, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
         return Flujo(found, plugins=plugins, policy=policy, hooks=hooks, store=store)
     there = _acting(found)
     more = [name for name in use if name not in there]
-    required = [name for name in map(canonical, policy.require) if name not in there]
+    required = policy.require - there
     if not more and not required:
         return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks, store)
-    plugins = Plugins(more, allowed=settings.allowed, settings=settings.plugins)
-    plugins.require(required)
+    plugins = Plugins(more, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
+    plugins.hold_to(policy.model_copy(update={"require": required}))
     here = {name for name, _ in plugins.acting}
     plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
     return _extended(found, plugins, policy, hooks, store)
@@ -161,7 +146,7 @@ def _extended(
     """A Flujo like this one with these plugins and more observers, held to a second policy as well."""
     together: dict[str, Any] = {
         "plugins": plugins,
-        "policy": joined(flujo.policy, policy),
+        "policy": flujo.policy.joined(policy),
         "hooks": [*flujo.observers, *hooks],
     }
     if store is not None:

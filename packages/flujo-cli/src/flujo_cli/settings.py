@@ -2,7 +2,7 @@
 
 [tool.flujo]
 use = ["flujo-deidentifier", "flujo-audit"]       # act in every run
-plugins = ["flujo-deidentifier", "flujo-audit"]   # may be imported at all; left out: every installed one
+plugins = ["flujo-deidentifier", "flujo-audit>=1,<2"]   # may be imported at all; left out: every installed one
 store = "sqlite:///runs.db"                       # keeps runs; FLUJO_STORE and --store win over it
 
 [tool.flujo.policy]
@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         source: The file it was read from; None when there is none.
         use: Distributions whose plugins act in every run.
-        allowed: Distributions that may be imported; None allows every installed one.
+        allowed: Distributions that may be imported, each with a version specifier; None allows every installed one.
         allowed_from: Where the allow-list stands.
         policy: The table `[tool.flujo.policy]`.
         plugins: Settings of each plugin, by distribution.
@@ -46,7 +46,7 @@ class Settings:
 
     source: Path | None = None
     use: tuple[str, ...] = ()
-    allowed: frozenset[str] | None = None
+    allowed: Mapping[str, str] | None = None
     allowed_from: str = ""
     policy: Mapping[str, object] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def _settings(table: Mapping[str, object], path: Path) -> Settings:
     if isinstance(plugins, dict):
         allow = plugins.get("allow")
         settings = {key: value for key, value in plugins.items() if key != "allow"}
-    allowed = None if allow is None else frozenset(_names(allow, "plugins", path))
+    allowed = None if allow is None else _entries(_strings(allow, "plugins", path))
     effective = _with_environment(allowed, str(path))
     return Settings(
         source=path,
@@ -149,20 +149,28 @@ def _settings(table: Mapping[str, object], path: Path) -> Settings:
     )
 
 
-def _with_environment(allowed: frozenset[str] | None, source: str) -> Settings:
+def _with_environment(allowed: Mapping[str, str] | None, source: str) -> Settings:
     value = os.environ.get(VARIABLE)
-    if value is not None:
-        return Settings(
-            allowed=frozenset(canonical(p.strip()) for p in value.split(",") if p.strip()), allowed_from=VARIABLE
-        )
+    if value is not None:  # a comma before an operator stands inside an entry
+        return Settings(allowed=_entries(re.split(r",(?!\s*[<>=!~])", value)), allowed_from=VARIABLE)
     return Settings(allowed=allowed, allowed_from="" if allowed is None else source)
 
 
+def _entries(entries: Iterable[str]) -> dict[str, str]:
+    """Names and versions; whether these mean anything, flujo.core says where they are used."""
+    parted = [re.split(r"(?=[<>=!~])", entry.strip(), maxsplit=1) for entry in entries if entry.strip()]
+    return {canonical(name.strip()): "".join(versions) for name, *versions in parted}
+
+
 def _names(value: object, key: str, path: Path) -> tuple[str, ...]:
+    return tuple(map(canonical, _strings(value, key, path)))
+
+
+def _strings(value: object, key: str, path: Path) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         do = f'Write it as {key} = ["flujo-audit"]'
         raise Problem(f"{key!r} in [tool.flujo] of {str(path)!r} cannot be used", "it is no list of names", do)
-    return tuple(canonical(item) for item in value)
+    return value
 
 
 def _text(value: object, key: str, path: Path) -> str:

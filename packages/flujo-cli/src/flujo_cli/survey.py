@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import ModuleType
 
 from flujo.core import Command, Flujo, FlujoError, Installed, PluginError, Plugins, Policy, Step, scrub, tier_of
 
-from .prepare import policy_of
-from .settings import Settings, canonical
+from .prepare import allowed_by, policy_of
+from .settings import Settings
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Survey", "survey", "trial_of"]
 
 _TIERS = ("guard", "transform", "record", "observe", "register")
 
@@ -55,19 +56,20 @@ class Survey:
         return [asdict(plugin) for plugin in self.plugins]
 
 
-def survey(settings: Settings, *, build: bool) -> Survey:
+def survey(settings: Settings, *, build: bool, policy_file: Path | None = None) -> Survey:
     """Import every allowed plugin and look at it.
 
     Args:
         settings: What holds here.
         build: Whether the plugins that act are built with their settings, too, as for a run.
+        policy_file: A policy on top of that of the settings.
 
     Raises:
         FlujoError: The policy cannot be read.
     """
-    policy = policy_of(settings, None, ())
-    acting = list(dict.fromkeys([*settings.use, *map(canonical, sorted(policy.require))]))
-    plugins = Plugins(allowed=settings.allowed)
+    policy = policy_of(settings, policy_file, ())
+    acting = list(dict.fromkeys([*settings.use, *sorted(policy.require)]))
+    plugins = Plugins(allowed=allowed_by(settings), policy=policy)
     problems = []
     try:
         plugins.registered("register_commands", Command)  # imports every allowed one
@@ -77,7 +79,7 @@ def survey(settings: Settings, *, build: bool) -> Survey:
     problems += [
         f"plugin {plugin.name!r} failed to load: {plugin.error}" for plugin in found if plugin.state == "failed"
     ]
-    problems += _missing(acting, found, settings)
+    problems += _missing(acting, found)
     if build and not problems:
         problems += _trial(settings, policy)
     return Survey(found, policy, tuple(problems))
@@ -107,23 +109,31 @@ def _hooks(module: ModuleType) -> Iterable[str]:
                 yield options.get("specname") or name
 
 
-def _missing(acting: Iterable[str], found: Iterable[PluginFacts], settings: Settings) -> Iterable[str]:
-    states = {plugin.name: plugin.state for plugin in found}
+def _missing(acting: Iterable[str], found: Iterable[PluginFacts]) -> Iterable[str]:
+    there = {plugin.name: plugin for plugin in found}
     for name in acting:
-        if name not in states:
+        if name not in there:
             yield f"plugin {name!r} is to act and not installed: pip install {name}"
-        elif states[name] == "blocked":
-            yield f"plugin {name!r} is to act and not in the allow-list of {settings.allowed_from}"
+        elif there[name].state == "blocked":
+            yield f"plugin {name!r} is to act and not allowed: {there[name].error}"
 
 
 def _trial(settings: Settings, policy: Policy) -> Iterable[str]:
     """Build what a run would build, and run nothing."""
     try:
-        plugins = Plugins(settings.use, allowed=settings.allowed, settings=settings.plugins)
-        plugins.require(policy.require)
-        Flujo(Step(_nothing, name="nothing"), plugins=plugins, policy=policy)
+        trial_of(settings, policy)
     except FlujoError as error:
         yield _sentence(error)
+
+
+def trial_of(settings: Settings, policy: Policy) -> Flujo:
+    """A Flujo of a step that does nothing, with all that acts here.
+
+    Raises:
+        FlujoError: Something of it cannot act.
+    """
+    plugins = Plugins(settings.use, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
+    return Flujo(Step(_nothing, name="nothing"), plugins=plugins, policy=policy)
 
 
 def _nothing() -> None: ...

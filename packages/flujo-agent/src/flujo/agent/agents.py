@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import anyio.to_thread
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
-from flujo.core import Agent, Chain, Price, RetryPolicy, RunContext, Step
+from flujo.core import Agent, Chain, PipelineError, Price, RetryPolicy, RunContext, Step
 
 from .cassette import replaying
 from .errors import NeedsAsyncio
 from .models import short_name
-from .prompts import prompt_of
-from .spec import AgentSpec, OutputMode
+from .prompts import Dialogue, prompt_of
+from .spec import AgentSpec, OutputMode, context_problems
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import AbstractAgent
@@ -38,13 +38,24 @@ class ModelAgent(Generic[T]):
     Attributes:
         name: Its name, and that of its step unless the step has one of its own.
         output_type: Type of what it gives.
+        reads: Fields of the run's context that the model is shown.
         run: The step's function. Its input, whatever the step before gave, becomes the prompt: a text as it is,
             anything else as JSON. Everything it calls goes through the step's RunContext.
     """
 
-    def __init__(self, name: str, output_type: object, make: Callable[[], Runner[T]], deps: object = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        output_type: object,
+        make: Callable[[], Runner[T]],
+        deps: object = None,
+        *,
+        context_model: type[BaseModel] | None = None,
+        reads: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
         self.output_type = output_type
+        self.reads: tuple[str, ...] = reads
         self._make = make
         self._deps = deps
         # One for each event loop: connections belong to the loop that opened them. Those that a cassette answers for
@@ -58,23 +69,30 @@ class ModelAgent(Generic[T]):
         async def run(prompt: object, ctx: RunContext) -> T:
             return await self._run(prompt, ctx)
 
-        # What it gives is known by this agent alone, and a pipeline reads it from the annotations.
-        run.__annotations__ = {"prompt": object, "ctx": RunContext, "return": output_type}
-        run.__qualname__ = f"{type(self).__name__}.run"
-        self.run: Callable[[object, RunContext], Awaitable[T]] = run
+        async def informed(prompt: object, ctx: RunContext, context: BaseModel) -> T:
+            return await self._run(prompt, ctx, {name: getattr(context, name) for name in reads})
 
-    async def _run(self, prompt: object, ctx: RunContext) -> T:
+        self.run: Callable[..., Awaitable[T]] = run if context_model is None else informed
+        # What it takes and gives is known by this agent alone, and a pipeline reads it from the annotations.
+        known: dict[str, object] = {} if context_model is None else {"context": context_model}
+        self.run.__annotations__ = {"prompt": object, "ctx": RunContext, **known, "return": output_type}
+        self.run.__qualname__ = f"{type(self).__name__}.run"
+
+    async def _run(self, prompt: object, ctx: RunContext, known: Mapping[str, object] | None = None) -> T:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise NeedsAsyncio(self.name) from None
-        text = prompt_of(prompt, self.name)
+        earlier = prompt.earlier if isinstance(prompt, Dialogue) else ()
+        text = prompt_of(prompt.latest if isinstance(prompt, Dialogue) else prompt, self.name)
+        if known is not None:
+            text = f"{text}\n\nWhat is known beside that:\n{prompt_of(known, self.name)}"
         runner = self._runners[replaying()].get(loop)
         if runner is None:
             # in a thread: to import pydantic-ai, and to load a local model, takes seconds
             runner = await anyio.to_thread.run_sync(self._prepare, loop)
             await runner.open()
-        return await runner.run(self.name, text, ctx if self._deps is None else self._deps, ctx)
+        return await runner.run(self.name, text, ctx if self._deps is None else self._deps, ctx, earlier)
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> Runner[T]:
         runners = self._runners[replaying()]
@@ -85,7 +103,7 @@ class ModelAgent(Generic[T]):
             return runner
 
     def __rshift__(self, other: Step | Chain | Agent) -> Chain:
-        return Step(self) >> other
+        return Step(self, reads=self.reads) >> other
 
     def __repr__(self) -> str:
         return f"ModelAgent({self.name!r})"
@@ -106,6 +124,8 @@ def agent(
     name: str | None = None,
     price: Price | None = None,
     max_requests: int = 50,
+    context_model: type[BaseModel] | None = None,
+    reads: str | Sequence[str] = (),
 ) -> ModelAgent[str]: ...
 @overload
 def agent(
@@ -125,6 +145,8 @@ def agent(
     price: Price | None = None,
     max_requests: int = 50,
     repairs: int = 1,
+    context_model: type[BaseModel] | None = None,
+    reads: str | Sequence[str] = (),
 ) -> ModelAgent[T]: ...
 def agent(
     model: str | Model,
@@ -143,6 +165,8 @@ def agent(
     price: Price | None = None,
     max_requests: int = 50,
     repairs: int = 1,
+    context_model: type[BaseModel] | None = None,
+    reads: str | Sequence[str] = (),
 ) -> ModelAgent[Any]:
     """Make an agent. Nothing is imported, loaded or connected before it first runs.
 
@@ -167,34 +191,47 @@ def agent(
         price: What the model costs where no price book knows, as for a `base_url`; `Price()` is free.
         max_requests: Most requests of one run of the agent, tool rounds and repairs included.
         repairs: How often an output or a tool call that does not fit its type goes back to the model.
+        context_model: Type of the run's context, where the agent reads some of it.
+        reads: Fields of the context that the model is shown, as JSON after the prompt. Where its step has a cache or
+            may run elsewhere, name them there too: `Step(agent, reads=...)`.
 
     Raises:
         PipelineError: Something cannot work; all of it is told at once.
     """
-    others = (fallback,) if isinstance(fallback, str) or not isinstance(fallback, Sequence) else tuple(fallback)
-    spec = AgentSpec(
-        model=model,
-        name=short_name(model) if name is None else name,
-        instructions=instructions,
-        output_type=output_type,
-        output_mode=output_mode,
-        tools=tuple(tools),
-        base_url=base_url,
-        api_key=api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key,
-        retry=retry,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        fallback=others,
-        price=price,
-        max_requests=max_requests,
-        repairs=repairs,
+    spec = AgentSpec.of(
+        model,
+        short_name(model) if name is None else name,
+        instructions,
+        output_type,
+        {
+            "output_mode": output_mode,
+            "tools": tools,
+            "base_url": base_url,
+            "api_key": api_key,
+            "retry": retry,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "fallback": fallback,
+            "price": price,
+            "max_requests": max_requests,
+            "repairs": repairs,
+            "context_model": context_model,
+            "reads": reads,
+        },
     )
     return of_spec(spec.check())
 
 
 def of_spec(spec: AgentSpec) -> ModelAgent[Any]:
     """The agent that a checked spec describes."""
-    return ModelAgent(spec.name, spec.output_type, partial(_runner_of, spec))
+    return ModelAgent(
+        spec.name, spec.output_type, runner_maker(spec), context_model=spec.context_model, reads=spec.reads
+    )
+
+
+def runner_maker(spec: AgentSpec) -> Callable[[], Runner[Any]]:
+    """What makes the agent of a spec when it first runs."""
+    return partial(_runner_of, spec)
 
 
 def _runner_of(spec: AgentSpec) -> Runner[object]:
@@ -211,6 +248,8 @@ def wrap(
     price: Price | None = None,
     name: str | None = None,
     output_type: type[T] | None = None,
+    context_model: type[BaseModel] | None = None,
+    reads: str | Sequence[str] = (),
 ) -> ModelAgent[T]:
     """Put an agent of pydantic-ai under Flujo: its model requests and tool calls go through the run.
 
@@ -221,8 +260,17 @@ def wrap(
         price: What its models cost, where no price book knows.
         name: Name of the step; left out, the agent's.
         output_type: What it gives, where that cannot be read from the agent (output functions without annotation).
+        context_model: As for `agent`.
+        reads: As for `agent`.
+
+    Raises:
+        PipelineError: The context has no such field.
     """
     from .wrapped import given_type, runner_for  # here: imports pydantic-ai, which who has an agent of it has done
 
     given: object = given_type(agent) if output_type is None else output_type
-    return ModelAgent(name or agent.name or "agent", given, partial(runner_for, agent, retry, price), deps)
+    called, fields = name or agent.name or "agent", (reads,) if isinstance(reads, str) else tuple(reads)
+    if problems := list(context_problems(context_model, fields)):
+        raise PipelineError(f"agent {called!r} cannot be built", problems)
+    make = partial(runner_for, agent, retry, price)
+    return ModelAgent(called, given, make, deps, context_model=context_model, reads=fields)

@@ -30,16 +30,7 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_ai.usage import RequestUsage
 from pydantic_core import to_jsonable_python
 
-from flujo.core import (
-    ConfigurationError,
-    GuardDenied,
-    ModelRequest,
-    ModelResponse,
-    Price,
-    RetryPolicy,
-    RunContext,
-    ToolCall,
-)
+from flujo.core import ConfigurationError, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
 
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
@@ -90,7 +81,6 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
-        _refuse_provider_tools(model_request_parameters)
         ctx = self._find_step()
         settings = _bounded(model_settings, ctx)
         sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
@@ -117,7 +107,7 @@ class GovernedModel(WrapperModel):
                 raise
             # pydantic-ai's own word for it: its fallbacks go by that
             raise error.__cause__ from error.__cause__.__cause__
-        return revised(*answers[-1], answer)
+        return revised(*answers[-1], answer, provider=bool(sent.request.provider_tools))
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
         target = self._target(sent.request.model, final.model)
@@ -197,13 +187,6 @@ def _settings(settings: ModelSettings, final: ModelRequest, target: Model) -> Mo
     return made
 
 
-def _refuse_provider_tools(params: ModelRequestParameters) -> None:
-    if params.native_tools:
-        kinds = ", ".join(sorted({tool.kind for tool in params.native_tools}))
-        reason = f"tools that run at the provider ({kinds}) are off: no guard sees their calls, no limit their cost"
-        raise GuardDenied("flujo-agent", "guard_tool_call", reason)
-
-
 def _other_way(what: str) -> ConfigurationError:
     return ConfigurationError(f"{what} cannot be used in a Flujo run", "it would pass its guards and limits by")
 
@@ -216,6 +199,16 @@ class GovernedToolset(WrapperToolset[object]):
     """Tools whose calls are guarded and recorded by the run; those of MCP servers too."""
 
     find_step: FindStep
+
+    @classmethod
+    def of(cls, toolset: AbstractToolset[object], find_step: FindStep) -> GovernedToolset:
+        """The governed form of a toolset.
+
+        Raises:
+            ConfigurationError: An MCP server of it may ask a model by itself.
+        """
+        toolset.apply(_refuse_sampling)
+        return cls(toolset, find_step)
 
     async def call_tool(
         self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
@@ -236,6 +229,11 @@ class GovernedToolset(WrapperToolset[object]):
         if result.is_error:
             raise ToolFailed(str(result.content))
         return result.content
+
+
+def _refuse_sampling(toolset: AbstractToolset[object]) -> None:
+    if getattr(toolset, "sampling_model", None) is not None:  # of an MCPToolset, which is an extra
+        raise _other_way("a model that an MCP server may ask (sampling_model)")
 
 
 def _arguments(given: dict[str, object]) -> dict[str, JsonValue]:
@@ -277,4 +275,4 @@ class Governed(AbstractCapability[object]):
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[object]) -> AbstractToolset[object]:
         """The governed form of the agent's tools."""
-        return GovernedToolset(toolset, self._find_step)
+        return GovernedToolset.of(toolset, self._find_step)

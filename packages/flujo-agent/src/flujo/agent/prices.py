@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -72,7 +72,9 @@ class GenaiPriceBook:
         """
         if model not in self._known:
             info = _find(model)
-            self._known[model] = None if info is None else _price_of(info)
+            price = None if info is None else _price_of(info)
+            source = f"{self.data.source} sha256:{self.data.sha256}"
+            self._known[model] = None if price is None else replace(price, source=source)
         return self._known[model]
 
     @property

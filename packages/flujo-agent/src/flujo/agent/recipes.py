@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Unpack
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
-from flujo.core import Pipeline, PipelineError, Price, RetryPolicy, RunContext, Step, UsageLimits, run_input
+from flujo.core import Pipeline, PipelineError, RunContext, Step, UsageLimits, run_input
 
 from .agents import ModelAgent, of_spec
 from .checks import Validator, not_callable, problems_of
 from .errors import AgentFault
+from .parts import own
 from .prompts import prompt_of
-from .spec import AgentSpec, OutputMode
+from .spec import AgentOptions, AgentSpec
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
 
-    from .spec import AnyTool
 
 __all__ = ["Review", "generate_review_validate"]
 
@@ -51,19 +51,12 @@ def generate_review_validate(
     review: str,
     validate: Validator[Any] | Sequence[Validator[Any]] = (),
     output_type: Any = str,
-    output_mode: OutputMode = "auto",
     reviewer: str | Model | None = None,
     max_revisions: int = 2,
     max_repairs: int = 2,
-    tools: Sequence[AnyTool] = (),
-    base_url: str | None = None,
-    api_key: str | SecretStr | None = None,
-    retry: RetryPolicy | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    price: Price | None = None,
     limits: UsageLimits | None = None,
     name: str = "generate-review-validate",
+    **options: Unpack[AgentOptions],
 ) -> Pipeline:
     """A model's answer that another call of a model approved and your own functions accept.
 
@@ -76,42 +69,21 @@ def generate_review_validate(
         review: The criteria of the reviewer.
         validate: Functions that say what is wrong with an answer; that goes back to the model.
         output_type: What is generated.
-        output_mode: As for `agent`.
         reviewer: Model that reviews; left out, `model` itself.
         max_revisions: How often an answer that was not approved is made again and reviewed again.
         max_repairs: How often an answer that a validator refused is made again.
-        tools: Tools of the generating model.
-        base_url: As for `agent`; holds for both models.
-        api_key: As for `agent`.
-        retry: As for `agent`.
-        max_tokens: As for `agent`.
-        temperature: As for `agent`.
-        price: As for `agent`.
         limits: Limits of each run, under those of the Flujo.
         name: Name of the pipeline.
+        **options: As for `agent`; they hold for both models, `tools` for the generating one only.
 
     Raises:
         PipelineError: Something cannot work; all of it is told at once.
     """
     validators = tuple(validate) if isinstance(validate, Sequence) else (validate,)
-    common: dict[str, Any] = {
-        "base_url": base_url,
-        "api_key": api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key,
-        "retry": retry,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "price": price,
-    }
-    maker = AgentSpec(
-        model, "generate", task, output_type=output_type, output_mode=output_mode, tools=tuple(tools), **common
-    )
-    judge = AgentSpec(
-        model if reviewer is None else reviewer,
-        "review",
-        REVIEWER.format(criteria=review),
-        output_type=Review,
-        **common,
-    )
+    maker = AgentSpec.of(model, "generate", task, output_type, options)
+    others: AgentOptions = {**options, "tools": (), "output_mode": "auto"}
+    reviewing = REVIEWER.format(criteria=review)
+    judge = AgentSpec.of(model if reviewer is None else reviewer, "review", reviewing, Review, others)
     problems = [*maker.problems(), *(problem for problem in judge.problems() if problem not in maker.problems())]
     problems += not_callable(validators, "validator")
     problems += [] if task else ["task= says what the model is to do"]
@@ -121,7 +93,10 @@ def generate_review_validate(
             problems.append(f"{word}={times!r} must be a whole number of 0 or more")
     if problems:
         raise PipelineError(f"pipeline {name!r} cannot be built", problems)
-    return _pipeline(_Parts(of_spec(maker), of_spec(judge), validators, max_revisions, max_repairs), limits, name)
+    context = options.get("context_model")
+    return _pipeline(
+        _Parts(of_spec(maker), of_spec(judge), validators, max_revisions, max_repairs, context), limits, name
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,58 +106,72 @@ class _Parts(Generic[T]):
     validators: tuple[Validator[T], ...]
     max_revisions: int
     max_repairs: int
+    context_model: type[BaseModel] | None
 
-    async def judged(self, task: object, draft: T, ctx: RunContext) -> Review:
+    def step(self, function: Callable[..., object], gives: object, takes: dict[str, object], **inputs: Any) -> Step:
+        """A step of this recipe's own; where the agents read the context, it is given that too."""
+        known = {} if self.context_model is None else {"context": self.context_model}
+        facts = {"task": object, **takes, "ctx": RunContext, **known}
+        return own(function, facts, gives, inputs={"task": run_input(), **inputs}, reads=self.maker.reads)
+
+    async def judged(self, task: object, draft: T, ctx: RunContext, *context: object) -> Review:
         asked, answer = prompt_of(task, self.judge.name), prompt_of(draft, self.judge.name)
-        return await self.judge.run(f"The task:\n{asked}\n\nThe answer to review:\n{answer}", ctx)
+        return await self.judge.run(f"The task:\n{asked}\n\nThe answer to review:\n{answer}", ctx, *context)
 
-    async def made_again(self, task: object, draft: T, problems: Sequence[str], ctx: RunContext) -> T:
+    async def made_again(self, task: object, draft: T, problems: Sequence[str], ctx: RunContext, *context: object) -> T:
         asked, answer = prompt_of(task, self.maker.name), prompt_of(draft, self.maker.name)
         listed = "\n".join(f"- {problem}" for problem in problems) or "- It was not approved."
         return await self.maker.run(
-            f"{asked}\n\nYour last answer:\n{answer}\n\nWhat is wrong with it:\n{listed}\n\nAnswer again, in full.", ctx
+            f"{asked}\n\nYour last answer:\n{answer}\n\nWhat is wrong with it:\n{listed}\n\nAnswer again, in full.",
+            ctx,
+            *context,
         )
 
 
 def _pipeline(parts: _Parts[Any], limits: UsageLimits | None, name: str) -> Pipeline:
-    async def review(task: object, draft: Any, ctx: RunContext) -> Review:
-        return await parts.judged(task, draft, ctx)
+    async def review(task: object, draft: Any, ctx: RunContext, context: object = None) -> Review:
+        return await parts.judged(task, draft, ctx, *_known(context))
 
-    made = Step(parts.maker, name="generate")
-    judged = Step(review, inputs={"task": run_input(), "draft": made})
-    revised = Step(_revise(parts), inputs={"task": run_input(), "draft": made, "review": judged})
-    valid = Step(_validate(parts), inputs={"task": run_input(), "draft": revised})
+    answer = parts.maker.output_type
+    made = Step(parts.maker, name="generate", reads=parts.maker.reads)
+    judged = parts.step(review, Review, {"draft": answer}, draft=made)
+    revised = parts.step(_revise(parts), answer, {"draft": answer, "review": Review}, draft=made, review=judged)
+    valid = parts.step(_validate(parts), answer, {"draft": answer}, draft=revised)
     return Pipeline(made, judged, revised, valid, name=name, limits=limits)
 
 
+def _known(context: object) -> tuple[object, ...]:
+    """What agents are called with beside the prompt: the context, where they read it."""
+    return () if context is None else (context,)
+
+
 def _revise(parts: _Parts[Any]) -> Callable[..., Awaitable[Any]]:
-    async def revise(task: object, draft: Any, review: Review, ctx: RunContext) -> Any:
+    async def revise(task: object, draft: Any, review: Review, ctx: RunContext, context: object = None) -> Any:
+        known = _known(context)
         for _ in range(parts.max_revisions):
             if review.approved:
                 break
-            draft = await parts.made_again(task, draft, review.problems, ctx)
-            review = await parts.judged(task, draft, ctx)
+            draft = await parts.made_again(task, draft, review.problems, ctx, *known)
+            review = await parts.judged(task, draft, ctx, *known)
         if review.approved:
             return draft
         raise _given_up("the reviewer does not approve the answer", parts.max_revisions, review.problems)
 
-    revise.__annotations__["return"] = parts.maker.output_type
     return revise
 
 
 def _validate(parts: _Parts[Any]) -> Callable[..., Awaitable[Any]]:
-    async def validate(task: object, draft: Any, ctx: RunContext) -> Any:
+    async def validate(task: object, draft: Any, ctx: RunContext, context: object = None) -> Any:
         problems = await problems_of(draft, parts.validators)
         for _ in range(parts.max_repairs):
             if not problems:
                 break
-            draft = await parts.made_again(task, draft, problems, ctx)
+            draft = await parts.made_again(task, draft, problems, ctx, *_known(context))
             problems = await problems_of(draft, parts.validators)
         if not problems:
             return draft
         raise _given_up("validators refuse the answer", parts.max_repairs, problems)
 
-    validate.__annotations__["return"] = parts.maker.output_type
     return validate
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, SecretStr, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from flujo.core import PipelineError, Price, RetryPolicy
@@ -25,6 +25,24 @@ if TYPE_CHECKING:
 OutputMode = Literal["auto", "tool", "native", "prompted"]
 """How a model is made to give an output that is no text: by calling a tool, by a schema that the provider enforces, or
 by asking for it in words. `auto` leaves it to what the model is known to do best."""
+
+
+class AgentOptions(TypedDict, total=False):
+    """What an agent may be given beside its model and its work; each as for `agent`."""
+
+    output_mode: OutputMode
+    tools: Sequence[AnyTool]
+    base_url: str | None
+    api_key: str | SecretStr | None
+    retry: RetryPolicy | None
+    max_tokens: int | None
+    temperature: float | None
+    fallback: str | Model | Sequence[str | Model]
+    price: Price | None
+    max_requests: int
+    repairs: int
+    context_model: type[BaseModel] | None
+    reads: str | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,20 @@ class AgentSpec:
     max_requests: int = 50
     repairs: int = 1
     validators: tuple[Validator[Any], ...] = ()
+    context_model: type[BaseModel] | None = None
+    reads: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: str | Model, name: str, instructions: str, output_type: Any, options: AgentOptions) -> AgentSpec:
+        """The spec of an agent with these options."""
+        given: dict[str, Any] = dict(options)
+        key, fallback, reads = given.get("api_key"), given.get("fallback", ()), given.get("reads", ())
+        given["api_key"] = key.get_secret_value() if isinstance(key, SecretStr) else key
+        several = isinstance(fallback, Sequence) and not isinstance(fallback, str)
+        given["fallback"] = tuple(fallback) if several else (fallback,)
+        given["tools"] = tuple(given.get("tools", ()))
+        given["reads"] = (reads,) if isinstance(reads, str) else tuple(reads)
+        return cls(model, name, instructions, output_type, **given)
 
     def check(self) -> AgentSpec:
         """Return it when an agent can be made of it.
@@ -74,6 +106,7 @@ class AgentSpec:
             f"tool {tool!r} is no function, pydantic-ai Tool or toolset" for tool in self.tools if not _tool(tool)
         )
         yield from not_callable(self.validators, "validator")
+        yield from context_problems(self.context_model, self.reads)
         yield from self._number_problems()
 
     def _number_problems(self) -> Iterator[str]:
@@ -87,6 +120,20 @@ class AgentSpec:
             yield f"max_requests={self.max_requests!r} must be a whole number of 1 or more"
         if not _whole(self.repairs, 0):
             yield f"repairs={self.repairs!r} must be a whole number of 0 or more"
+
+
+def context_problems(model: object, reads: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the fields of the context that an agent is to read."""
+    if model is None:
+        if reads:
+            yield f"reads={tuple(reads)!r} needs context_model=, the type of the run's context"
+    elif not (inspect.isclass(model) and issubclass(model, BaseModel)):
+        yield f"context_model={model!r} is no pydantic model"
+    elif not reads:
+        yield f"context_model={model.__name__} needs reads=, the fields that the model is shown"
+    else:
+        missing = [name for name in reads if name not in model.model_fields]
+        yield from (f"reads= names {name!r}, which {model.__name__} does not have" for name in missing)
 
 
 def _output_problems(output_type: Any, mode: str) -> Iterator[str]:

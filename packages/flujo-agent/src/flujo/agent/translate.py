@@ -42,6 +42,8 @@ class Place:
 
 Written = list[tuple[Message, Place]]
 
+_OF_PROVIDER = (pai.NativeToolCallPart, pai.NativeToolReturnPart)
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -72,7 +74,7 @@ def outgoing(
         if isinstance(message, pai.ModelRequest):
             written += _of_request(number, message.parts)
         else:
-            written += _of_response(number, message.parts)
+            written += _of_response(number, message.parts, provider=bool(params.native_tools))
     request = ModelRequest(
         model=model,
         messages=tuple(message for message, _ in written),
@@ -80,6 +82,7 @@ def outgoing(
         temperature=settings.get("temperature"),
         tools=tuple(_tool(tool) for tool in (*params.declared_function_tools, *params.output_tools)),
         output_schema=None if params.output_object is None else params.output_object.json_schema,
+        provider_tools=tuple(tool.kind for tool in params.native_tools),
     )
     return Outgoing(messages, params, request, tuple(place for _, place in written))
 
@@ -118,8 +121,11 @@ def _of_prompt(content: str | Sequence[pai.UserContent], place: Place) -> Iterat
             raise _unseen(piece.kind)
 
 
-def _of_response(number: int, parts: Sequence[pai.ModelResponsePart]) -> Written:
-    """An assistant message for each text; the last of them carries the tool calls."""
+def _of_response(number: int, parts: Sequence[pai.ModelResponsePart], *, provider: bool) -> Written:
+    """An assistant message for each text; the last of them carries the tool calls.
+
+    What tools at the provider were asked and said is passed over where there are any: it stays at the provider.
+    """
     written: Written = []
     calls: list[ToolCall] = []
     numbers: list[int] = []
@@ -129,7 +135,7 @@ def _of_response(number: int, parts: Sequence[pai.ModelResponsePart]) -> Written
         elif isinstance(part, pai.ToolCallPart):
             calls.append(_call(part))
             numbers.append(index)
-        else:
+        elif not (provider and isinstance(part, _OF_PROVIDER)):
             raise _unseen(part.part_kind)
     if calls:
         message, place = written.pop() if written else (Message(role="assistant"), Place(number, None))
@@ -166,6 +172,8 @@ def changed(sent: Outgoing, final: ModelRequest) -> tuple[list[pai.ModelMessage]
             messages, params = _plain(final.messages), replace(params, instruction_parts=[])
     if final.tools != before.tools:
         params = _with_tools(params, final.tools)
+    if final.provider_tools != before.provider_tools:
+        params = _with_provider_tools(params, final.provider_tools)
     if final.output_schema != before.output_schema and params.output_object is not None:
         params = replace(params, output_object=replace(params.output_object, json_schema=final.output_schema or {}))
     return messages, params
@@ -288,6 +296,14 @@ def _with_tools(params: ModelRequestParameters, tools: Sequence[ToolDefinition])
     return replace(params, function_tools=kept(params.function_tools), output_tools=kept(params.output_tools))
 
 
+def _with_provider_tools(params: ModelRequestParameters, kinds: Sequence[str]) -> ModelRequestParameters:
+    unknown = set(kinds) - {tool.kind for tool in params.native_tools}
+    if unknown:
+        what = f"tools at the provider {sorted(unknown)!r} cannot be offered to the model"
+        raise ConfigurationError(what, "a transform added them, and the agent does not know their settings")
+    return replace(params, native_tools=[tool for tool in params.native_tools if tool.kind in kinds])
+
+
 def _redefined(tool: PaiTool, wanted: ToolDefinition) -> PaiTool:
     if _tool(tool) == wanted:
         return tool
@@ -320,15 +336,18 @@ def _usage(response: pai.ModelResponse) -> ModelUsage | None:
     return ModelUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=cost)
 
 
-def revised(kept: pai.ModelResponse, before: ModelResponse, after: ModelResponse) -> pai.ModelResponse:
-    """The answer as transforms left it.
+def revised(
+    kept: pai.ModelResponse, before: ModelResponse, after: ModelResponse, *, provider: bool = False
+) -> pai.ModelResponse:
+    """The answer as transforms left it; with parts of tools at the provider only where there were any.
 
     Raises:
         ConfigurationError: It holds what core's messages cannot show.
     """
     parts: list[pai.ModelResponsePart] = []
+    allowed = (pai.TextPart, pai.ThinkingPart, pai.ToolCallPart, *(_OF_PROVIDER if provider else ()))
     for part in kept.parts:
-        if not isinstance(part, (pai.TextPart, pai.ThinkingPart, pai.ToolCallPart)):
+        if not isinstance(part, allowed):
             raise _unseen(part.part_kind)
         parts.append(part)
     if after is before or (after.content == before.content and after.tool_calls == before.tool_calls):

@@ -57,6 +57,9 @@ class Scribe:
             "outcome": payload.status,
             "latency_ms": round(payload.duration_s * 1000, 3),
         }
+        priced_by = payload.run.counts.get("priced_by")
+        if payload.kind == "run" and priced_by:
+            record["priced_by"] = {self._digest.title(source): calls for source, calls in priced_by.items()}
         if payload.error_type:
             record["error_type"] = self._digest.name(payload.error_type)
         return record | _usage(payload.usage) | self._value(payload.value)

@@ -42,13 +42,16 @@ _NAMES_OF_MODULE = {
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
     "budgets": "Budget",
+    "grants": "Governor",
     "ledger": "Ledger",
     "meter": "Lease Meter Reservation",
-    "policy": "Policy",
+    "policy": "NamedLimit Policy",
+    "prices": "PriceTable",
     # models and tools
     "messages": "Message ModelRequest ModelResponse ModelUsage ToolCall ToolDefinition ToolResult",
     # extend
     "marks": "hookimpl",
+    "migrations": "Migration migrate",
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
@@ -60,6 +63,7 @@ _NAMES_OF_MODULE = {
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
+    "logs": "SecretsFilter",
     "schemas": "unfit",
     "scrubbing": "scrub",
     # errors

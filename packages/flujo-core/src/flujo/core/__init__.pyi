@@ -32,14 +32,17 @@ from .errors import (
     UsageLimitExceeded,
 )
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
+from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
+from .migrations import Migration, migrate
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -78,7 +81,8 @@ from .payloads import (
 )
 from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
-from .policy import Policy
+from .policy import NamedLimit, Policy
+from .prices import PriceTable
 from .protocols import (
     Agent,
     Command,
@@ -135,6 +139,7 @@ __all__ = [
     "FlowNode",
     "Flujo",
     "FlujoError",
+    "Governor",
     "GuardDenied",
     "GuardModelCall",
     "GuardRun",
@@ -157,9 +162,11 @@ __all__ = [
     "MemoryStore",
     "Message",
     "Meter",
+    "Migration",
     "ModelRequest",
     "ModelResponse",
     "ModelUsage",
+    "NamedLimit",
     "Node",
     "NotSent",
     "OnCacheHit",
@@ -194,6 +201,7 @@ __all__ = [
     "PreStepExecution",
     "Price",
     "PriceBook",
+    "PriceTable",
     "Receipt",
     "Reconciled",
     "RecordIntent",
@@ -217,6 +225,7 @@ __all__ = [
     "RunPaused",
     "RunStore",
     "Scope",
+    "SecretsFilter",
     "SendModel",
     "SendTool",
     "Skipped",
@@ -251,6 +260,7 @@ __all__ = [
     "compile_plan",
     "decision_digest",
     "hookimpl",
+    "migrate",
     "moved_on",
     "refusal",
     "run_input",

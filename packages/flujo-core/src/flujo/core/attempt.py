@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 
 import anyio
 from pydantic import BaseModel
 
-from . import telemetry
+from . import signals
 from .assignable import type_name
+from .backends import LocalBackend
 from .carved import ledger_of
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
@@ -24,6 +25,7 @@ from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
+from .telemetry import Watch, carrier
 from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
@@ -68,25 +70,26 @@ class Attempt:
         if run.state.known:
             self.ctx.told(run.state.known.get(self.ctx.visit, ()))
 
-    async def execute(self) -> tuple[Outcome, Changes]:
+    def execute(self) -> Awaitable[tuple[Outcome, Changes]]:
         """Run it; only a cancellation is raised."""
-        if self.run.quiet:
-            try:
-                return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
-            except StepFailed as error:
-                return Failure(error), None
-        if self.run.tracer is None:
-            return await self._hooked()
-        attributes: dict[str, str | int] = {
-            telemetry.RUN_ID: self.run.info.run_id, telemetry.STEP_PATH: self.path, telemetry.ATTEMPT: self.number
-        }  # fmt: skip
-        with telemetry.span(self.run.tracer, f"step {self.node.step.name}", attributes) as span:
-            outcome, changes = await self._hooked()
-            if outcome.error is not None:
-                telemetry.mark_error(span, type(outcome.error).__name__)
+        work = self._unhooked() if self.run.quiet else self._hooked()
+        return work if self.run.watch is None else self._watched(self.run.watch, work)
+
+    async def _watched(self, watch: Watch, work: Awaitable[tuple[Outcome, Changes]]) -> tuple[Outcome, Changes]:
+        with watch.step(self.ctx, self.node.step.name) as piece:
+            outcome, changes = await work
+            piece.fail(outcome.error)
+            piece.note({signals.IS_CACHED: self.cached or None})
             if self.ctx.metered is not None:
-                telemetry.mark_usage(span, self.ctx.spent)
+                piece.use(self.ctx.spent)
             return outcome, changes
+
+    async def _unhooked(self) -> tuple[Outcome, Changes]:
+        """Only do its work: nobody acts in attempts."""
+        try:
+            return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
+        except StepFailed as error:
+            return Failure(error), None
 
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work."""
@@ -142,8 +145,7 @@ class Attempt:
         try:
             inputs = inputs_of(self.frame, self.node)
         except (LookupError, AttributeError, TypeError) as error:
-            why = f"a part of its input is missing ({type(error).__name__}: {error})"
-            raise StepFailed(self.path, "InputMissing", why) from error
+            raise missing(self.path, error) from error
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:
@@ -185,6 +187,8 @@ class Attempt:
                 await self.run.note_told(self.ctx, Begun(is_over=True))
                 return Aborted(self.run.verdict), None
         request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
+        if self.run.watch is not None and not isinstance(self.run.setup.backend, LocalBackend):
+            request.trace = carrier()
         done: StepOutcome | None = None
         try:
             if timeout_s is None and not node.binding.injects:
@@ -270,6 +274,13 @@ class Attempt:
         if error is not None:  # the user's own reducer failed
             raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
         return context
+
+
+def missing(path: str, error: Exception | None) -> StepFailed:
+    """What a step fails with where a part of its input is not there."""
+    failed = StepFailed(path, "InputMissing", f"a part of its input is missing ({type(error).__name__}: {error})")
+    failed.__cause__ = error
+    return failed
 
 
 def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from time import perf_counter
 
-from . import telemetry
+from . import payloads
 from .check import no_json
 from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import attempt
+from .gates import Passage
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
-from .payloads import (
-    GuardModelCall,
-    GuardToolCall,
-    OnModelCall,
-    OnToolCall,
-    TransformModelRequest,
-    TransformModelResponse,
-)
 from .retry import RetryPolicy
 from .running import Act, Running
 from .usage import EXACT, Charge, Fit, Price, Room, Usage
@@ -52,7 +46,9 @@ class Calls:
         """See RunContext.call_model."""
         run, path = self.run, ctx.step_path
         left = ctx.usage.left
-        make = partial(TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens)
+        make = partial(
+            payloads.TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens
+        )
         request = await run.transform("transform_model_request", make, request, ModelRequest, path)
         price = run.setup.price_of(request.model) if price is None else price
         attempt = 1
@@ -71,13 +67,15 @@ class Calls:
     ) -> ModelResponse:
         run, path = self.run, ctx.step_path
         self._check_open()
-        await run.guard("guard_model_call", partial(GuardModelCall, run.info, path, attempt, request), ctx)
+        await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
+        if (denial := run.hooks.policy.denial(request)) is not None:
+            await run.deny(denial, ctx)
         act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
             response = await call.make()
-            make = partial(TransformModelResponse, run.info, path, request)
+            make = partial(payloads.TransformModelResponse, run.info, path, request)
             response = await run.transform("transform_model_response", make, response, ModelResponse, path)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
@@ -92,7 +90,7 @@ class Calls:
 
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
         facts = (call.ctx.step_path, call.request, response, call.used, perf_counter() - act.started)
-        await self.run.observe("on_model_call", partial(OnModelCall, self.run.info, *facts), call.ctx)
+        await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
@@ -100,7 +98,8 @@ class Calls:
         """See RunContext.call_tool."""
         run, path = self.run, ctx.step_path
         self._check_open()
-        refusal = await run.guard("guard_tool_call", partial(GuardToolCall, run.info, path, ctx.attempt, call), ctx)
+        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, call)
+        refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
         key = _digest(call)
@@ -110,9 +109,6 @@ class Calls:
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
         act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
-        names = {
-            telemetry.OPERATION: "execute_tool", telemetry.TOOL_NAME: call.name, telemetry.STEP_PATH: path
-        }  # fmt: skip
         sent = False
         try:
             await run.intend(act, call)
@@ -120,7 +116,7 @@ class Calls:
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
             sent = True
-            with telemetry.span(run.tracer, f"execute_tool {call.name}", names):
+            with nullcontext() if run.watch is None else run.watch.tool(ctx, call.name):
                 result = _tool_result(ctx, call, await send(call))
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, NotSent) and effect == "at_most_once":
@@ -151,7 +147,7 @@ class Calls:
     async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
         assert act.ctx is not None
         facts = (act.ctx.step_path, call, result, perf_counter() - act.started)
-        await self.run.observe("on_tool_call", partial(OnToolCall, self.run.info, *facts), act.ctx)
+        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), act.ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
@@ -185,39 +181,64 @@ class _ModelCall:
         return self.reservation.used
 
     async def make(self) -> ModelResponse:
-        """Reserve, send and settle in a span of its own."""
-        with telemetry.model_span(self.run.tracer, self.request, self.ctx.step_path) as span:
-            limit = self.ctx.usage.limit_that_needs_prices
-            if self.price is None and limit is not None:
-                raise _unpriced(self.request.model, limit)
-            try:
-                response = await self._send()
-            finally:
-                telemetry.mark_usage(span, self.used)
-            telemetry.mark_response(span, response)
-            return response
+        """Reserve, send and settle."""
+        watch = self.run.watch
+        try:
+            if watch is None:
+                return await self._send()
+            with watch.model(self.ctx, self.request) as piece:
+                response = None
+                try:
+                    response = await self._send()
+                    return response
+                finally:
+                    watch.called(piece, response, self.used, sent=self.sent)
+        finally:
+            self.run.note_spent()
 
     async def _send(self) -> ModelResponse:
+        limit = self.ctx.usage.limit_that_needs_prices
+        if self.price is None and limit is not None:
+            raise _unpriced(self.request.model, limit)
         async with self.reservation as lease:
-            if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
-                lease.release()
-                raise self.run.verdict
-            self.sent = True
+            limits = self.run.hooks.policy.named_limits
+            if not limits:
+                return await self._sent(lease)
+            passage, lease.waits = Passage(limits, [f"model:{self.request.model}"], lease.charge.tokens), True
             try:
-                most = (self.price or Price()).max_output_tokens
-                response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
-            except NotSent:
-                self.sent = False
-                lease.release()
-                raise
-            except BaseException:  # a cancel too: nobody knows what was used
-                lease.close(self._in_full(lease))
-                raise
-            if not isinstance(response, ModelResponse):
-                lease.close(self._in_full(lease))
-                why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
-                raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
-            lease.close(self._really_used(lease, response))
+                async with passage:
+                    lease.waits = False
+                    try:
+                        return await self._sent(lease)
+                    finally:
+                        passage.used = self.used.total_tokens
+            finally:
+                if lease.waits:  # it never came to the call
+                    lease.release()
+
+    async def _sent(self, lease: Lease) -> ModelResponse:
+        """Make the call, and settle."""
+        if self.run.verdict is not None:  # the run was stopped while this call waited for its turn
+            lease.release()
+            raise self.run.verdict
+        self.sent = True
+        if self.price is not None and self.price.source:
+            self.run.info.count("priced_by", self.price.source)
+        try:
+            most = (self.price or Price()).max_output_tokens
+            response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
+        except NotSent:
+            self.sent = False
+            lease.release()
+            raise
+        except BaseException:  # a cancel too: nobody knows what was used
+            lease.close(self._in_full(lease))
+            raise
+        if not isinstance(response, ModelResponse):
+            lease.close(self._in_full(lease))
+            why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
+            raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
+        lease.close(self._really_used(lease, response))
         return response
 
     def _in_full(self, lease: Lease) -> Usage:

@@ -44,6 +44,8 @@ class RunInfo:
         tenant: For whom, in the caller's words.
         tags: Further words of the caller.
         counts: What plugins counted in this run, by kind and label, e.g. `{"redactions": {"PERSON": 3}}`.
+        trace: W3C `traceparent` of the run's span; before a resume begins, that of the run before it. None where it
+            was never traced.
     """
 
     run_id: str
@@ -53,6 +55,7 @@ class RunInfo:
     tenant: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    trace: str | None = None
 
     def count(self, kind: str, label: str, number: int = 1) -> None:
         """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""

@@ -21,14 +21,14 @@ from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
 from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
+from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Receipt
-from .loader import canonical
+from .migrations import accepted
 from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
-from .plugins import resolve
 from .policy import Policy
 from .protocols import ExecutionBackend, RunStore
 from .registry import Plugins
@@ -91,6 +91,7 @@ class Flujo:
     Attributes:
         plan: The compiled pipeline.
         plugins: The plugins, acting and installed ones.
+        hooks: All that act, by hook, in the order in which they are called.
         given: What it was made with, but for plugins and policy, to make another like it: `Flujo(**flujo.given)`.
 
     Raises:
@@ -123,19 +124,19 @@ class Flujo:
         }
         kept_runs = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
-        self.limits: Limits = checked(limits)
-        self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or ())
+        self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
+        self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
+        self.plugins.hold_to(self.policy)
         self.store: RunStore | None = self.plugins.store_of(store) if isinstance(store, str) else store
-        self.plugins.require(self.policy.require)
         specs = specs_of(resources)
-        table = resolve(self.plugins.acting, self.observers, frozenset(map(canonical, self.policy.require)), specs)
+        self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.steps}
-        by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
+        by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        hooked = Hooks(self.policy, table)
         keeping = (kept_runs, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
-        self._setup = Setup(self.plan, hooked, backend or LocalBackend(), self.plugins.price_of, *scopes, *keeping)
+        where = gated(backend or LocalBackend(), self.policy.named_limits, specs)
+        self._setup = Setup(self.plan, self.hooks, where, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -159,7 +160,15 @@ class Flujo:
             InputError: The input or the context does not fit; nothing ran.
             RunExists: `run_id` is in use.
         """
-        return await self._execute(self._prepare(input, None, options))
+        run = self._prepare(input, None, options)
+        if self.store is not None or run.watch is not None:
+            return await self._execute(run)
+        self._enter(run)
+        try:  # not by `_execute`: each await on the way costs every wake-up of a step, and memory in every run
+            await run.execute({} if self._app is None else self._app.values)
+        finally:
+            self._active.discard(run.info.run_id)
+        return run.result()
 
     def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
         """Run the pipeline from sync code; takes what `run_async` takes.
@@ -203,10 +212,11 @@ class Flujo:
         words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
-        ledger = ledger_under(limits, self.limits, plan.limits)
-        own = limits if isinstance(limits, UsageLimits) else None
-        facts = (context, scope, deadline_s)
-        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own)
+        ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
+        run = Run(self._setup, info, ledger, start(plan, value, context), scope)
+        if options:
+            run.deadline_s, run.own_limits = deadline_s, limits if isinstance(limits, UsageLimits) else None
+        return run
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -277,7 +287,7 @@ class Flujo:
         if self.store is None:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
-        for run_id in await self.store.orphans(self.plan.fingerprint):
+        for run_id in [one for each in accepted(self.plan.fingerprint) for one in await self.store.orphans(each)]:
             result, error = await attempt_async(self.resume_async(run_id, retry=True))
             if result is not None:
                 results.append(result)
@@ -302,22 +312,28 @@ class Flujo:
         root = restored(self.plan, snapshot.checkpoint).root
         return await replayed(self.plan, root.input, root.context, snapshot)
 
-    async def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> PipelineResult:
-        run_id = run.info.run_id
-        if run_id in self._active:
-            raise RunExists(run_id)
-        self._active.add(run_id)
+    def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> Awaitable[PipelineResult]:
+        work = self._alone(run, claimed)
+        return work if run.watch is None else run.watch.run(run, work)
+
+    async def _alone(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None) -> PipelineResult:
+        self._enter(run)
         try:
             app = {} if self._app is None else self._app.values
             if self.store is None:
-                return await run.execute(app)
+                return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
             hold = await taking
             run.writer = Writer(self.store, hold, limit_s, run.stop)
-            return await run.writer.around(partial(run.execute, app), run.end)
+            return await run.writer.around(partial(run.through, app), run.end)
         finally:
-            self._active.discard(run_id)
+            self._active.discard(run.info.run_id)
+
+    def _enter(self, run: Run) -> None:
+        if run.info.run_id in self._active:
+            raise RunExists(run.info.run_id)
+        self._active.add(run.info.run_id)
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model

@@ -18,11 +18,12 @@ from .frames import RunState
 from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
-from .outcome import Failure
+from .migrations import migrated
+from .outcome import Failure, Spent
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
-from .restore import check_snapshot, entry_of, restored
+from .restore import check_snapshot, entry_of, past_record, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
@@ -59,7 +60,7 @@ class PastRows:
 
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
-        return [entry_of(self.plan, row).record() for row in self.rows() if row.path]
+        return [past_record(self.plan, row) for row in self.rows() if row.path]
 
     def rows(self) -> list[EntryData]:
         """Its journal, as data."""
@@ -122,6 +123,9 @@ async def find(
     else:
         what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
         raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+    snapshot, late = migrated(plan, found.snapshot, found.late)
+    if snapshot is not found.snapshot:
+        found = replace(found, snapshot=snapshot, late=late, asked={})  # of the pipeline as it was
     check_snapshot(plan, found.snapshot)
     return found
 
@@ -144,11 +148,14 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     """
     plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
     state = restored(plan, stand, found.asked)
-    late = [entry_of(plan, row) for row in found.late]
+    late, used, so_far = [entry_of(plan, row) for row in found.late], replace(stand.usage), None
     frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
     for entry in late:  # what ended after that place was kept, before its process was gone
         frame, node = frames.get(entry.frame), plan.nodes[entry.node]
-        if entry.usage is not None and frame is not None and isinstance(node, StepNode):
+        if isinstance(entry.outcome, Spent):
+            so_far = entry.usage
+        elif entry.usage is not None and frame is not None and isinstance(node, StepNode):
+            used.add(entry.usage)
             book(frame, node, entry.usage)
         first = state.next_id
         _, error = attempt(_take, state, entry)
@@ -159,15 +166,16 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
-    ledger = ledger_under(given, own, plan.limits) or Ledger()
-    carry(ledger, [stand.usage, *(entry.usage for entry in late if entry.usage is not None)])
+    ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
+    carry(ledger, [used if so_far is None else used.at_least(so_far)])
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words)
+    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     scope = None if stand.left_s is None else anyio.CancelScope()
-    facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
-    return Run(setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark)
+    run = Run(setup, info, ledger, state, scope)
+    run.deadline_s, run.past, run.own_limits, run.mark = stand.left_s, found.past, own_limits, mark
+    return run
 
 
 def _take(state: RunState, entry: Entry) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, cast
 
 from pydantic import BaseModel, JsonValue
 
@@ -33,6 +33,11 @@ class Passed:
         self.value: object = value
 
 
+NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
+"""Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
+
+_NO_JOINS: list[int] = []
+
 Changes = tuple[Mapping[str, object], ...]
 """Context changes, in the order they are applied."""
 
@@ -44,14 +49,14 @@ class Frame:
         id: Its number in the run; it hangs only on the order of the entries.
         scope: What is run.
         parent: The frame around; None of the whole pipeline.
-        node: The combinator in `parent` that opened it.
-        slot: Which of that node's bodies it is: a place, an item, an iteration from 1.
+        part: The combinator there that opened it.
+        slot: Which of its bodies it is: a place, an item, an iteration from 1.
         input: What the combinator gave it.
         run_input: What `run_input()` means in it.
         context: The context it began with.
         prefix: What stands before the names of its steps in a path.
         outputs: Output of each node.
-        waiting: For each node, how many it still waits for.
+        waiting: For each node, how many it still waits for; empty where none waits for more than one.
         left: How many nodes have not ended.
         changes: Context changes of the nodes that made some, by place.
         parts: Combinators that have begun and not ended, by place.
@@ -63,28 +68,13 @@ class Frame:
         is_open: Whether it still counts.
     """
 
-    __slots__ = (
-        "changes",
-        "context",
-        "id",
-        "input",
-        "is_open",
-        "ledger",
-        "ledgers",
-        "left",
-        "node",
-        "outputs",
-        "parent",
-        "parts",
-        "prefix",
-        "run_input",
-        "scope",
-        "seen",
-        "slot",
-        "spent",
-        "spent_by",
-        "waiting",
-    )  # fmt: skip
+    # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
+    parts: dict[int, Part] = NONE
+    seen: dict[int, BaseModel] = NONE
+    ledger: Ledger | None = None
+    ledgers: dict[int, Ledger] | None = None
+    spent: Usage | None = None
+    spent_by: dict[int, Usage] | None = None
 
     def __init__(
         self, id: int, scope: Scope, part: Part | None, slot: int, value: object, context: BaseModel | None
@@ -93,23 +83,21 @@ class Frame:
         self.id: int = id
         self.scope: Scope = scope
         self.parent: Frame | None = parent
-        self.node: FlowNode | None = None if part is None else part.node
+        self.part: Part | None = part
         self.slot: int = slot
         self.input: object = value
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
         self.context: BaseModel | None = context
         self.prefix: str = "" if part is None else prefix_of(part, scope, slot)
-        self.left: int = len(scope.waiting)
+        self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
-        self.waiting: list[int] = list(scope.waiting)
-        self.changes: dict[int, Changes] = {}
-        self.parts: dict[int, Part] = {}
-        self.seen: dict[int, BaseModel] = {}
-        self.ledger: Ledger | None = None
-        self.ledgers: dict[int, Ledger] | None = None
-        self.spent: Usage | None = None
-        self.spent_by: dict[int, Usage] | None = None
+        self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
+        self.changes: dict[int, Changes] = NONE
         self.is_open: bool = True
+
+    def waits(self, node: StepNode | FlowNode) -> bool:
+        """Whether a node has to wait for another."""
+        return any(self.outputs[place] is UNSET for place in node.predecessors)
 
     def renew(self, id: int, part: Part, value: object) -> None:
         """Begin the next iteration in the frame of the last one, which has ended: cheaper than another frame."""
@@ -121,14 +109,14 @@ class Frame:
             self.run_input = value
         self.context = part.context
         self.prefix = f"{part.frame.prefix}{part.node.name}#{part.next}/"
-        self.left = len(scope.waiting)
+        self.left = len(scope.nodes)
         self.outputs = [UNSET] * self.left
-        self.waiting = list(scope.waiting)
-        if self.changes:
-            self.changes = {}
-        if self.seen:  # also where this iteration changed nothing: the next may
-            self.seen = {}
-        self.ledger = self.spent = self.ledgers = self.spent_by = None
+        if scope.waiting:
+            self.waiting = list(scope.waiting)
+        if self.context is not None:
+            self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
+        if self.ledger or self.ledgers or self.spent or self.spent_by:
+            self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
 
@@ -150,11 +138,6 @@ class Part:
         bodies: The open ones, by slot.
         spare: Of a loop, the frame of its last iteration, to be used again.
     """
-
-    __slots__ = (
-        "asks", "bodies", "changes", "context", "ended", "frame", "next", "node", "output", "results", "spare", "total",
-        "value",
-    )  # fmt: skip
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node
@@ -180,8 +163,8 @@ class Part:
 def around(frame: Frame) -> Part | None:
     """The nearest combinator around a frame that goes on, whatever was closed or ended below it."""
     at: Frame | None = frame
-    while at is not None and at.parent is not None and at.node is not None:
-        part = at.parent.parts.get(at.node.place)
+    while at is not None and at.parent is not None and at.part is not None:
+        part = at.parent.parts.get(at.part.node.place)
         if part is not None and at.parent.is_open:
             return part
         at = at.parent
@@ -225,31 +208,35 @@ class RunState:
         decided: What humans decided for steps that raised a question and have not ended; by frame and node.
         begun: What may happen at most once, has begun and not ended: names of tools by a digest of the call, empty for
             the work of the step itself; by frame and node.
+        has_words: Whether these four were made: something was asked, told or begun.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
         nodes: Those of the plan.
     """
 
-    __slots__ = (
-        "begun", "decided", "due", "failure", "frames", "has_closed", "known", "next_id", "nodes", "pauses", "plan",
-        "root", "todo",
-    )  # fmt: skip
+    pauses: dict[tuple[int, int], Paused] = NONE
+    known: dict[tuple[int, int], list[Told]] = NONE
+    decided: dict[tuple[int, int], object] = NONE
+    begun: dict[tuple[int, int], dict[str, str]] = NONE
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
         self.plan: Plan = plan
         self.root: Frame = root
         self.frames: dict[int, Frame] = {root.id: root}
         self.next_id: int = next_id
-        self.due: deque[Due] = deque()
-        self.pauses: dict[tuple[int, int], Paused] = {}
-        self.known: dict[tuple[int, int], list[Told]] = {}
-        self.decided: dict[tuple[int, int], object] = {}
-        self.begun: dict[tuple[int, int], dict[str, str]] = {}
+        self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
+        self.has_words: bool = False
         self.failure: Failure | None = None
         self.has_closed: bool = False
         self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
+
+    def listen(self) -> None:
+        """Make room for what steps ask, are told and begin."""
+        if not self.has_words:
+            self.has_words = True
+            self.pauses, self.known, self.decided, self.begun = {}, {}, {}, {}
 
     def taken_back(self, due_before: int) -> list[Due]:
         """What became due since, taken back: it is not to be done yet."""

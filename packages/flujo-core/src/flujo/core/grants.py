@@ -4,25 +4,58 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from threading import Event as ThreadEvent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .errors import FlujoError
-from .usage import Charge, Fit
+from .usage import Charge, Fit, Usage, UsageLimits
 from .wakeup import LoopEvent
 
 if TYPE_CHECKING:
     from .ledger import Ledger
 
 
-class Grant:
-    """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is."""
+@runtime_checkable
+class Governor(Protocol):
+    """Admits use that is counted beyond this process, as one quota of many workers: `Flujo(..., limits=governor)`.
 
-    __slots__ = ("charge", "ledger", "owner")
+    It is asked once a run's own ledger, and a Budget that has its `limits`, have let a demand pass. Runs in several
+    threads and event loops may share it. `assert_conforms` of `flujo.core.testing` checks one.
+    """
+
+    @property
+    def limits(self) -> UsageLimits:
+        """The most it ever admits; read once. Demands are fitted to it before they are made."""
+
+    async def reserve(self, worst: Charge) -> Any:
+        """Hold an amount until it is settled, waiting in turn for room; gives what `settle` is called with.
+
+        Raises:
+            UsageLimitExceeded: It can never fit.
+        """
+
+    def settle(self, lease: Any, used: Usage) -> None:
+        """Give the amount back and count what was used, which may be nothing, or more. Never waits.
+
+        A second call for one lease does nothing.
+        """
+
+    def book(self, used: Usage) -> None:
+        """Count use that was not reserved. Never waits."""
+
+
+class Grant:
+    """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is.
+
+    `above` is what a Governor gave for it.
+    """
+
+    __slots__ = ("above", "charge", "ledger", "owner")
 
     def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
         self.charge: Charge = charge
         self.ledger: Ledger = ledger
         self.owner: object = owner
+        self.above: Any = None
 
 
 ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())

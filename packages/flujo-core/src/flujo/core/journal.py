@@ -6,7 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import FlujoError
-from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, StepStatus
+from .outcome import (
+    Aborted,
+    Answer,
+    Begun,
+    Called,
+    Choice,
+    Decided,
+    Failure,
+    Outcome,
+    Paused,
+    Skipped,
+    Spent,
+    StepStatus,
+    Success,
+)
 from .result import StepRecord
 from .usage import Usage
 
@@ -27,7 +41,7 @@ class Entry:
         duration_s: Seconds from the first start to the end, waits between attempts included.
         changes: Context fields it wrote; None when it wrote none.
         attempts: How often it was tried.
-        usage: What it used, failed attempts included; None is nothing.
+        usage: What it used, failed attempts included; None is nothing. Of `Spent` what the run used so far.
         cached: Whether the output came from the cache.
         cancelled: Whether it was stopped because a sibling ended the run or its body.
         is_void: Whether it failed while the run was being ended, or by what ended it: nothing follows from it, so a
@@ -36,7 +50,7 @@ class Entry:
 
     frame: int
     node: int
-    outcome: Outcome | Choice | Answer | Begun | Called | Decided
+    outcome: Outcome | Choice | Answer | Begun | Called | Decided | Spent
     path: str = ""
     started_at: float = 0.0
     duration_s: float = 0.0
@@ -58,5 +72,24 @@ class Entry:
         return StepRecord(name, self.path, status, output, error, self.attempts, *times, used, self.cached)
 
 
-Journal = list[Entry]
-"""Entries are only ever appended."""
+Ended = tuple[int, int, object, str, float, float]
+"""A step that ended well at once, with nothing to say but its output: an Entry of these is made when somebody asks.
+
+Such a tuple costs a quarter of an Entry and its outcome, and mostly the garbage collector forgets it.
+"""
+
+Journal = list[Entry | Ended]
+"""What ended is only ever appended."""
+
+
+def as_entry(ended: Entry | Ended) -> Entry:
+    """What stands in a journal, as an entry."""
+    if isinstance(ended, Entry):
+        return ended
+    frame, node, output, path, started_at, duration_s = ended
+    return Entry(frame, node, Success(output), path, started_at, duration_s)
+
+
+def record_of(ended: Entry | Ended) -> StepRecord:
+    """The facts for people."""
+    return as_entry(ended).record()

@@ -10,13 +10,13 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 
 from __future__ import annotations
 
-from functools import cached_property, reduce
+from functools import cached_property
 from threading import Event as ThreadEvent
 from threading import Lock
 
 from .errors import FlujoError, UsageLimitExceeded
-from .grants import ENCLOSING, Grant, Waiter
-from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits
+from .grants import ENCLOSING, Governor, Grant, Waiter
+from .usage import EXACT, ZERO, Charge, Fit, Room, Standing, Usage, UsageLimits, lowest
 from .wakeup import LoopEvent
 
 __all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
@@ -106,11 +106,15 @@ class Ledger:
     Args:
         limits: The limits; None is unlimited.
         parent: The ledger above, whose limits hold too.
+        governor: Whom to ask beyond the ledgers; that of the parent holds.
     """
 
-    def __init__(self, limits: UsageLimits | None = None, parent: Ledger | None = None) -> None:
+    def __init__(
+        self, limits: UsageLimits | None = None, parent: Ledger | None = None, governor: Governor | None = None
+    ) -> None:
         self.limits: UsageLimits = limits or _NO_LIMITS
         self.parent: Ledger | None = parent
+        self.governor: Governor | None = governor if parent is None else parent.governor
         self.spent: Usage = Usage()
         self._warned: frozenset[str] = _NOTHING
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
@@ -148,8 +152,7 @@ class Ledger:
     @property
     def tightest(self) -> UsageLimits | None:
         """The limits that hold here as one, of each the lowest; None where there are none."""
-        rooms = (Room(one.cost, one.total_tokens_limit, one.requests_limit) for one in self.line_limits)
-        return UsageLimits(*reduce(Room.within, rooms, Room())) if self._limited else None
+        return lowest(self.line_limits)
 
     def room(self) -> Room:
         """What may be reserved now, under every limit of the line."""
@@ -167,7 +170,7 @@ class Ledger:
             room = self._room()
             charge = fit(room)
             if charge is not None:
-                if queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.around():
+                if not queue.blocked or queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.around():
                     return self._hold(charge, owner)
                 return None
             if fit(self._room(leases=False)) is None:
@@ -227,7 +230,8 @@ class Ledger:
             cost, tokens, requests = grant.charge
             for ledger in self._line:
                 if cost:
-                    ledger.spent.reserved_usd = EXACT.subtract(ledger.spent.reserved_usd, cost)
+                    held = ledger.spent.reserved_usd
+                    ledger.spent.reserved_usd = ZERO if held is cost else EXACT.subtract(held, cost)
                 ledger._held_tokens -= tokens
                 ledger._held_requests -= requests
             woken = self._book(used, tally)
@@ -250,7 +254,7 @@ class Ledger:
         return None
 
     def warnings(self) -> list[tuple[str, float]]:
-        """The limits of which the share `warn_at` is used, each reported once per ledger."""
+        """The limits of which the share `warn_at` is used, each reported once per ledger, equal ones together."""
         found = []
         with self._queue.lock:
             for ledger in self._limited:
@@ -261,7 +265,7 @@ class Ledger:
                     if share >= ledger.limits.warn_at:
                         ledger._warned |= {line.name}
                         found.append((line.name, share))
-        return found
+        return list(dict.fromkeys(found))
 
     # --- under the lock ---------------------------------------------------------------------------------------------
 
@@ -276,6 +280,8 @@ class Ledger:
 
     def _room(self, *, leases: bool = True) -> Room:
         """What is left under every limit of the line; without `leases`, if all of them were given back."""
+        if len(self._limited) == 1:
+            return self._limited[0]._own_room(leases=leases)
         room = _UNLIMITED
         for ledger in self._limited:
             own = ledger._own_room(leases=leases)
@@ -298,8 +304,9 @@ class Ledger:
     def _hold(self, charge: Charge, owner: object) -> Grant:
         cost, tokens, requests = charge
         for ledger in self._line:
-            if cost:
-                ledger.spent.reserved_usd = EXACT.add(ledger.spent.reserved_usd, cost)
+            if cost:  # one lease at a time is the rule, and sums of Decimal take as long as all else here
+                held = ledger.spent.reserved_usd
+                ledger.spent.reserved_usd = EXACT.add(held, cost) if held else cost
             ledger._held_tokens += tokens
             ledger._held_requests += requests
         grant = Grant(charge, self, owner)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
+from .allowed import AllowList, canonical, refusal
 from .errors import PluginError
 from .foreign import attempt, text_of
 from .scrubbing import scrub
@@ -34,7 +33,7 @@ class Installed:
         name: Name of the entry point.
         target: Module that the entry point names.
         state: `blocked` by the allow-list (never imported), `found`, `loaded`, or `failed`.
-        error: Why it failed.
+        error: Why it is blocked, or failed.
         module: The imported module.
     """
 
@@ -47,25 +46,18 @@ class Installed:
     module: ModuleType | None = None
 
 
-def canonical(distribution: str) -> str:
-    """A distribution's name in the form of PEP 503, so that `Flujo_Audit` is `flujo-audit`."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+def discover(allowed: AllowList | None = None) -> list[Installed]:
+    """List installed plugins without importing any; those that `allowed` does not allow are blocked. None allows all.
 
-
-def allowed_from_environment() -> frozenset[str] | None:
-    """Distributions that `FLUJO_PLUGINS` allows, comma-separated; None when it is not set, which allows all."""
-    value = os.environ.get("FLUJO_PLUGINS")
-    return None if value is None else frozenset(canonical(part.strip()) for part in value.split(",") if part.strip())
-
-
-def discover(allowed: frozenset[str] | None = None) -> list[Installed]:
-    """List installed plugins without importing any; those not in `allowed` are blocked. None allows all."""
+    The distribution decides, by its name and version: an entry point may be called anything.
+    """
     found = []
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.dist is None:
             continue
         plugin = Installed(canonical(point.dist.name), point.dist.version, point.name, point.module)
-        if allowed is not None and plugin.distribution not in allowed:
+        plugin.error = refusal(allowed, plugin.distribution, plugin.version)
+        if plugin.error:
             plugin.state = "blocked"
         found.append(plugin)
     return sorted(found, key=lambda plugin: (plugin.distribution, plugin.name))
@@ -104,7 +96,8 @@ def instance(plugin: Installed, settings: Mapping[str, object]) -> object:
     """
     what = f"plugin {plugin.distribution!r} cannot be used"
     if plugin.state == "blocked":
-        raise PluginError(what, "the allow-list does not name it", "Add it to FLUJO_PLUGINS or [tool.flujo] plugins")
+        do = "Allow it where that is settled: FLUJO_PLUGINS, [tool.flujo] plugins, or allow_plugins of the policy"
+        raise PluginError(what, plugin.error, do)
     if plugin.module is None:
         raise PluginError(what, plugin.error, f"Repair or update it: pip install -U {plugin.distribution}")
     factory = getattr(plugin.module, "Plugin", None)

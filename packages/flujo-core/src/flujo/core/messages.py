@@ -56,6 +56,8 @@ class ModelRequest(_Frozen):
         temperature: Sampling temperature; None leaves it to the provider.
         tools: Tools the model may ask for.
         output_schema: JSON schema the answer must follow.
+        provider_tools: Kinds of tools that the model may use at its provider, as `web_search`; see
+            `Policy.allow_provider_tools`.
     """
 
     model: str
@@ -65,6 +67,7 @@ class ModelRequest(_Frozen):
     temperature: float | None = None
     tools: tuple[ToolDefinition, ...] = ()
     output_schema: dict[str, JsonValue] | None = None
+    provider_tools: tuple[str, ...] = ()
 
 
 class ModelUsage(_Frozen):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+import anyio.from_thread
+
 from .errors import ConfigurationError, FlujoError, LoopRunning, RunAborted, UsageLimitExceeded
-from .ledger import ENCLOSING, Grant, Ledger
+from .grants import ENCLOSING, Governor, Grant
+from .ledger import Ledger
 from .usage import EXACT, ZERO, Charge, Fit, Money, Room, Usage, count, money
 from .wakeup import loop_is_running
 
@@ -19,15 +22,17 @@ class Lease:
     Attributes:
         charge: What is held, in USD, tokens and requests; less than was asked for where the demand was clamped.
         used: What was booked when it was settled.
+        waits: Whether the work it is for has yet to begin, so that a run that is stopped need not wait for it.
     """
 
-    __slots__ = ("_grant", "_meter", "charge", "used")
+    __slots__ = ("_grant", "_meter", "charge", "used", "waits")
 
     def __init__(self, meter: Meter, grant: Grant) -> None:
         self._meter = meter
         self._grant: Grant | None = grant
         self.charge: Charge = grant.charge
         self.used: Usage = Usage()
+        self.waits: bool = False
 
     @property
     def open(self) -> bool:
@@ -138,7 +143,7 @@ class Meter:
     @property
     def holds_lease(self) -> bool:
         """Whether a lease of this attempt is open: such a call may finish when the run is stopped by a limit."""
-        return bool(self._open)
+        return any(not lease.waits for lease in self._open)
 
     @property
     def left(self) -> Room:
@@ -188,6 +193,8 @@ class Meter:
     ) -> None:
         """Book use that could not be reserved; a limit it breaks stops the run after this step."""
         used = _used(cost_usd, tokens, input_tokens, output_tokens, count(requests, "requests"))
+        if self._ledger.governor is not None:
+            self._ledger.governor.book(used)
         self._ledger.book(used, self.spent)
 
     def exceeded(self) -> UsageLimitExceeded | None:
@@ -203,8 +210,8 @@ class Meter:
     async def acquire(self, fit: Fit) -> Grant:
         """Reserve what `fit` takes, waiting for room where that can help."""
         try:
-            grant = self._take(fit)
-            return grant if grant is not None else await self._ledger.wait(fit, self)
+            grant = self._take(fit) or await self._ledger.wait(fit, self)
+            return grant if self._ledger.governor is None else await self._asked(grant, self._ledger.governor)
         except UsageLimitExceeded as error:
             self._stop(error)
             if self._on_breach is not None:
@@ -220,11 +227,21 @@ class Meter:
         if loop_is_running():
             raise LoopRunning("`with ctx.usage.reserve(...)`", "async with ctx.usage.reserve(...)")
         try:
-            grant = self._take(fit)
-            return grant if grant is not None else self._ledger.wait_in_thread(fit, self)
+            grant = self._take(fit) or self._ledger.wait_in_thread(fit, self)
+            governor = self._ledger.governor
+            return grant if governor is None else anyio.from_thread.run(self._asked, grant, governor)
         except UsageLimitExceeded as error:
             self._stop(error)  # the run is told when the attempt ends: a thread cannot stop it
             raise
+
+    async def _asked(self, grant: Grant, governor: Governor) -> Grant:
+        """Have a reservation admitted beyond the ledgers, too."""
+        try:
+            grant.above = await governor.reserve(grant.charge)
+        except BaseException:  # a refusal, a fault or a cancel: nothing stays reserved
+            self.give_back(grant)
+            raise
+        return grant
 
     def open(self, grant: Grant) -> Lease:
         """Make a lease of what was reserved, unless the attempt ended meanwhile."""
@@ -238,10 +255,14 @@ class Meter:
     def close(self, lease: Lease, grant: Grant, used: Usage) -> bool:
         """End a lease of this meter with what was used; says whether it was still open."""
         self._open.discard(lease)
+        if grant.above is not None and self._ledger.governor is not None:
+            self._ledger.governor.settle(grant.above, used)
         return self._ledger.close(grant, used, self.spent)
 
     def give_back(self, grant: Grant) -> None:
         """Close a reservation of which nothing was used."""
+        if grant.above is not None and self._ledger.governor is not None:
+            self._ledger.governor.settle(grant.above, Usage())
         self._ledger.close(grant, Usage())
 
     def refuse(self, error: FlujoError) -> None:

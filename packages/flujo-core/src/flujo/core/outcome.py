@@ -105,6 +105,14 @@ class Begun:
     error: ClassVar[None] = None
 
 
+@dataclass(slots=True)
+class Spent:
+    """That a call to a model ended; the usage of its entry is what the whole run used so far."""
+
+    output: ClassVar[None] = None
+    error: ClassVar[None] = None
+
+
 Effect = Literal["pure", "idempotent", "at_most_once"]
 """What may happen to work that a crash interrupted: done again; done again with the same key; never by itself."""
 

@@ -170,7 +170,7 @@ class Scope:
         owns_input: Whether `run_input()` in it is its own input; else it is that of the scope around.
         limits: Limits of each run of it.
         first: Nodes that are due when it is opened.
-        waiting: For each node, how many it waits for.
+        waiting: For each node, how many it waits for; empty where none waits for more than one.
     """
 
     index: int
@@ -186,7 +186,8 @@ class Scope:
 
     def __post_init__(self) -> None:
         self.first = tuple(node for node in self.nodes if not node.predecessors)
-        self.waiting = tuple(len(node.predecessors) for node in self.nodes)
+        counts = tuple(len(node.predecessors) for node in self.nodes)
+        self.waiting = counts if max(counts) > 1 else ()
 
     @property
     def writes(self) -> frozenset[str]:
@@ -237,6 +238,13 @@ class Plan:
     def limits(self) -> UsageLimits | None:
         """Limits of every run of the pipeline."""
         return self.root.limits
+
+    @property
+    def asked_limits(self) -> dict[str, UsageLimits]:
+        """All limits that stand in the pipeline, by whose they are."""
+        mine = {f"pipeline {(scope.segment or self.name)!r}": scope.limits for scope in self.scopes}
+        mine |= {f"step {node.path!r}": node.step.options.limits for node in self.steps}
+        return {whose: limits for whose, limits in mine.items() if limits is not None}
 
     @cached_property
     def fingerprint(self) -> str:

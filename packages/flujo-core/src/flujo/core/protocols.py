@@ -90,6 +90,8 @@ class StepExecutionRequest:
         timeout_s: Seconds after which the engine cancels the attempt; None is never.
         ctx: The attempt's RunContext.
         thread: Set by the backend while the attempt runs in a thread that cannot be cancelled.
+        trace: W3C trace context of the attempt, for a backend that runs it elsewhere: spans made there under it are
+            part of the run's trace. None where nothing is traced.
     """
 
     step: Step
@@ -97,6 +99,7 @@ class StepExecutionRequest:
     timeout_s: float | None
     ctx: RunContext
     thread: RunningThread | None = None
+    trace: Mapping[str, str] | None = None
 
 
 class RunningThread(Protocol):

@@ -6,10 +6,15 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
+from .allowed import AllowList, allow_list, canonical, from_environment, narrowed
 from .errors import PluginError
 from .foreign import attempt, text_of
-from .loader import Installed, allowed_from_environment, canonical, discover, instance, load
+from .hooks import Hooks
+from .loader import Installed, discover, instance, load
+from .plugins import resolve
+from .policy import Policy
 from .protocols import Command, PriceBook, RunStore, StoreFactory
+from .resources import ResourceSpec
 from .usage import Price
 
 T = TypeVar("T")
@@ -20,21 +25,30 @@ class Plugins:
 
     Args:
         use: Distribution names, or plugin objects, that act.
-        allowed: Distributions that may be imported; None asks `FLUJO_PLUGINS`, which allows all when unset.
+        allowed: Distributions that may be imported, as `flujo-audit` or `flujo-audit>=1,<2`; None asks `FLUJO_PLUGINS`,
+            which allows all when unset.
         settings: Keyword arguments for each distribution's `Plugin`, by distribution name.
+        policy: What it does not allow is not imported either.
+
+    Attributes:
+        allowed: Distributions that may be imported, by name with the versions; None is all.
+        acting: Name and object of each that acts.
 
     Raises:
         PluginError: A named one is missing, blocked or broken.
+        ConfigurationError: `allowed`, or `FLUJO_PLUGINS`, cannot be read.
     """
 
     def __init__(
         self,
         use: Iterable[object] = (),
         *,
-        allowed: frozenset[str] | None = None,
+        allowed: Iterable[str] | None = None,
         settings: Mapping[str, Mapping[str, object]] | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        self._allowed = allowed_from_environment() if allowed is None else allowed
+        given = from_environment() if allowed is None else allow_list(allowed)
+        self.allowed: AllowList | None = narrowed(given, None if policy is None else policy.plugins)
         self._installed: list[Installed] | None = None
         self._prices: dict[str, Price | None] = {}
         self._books: list[PriceBook] | None = None
@@ -43,14 +57,38 @@ class Plugins:
         for item in [use] if isinstance(use, str) else use:
             self.acting += self._named(item) if isinstance(item, str) else [(self._name_of(item), item)]
 
-    def require(self, names: Iterable[str]) -> None:
-        """See to it that these act, too.
+    def hold_to(self, policy: Policy) -> None:
+        """Let a policy hold: what it requires acts, too; what it does not allow is not imported from here on.
 
         Raises:
-            PluginError: One is missing, blocked or broken.
+            PluginError: One that it requires is missing, blocked or broken, or one acts that it does not allow.
         """
-        for name in names:
+        if policy.plugins is not None:
+            self.allowed = narrowed(self.allowed, policy.plugins)
+            self._installed, self._books, self._prices = None, None, {}
+        for name in sorted(policy.require):
             self.acting += self._named(name, "the policy requires it, and ")
+        for plugin in self.installed if self.acting and self.allowed is not None else ():
+            if plugin.state == "blocked" and plugin.distribution in dict(self.acting):
+                instance(plugin, {})  # says why it cannot be used
+
+    def hooks(
+        self,
+        policy: Policy,
+        observers: Iterable[Callable[..., object]] = (),
+        specs: Mapping[str, ResourceSpec] | None = None,
+    ) -> Hooks:
+        """Hooks of what acts, and of plain observers, in the order in which they are called.
+
+        Args:
+            policy: What it requires must do its work.
+            observers: Plain callables, chosen by the annotation of their first parameter.
+            specs: Resources that hooks may take.
+
+        Raises:
+            PluginError: One has a hook that cannot be called.
+        """
+        return Hooks(policy, resolve(self.acting, observers, policy.require, specs or {}))
 
     def _named(self, name: str, demand: str = "") -> list[tuple[str, object]]:
         """What acts for a distribution, unless it acts already."""
@@ -67,7 +105,7 @@ class Plugins:
     def installed(self) -> list[Installed]:
         """All plugins found in the environment, blocked ones too."""
         if self._installed is None:
-            self._installed = discover(self._allowed)
+            self._installed = discover(self.allowed)
         return self._installed
 
     def _name_of(self, plugin: object) -> str:
@@ -92,7 +130,7 @@ class Plugins:
         """
         found: list[tuple[str, T]] = []
         sources = [(plugin.distribution, plugin.module) for plugin in self.load()]
-        for name, source in [*sources, *self.acting]:
+        for name, source in [*self.acting, *sources]:  # what somebody named comes before what is only there
             function = getattr(source, hook, None) if source is not None else None
             if function is None or not hasattr(function, "flujo_impl"):
                 continue

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
@@ -36,39 +37,40 @@ class Worker:
         scope: Cancels the item it does, and with it the worker; another takes its place.
         frame: Where the item stands, while it can be cancelled with that.
         ctx: The attempt it makes.
+        done: How many items it did.
     """
 
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     frame: Frame | None = None
     ctx: RunContext | None = None
+    done: int = 0
 
 
 class Relay:
     """Does items until none is left, those that doing them adds included.
 
     Args:
-        ready: The items.
+        ready: The items; doing one adds those that follow.
         workers: Filled with the workers that are there.
-        do: What does one item; None where there is nothing to do any more.
+        do: Does what it takes, one item after another, until there is none.
         left: Told of each worker that ends; it may add to what is ready.
     """
 
-    __slots__ = ("_armed", "_do", "_is_cancelled", "_left", "_ready", "_spawn", "_tasks", "_waiting", "_workers")
-
     def __init__(
         self,
-        ready: deque[Due],
+        ready: list[Due],
         workers: set[Worker],
-        do: Callable[[Due, Worker], Awaitable[None] | None],
+        do: Callable[[Callable[[], Due | None], Worker], Awaitable[None]],
         left: Callable[[Worker], None],
     ) -> None:
         self._ready = ready
+        self._queue: deque[Due] = deque()  # what was ready, in order
         self._workers = workers
         self._do = do
         self._left = left
         self._armed = 0
         self._tasks = 0
-        self._is_cancelled = False
+        self._stopped: asyncio.CancelledError | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._spawn: Callable[[], object]
 
@@ -85,7 +87,6 @@ class Relay:
 
     async def _ended(self) -> None:
         """Wait until no task is left; a cancel is passed on once, and raised at the end."""
-        stopped: asyncio.CancelledError | None = None
         loop = asyncio.get_running_loop()
         self._arm()
         while self._tasks:
@@ -93,16 +94,20 @@ class Relay:
             try:
                 await self._waiting
             except asyncio.CancelledError as error:
-                stopped = stopped or error
-                if not self._is_cancelled:
-                    self._is_cancelled = True
+                if self._stopped is None:
+                    self._stopped = error
                     for worker in self._workers:
                         worker.scope.cancel()
-        if stopped is not None:
-            raise stopped
+        if self._stopped is not None:
+            raise self._stopped
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether a cancel came from outside, even where `run` has not been woken for it: nothing begins after it."""
+        return self._stopped is not None or (self._waiting is not None and self._waiting.cancelled())
 
     def _arm(self) -> None:
-        wanted = min(len(self._ready), len(self._workers) or 1)
+        wanted = min(len(self._queue) + len(self._ready), len(self._workers) or 1)
         while self._armed < wanted:
             self._armed += 1
             self._tasks += 1
@@ -114,7 +119,9 @@ class Relay:
         self._workers.add(worker)
         try:
             if not self._is_cancelled:
-                await self._do_items(worker)
+                await anyio.lowlevel.checkpoint_if_cancelled()  # else a step that never waits would begin all the same
+                with worker.scope:
+                    await self._do(partial(self._next, worker, copy_context()), worker)
         finally:
             self._workers.discard(worker)
             self._left(worker)
@@ -126,24 +133,24 @@ class Relay:
         if not self._tasks and self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def _do_items(self, worker: Worker) -> None:
-        await anyio.lowlevel.checkpoint_if_cancelled()  # else a step that never waits would begin all the same
-        ready, base, done = self._ready, copy_context(), 0
-        with worker.scope as scope:
-            while ready:
-                item = ready.popleft()
-                if ready and self._armed < len(self._workers):
-                    self._arm()
-                work = self._do(item, worker)
-                if work is None:
-                    continue
-                await work
-                worker.frame = worker.ctx = None
-                done += 1
-                if scope.cancel_called or not _is_clean(base):
-                    break
-                if done % YIELD_EVERY == 0:
-                    await anyio.lowlevel.checkpoint()
+    def _next(self, worker: Worker, base: Context) -> Due | None:
+        """What a worker does next; nothing where it is to end: another begins when the event loop has run."""
+        ready, queue = self._ready, self._queue
+        worker.frame = worker.ctx = None
+        ends = worker.done == YIELD_EVERY or worker.scope.cancel_called or self._is_cancelled
+        if ends or not _is_clean(base):
+            return None
+        if ready:
+            queue += ready
+            ready.clear()
+        if not queue:
+            return None
+        item = queue.popleft()
+        if queue and self._armed < len(self._workers):
+            self._arm()
+        worker.done += 1
+        worker.frame = item[0]
+        return item
 
 
 def _is_clean(base: Context) -> bool:

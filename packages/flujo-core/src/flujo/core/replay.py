@@ -11,7 +11,7 @@ from .flow import Branch, Loop
 from .foreign import attempt, attempt_async
 from .frames import Frame, RunState
 from .journal import Entry
-from .outcome import Aborted, Begun, Called, Choice, Success
+from .outcome import Aborted, Begun, Called, Choice, Spent, Success
 from .plan import FlowNode, Plan, StepNode
 from .restore import entry_of
 from .result import PipelineResult, StepRecord
@@ -100,7 +100,7 @@ async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[st
     frame, node, outcome = state.frames[entry.frame], state.plan.nodes[entry.node], entry.outcome
     if row.unwritten is not None:
         return f"an output of {row.unwritten}, which could not be written", "nothing to go on with"
-    going_on = isinstance(outcome, (Begun, Called)) or (entry.frame, entry.node) in state.pauses
+    going_on = isinstance(outcome, (Begun, Called, Spent)) or (entry.frame, entry.node) in state.pauses
     if not going_on and not _is_due(state, frame, node):
         return type(outcome).__name__, "it is not due here"
     if isinstance(outcome, Choice) and isinstance(node, FlowNode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -12,9 +13,10 @@ from .errors import FlujoError, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, Outcome, Paused, Skipped, Spent, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
+from .result import StepRecord
 from .schedule import find_due, flow_input
 from .snapshot import (
     VERSION,
@@ -48,11 +50,19 @@ def check_snapshot(plan: Plan, snapshot: Snapshot) -> None:
         raise SnapshotError("snapshot cannot be used", why, "Install the flujo-core that wrote it, or a later one")
     if snapshot.fingerprint != plan.fingerprint:
         why = f"it is of pipeline {snapshot.pipeline!r} as it was then, and {plan.name!r} is another or has changed"
-        do = "Resume it with the pipeline that it was made with"
-        raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, do)
+        do = f"Resume it with the pipeline that it was made with, or migrate({snapshot.fingerprint!r}, ...)"
+        raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why + _gone(plan, snapshot), do)
     position, length = snapshot.checkpoint.position, len(snapshot.journal)
     if snapshot.journal and not (0 <= position <= length if snapshot.status == "running" else position == length):
         _unfit(f"it stands at entry {position} of a journal of {length}")
+
+
+def _gone(plan: Plan, snapshot: Snapshot) -> str:
+    """The steps that a run did or waits for, and that are not there any more."""
+    paths = [*(one.path for one in snapshot.checkpoint.pauses), *(row.path for row in snapshot.journal)]
+    known = {node.path for node in plan.nodes} | {""}
+    gone = dict.fromkeys(path for path in (re.sub(r"#\d+|\[\d+\]", "", path) for path in paths) if path not in known)
+    return f": it has no {', '.join(map(repr, gone))}" if gone else ""
 
 
 def restored(
@@ -93,6 +103,8 @@ class _Restorer:
         for one in data.frames:
             self._fill(root if one.id == 0 else self._body(one), one)
         self._check_bodies()
+        if data.pauses or data.known or data.decided or data.begun:
+            self.live.listen()
         for pause in data.pauses:
             self._pause(pause)
         for known in data.known:
@@ -140,10 +152,11 @@ class _Restorer:
         if not all(0 <= place < len(nodes) for place in (*data.outputs, *data.passed, *data.changes, *data.spent_by)):
             _unfit(f"frame {data.id} names nodes that the pipeline does not have")
         for node in nodes:  # each after those it depends on
-            frame.waiting[node.place] = sum(frame.outputs[place] is UNSET for place in node.predecessors)
+            if frame.waiting:
+                frame.waiting[node.place] = sum(frame.outputs[place] is UNSET for place in node.predecessors)
             if node.place not in data.outputs:
                 continue
-            if frame.waiting[node.place]:
+            if frame.waits(node):
                 _unfit(f"{node.path!r} ended before what it depends on")
             if node.place in data.passed:
                 value = load(passed_type(node), data.outputs[node.place], f"input of {node.path!r}")
@@ -159,13 +172,14 @@ class _Restorer:
 
     def _part(self, frame: Frame, data: PartData) -> None:
         node = frame.scope.nodes[data.place] if 0 <= data.place < len(frame.scope.nodes) else None
-        begun = node is not None and not frame.waiting[node.place] and frame.outputs[node.place] is UNSET
+        begun = node is not None and not frame.waits(node) and frame.outputs[node.place] is UNSET
         if not isinstance(node, FlowNode) or not begun:
             _unfit(f"frame {frame.id} has begun what is no combinator, or cannot have begun")
         value, problem = flow_input(frame, node)
         context, error = attempt(context_at, frame, node)
         if problem is not None or error is not None:
             _unfit(f"the input of {node.path!r} cannot be made: {problem or text_of(error or ValueError())}")
+        frame.parts = frame.parts or {}
         part = frame.parts[node.place] = Part(node, frame, value, context)
         part.ended, part.next, part.asks = data.ended, data.next, data.asks
         part.changes = self._changes(data.changes, node.path)
@@ -213,6 +227,8 @@ class _Restorer:
 
     def _pause(self, data: PauseData) -> None:
         frame, node = self._visit(data)
+        if data.path != frame.prefix + node.name:  # else a migration could put an answer where nobody gave it
+            _unfit(f"the question of {data.path!r} stands in {frame.prefix + node.name!r}")
         live = self.asked.get((frame.id, node.index))
         if live is not None:
             self.live.pauses[frame.id, node.index] = Paused(live)
@@ -247,7 +263,7 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         _unfit(f"its journal names node {data.node}, which the pipeline does not have")
     node = plan.nodes[data.node]
     where = f"output of {data.path or node.path!r}"
-    outcome: Outcome | Choice | Answer | Begun | Called | Decided
+    outcome: Outcome | Choice | Answer | Begun | Called | Decided | Spent
     if data.kind in _KINDS:
         lost = StepFailed(data.path, data.unwritten, "no more of it could be written") if data.unwritten else None
         outcome = _KINDS[data.kind](lost or _error(data.value, where))
@@ -263,6 +279,8 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         outcome = (Answer if data.kind == "answer" else Called)(data.value[1], str(data.value[0]))
     elif data.kind == "begun" and isinstance(data.value, list) and len(data.value) == 3:
         outcome = Begun(str(data.value[0]), str(data.value[1]), bool(data.value[2]))
+    elif data.kind == "spent" and data.usage is not None:
+        outcome = Spent()
     elif data.kind == "paused":
         outcome = _asked(data.value, data.path)
     else:
@@ -272,3 +290,12 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         data.frame, data.node, outcome, data.path, data.started_at, data.duration_s, changes, data.attempts,
         data.usage, data.cached, data.cancelled, data.is_void,
     )  # fmt: skip
+
+
+def past_record(plan: Plan, data: EntryData) -> StepRecord:
+    """A row of the journal for people; one from before a migration, which does not fit the plan, as it was written."""
+    entry, error = attempt(entry_of, plan, data)
+    if entry is not None and error is None:
+        return entry.record()
+    return Entry(data.frame, data.node, Success(data.value), data.path, data.started_at, data.duration_s, None,
+                 data.attempts, data.usage, data.cached, data.cancelled).record()  # fmt: skip

@@ -8,15 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
+from types import MappingProxyType
 from typing import TypeVar
 
 import anyio
-from opentelemetry.trace import Tracer
 from pydantic import BaseModel
 
 from . import telemetry
-from .backends import LocalBackend
-from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
@@ -25,17 +23,17 @@ from .hooks import Hooks
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .outcome import Begun, Called, Failure, status_of
+from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
 from .protocols import TokenSigner
-from .relay import Worker
+from .relay import YIELD_EVERY, Worker
 from .retry import RetryPolicy
 from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .told import goes_on
-from .usage import Usage, UsageLimits
+from .usage import ZERO, Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
@@ -51,14 +49,13 @@ class Resumed:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
     Attributes:
-        plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
-        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
+        plain: Whether nobody listens and nothing is watched.
+        quiet: Whether nobody acts in attempts, so that an attempt is only its work.
+        direct: Whether a bare step may be one call here: nothing is watched or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
@@ -76,25 +73,18 @@ class Running:
         left_s: Seconds of the deadline that are left, once it stands still.
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
+        is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
+        turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
 
-    setup: Setup
-    info: RunInfo
-    _ledger: Ledger | None
-    state: RunState
-    context: BaseModel | None
-    scope: anyio.CancelScope | None
-    deadline_s: float | None
-    tracer: Tracer | None = field(default_factory=telemetry.current_tracer)
-    journal: Journal = field(default_factory=list)
-    verdict: FlujoError | None = None
-    values: Mapping[str, object] = field(init=False)
-    step_values: Mapping[str, object] = field(init=False)
+    # What most runs never change stands in the class: it costs no time when a run is made, and no memory in each.
+    on_asyncio: bool = False
+    values: Mapping[str, object] = MappingProxyType({})
+    step_values: Mapping[str, object] = values
     workers: Set[Worker] = frozenset()
-    closing: dict[Worker, Part | None] | None = None
     held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
@@ -102,25 +92,35 @@ class Running:
     own_limits: UsageLimits | None = None
     mark: str = ""
     writer: Writer | None = None
+    deadline_s: float | None = None
     left_s: float | None = None
     breach_told: bool = False
+    is_finished: bool = False
     is_over: bool = False
-    clock: float = field(default_factory=perf_counter)
     _secrets: list[str] | None = None
 
-    on_asyncio: bool = field(init=False)
-    hooks: Hooks = field(init=False)
-    plain: bool = field(init=False)
-    quiet: bool = field(init=False)
-    direct: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.values = self.step_values = _NOTHING
-        hooks = self.hooks = self.setup.hooks
-        self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced, here = self.tracer is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
-        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
-        self.direct = untraced and here and hooks.only_watch
+    def __init__(
+        self, setup: Setup, info: RunInfo, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
+    ) -> None:
+        self.setup: Setup = setup
+        self.info: RunInfo = info
+        self._ledger: Ledger | None = ledger
+        self.state: RunState = state
+        self.context: BaseModel | None = state.root.context
+        self.scope: anyio.CancelScope | None = scope
+        self.journal: Journal = []
+        self.verdict: FlujoError | None = None
+        self.closing: dict[Worker, Part | None] | None = None
+        self.turns: int = YIELD_EVERY
+        self.watch: telemetry.Watch | None = telemetry.current_watch()
+        self.hooks: Hooks = setup.hooks
+        untold, watched = self.watch is None, bool(setup.hooks.table)
+        self.plain: bool = untold and not watched
+        self.quiet: bool = setup.hooks.spare_attempts
+        self.direct: bool = untold and setup.is_here and setup.hooks.only_watch
+        if watched:
+            self.on_asyncio = attempt(asyncio.current_task)[0] is not None
+        self.clock: float = perf_counter()
 
     @property
     def ledger(self) -> Ledger:
@@ -260,6 +260,12 @@ class Running:
         if kept is not None:
             await kept.wait()
 
+    def note_spent(self) -> None:
+        """Have what the run used so far kept, where it is: the step that used it may be cut off in the middle."""
+        if self.writer is not None:
+            entry = Entry(0, 0, Spent(), usage=replace(self.spent, reserved_usd=ZERO))
+            self.put(entry, partial(self.journal.append, entry))
+
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
         self.journal.append(entry)
@@ -270,9 +276,12 @@ class Running:
     async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
-        telling = self.hooks.tell(observers, payload(), self.values, self.on_asyncio) if observers else None
-        if telling is not None:
-            await self.heed(telling, keep)
+        if observers or self.watch is not None:
+            event = payload()
+            if self.watch is not None:
+                self.watch.tell(event)
+            if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
+                await self.heed(telling, keep)
 
     async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
@@ -290,11 +299,12 @@ class Running:
             return None
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
-            await self._deny(denial, ctx)
+            await self.deny(denial, ctx)
             return None
         return denial
 
-    async def _deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+    async def deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+        """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, ctx)
         if ctx is not None:
             ctx.denial = ctx.denial or denial
@@ -310,7 +320,7 @@ class Running:
         if not self.hooks.of(hook):
             return value
         payload = make(value=value)
-        problem = await self.hooks.transform(payload, hook, self.values, fitted(hint))
+        problem = await self.hooks.transform(payload, hook, self.values, hint)
         if problem is not None:
             raise StepFailed(path, "TransformFault", problem)
         changed: T = payload.value  # type: ignore[attr-defined]
@@ -327,7 +337,7 @@ class Running:
             payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self._deny(failed, act.ctx)
+                await self.deny(failed, act.ctx)
 
     async def conclude(
         self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False
@@ -367,9 +377,6 @@ class Act:
     attempt: int = 1
     intended: bool = False
     started: float = field(default_factory=perf_counter)
-
-
-_NOTHING: Mapping[str, object] = {}
 
 
 def _path(ctx: RunContext | None) -> str:

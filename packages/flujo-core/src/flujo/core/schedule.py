@@ -39,18 +39,32 @@ def advance(state: RunState, entry: Entry) -> None:
     if frame is None or entry.is_void:
         return
     node, outcome = state.nodes[entry.node], entry.outcome
-    if state.pauses or state.known or state.begun:
+    if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), outcome)
-    if isinstance(outcome, Success):
-        _end(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
-    elif isinstance(outcome, Skipped):
-        _end(state, frame, node, Passed(outcome.output), ())
+    if isinstance(outcome, (Success, Skipped)):
+        output = outcome.output if isinstance(outcome, Success) else Passed(outcome.output)
+        _end(state, frame, node, output, (entry.changes,) if entry.changes else ())
+        if frame.left == 0:
+            _body_ended(state, frame)
     elif isinstance(outcome, Failure):
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
         _choose(state, frame.parts[node.place], outcome.value)
     else:
         hear(state, frame, node, outcome)
+    if state.todo:
+        _work(state)
+
+
+def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> None:
+    """Take the end of a step into account that gave an output and did nothing else: as `advance`, for less."""
+    if not frame.is_open:
+        return
+    if state.has_words and (state.pauses or state.known or state.begun):
+        forget_questions(state, (frame.id, node.index), Success(output))
+    _end(state, frame, node, output, ())
+    if frame.left == 0:
+        _body_ended(state, frame)
     if state.todo:
         _work(state)
 
@@ -75,7 +89,7 @@ def find_due(state: RunState) -> None:
         if frame.left == 0 and frame.parent is not None:
             _later(state, _body_ended, frame)
         for node in frame.scope.nodes:
-            if frame.waiting[node.place] or frame.outputs[node.place] is not UNSET:
+            if frame.waits(node) or frame.outputs[node.place] is not UNSET:
                 continue
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
@@ -125,6 +139,7 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     if problem is not None:
         _fail(state, frame, node, problem)
         return
+    frame.parts = frame.parts or {}
     part = frame.parts[node.place] = Part(node, frame, value, context)
     if node.kind == "branch":
         part.asks = True
@@ -184,12 +199,11 @@ def _open_more(state: RunState, part: Part) -> None:
 
 def _iterate(state: RunState, part: Part) -> None:
     """Open the next iteration of a loop."""
-    frame = part.spare
-    if frame is None:
+    if part.spare is None:
         _open(state, part, part.next)
     else:
-        frame.renew(state.next_id, part, part.value)
-        _enter(state, part, frame)
+        part.spare.renew(state.next_id, part, part.value)
+        _enter(state, part, part.spare)
     part.next += 1
 
 
@@ -214,49 +228,49 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
     """A node ended well."""
     frame.outputs[node.place] = output
     if changes:
+        frame.changes = frame.changes or {}
         frame.changes[node.place] = changes
     waiting = frame.waiting
     for place in node.successors:
-        waiting[place] -= 1
-        if waiting[place] == 0:
+        if waiting:
+            waiting[place] -= 1
+        if not waiting or waiting[place] == 0:
             successor = frame.scope.nodes[place]
             if type(successor) is StepNode:
                 state.due.append((frame, successor))
             else:
                 _later(state, _begin, frame, successor)
     frame.left -= 1
-    if frame.left == 0 and frame.parent is not None:
-        _later(state, _body_ended, frame)
 
 
 def _body_ended(state: RunState, frame: Frame) -> None:
     """All nodes of a body ended well: its combinator goes on, or ends too."""
-    if not frame.is_open:
+    part = frame.part
+    if part is None or not frame.is_open:
         return
-    node, parent = frame.node, frame.parent
-    assert node is not None
-    assert parent is not None
-    part = parent.parts[node.place]
     output, error = given_by(frame)
     if error is not None:
         why = f"a part of its output is missing ({type(error).__name__}: {error})"
-        _fail(state, frame, node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
+        _fail(state, frame, part.node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
         return
-    if node.kind == "loop" and frame.changes:
-        context, error = attempt(final_context, frame)
-        if error is not None:
-            failed = _failed(parent, node, type(error).__name__, text_of(error, (frame.context,)))
-            _fail(state, frame, node, Failure(failed))
+    is_loop = part.node.kind == "loop"
+    if frame.changes:
+        if is_loop and (error := _carry_on(part, frame)) is not None:
+            failed = _failed(part.frame, part.node, type(error).__name__, text_of(error, (frame.context,)))
+            _fail(state, frame, part.node, Failure(failed))
             return
-        part.context = context
+        part.changes[frame.slot] = changes_of(frame)
     frame.is_open = False
     del state.frames[frame.id], part.bodies[frame.slot]
     part.ended += 1
-    if frame.changes:
-        part.changes[frame.slot] = changes_of(frame)
-    if node.kind == "loop":
+    if is_loop:
         part.spare, part.output = frame, output
-        _iterated(state, part)
+        flow = cast("Loop", part.node.flow)
+        if flow.until is None:
+            _go_on(state, part, flow)
+        else:
+            part.asks = True
+            state.due.append((part.frame, part.node))
     elif part.results:
         part.results[frame.slot] = output
         _fan_in(state, part)
@@ -264,14 +278,11 @@ def _body_ended(state: RunState, frame: Frame) -> None:
         _finish(state, part, output)
 
 
-def _iterated(state: RunState, part: Part) -> None:
-    flow = part.node.flow
-    assert isinstance(flow, Loop)
-    if flow.until is None:
-        _go_on(state, part, flow)
-    else:
-        part.asks = True
-        state.due.append((part.frame, part.node))
+def _carry_on(part: Part, frame: Frame) -> Exception | None:
+    """Let the next iteration begin with the context that this one left, or say why it cannot."""
+    context, error = attempt(final_context, frame)
+    part.context = context if error is None else part.context
+    return error
 
 
 def _fan_in(state: RunState, part: Part) -> None:
@@ -326,6 +337,8 @@ def _finish(state: RunState, part: Part, output: object) -> None:
     del frame.parts[node.place]
     changes = tuple(change for slot in sorted(part.changes) for change in part.changes[slot])
     _end(state, frame, node, output, changes)
+    if frame.left == 0 and frame.part is not None:
+        _later(state, _body_ended, frame)
 
 
 # --- failing ------------------------------------------------------------------------------------------------------
@@ -335,8 +348,8 @@ def _fail(state: RunState, frame: Frame, node: Node, failure: Failure) -> None:
     """A node failed: the nearest combinator that can go on does; else the whole run has failed, and stays as it is."""
     body = frame
     while body.parent is not None:
-        around = cast("FlowNode", body.node)
-        part = body.parent.parts[around.place]
+        assert body.part is not None
+        part, around = body.part, body.part.node
         if around.kind == "fallback" and body.slot + 1 < len(around.bodies):
             _close(state, part, body)
             _open(state, part, body.slot + 1)
@@ -359,7 +372,7 @@ def _close(state: RunState, part: Part, body: Frame) -> None:
         frame.is_open = False
         del state.frames[frame.id]
         open_ += [inner for one in frame.parts.values() for inner in one.bodies.values()]
-    if state.pauses or state.known or state.begun:
+    if state.has_words and (state.pauses or state.known or state.begun):
         gone = {frame.id for frame in open_}
         state.pauses = {key: pause for key, pause in state.pauses.items() if key[0] not in gone}
         state.known = {key: told for key, told in state.known.items() if key[0] not in gone}

@@ -204,6 +204,7 @@ class Snapshot(_Data):
         tags: Further words of the caller.
         counts: What plugins counted.
         limits: Limits that were given to this run alone.
+        trace: W3C `traceparent` of its span, to which that of a resume is linked.
         checkpoint: Where it stands.
         journal: What it did, in order.
         digest: SHA-256 of all else, so that damage is found; empty of what never left its process.
@@ -220,6 +221,7 @@ class Snapshot(_Data):
     tags: dict[str, str] = {}
     counts: dict[str, dict[str, int]] = {}
     limits: LimitsData | None = None
+    trace: str | None = None
     checkpoint: Checkpoint
     journal: list[EntryData] = []
     digest: str = ""

@@ -1,116 +1,242 @@
-"""Spans by the OpenTelemetry API. Names follow the GenAI semantic conventions; all of them stand in this file.
+"""What is told of runs by the OpenTelemetry API: spans, their events, and metrics. Their names stand in `signals`.
 
-Without a configured tracer provider no span work is done at all. Message content is never put on a span.
+Without a configured provider nothing is done at all. Values, messages and texts of errors are never told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
+from decimal import Decimal
+from functools import lru_cache
+from operator import attrgetter
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Link, ProxyTracer, ProxyTracerProvider, SpanKind, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from .ledger import Ledger
+from . import payloads, signals
+from .context import RunContext
+from .errors import StepFailed, UsageLimitExceeded
 from .messages import ModelRequest, ModelResponse
+from .scrubbing import scrub
+from .signals import Metric
 from .usage import Usage
 
-# https://github.com/open-telemetry/semantic-conventions-genai (development status)
-OPERATION = "gen_ai.operation.name"
-WORKFLOW = "gen_ai.workflow.name"
-PROVIDER = "gen_ai.provider.name"
-REQUEST_MODEL = "gen_ai.request.model"
-REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
-RESPONSE_MODEL = "gen_ai.response.model"
-FINISH_REASONS = "gen_ai.response.finish_reasons"
-INPUT_TOKENS = "gen_ai.usage.input_tokens"
-OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
-TOOL_NAME = "gen_ai.tool.name"
-ERROR_TYPE = "error.type"
-# There is no standard for cost yet; `operation.cost` is what pydantic-ai and Logfire read.
-COST = "operation.cost"
-RUN_ID = "flujo.run_id"
-STEP_PATH = "flujo.step.path"
-ATTEMPT = "flujo.step.attempt"
-STATUS = "flujo.status"
-COST_USD = "flujo.cost.usd"
-BUDGET_LIMIT = "flujo.budget.limit"
-BUDGET_RESERVED = "flujo.budget.reserved"
-BUDGET_SPENT = "flujo.budget.spent"
-BUDGET_REMAINING = "flujo.budget.remaining"
-BREACHED = "governor_breached"
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
+    from .result import PipelineResult
+    from .run import Run
+
+Facts = Mapping[str, AttributeValue | Decimal | None]
+
+_W3C = TraceContextTextMapPropagator()
+_clean = lru_cache(4096)(scrub)
 
 
-def current_tracer() -> Tracer | None:
-    """The tracer to use, or None where no provider is configured; ask once per run."""
-    provider = trace.get_tracer_provider()
-    # Mostly it is the first, and to ask an abstract class whether something is of it costs as much as all else here.
-    if type(provider) is ProxyTracerProvider or isinstance(provider, (ProxyTracerProvider, NoOpTracerProvider)):
-        return None
-    return provider.get_tracer("flujo.core")
+_PROVIDER = ProxyTracerProvider()
+"""Gives tracers of the provider that is set, once one is. `get_tracer_provider` reads the environment each time."""
 
 
-@contextmanager
-def span(
-    tracer: Tracer | None, name: str, attributes: Mapping[str, AttributeValue], kind: SpanKind = SpanKind.INTERNAL
-) -> Iterator[Span | None]:
-    """A current span, or nothing without a tracer. Exceptions are not recorded: their texts may hold private data."""
-    if tracer is None:
-        yield None
-        return
-    with tracer.start_as_current_span(
-        name, kind=kind, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as current:
-        try:
-            yield current
-        except BaseException as error:  # noted and passed on, whatever it is
-            mark_error(current, type(error).__name__)
-            raise
+def current_watch() -> Watch | None:
+    """What tells of runs in this process; None where nothing is configured. Ask once per run."""
+    # A meter provider is set by the API's own module: where nobody has loaded that there is none, and to load it costs
+    # more than the rest of the API together.
+    metrics = sys.modules.get("opentelemetry.metrics")
+    unset = type(_PROVIDER.get_tracer("flujo.core")) is ProxyTracer
+    tracers = None if unset else _real(trace.get_tracer_provider())
+    meters = None if metrics is None else _real(metrics.get_meter_provider())
+    return None if tracers is None and meters is None else _watch(tracers, meters)
 
 
-@contextmanager
-def model_span(tracer: Tracer | None, request: ModelRequest, step_path: str) -> Iterator[Span | None]:
-    """A `chat {model}` span; what stands before the first colon of the model's name is its provider."""
-    provider, _, model = request.model.partition(":") if ":" in request.model else ("", "", request.model)
-    attributes: dict[str, AttributeValue] = {OPERATION: "chat", REQUEST_MODEL: model, STEP_PATH: step_path}
-    if provider:
-        attributes[PROVIDER] = provider
-    if request.max_tokens is not None:
-        attributes[REQUEST_MAX_TOKENS] = request.max_tokens
-    with span(tracer, f"chat {model}", attributes, SpanKind.CLIENT) as current:
-        yield current
+def _real(provider: Any) -> Any | None:
+    """A provider, unless it is one of the API's own, which do nothing."""
+    return None if type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics")) else provider
 
 
-def mark_error(current: Span | None, error_type: str) -> None:
-    """Note that the span's work failed, by the type of the error only."""
-    if current is not None:
-        current.set_attribute(ERROR_TYPE, error_type)
-        current.set_status(Status(StatusCode.ERROR, error_type))
+def carrier() -> dict[str, str]:
+    """The W3C trace context of the current span, for work that is done elsewhere or later."""
+    carried: dict[str, str] = {}
+    _W3C.inject(carried)
+    return carried
 
 
-def mark_usage(current: Span | None, usage: Usage) -> None:
-    """Note tokens and cost."""
-    if current is not None:
-        tokens = {INPUT_TOKENS: usage.input_tokens, OUTPUT_TOKENS: usage.output_tokens}
-        current.set_attributes({**tokens, COST: float(usage.cost_usd), COST_USD: str(usage.cost_usd)})
+def _links(before: str | None) -> list[Link] | None:
+    span = trace.get_current_span(_W3C.extract({"traceparent": before or ""}, Context())).get_span_context()
+    return [Link(span)] if span.is_valid else None
 
 
-def mark_response(current: Span | None, response: ModelResponse) -> None:
-    """Note which model answered and why it stopped."""
-    if current is not None:
-        if response.model:
-            current.set_attribute(RESPONSE_MODEL, response.model)
-        if response.finish_reason:
-            current.set_attribute(FINISH_REASONS, [response.finish_reason])
+def _told(facts: Facts) -> dict[str, AttributeValue]:
+    """What is known of some facts, without secrets."""
+    return {k: _clean(str(v)) if isinstance(v, (str, Decimal)) else v for k, v in facts.items() if v is not None}
 
 
-def mark_budget(current: Span | None, ledger: Ledger, status: str) -> None:
-    """Note how a run ended and how its budget stands."""
-    if current is None:
-        return
-    held = {BUDGET_SPENT: str(ledger.spent.cost_usd), BUDGET_RESERVED: str(ledger.reserved.cost_usd)}
-    current.set_attributes({STATUS: status, BREACHED: status == "stopped", **held})
-    limits = ledger.tightest
-    if limits is not None and limits.cost is not None:
-        current.set_attributes({BUDGET_LIMIT: str(limits.cost), BUDGET_REMAINING: str(ledger.room().cost_usd)})
+class Piece:
+    """A piece of work that is watched: in a span that is the current one meanwhile, and by its time.
+
+    Attributes:
+        facts: What is known of it.
+        is_timed: Whether its time counts: that of what was refused before it began does not.
+    """
+
+    __slots__ = ("_span", "_started", "_time", "_token", "_watch", "facts", "is_timed")
+
+    def __init__(self, watch: Watch, name: str, facts: Facts, time: Metric, before: str | None = None) -> None:
+        self._watch, self._time, self._started = watch, time, perf_counter()
+        self.facts: dict[str, AttributeValue] = _told(facts)
+        self.is_timed: bool = True
+        kind = SpanKind.CLIENT if time is signals.CALL_S else SpanKind.INTERNAL
+        links = None if before is None else _links(before)
+        self._span = watch.tracer.start_span(_clean(name), None, kind, self.facts, links)
+
+    def __enter__(self) -> Self:
+        self._token = attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.fail(error)
+        detach(self._token)
+        self._span.end()
+        if self.is_timed:
+            self._watch.count(self._time, perf_counter() - self._started, self.facts)
+
+    def note(self, facts: Facts) -> None:
+        """Note more of it."""
+        if told := _told(facts):
+            self.facts |= told
+            self._span.set_attributes(told)
+
+    def fail(self, error: BaseException | None) -> None:
+        """Note that it failed, if it did: by the type of the error only, since a text may hold private data."""
+        if error is not None:
+            name = error.error_type if isinstance(error, StepFailed) else type(error).__name__
+            self.note({signals.ERROR_TYPE: name, signals.BREACHED: isinstance(error, UsageLimitExceeded)})
+            self._span.set_status(StatusCode.ERROR, name)
+
+    def use(self, usage: Usage) -> None:
+        """Note tokens and cost."""
+        tokens = {signals.INPUT_TOKENS: usage.input_tokens, signals.OUTPUT_TOKENS: usage.output_tokens}
+        self.note({**tokens, signals.COST: float(usage.cost_usd), signals.COST_USD: usage.cost_usd})
+
+
+class Watch:
+    """Tells of runs by the providers of this process.
+
+    Args:
+        tracers: Where spans go; None makes none.
+        meters: Where metrics go; None makes none.
+    """
+
+    def __init__(self, tracers: TracerProvider | None, meters: MeterProvider | None) -> None:
+        self.tracer: Tracer = (tracers or trace.NoOpTracerProvider()).get_tracer("flujo.core")
+        self._record: dict[Metric, Callable[[float, Facts], None]] = {}
+        meter: Any = None if meters is None else meters.get_meter("flujo.core")
+        for metric in () if meter is None else signals.METRICS:
+            bounds = {} if metric.buckets is None else {"explicit_bucket_boundaries_advisory": metric.buckets}
+            made = getattr(meter, f"create_{metric.kind}")(metric.name, metric.unit, metric.meaning, **bounds)
+            self._record[metric] = made.add if metric.buckets is None else made.record
+
+    def count(self, metric: Metric, number: float, facts: Facts) -> None:
+        """Count something, by those of the facts that are labels of the metric."""
+        record = self._record.get(metric)
+        if record is not None:
+            record(number, {name: facts[name] for name in metric.labels if name in facts})
+
+    async def run(self, run: Run, work: Awaitable[PipelineResult]) -> PipelineResult:
+        """Do the work of a run, from where it is claimed to where its end is kept."""
+        info, before, waited = run.info, copy(run.spent), len(run.state.pauses)
+        words: dict[str, AttributeValue | None] = {
+            signals.OPERATION: "invoke_workflow", signals.WORKFLOW: info.pipeline, signals.RUN_ID: info.run_id,
+            signals.FINGERPRINT: info.fingerprint, signals.ACTOR: info.actor, signals.TENANT: info.tenant,
+            **{f"{signals.TAG}{name}": word for name, word in info.tags.items()},
+        }  # fmt: skip
+        with Piece(self, f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
+            info.trace = carrier().get("traceparent", info.trace)
+            try:
+                return await work
+            except Exception:  # it did not come to run: another has it, or its store does not answer
+                piece.is_timed = False
+                raise
+            finally:
+                if piece.is_timed:
+                    self._end(piece, run, run.spent.since(before), waited)
+
+    def _end(self, piece: Piece, run: Run, used: Usage, waited: int) -> None:
+        ledger, limits = run.ledger, run.ledger.tightest
+        piece.fail(run.verdict)
+        piece.use(used)
+        piece.note({signals.STATUS: run.status, signals.BREACHED: run.status == "stopped"})
+        piece.note({signals.BUDGET_SPENT: ledger.spent.cost_usd, signals.BUDGET_RESERVED: ledger.reserved.cost_usd})
+        limit = None if limits is None else limits.cost
+        piece.note({signals.BUDGET_LIMIT: limit, signals.BUDGET_REMAINING: ledger.room().cost_usd})
+        self.count(signals.RUNS, 1, piece.facts)
+        self.count(signals.RUN_COST, float(used.cost_usd), piece.facts)
+        self.count(signals.OPEN, (len(run.state.pauses) if run.status == "paused" else 0) - waited, piece.facts)
+
+    def step(self, ctx: RunContext, name: str) -> Piece:
+        """Watch an attempt of a step."""
+        facts: Facts = {
+            signals.WORKFLOW: ctx.run.pipeline, signals.RUN_ID: ctx.run_id, signals.STEP: name,
+            signals.STEP_PATH: ctx.step_path, signals.ATTEMPT: ctx.attempt,
+        }  # fmt: skip
+        return Piece(self, f"step {name}", facts, signals.STEP_S)
+
+    def tool(self, ctx: RunContext, name: str) -> Piece:
+        """Watch a call of a tool."""
+        facts = {signals.OPERATION: "execute_tool", signals.TOOL: name, signals.STEP_PATH: ctx.step_path}
+        return Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
+
+    def model(self, ctx: RunContext, request: ModelRequest) -> Piece:
+        """Watch a call of a model; what stands before the first colon of its name is its provider."""
+        provider, _, model = request.model.partition(":") if ":" in request.model else (None, "", request.model)
+        facts: Facts = {
+            signals.OPERATION: "chat", signals.PROVIDER: provider, signals.REQUEST_MODEL: model,
+            signals.REQUEST_MAX_TOKENS: request.max_tokens, signals.STEP_PATH: ctx.step_path,
+            signals.WORKFLOW: ctx.run.pipeline,
+        }  # fmt: skip
+        return Piece(self, f"chat {model}", facts, signals.CALL_S)
+
+    def called(self, piece: Piece, response: ModelResponse | None, usage: Usage, *, sent: bool) -> None:
+        """Note how a call of a model ended; one that was not sent is none."""
+        piece.use(usage)
+        if response is not None:
+            reasons = [_clean(response.finish_reason)] if response.finish_reason else None
+            piece.note({signals.RESPONSE_MODEL: response.model or None, signals.FINISH_REASONS: reasons})
+        piece.is_timed = sent
+        if sent:
+            self.count(signals.CALL_COST, float(usage.cost_usd), piece.facts)
+        if sent and not usage.unmeasured:
+            for kind, number in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+                self.count(signals.TOKENS, number, {**piece.facts, signals.TOKEN_TYPE: kind})
+
+    def tell(self, event: payloads.Event) -> None:
+        """Tell of a moment that observers are told of too."""
+        metric, at = _MOMENTS.get(type(event), (None, {}))
+        if metric is not None:
+            told = _told({name: attrgetter(place)(event) for name, place in {**_WHERE, **at}.items()})
+            trace.get_current_span().add_event(metric.name, told)
+            self.count(metric, 1, told)
+
+
+_watch = lru_cache(4)(Watch)
+
+_WHERE, _IN_STEP = {signals.WORKFLOW: "run.pipeline"}, {signals.STEP_PATH: "step_path"}
+_RETRIED = {signals.ATTEMPT: "attempt", signals.ERROR_TYPE: "error_type", signals.RETRY_DELAY: "delay_s"}
+_MOMENTS: Mapping[type[payloads.Event], tuple[Metric, Mapping[str, str]]] = {
+    payloads.OnRetry: (signals.RETRY, {**_IN_STEP, **_RETRIED}),
+    payloads.OnCacheHit: (signals.CACHED, _IN_STEP),
+    payloads.OnGovernorBreach: (signals.BREACH, {**_IN_STEP, signals.LIMIT: "error.limit"}),
+    payloads.OnUsageWarning: (signals.WARNING, {signals.LIMIT: "limit", signals.LIMIT_SHARE: "share"}),
+    payloads.OnGuardDenied: (
+        signals.DENIAL,
+        {**_IN_STEP, signals.PLUGIN: "denial.plugin", signals.HOOK: "denial.hook"},
+    ),
+    payloads.OnHumanDecision: (signals.DECISION, {**_IN_STEP, signals.PAUSE_ID: "pause.id"}),
+}
+"""What is counted of a moment, and where in its payload the facts of that stand."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from functools import reduce
 from typing import Literal, NamedTuple
 
 from .errors import ConfigurationError, UsageLimitExceeded
@@ -70,12 +71,14 @@ class Price:
         request_usd: USD per request, on top.
         max_output_tokens: Most tokens the model can answer with, where that is known. Under a limit, a request without
             `max_tokens` reserves that much instead of all that is left, and so does not hold up those beside it.
+        source: Which price list says so, with its digest; runs count their calls by it as `priced_by`.
     """
 
     input_usd: Decimal = ZERO
     output_usd: Decimal = ZERO
     request_usd: Decimal = ZERO
     max_output_tokens: int | None = None
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for name in ("input_usd", "output_usd", "request_usd"):
@@ -192,6 +195,10 @@ class Usage:
         if other.overshoot_usd:
             self.overshoot_usd = EXACT.add(self.overshoot_usd, other.overshoot_usd)
 
+    def at_least(self, other: Usage) -> Usage:
+        """Of each number the larger one: two tallies of the same work, of which each may have missed some."""
+        return Usage(**{name: max(getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__})
+
     def since(self, before: Usage) -> Usage:
         """What was counted in since it stood at `before`."""
         return Usage(
@@ -247,3 +254,14 @@ class UsageLimits:
     def unlimited(self) -> bool:
         """Whether nothing is limited."""
         return self.cost is None and self.total_tokens_limit is None and self.requests_limit is None
+
+
+def lowest(limits: Iterable[UsageLimits]) -> UsageLimits | None:
+    """Several limits as one, of each the lowest; None where there are none."""
+    them = list(limits)
+    if not them:
+        return None
+    rooms = (Room(one.cost, one.total_tokens_limit, one.requests_limit) for one in them)
+    strict = any(one.on_unknown_price == "refuse" for one in them)
+    least = min(one.warn_at for one in them)
+    return UsageLimits(*reduce(Room.within, rooms), least, "refuse" if strict else "warn")

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping, Set
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio.lowlevel
+
 from . import payloads
-from .attempt import Attempt, Changes, settled
+from .attempt import Attempt, Changes, missing, settled
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of, text_of
 from .frames import Due, Frame
-from .journal import Entry
+from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
-from .relay import Worker
+from .protocols import StepOutcome
+from .relay import YIELD_EVERY, Relay, Worker
 from .running import Running
-from .schedule import advance, limit_reached
+from .schedule import advance, end_well, limit_reached
 from .usage import Usage
-from .values import context_at, inputs_of
+from .values import Node, context_at, inputs_of
 
 
 class Work(Running):
     """The part of a run that does what is due."""
-
-    __slots__ = ()
 
     if TYPE_CHECKING:
 
@@ -37,27 +38,81 @@ class Work(Running):
         def calls(self) -> CallGate:
             """The way to models and tools."""
 
-    def do(self, due: Due, worker: Worker | None) -> Awaitable[None] | None:
-        """What does one item, journals how it ended, and finds out what is due then; None where it counts no more."""
-        frame, node = due
-        if self.verdict is not None or not frame.is_open:
+    async def do(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
+        """Do one item after another, as long as `take` gives one: journal how it ended, and find out what is due then.
+
+        Without it, all of the run: one thing in this task, several by workers.
+
+        A step that is one call of its function, with nobody looking on but observers, is called here: what `_step`
+        does, for less. What is journaled of it is made when it ends, as what is made before is held by all that waits.
+        """
+        state, hooks = self.state, self.hooks
+        while (item := self._take() if take is None else take()) is not None:
+            frame, node = item
+            if self.verdict is not None or not frame.is_open:
+                continue
+            if type(node) is not StepNode or not (node.is_bare and self.direct) or (state.has_words and state.decided):
+                if (work := self._begin(frame, node, worker)) is not None:
+                    await work
+                continue
+            inputs = value = error = None
+            started, clock = time(), perf_counter()
+            try:
+                inputs = inputs_of(frame, node)
+                if hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
+                    await self._heed_begun(telling, worker)
+                call: Any = node.step.function(**inputs)
+                value = await call  # not by attempt_async, which costs a call more
+            except BaseException as raised:  # an answer like others, but for a cancel
+                error = fault_of(raised)
+                if error is None:
+                    path = frame.prefix + node.name
+                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, path, started), clock)
+                    raise
+            path, classes, due_before = frame.prefix + node.name, node.output_classes, len(state.due)
+            ended: Ended | Entry = (frame.id, node.index, value, path, started, perf_counter() - clock)
+            if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
+                self.journal.append(ended)
+                end_well(state, frame, node, value)
+                self._look(due_before, worker, worker)
+            else:
+                done = told(value, missing(path, error) if inputs is None else error, path, inputs or {})
+                ended = self._note_odd(node, as_entry(ended), done, worker)
+            if not self.plain and (telling := self._tell_ended(ended)) is not None:
+                await self._heed_ended(telling, due_before, worker)
+
+    def _take(self) -> tuple[Frame, Node | None] | None:
+        """What is to be done next; no node where several things are due, or the event loop has to run."""
+        due = self.state.due
+        if not due or self.verdict is not None:
             return None
-        if worker is not None:
-            worker.frame = frame
-        if isinstance(node, FlowNode):
+        self.turns -= 1
+        return due.pop() if len(due) == 1 and self.turns else (self.state.root, None)
+
+    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[None] | None:
+        if isinstance(node, StepNode):
+            return self._step(frame, node, worker)
+        if node is not None:
             return self._ask(frame, node)
-        return (self._call if node.is_bare and self.direct and not self.state.decided else self._step)(
-            frame, node, worker
-        )
+        if not self.turns:
+            self.turns = YIELD_EVERY
+            return anyio.lowlevel.checkpoint()
+        workers: set[Worker] = set()
+        self.workers: Set[Worker] = workers
+        return Relay(self.state.due, workers, self.do, self.release).run()
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
-        state = self.state
+        due_before = len(self.state.due)
         self.journal.append(entry)
+        advance(self.state, entry)
+        self._look(due_before, worker, keep)
+
+    def _look(self, due_before: int, worker: Worker | None, keep: RunContext | Worker | None) -> None:
+        """See what came of an entry."""
+        state = self.state
         if worker is not None:
             worker.frame = None  # it ended: nothing can cancel it any more with its frame
-        due_before = len(state.due)
-        advance(state, entry)
         if state.has_closed or self.closing:
             self.hold_back(due_before)
         if state.failure is not None:
@@ -124,53 +179,41 @@ class Work(Running):
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    async def _call(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
-        """Run a step that is one call of its function, with nobody looking on: all that `_step` does, for less."""
-        try:
-            inputs = inputs_of(frame, node)
-        except (LookupError, AttributeError, TypeError):
-            await self._step(frame, node, worker)  # an input is missing: it says which
-            return
-        # The entry is made when it ends: what is made before is held by every run that waits.
-        visit, path, classes, value, error = frame.id, frame.prefix + node.name, node.output_classes, None, None
-        started, clock = time(), perf_counter()
-        try:
-            if self.hooks.before_step:
-                payload = payloads.PreStepExecution(self.info, path, node.step.name, 1, inputs.copy())
-                telling = self.hooks.tell(self.hooks.before_step, payload, self.values, self.on_asyncio)
-                if telling is not None:
-                    await self.heed(telling, worker)
-                if self.verdict is not None and isinstance(self.verdict, RunAborted):
-                    raise self.verdict
-            work: Any = node.step.function(**inputs)
-            value = await work  # not by attempt_async, which costs a call more
-        except BaseException as raised:  # an answer like others, but for a cancel
-            error = fault_of(raised)
-            if error is None:
-                self._note_cancelled(Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock))
-                raise
-        entry = Entry(visit, node.index, _CANCELLED, path, started, perf_counter() - clock)
-        if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
-            entry.outcome = Success(value)
-        else:
-            done = told(value, error, path, inputs)
-            entry.outcome, entry.changes = settled(node, path, done, self.setup.plan.context_model)
-            self.hide_secrets(entry.outcome.error)
-            entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
-            if isinstance(entry.outcome, Aborted):
-                self.stop(entry.outcome.error, worker)
-        due_before = 0 if self.plain else len(self.state.due)
+    def _note_odd(self, node: StepNode, entry: Entry, done: StepOutcome, worker: Worker | None) -> Entry:
+        """Note the end of a step that was called and did not just give its output."""
+        entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+        self.hide_secrets(entry.outcome.error)
+        entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
+        if isinstance(entry.outcome, Aborted):
+            self.stop(entry.outcome.error, worker)
         self.note(entry, worker, worker)
-        if not self.plain and (telling := self._tell_ended(entry)) is not None:
-            held = self.state.taken_back(due_before)
-            try:
-                await self.heed(telling, worker)
-            finally:
-                self.state.due.extend(reversed(held))
+        return entry
 
-    def _note_cancelled(self, entry: Entry) -> None:
+    def _tell_begun(
+        self, frame: Frame, node: StepNode, inputs: Mapping[str, object]
+    ) -> Awaitable[RunAborted | None] | None:
+        facts = (self.info, frame.prefix + node.name, node.step.name, 1, dict(inputs))
+        return self.hooks.tell(self.hooks.before_step, payloads.PreStepExecution(*facts), self.values, self.on_asyncio)
+
+    async def _heed_begun(self, telling: Awaitable[RunAborted | None], worker: Worker | None) -> None:
+        await self.heed(telling, worker)
+        if isinstance(self.verdict, RunAborted):
+            raise self.verdict
+
+    async def _heed_ended(
+        self, telling: Awaitable[RunAborted | None], due_before: int, keep: RunContext | Worker | None
+    ) -> None:
+        """What follows begins after observers heard of what ended, and may have ended the run."""
+        held = self.state.taken_back(due_before)
+        try:
+            await self.heed(telling, keep)
+        finally:
+            self.state.due.extend(reversed(held))
+
+    def _note_cancelled(self, entry: Entry, clock: float) -> None:
         """Journal what was stopped: it keeps what was paid for."""
-        entry.outcome, entry.cancelled = Aborted(self.verdict or RunAborted("cancelled")), True
+        entry.duration_s, entry.cancelled = perf_counter() - clock, True
+        entry.outcome = Aborted(self.verdict or RunAborted("cancelled"))
         self.put(entry, partial(self.journal.append, entry))
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
@@ -185,8 +228,7 @@ class Work(Running):
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
         except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
-            entry.duration_s = perf_counter() - clock
-            self._note_cancelled(entry)
+            self._note_cancelled(entry, clock)
             raise
         entry.duration_s, entry.outcome = perf_counter() - clock, outcome
         entry.is_void = self.verdict is not None and isinstance(outcome, Failure)
@@ -203,19 +245,19 @@ class Work(Running):
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    def _tell_ended(self, entry: Entry) -> Awaitable[RunAborted | None] | None:
+    def _tell_ended(self, ended: Ended | Entry) -> Awaitable[RunAborted | None] | None:
         """Tell how a step ended; what is given, if anything is, is to be heeded."""
-        outcome, hooks = entry.outcome, self.hooks
-        if type(outcome) is Success or type(outcome) is Skipped:
-            if not hooks.after_step:
+        hooks = self.hooks
+        if isinstance(ended, Entry) and isinstance(ended.outcome, Failure):
+            if not (observers := hooks.of("on_step_failure")):
                 return None
-            ended = payloads.PostStepExecution(self.info, entry.path, entry.record)
-            return hooks.tell(hooks.after_step, ended, self.values, self.on_asyncio)
-        observers = hooks.of("on_step_failure") if isinstance(outcome, Failure) else ()
-        if not observers or outcome.error is None:
+            failed = payloads.OnStepFailure(self.info, ended.path, ended.record, ended.outcome.error)
+            return hooks.tell(observers, failed, self.values, self.on_asyncio)
+        if not hooks.after_step or (isinstance(ended, Entry) and not isinstance(ended.outcome, (Success, Skipped))):
             return None
-        failed = payloads.OnStepFailure(self.info, entry.path, entry.record, outcome.error)
-        return hooks.tell(observers, failed, self.values, self.on_asyncio)
+        path = ended.path if isinstance(ended, Entry) else ended[3]
+        payload = payloads.PostStepExecution(self.info, path, partial(record_of, ended))
+        return hooks.tell(hooks.after_step, payload, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""

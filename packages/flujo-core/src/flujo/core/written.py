@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -46,7 +47,7 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
         decided=[_decided(state, *key, output) for key, output in state.decided.items()],
         begun=[BegunData(frame=f, node=n, begun=begun) for (f, n), begun in state.begun.items()],
-        usage=usage,
+        usage=replace(usage),  # which goes on growing
         left_s=left_s,
         position=position,
     )
@@ -77,7 +78,7 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
     return FrameData(
         id=frame.id,
         parent=None if frame.parent is None else frame.parent.id,
-        node=0 if frame.node is None else frame.node.place,
+        node=0 if frame.part is None else frame.part.node.place,
         slot=frame.slot,
         outputs=outputs,
         passed=passed,

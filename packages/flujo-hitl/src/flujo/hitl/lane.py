@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 
-from .errors import StoreClosed
+from .errors import StoreClosed, StoreError
 
 __all__ = ["Lane", "Ticket", "Writes"]
 
@@ -142,6 +142,7 @@ class Lane:
         self._queue: SimpleQueue[Ticket[object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._failed: list[Ticket[object]] = []
         self.is_closed: bool = False
 
     async def do(self, work: Callable[[], T], undo: Callable[[T], object] | None = None, *, run_id: str = "") -> T:
@@ -164,7 +165,10 @@ class Lane:
         return ticket.result  # type: ignore[return-value]  # done without an error
 
     def post(self, work: Callable[[], object]) -> None:
-        """Have it done, from whatever thread, without waiting; nothing is done any more once this is closed."""
+        """Have it done, from whatever thread, without waiting; nothing is done any more once this is closed.
+
+        What the store could not do is tried again when it rests.
+        """
         with suppress(StoreClosed):
             self._submit(Ticket(work, None, None))
 
@@ -199,9 +203,13 @@ class Lane:
         if batch:
             self._writes.commit(batch)
             _acknowledge(batch)
+            self._failed += [one for one in batch if one.call is None and isinstance(one.error, StoreError)]
             self._writes.tidy()
         elif goes_on:
             self._writes.rest()
+            again, self._failed = self._failed, []
+            for ticket in again:
+                self._queue.put(ticket)
         return goes_on
 
     def _next(self) -> tuple[list[Ticket[object]], bool]:

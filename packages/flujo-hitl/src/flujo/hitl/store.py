@@ -31,7 +31,7 @@ from flujo.core import (
 )
 
 from .connection import Moments
-from .errors import RunDamaged, StoreClosed
+from .errors import RunDamaged, StoreClosed, StoreError
 from .lane import Lane, Writes
 from .listed import Decided, OpenPause, Page, RunRow
 from .lists import Lists, code_of
@@ -98,8 +98,12 @@ class KeepingStore(ABC):
         await self._lane.do(lambda: self._writes.save(hold, snapshot), run_id=hold.run_id)
 
     async def release(self, hold: Hold) -> None:
-        """See RunStore."""
-        await self._lane.do(lambda: self._writes.release(hold), run_id=hold.run_id)
+        """See RunStore. Where the store cannot, it is tried again: else this process would hold the run for ever."""
+        try:
+            await self._lane.do(lambda: self._writes.release(hold), run_id=hold.run_id)
+        except StoreError:
+            self._give_back(hold)
+            raise
 
     async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore; a decision that was recorded, and is this one, is applied by it."""

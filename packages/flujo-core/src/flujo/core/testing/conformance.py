@@ -1,4 +1,4 @@
-"""Suites that tell the authors of a backend, price book or store whether it keeps the promises of its protocol."""
+"""Suites that tell the authors of a backend, governor, price book or store whether it keeps its protocol's promises."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 from anyio.lowlevel import current_token
 
-from flujo.core import ConfigurationError, ExecutionBackend, LoopRunning, PriceBook, RunStore
+from flujo.core import ConfigurationError, ExecutionBackend, Governor, LoopRunning, PriceBook, RunStore, UsageLimits
 from flujo.core.foreign import attempt
 
 from .backend_rules import BACKEND_RULES, Trial
+from .governor_rules import GOVERNOR_RULES, GovernorTrial
 from .price_rules import PRICE_RULES, BookTrial, PriceRule
 from .store_rules import STORE_RULES, StoreTrial
 from .verdict import NotConforming
@@ -25,17 +26,20 @@ LIMIT_S = 20.0
 """Seconds after which a rule is cancelled and held to be broken; one that holds takes well under one."""
 
 
+Maker = Callable[[Callable[..., Any], str], object]
+
+
 @dataclass(frozen=True, slots=True)
 class _Suite:
     """The rules of one protocol, each a check by its name that raises where the rule is broken.
 
-    `trial` makes what a rule is given, of the thing and an empty folder.
+    `trial` makes what a rule is given, of what makes the thing and of an empty folder.
     """
 
     protocol: type
     method: str
     rules: Mapping[str, Callable[..., Any]]
-    trial: Callable[[Any, str], object]
+    trial: Maker
 
 
 def _named(rules: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
@@ -43,9 +47,10 @@ def _named(rules: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]
 
 
 _SUITES = (
-    _Suite(ExecutionBackend, "execute_step", _named(BACKEND_RULES), Trial),
-    _Suite(PriceBook, "price", _named(PRICE_RULES), lambda book, _: BookTrial(book, ())),
-    _Suite(RunStore, "append", _named(STORE_RULES), lambda store, _: StoreTrial(store)),
+    _Suite(ExecutionBackend, "execute_step", _named(BACKEND_RULES), lambda make, folder: Trial(make(), folder)),
+    _Suite(PriceBook, "price", _named(PRICE_RULES), lambda make, _: BookTrial(make(), ())),
+    _Suite(RunStore, "append", _named(STORE_RULES), lambda make, _: StoreTrial(make())),
+    _Suite(Governor, "reserve", _named(GOVERNOR_RULES), lambda make, _: GovernorTrial(make)),
 )
 
 
@@ -64,13 +69,15 @@ def assert_conforms(
         assert "success" in assert_conforms(MyBackend())
         assert "stable" in assert_conforms(MyPriceBook(), models=["acme:small"])
         assert "one_claim_wins" in assert_conforms(MyStore)
+        assert "sums_are_exact" in assert_conforms(MyGovernor)
 
-    Backends and stores are tried on every event loop in turn. A class, or a function without parameters, is called to
-    make a fresh object for each rule: right for what belongs to one event loop.
+    Backends, stores and governors are tried on every event loop in turn. A class, or a function without parameters, is
+    called to make a fresh object for each rule: right for what belongs to one event loop. For a governor it must be
+    one, and is called with the UsageLimits that the governor shall have.
 
     Args:
         thing: An object with the protocol's method, or what makes one.
-        protocol: ExecutionBackend, PriceBook or RunStore; None tells by the method.
+        protocol: ExecutionBackend, Governor, PriceBook or RunStore; None tells by the method.
         models: Models whose price the book must know.
         loops: `asyncio` and `trio`, or one of them; None is those that are installed.
         skip: Names of rules that it is known not to hold; they are missing in what is returned.
@@ -104,10 +111,10 @@ def assert_conforms(
     return held
 
 
-def _suite_of(make: Callable[[], object], protocol: type | None) -> _Suite:
+def _suite_of(make: Callable[..., object], protocol: type | None) -> _Suite:
     """The suite of the protocol, or of the one whose method the thing has."""
     if protocol is None:
-        sample = make()
+        sample = attempt(make)[0] or attempt(make, UsageLimits())[0]
         found = [suite for suite in _SUITES if callable(getattr(sample, suite.method, None))]
         what = f"{type(sample).__name__} cannot be checked"
     else:
@@ -166,7 +173,7 @@ def _refuse_inside_a_loop() -> None:
 
 
 def _broken_on(
-    loop: str, make: Callable[[], object], rules: Mapping[str, Callable[..., Any]], trial: Callable[[Any, str], object]
+    loop: str, make: Callable[[], object], rules: Mapping[str, Callable[..., Any]], trial: Maker
 ) -> dict[str, str]:
     """Check each rule in a loop of its own, so that what one leaves behind does not reach the next."""
     broken: dict[str, str] = {}
@@ -178,10 +185,8 @@ def _broken_on(
     return broken
 
 
-async def _check(
-    make: Callable[[], Any], rule: Callable[..., Any], trial: Callable[[Any, str], object], folder: str
-) -> None:
+async def _check(make: Callable[[], Any], rule: Callable[..., Any], trial: Maker, folder: str) -> None:
     with anyio.move_on_after(LIMIT_S) as limit:
-        await rule(trial(make(), folder))
+        await rule(trial(make, folder))
     if limit.cancelled_caught:
         raise TimeoutError(f"no end after {LIMIT_S:g} s")

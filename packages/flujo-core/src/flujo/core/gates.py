@@ -1,0 +1,183 @@
+"""Named limits at work: who is inside, and who was within the last minute, over all runs of this process.
+
+What is counted belongs to the process and a name; each caller brings the limit that its policy sets for that name. So
+runs of several Flujos, event loops and threads share one count. A gate is passed first come, first served.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from copy import copy
+from threading import Lock
+from time import monotonic
+
+import anyio
+
+from .policy import NamedLimit, fits
+from .protocols import ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
+from .resources import Resources
+from .wakeup import LoopEvent
+
+WINDOW_S = 60.0
+"""What a minute is here; it slides, so that no minute has more than the limit, whenever it begins."""
+
+_INSIDE: ContextVar[frozenset[str]] = ContextVar("flujo_named_limits", default=frozenset())
+
+
+class _Passed:
+    """Who passed a gate: when, and with how many tokens."""
+
+    __slots__ = ("at", "tokens")
+
+    def __init__(self, tokens: int) -> None:
+        self.at = monotonic()
+        self.tokens = tokens
+
+
+class _Gate:
+    """What is counted under one name; everything here is touched under the lock only."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._recent: deque[_Passed] = deque()
+        self._queue: deque[list[LoopEvent]] = deque()
+
+    async def enter(self, limit: NamedLimit, tokens: int) -> _Passed:
+        """Wait in turn until the limit lets it pass."""
+        turn: list[LoopEvent] = []
+        try:
+            while True:
+                with self._lock:
+                    is_first = self._queue[0] is turn if turn else not self._queue
+                    wait_s = self._wait_s(limit, tokens) if is_first else math.inf
+                    if wait_s <= 0:
+                        if turn:
+                            self._queue.popleft()
+                        self._inside += 1
+                        self._recent.append(_Passed(tokens))
+                        self._wake()  # the next may fit as well
+                        return self._recent[-1]
+                    if not turn:
+                        self._queue.append(turn)
+                    turn[:] = [LoopEvent()]
+                with anyio.move_on_after(wait_s):
+                    await turn[0].wait()
+        except BaseException:  # a cancel: it leaves the queue
+            with self._lock:
+                self._queue.remove(turn)
+                self._wake()
+            raise
+
+    def leave(self, passed: _Passed, tokens: int | None) -> None:
+        """It is done, with so many tokens if that is known."""
+        with self._lock:
+            self._inside -= 1
+            passed.tokens = passed.tokens if tokens is None else tokens
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._queue:
+            self._queue[0][0].set()
+
+    def _wait_s(self, limit: NamedLimit, tokens: int) -> float:
+        """Seconds until the next may pass, as things stand; infinite where somebody has to leave first."""
+        now, recent = monotonic(), self._recent
+        while recent and recent[0].at + WINDOW_S <= now:
+            recent.popleft()
+        if limit.concurrency is not None and self._inside >= limit.concurrency:
+            return math.inf
+        until, most = now, limit.requests_per_minute
+        if most is not None and len(recent) >= most:
+            until = recent[len(recent) - most].at + WINDOW_S
+        most = limit.tokens_per_minute
+        if most is not None:  # more than the whole minute has passes when it is empty
+            over = sum(one.tokens for one in recent) + min(tokens, most) - most
+            for one in recent:
+                if over <= 0:
+                    break
+                over -= one.tokens
+                until = max(until, one.at + WINDOW_S)
+        return until - now
+
+
+_GATES: dict[str, _Gate] = {}
+
+
+class Passage:
+    """`async with` around work that named limits hold for: it passes their gates in the order of their names.
+
+    Work inside that passes the same gate, as a call within a call, does so at once: it would wait for itself.
+
+    Args:
+        limits: The limits by name.
+        subjects: What the work is, as `model:openai:gpt-4o`.
+        tokens: Tokens it will use, as far as is known.
+
+    Attributes:
+        used: Tokens it really used, once that is known.
+    """
+
+    def __init__(self, limits: Mapping[str, NamedLimit], subjects: Iterable[str], tokens: int = 0) -> None:
+        around, them = _INSIDE.get(), list(subjects)
+        names = sorted(name for name in limits if name not in around and any(fits(one, name) for one in them))
+        self._ways = [(_GATES.setdefault(name, _Gate()), limits[name]) for name in names]
+        self._held: list[tuple[_Gate, _Passed]] = []
+        self._tokens = tokens
+        self._around, self._inside = around, around.union(names)
+        self.used: int | None = None
+
+    async def __aenter__(self) -> Passage:
+        try:
+            for gate, limit in self._ways:
+                self._held.append((gate, await gate.enter(limit, self._tokens)))
+        except BaseException:  # a cancel: those that it passed already are left
+            self.leave()
+            raise
+        _INSIDE.set(self._inside)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        _INSIDE.set(self._around)
+        self.leave()
+
+    def leave(self) -> None:
+        """Let the next pass."""
+        for gate, passed in self._held:
+            gate.leave(passed, self.used)
+
+    def stay(self, thread: RunningThread) -> None:
+        """Leave when a thread returns that still runs, not before."""
+        own, self._held = copy(self), []
+        if not thread.on_return(own.leave):
+            self._held = own._held
+
+
+class _Gated:
+    """A backend whose attempts pass named limits first."""
+
+    def __init__(self, backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources: frozenset[str]) -> None:
+        self._backend = backend
+        self._limits = limits
+        self._resources = resources
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        """See ExecutionBackend. A thread that outlives its attempt is inside until it returns."""
+        takes_all = any(isinstance(value, Resources) for value in request.arguments.values())
+        used = self._resources if takes_all else self._resources & request.arguments.keys()
+        subjects = [f"backend:{type(self._backend).__name__}", *(f"resource:{name}" for name in used)]
+        async with Passage(self._limits, subjects) as passage:
+            try:
+                return await self._backend.execute_step(request)
+            finally:
+                if request.thread is not None:
+                    passage.stay(request.thread)
+
+
+def gated(backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources: Iterable[str]) -> ExecutionBackend:
+    """The backend behind the named limits of backends and resources, where there are any."""
+    held = {name: limit for name, limit in limits.items() if not name.startswith("model:")}
+    return _Gated(backend, held, frozenset(resources)) if held else backend
