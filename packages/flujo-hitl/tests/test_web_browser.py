@@ -28,6 +28,8 @@ AXE = Path(__file__).parent / "vendored" / "axe-4.14.1.min.js"
 PASSWORD = "correct horse battery"
 PACKAGE = "chromium"
 
+expect.set_options(timeout=60_000)  # a machine may be busy; no test measures time
+
 pytestmark = pytest.mark.timeout(240)
 
 

@@ -125,8 +125,8 @@ class Desk:
         self, person: Person, pipeline: str | None = None, after: str | None = None, limit: int = 25
     ) -> Page[OpenPause]:
         """Questions that a person may answer, those of the oldest runs first."""
-        if pipeline is not None and not pipeline.isprintable():
-            raise Refused(422, "There is no such pipeline", f"{pipeline!r} cannot be a name")
+        if pipeline is not None and "\0" in pipeline:  # which a database refuses, and no name holds
+            return Page([], None)
         only = {"pipeline": pipeline, "tenant": person.tenant, "after": after}
         with _typed():
             return await self.store.open_pauses(role=sorted(person.roles), limit=limit, **only)
