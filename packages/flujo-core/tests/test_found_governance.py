@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -20,9 +21,11 @@ import anyio.to_thread
 import pytest
 
 from flujo.core import (
+    Allow,
     Budget,
     Charge,
     Flujo,
+    GuardToolCall,
     Map,
     MemoryStore,
     Message,
@@ -38,13 +41,16 @@ from flujo.core import (
     Policy,
     Price,
     PriceTable,
+    RecordIntent,
     RunContext,
     SecretsFilter,
     SnapshotError,
     Step,
+    ToolCall,
     Usage,
     UsageLimits,
     gates,
+    hookimpl,
     migrate,
     migrations,
 )
@@ -349,10 +355,8 @@ async def test_a_migration_puts_no_answer_where_nobody_gave_it() -> None:
     await before.run_async(1, run_id="r")
     assert (await before.resume_async("r", True)).status == "failed"
     migrate(before.plan.fingerprint, after.plan.fingerprint, lambda snapshot: snapshot)
-    try:
+    with suppress(SnapshotError):
         await after.resume_async("r", retry=True)
-    except SnapshotError:
-        pass
     assert not done
 
 
@@ -493,10 +497,8 @@ def test_who_narrows_an_allow_list_lets_no_pre_release_in(
 def test_a_policy_cannot_be_emptied(anyio_backend: str) -> None:
     """A policy cannot be changed afterwards."""
     policy = limited("model:m", concurrency=1)
-    try:
+    with suppress(TypeError, AttributeError):
         policy.named_limits.clear()
-    except (TypeError, AttributeError):
-        pass
     assert policy.named_limits
 
 
@@ -510,7 +512,7 @@ def logged(message: object, *args: object, **extra: object) -> str:
     """What a handler with the filter is handed, as text."""
     record = logging.makeLogRecord({"msg": message, "args": args or None, **extra})
     assert SecretsFilter().filter(record)
-    return f"{record.getMessage()} {record.exc_text} {({name: vars(record)[name] for name in extra})}"
+    return f"{record.getMessage()} {record.exc_text} { ({name: vars(record)[name] for name in extra}) }"
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -549,7 +551,7 @@ def test_a_filter_of_logs_does_not_end_the_program(kind: str, anyio_backend: str
     assert SecretsFilter().filter(record)
 
 
-TELEMETRY = '''
+TELEMETRY = """
 import sys, anyio
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
@@ -606,7 +608,7 @@ tags = {"password": "hunter2hunter2", "authorization": "Basic dXNlcjpwYXNzd29yZA
 result = Flujo(Step(work)).run(1, tags=tags)
 print(result.status, result.error)
 print([dict(span.attributes) for span in kept.get_finished_spans()])
-'''
+"""
 
 
 def traced(tmp_path: Path, *words: str) -> str:
@@ -633,3 +635,41 @@ def test_a_tag_that_says_it_is_a_password_is_in_no_span(tmp_path: Path, anyio_ba
     assert told.startswith("completed None")
     assert "hunter2" not in told
     assert BASIC not in told
+
+
+# --- what was guarded is what happens -------------------------------------------------------------------------------
+
+
+class _Redacts:
+    """A recorder that blanks what it writes down, in the object that it was handed."""
+
+    @hookimpl
+    def record_intent(self, payload: RecordIntent) -> None:
+        if isinstance(payload.subject, ToolCall):
+            payload.subject.arguments["account"] = "***"
+
+
+class _Looks:
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    @hookimpl
+    def guard_tool_call(self, payload: GuardToolCall) -> Allow:
+        self.seen.append(dict(payload.call.arguments))
+        return Allow()
+
+
+async def test_a_recorder_cannot_change_the_tool_call_that_guards_allowed() -> None:
+    """Recorders run after all guards allowed; only transforms change anything, and before the guards."""
+    guard, sent = _Looks(), list[object]()
+
+    async def send(call: ToolCall) -> str:
+        sent.append(dict(call.arguments))
+        return "paid"
+
+    async def pay(value: int, ctx: RunContext) -> int:
+        await ctx.call_tool(ToolCall(name="pay", arguments={"account": "DE1"}), send)
+        return value
+
+    await Flujo(Step(pay), plugins=[guard, _Redacts()]).run_async(1)
+    assert sent == guard.seen == [{"account": "DE1"}]
