@@ -172,6 +172,26 @@ async def test_calls_within_a_call_count_in_the_minute() -> None:
     assert sent <= 3
 
 
+async def test_calls_without_a_bound_for_their_answer_keep_to_the_tokens_of_a_minute() -> None:
+    """Most tokens in any 60 seconds."""
+    used = 0
+
+    async def send(request: ModelRequest) -> ModelResponse:
+        nonlocal used
+        await anyio.sleep(0.01)
+        used += 1000 if request.max_tokens is None else min(1000, request.max_tokens)
+        return ModelResponse(usage=ModelUsage(input_tokens=0, output_tokens=1000))
+
+    async def work(value: int, ctx: RunContext) -> int:
+        await ctx.call_model(ModelRequest(model="m", messages=()), send, price=FREE)
+        return value
+
+    policy = limited("model:m", tokens_per_minute=2000)
+    with anyio.move_on_after(1):
+        await Flujo(Map(Step(work), limit=50), policy=policy).run_async(list(range(50)))
+    assert used <= 2000
+
+
 async def test_a_place_and_a_lease_that_wait_for_each_other_do_not_hang() -> None:
     """Ledger: what only waiters could give back is refused, not waited for."""
     inside, policy, budget = anyio.Event(), limited("model:m", concurrency=1), Budget(UsageLimits(requests_limit=2))
