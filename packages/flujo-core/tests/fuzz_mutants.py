@@ -14,10 +14,16 @@ from fuzz_specs import NEVER, Each, Fan, Row, Spec, Work
 
 from flujo.core import (
     attempt,
+    backends,
+    budgets,
+    cache,
     calls,
+    carved,
     engine,
     found,
     frames,
+    ledger,
+    meter,
     replay,
     restore,
     resume,
@@ -83,10 +89,16 @@ def one_branch_lost(delay: int) -> Spec:
     return Spec(Row((Work("items", ends="list", size=3), Each("each", body, limit=1))))
 
 
+def one_cancels(delay: int) -> Spec:
+    """A step cancels the scope around its run, and another ends so many turns of the event loop later or before."""
+    row = Row((Work("waits", delay=delay), Work("follows", delay=1)))
+    return Spec(Fan("fan", (Work("stops", cancels=True, delay=3), row)), outer=True)
+
+
 MUTANTS = (
     Mutant(
         "a join starts before the last of its predecessors ended",
-        schedule, "_end", "if left == 0:", "if left <= 1:",
+        schedule, "_end", "waiting[place] == 0:", "waiting[place] <= 1:",
     ),
     Mutant(
         "changes of concurrent bodies are merged in the order in which these end",
@@ -199,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "a replay does not know what may happen at most once",
-        replay, "_difference", "(Begun, Called)", "Called",
+        replay, "_difference", "(Begun, Called, Spent)", "(Called, Spent)",
     ),
     Mutant(
         "what lost a body may end while that still cleans up",
@@ -209,5 +221,67 @@ MUTANTS = (
     Mutant(
         "a replay does not go on after a failure",
         replay, "replayed", "find_due(state)", "pass",
+    ),
+    Mutant(
+        "a step that timed out is not tried again",
+        work.Work, "_again", "self.verdict is not None", "type(outcome.error).__name__ == 'StepTimeout'",
+    ),
+    Mutant(
+        "a timeout counts for all attempts of a step",
+        attempt.Attempt, "_executed", "move_on_after(timeout_s)", "move_on_after(timeout_s if self.number == 1 else 0)",
+    ),
+    Mutant(
+        "a cache knows nothing of the context",
+        cache.Cache, "key", "sorted(options.reads)", "[]",
+    ),
+    Mutant(
+        "a cache does not tell a step from another",
+        cache.Cache, "key", "[node.index, ", "[",
+    ),
+    Mutant(
+        "a step that is found in the cache changes no context",
+        attempt.Attempt, "_invoke", "return Success(kept[0]), kept[1]", "return Success(kept[0]), None",
+    ),
+    Mutant(
+        "what validators refused is kept in the cache",
+        attempt.Attempt, "_invoke",
+        "self._fresh = (key, outcome.output, changes)", "cache.keep(key, outcome.output, changes)",
+    ),
+    Mutant(
+        "nothing is found in the cache",
+        attempt.Attempt, "_invoke", "cache.find(key) if key is not None and self.number == 1 else None", "None",
+    ),
+    Mutant(
+        "a plain function blocks the event loop",
+        backends, "_call", "step.needs_thread", "False",
+    ),
+    Mutant(
+        "when= is asked with the context of the start",
+        work.Work, "_unwanted", "context_at(frame, node)", "frame.context",
+    ),
+    Mutant(
+        "what is reserved is not looked at",
+        ledger.Ledger, "_own_room", "self._held_tokens if leases", "self._held_tokens if False",
+    ),
+    Mutant(
+        "a lease that is settled counts in full",
+        meter.Lease, "settle", "self.close(used)", "self.settle_in_full()",
+    ),
+    Mutant(
+        "a lease that was cancelled counts nothing",
+        meter.Lease, "settle_in_full", "Usage(output_tokens=charge.tokens, ", "Usage(",
+    ),
+    Mutant(
+        "limits of a step are not looked at",
+        carved, "ledger_of", "if limits is None:", "if True:",
+    ),
+    Mutant(
+        "limits of a step count all its visits",
+        carved, "ledger_of",
+        "frame.ledgers = frame.ledgers or {}", "frame = run.state.root; frame.ledgers = frame.ledgers or {}",
+    ),
+    Mutant(
+        "a resumed run forgets what it spent",
+        budgets, "carry", "at.spent.add(one)", "pass",
     ),
 )  # fmt: skip

@@ -137,7 +137,7 @@ async def test_an_abandoned_thread_keeps_its_place_until_it_returns() -> None:
         go.wait(10)
         return value
 
-    flujo = Flujo(Step(work, timeout_s=0.1))
+    flujo = Flujo(Step(work, timeout_s=0.5))
     try:
         first, second = await flujo.run_async(1), await flujo.run_async(1)
         assert isinstance(first.error, StepTimeout)

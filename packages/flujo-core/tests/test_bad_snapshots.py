@@ -17,7 +17,8 @@ from typing import Any
 
 import anyio
 import pytest
-from pydantic import BaseModel
+import rich_pipeline
+from pydantic import BaseModel, ValidationError
 
 from flujo.core import (
     Flujo,
@@ -67,6 +68,18 @@ async def good() -> str:
 
 async def resumed(text: str | bytes, flujo: Flujo | None = None) -> PipelineResult:
     return await (flujo or build()).resume_async(Snapshot.model_validate_json(text), True)
+
+
+def resealed(document: Any) -> str:
+    """A changed snapshot as text, with the digest it would have had: what lies behind the digest's check is reached.
+
+    One that cannot be read at all stays as it is, and is refused for that.
+    """
+    try:
+        read = BaseModel.model_validate_json.__func__(Snapshot, json.dumps(document))  # type: ignore[attr-defined]
+    except ValidationError:
+        return json.dumps(document)
+    return json.dumps({**document, "digest": read.computed_digest()})
 
 
 async def refusal(text: str | bytes, flujo: Flujo | None = None) -> SnapshotError:
@@ -148,15 +161,61 @@ async def survives(text: str | bytes) -> bool:
     return False
 
 
+async def rest_of(text: str, flujo: Flujo) -> FlujoError | None:
+    """Go on with a changed snapshot of the rich pipeline, to the end of its run; why it is refused, where it is."""
+    try:
+        snapshot = Snapshot.model_validate_json(text)
+        result = await flujo.resume_async(snapshot, 2, pause=snapshot.pauses[0].id if snapshot.pauses else None)
+        while result.status == "paused":
+            result = await flujo.resume_async(result, 2, pause=result.pauses[0])
+        result.snapshot()
+    except FlujoError as error:
+        return error
+    return None
+
+
+WRONG = (None, [], {}, "x", -1, 0, 7, 1e308, True, [[]], {"a": {}})
+MISSING: Any = object()
+
+
+async def test_a_value_that_was_changed_is_refused_by_the_digest() -> None:
+    document = json.loads(await good())
+    for path in list(places(document)):
+        if isinstance(got(document, path), str) and path != ("digest",):
+            changed = json.loads(json.dumps(document))
+            put(changed, path, got(document, path) + "x")
+            await refusal(json.dumps(changed))
+    error = await refusal(json.dumps({**document, "pipeline": "another"}))
+    assert "digest" in error.why
+
+
 async def test_values_of_other_types_anywhere_in_a_snapshot_never_end_in_another_error_than_ours() -> None:
     document = json.loads(await good())
-    refused = 0
+    refused = []
     for path in list(places(document)):
-        for wrong in (None, [], {}, "x", -1, 1e308, True, [[]], {"a": {}}):
+        for wrong in WRONG:
             changed = json.loads(json.dumps(document))
             put(changed, path, wrong)
-            refused += await survives(json.dumps(renamed(changed)))
-    assert refused > 400
+            refused.append(await survives(resealed(renamed(changed))))
+    assert refused.count(True) > 600
+    assert refused.count(False) > 200
+
+
+async def test_wrong_or_missing_values_anywhere_in_a_run_with_all_combinators_never_end_in_another_error() -> None:
+    document = json.loads((await rich_pipeline.paused()).snapshot().model_dump_json())
+    flujo, refused = rich_pipeline.build(), []
+    for number, path in enumerate(places(document)):
+        for wrong in (WRONG[number % len(WRONG)], WRONG[(number + 5) % len(WRONG)], MISSING):
+            changed = json.loads(json.dumps(document))
+            if wrong is MISSING:
+                del got(changed, path[:-1])[path[-1]]
+            else:
+                put(changed, path, wrong)
+            refused.append(await rest_of(resealed(renamed(changed)), flujo))
+    assert refused.count(None) > 200
+    whys = [error.why for error in refused if error is not None]
+    assert len(whys) > 400
+    assert not any("digest does not fit" in why for why in whys)
 
 
 def renamed(document: Any) -> Any:
@@ -182,7 +241,7 @@ async def test_parts_that_are_missing_or_too_many_are_refused_or_have_a_default(
         changed = json.loads(json.dumps(document))
         parent = got(changed, path[:-1])
         del parent[path[-1]]
-        await survives(json.dumps(renamed(changed)))
+        await survives(resealed(renamed(changed)))
     for required in ("run_id", "fingerprint", "checkpoint", "status"):
         await refusal(json.dumps({key: value for key, value in document.items() if key != required}))
     for extra in ({"__reduce__": ["os.system", ["true"]]}, {"x": 1}):
@@ -298,7 +357,7 @@ async def test_what_looks_like_code_or_an_import_path_is_data_wherever_it_stands
     for path in list(places(document)):
         changed = json.loads(json.dumps(document))
         put(changed, path, payload)
-        await survives(json.dumps(renamed(changed)))
+        await survives(resealed(renamed(changed)))
         assert not bomb.exists()
     paused = await build().run_async(payload if isinstance(payload, str) else json.dumps(payload))
     result = await resumed(paused.snapshot().model_dump_json())

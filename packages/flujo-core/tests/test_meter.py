@@ -317,7 +317,7 @@ async def test_an_abandoned_thread_is_booked_in_full_and_holds_nothing_any_more(
     let_go, ended = threading.Event(), threading.Event()
     caught: list[str] = []
 
-    @step(timeout_s=0.05)
+    @step(timeout_s=0.5)
     def slow(ctx: RunContext, value: int) -> int:
         try:
             with ctx.usage.reserve(cost_usd=2) as lease:

@@ -357,10 +357,10 @@ def test_check_21_retries_waits_and_timeouts_together_never_pass_the_deadline(se
 
 async def test_check_21_a_blocking_step_is_abandoned_and_says_so_wherever_it_stands() -> None:
     def blocks(value: int) -> int:
-        time.sleep(0.3)
+        time.sleep(0.8)
         return value
 
-    for shape in (Loop(Step(blocks, timeout_s=0.02), until=never), Map(Step(blocks, timeout_s=0.02))):
+    for shape in (Loop(Step(blocks, timeout_s=0.3), until=never), Map(Step(blocks, timeout_s=0.3))):
         result = await Flujo(shape).run_async(1 if isinstance(shape, Loop) else [1])
         assert isinstance(result.error, StepTimeout)
         assert result.error.abandoned

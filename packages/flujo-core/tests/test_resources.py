@@ -618,7 +618,7 @@ async def test_an_abandoned_thread_closes_its_resource_when_it_returns() -> None
         go_on.wait(5)
         log.lines.append("returned")
 
-    async with Flujo(Step(block, timeout_s=0.05), resources=of(c=Resource(log.opens("c"), scope="step"))) as flujo:
+    async with Flujo(Step(block, timeout_s=0.5), resources=of(c=Resource(log.opens("c"), scope="step"))) as flujo:
         result = await flujo.run_async()
         assert isinstance(result.error, StepTimeout)
         assert result.error.abandoned
@@ -649,7 +649,7 @@ async def test_an_abandoned_thread_may_have_a_resource_that_holds_a_task_group()
         log.lines.append("returned")
 
     resources = of(**{name: Resource(partial(reader, log, name), scope="step") for name in "cd"})
-    result = await Flujo(Step(block, timeout_s=0.05), resources=resources).run_async()
+    result = await Flujo(Step(block, timeout_s=0.5), resources=resources).run_async()
     assert isinstance(result.error, StepTimeout)
     assert result.error.abandoned
     await anyio.sleep(0.05)
@@ -671,7 +671,7 @@ def test_where_the_loop_ends_first_the_thread_runs_sync_exits_and_the_loop_async
 
     def run(factory: Any) -> None:
         resources = of(c=Resource(factory, scope="step"))
-        assert isinstance(Flujo(Step(block, timeout_s=0.05), resources=resources).run().error, StepTimeout)
+        assert isinstance(Flujo(Step(block, timeout_s=0.5), resources=resources).run().error, StepTimeout)
 
     run(log.holds("held"))
     assert log.lines == []

@@ -281,7 +281,7 @@ def test_the_provider_stands_before_the_first_colon(
 
 
 def test_an_error_goes_on_up_and_leaves_its_type_only(watch: telemetry.Watch, exporter: InMemorySpanExporter) -> None:
-    with pytest.raises(KeyError), watch.piece("work", {}, signals.STEP_S):
+    with pytest.raises(KeyError), telemetry.Piece(watch, "work", {}, signals.STEP_S):
         raise KeyError("private")
     (span,) = exporter.get_finished_spans()
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "KeyError")
@@ -292,7 +292,10 @@ def test_an_error_goes_on_up_and_leaves_its_type_only(watch: telemetry.Watch, ex
 def test_what_is_no_trace_is_linked_to_nothing(
     watch: telemetry.Watch, exporter: InMemorySpanExporter, before: str
 ) -> None:
-    with watch.piece("around", {}, signals.STEP_S), watch.piece("work", {}, signals.RUN_S, before):
+    with (
+        telemetry.Piece(watch, "around", {}, signals.STEP_S),
+        telemetry.Piece(watch, "work", {}, signals.RUN_S, before),
+    ):
         pass
     assert exporter.get_finished_spans()[0].links == ()
 

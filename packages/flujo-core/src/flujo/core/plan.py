@@ -170,7 +170,7 @@ class Scope:
         owns_input: Whether `run_input()` in it is its own input; else it is that of the scope around.
         limits: Limits of each run of it.
         first: Nodes that are due when it is opened.
-        waiting: For each node, how many it waits for.
+        waiting: For each node, how many it waits for; empty where none waits for more than one.
     """
 
     index: int
@@ -186,7 +186,8 @@ class Scope:
 
     def __post_init__(self) -> None:
         self.first = tuple(node for node in self.nodes if not node.predecessors)
-        self.waiting = tuple(len(node.predecessors) for node in self.nodes)
+        counts = tuple(len(node.predecessors) for node in self.nodes)
+        self.waiting = counts if max(counts) > 1 else ()
 
     @property
     def writes(self) -> frozenset[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, cast
+
+import anyio.lowlevel
 
 from . import payloads
 from .attempt import Attempt, Changes, missing, settled
@@ -20,17 +22,15 @@ from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
 from .protocols import StepOutcome
-from .relay import Worker
+from .relay import YIELD_EVERY, Relay, Worker
 from .running import Running
 from .schedule import advance, end_well, limit_reached
 from .usage import Usage
-from .values import context_at, inputs_of
+from .values import Node, context_at, inputs_of
 
 
 class Work(Running):
     """The part of a run that does what is due."""
-
-    __slots__ = ()
 
     if TYPE_CHECKING:
 
@@ -38,18 +38,20 @@ class Work(Running):
         def calls(self) -> CallGate:
             """The way to models and tools."""
 
-    async def do(self, take: Callable[[], Due | None], worker: Worker | None = None) -> None:
+    async def do(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
         """Do one item after another, as long as `take` gives one: journal how it ended, and find out what is due then.
+
+        Without it, all of the run: one thing in this task, several by workers.
 
         A step that is one call of its function, with nobody looking on but observers, is called here: what `_step`
         does, for less. What is journaled of it is made when it ends, as what is made before is held by all that waits.
         """
         state, hooks = self.state, self.hooks
-        while (item := take()) is not None:
+        while (item := self._take() if take is None else take()) is not None:
             frame, node = item
             if self.verdict is not None or not frame.is_open:
                 continue
-            if type(node) is not StepNode or not (node.is_bare and self.direct) or state.decided:
+            if type(node) is not StepNode or not (node.is_bare and self.direct) or (state.has_words and state.decided):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
@@ -79,8 +81,25 @@ class Work(Running):
             if not self.plain and (telling := self._tell_ended(ended)) is not None:
                 await self._heed_ended(telling, due_before, worker)
 
-    def _begin(self, frame: Frame, node: StepNode | FlowNode, worker: Worker | None) -> Awaitable[None] | None:
-        return self._step(frame, node, worker) if isinstance(node, StepNode) else self._ask(frame, node)
+    def _take(self) -> tuple[Frame, Node | None] | None:
+        """What is to be done next; no node where several things are due, or the event loop has to run."""
+        due = self.state.due
+        if not due or self.verdict is not None:
+            return None
+        self.turns -= 1
+        return due.pop() if len(due) == 1 and self.turns else (self.state.root, None)
+
+    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[None] | None:
+        if isinstance(node, StepNode):
+            return self._step(frame, node, worker)
+        if node is not None:
+            return self._ask(frame, node)
+        if not self.turns:
+            self.turns = YIELD_EVERY
+            return anyio.lowlevel.checkpoint()
+        workers: set[Worker] = set()
+        self.workers: Set[Worker] = workers
+        return Relay(self.state.due, workers, self.do, self.release).run()
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
