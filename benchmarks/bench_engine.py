@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import process_time
 
 import pytest
-from benchmarks import fan_out, hooks, loop, many_runs, nested, one_run, pauses
+from benchmarks import fan_out, hooks, loop, many_runs, nested, one_run, pauses, traced
 from benchmarks.chain import measure, no_op, no_op_step
 from benchmarks.compare import Ratio
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -85,6 +85,14 @@ def test_ratio(what: str) -> None:
 def test_hook_moments() -> None:
     """What observers add to a step, in CPU microseconds."""
     print("\n" + ", ".join(f"{case}: {us:.2f}" for case, us in hooks.measure(rounds=9).items()))
+
+
+def test_spans_cost_at_most_twice_what_they_cost_in_the_sdk_and_nothing_while_off() -> None:
+    """Of a chain of no-ops, the best of three: noise only ever adds."""
+    costs = min((traced.measure() for _ in range(3)), key=lambda found: found.ratio)
+    print(f"\nspans x {costs.ratio:.2f} of the SDK's, with metrics x {costs.ratio_of_both:.2f}; off {costs.share:.1%}")
+    assert costs.ratio <= 2
+    assert costs.share < 0.05
 
 
 def test_going_on_from_a_result_costs_what_is_live_not_what_was_done() -> None:

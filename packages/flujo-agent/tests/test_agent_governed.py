@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from pydantic_ai import Agent as PaiAgent
 from pydantic_ai import messages as pai
 from pydantic_ai.capabilities import ProcessEventStream, WebSearch
-from pydantic_ai.exceptions import ApprovalRequired, ModelHTTPError, ModelRetry
+from pydantic_ai.exceptions import CallDeferred, ModelHTTPError, ModelRetry
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
-from pydantic_ai.tools import DeferredToolRequests
+from pydantic_ai.tools import DeferredToolRequests, Tool
 from pydantic_ai.tools import RunContext as PaiContext
 from pydantic_ai.usage import UsageLimits as PaiLimits
 
@@ -40,6 +40,7 @@ from flujo.core import (
     RecordResult,
     RetryPolicy,
     RunContext,
+    Snapshot,
     TransformModelRequest,
     TransformModelResponse,
     UsageLimits,
@@ -389,14 +390,68 @@ def test_a_limit_that_a_tool_breaks_stops_the_run():
     assert (result.status, len(seen)) == ("stopped", 1)
 
 
-def test_a_tool_that_waits_for_approval_says_that_runs_cannot_be_paused_yet():
-    def pay() -> str:
-        raise ApprovalRequired
+def paid(amount: int) -> str:
+    """Pay an amount."""
+    return f"paid {amount}"
 
-    waiting = PaiAgent(says(call("pay"))[0], output_type=[str, DeferredToolRequests], tools=[pay], name="payer")
-    result = Flujo(wrap(waiting)).run("go")
-    assert result.status == "failed"
-    assert "'pay'" in str(result.error)
+
+def approvals(*answers):
+    """Runs an agent whose tool needs an approval, and answers each of its questions; the last result, what it asked."""
+
+    def made(again):
+        model, seen = says(call("paid", amount=5), *again)
+        return Flujo(agent(model, tools=[Tool(paid, requires_approval=True)], name="payer")), seen
+
+    async def main():
+        questions, (flujo, seen) = [], made(["never"])
+        result = await flujo.run_async("pay 5")
+        for answer in answers:
+            questions += [(pause.question, pause.payload) for pause in result.pauses]
+            kept = Snapshot.model_validate_json(result.snapshot().model_dump_json())
+            flujo, seen = made(["done"])
+            result = await flujo.resume_async(kept, answer)
+        return result, questions, texts(seen[-1][0])
+
+    return asyncio.run(main())
+
+
+def test_a_tool_that_needs_an_approval_pauses_the_run_and_runs_once_it_is_given():
+    waiting, _, _ = approvals()
+    assert waiting.status == "paused", waiting.error
+    result, questions, told = approvals({"approved": True})
+    assert (result.status, result.output) == ("completed", "done"), result.error
+    assert questions == [("May agent 'payer' call the tool 'paid'?", {"tool": "paid", "arguments": {"amount": 5}})]
+    assert "paid 5" in told
+    assert result.usage.requests == 3  # the step runs again from its start
+
+
+def test_a_tool_that_a_human_denies_does_not_run_and_the_model_is_told():
+    result, _, told = approvals({"approved": False, "reason": "too much"})
+    assert (result.status, result.output) == ("completed", "done"), result.error
+    assert "paid 5" not in told
+    assert any("too much" in text for text in told)
+
+
+def test_a_wrapped_agent_may_wait_for_a_tool_that_runs_elsewhere():
+    def fetch(url: str) -> str:
+        raise CallDeferred
+
+    def made(*answers):
+        model, seen = says(call("fetch", url="x"), *answers)
+        asks = PaiAgent(model, output_type=[str, DeferredToolRequests], tools=[fetch], name="fetcher")
+        return Flujo(wrap(asks)), seen
+
+    async def main():
+        flujo, _ = made()
+        assert flujo.plan.nodes[0].output_type is str
+        paused = await flujo.run_async("go")
+        assert paused.pauses[0].payload == {"tool": "fetch", "arguments": {"url": "x"}}
+        flujo, seen = made("done")
+        return await flujo.resume_async(paused, {"page": "hello"}), seen
+
+    result, seen = asyncio.run(main())
+    assert (result.status, result.output) == ("completed", "done"), result.error
+    assert any("hello" in text for text in texts(seen[-1][0]))
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ SEES_ANOTHER_CONTEXT = Spec(
 MUTANTS = (
     Mutant(
         "a join starts before the last of its predecessors ended",
-        schedule, "_end", "if left == 0:", "if left <= 1:",
+        schedule, "_end", "waiting[place] == 0:", "waiting[place] <= 1:",
     ),
     Mutant(
         "changes of concurrent bodies are merged in the order in which these end",

@@ -168,7 +168,7 @@ def a_step_starts_before_its_last_predecessor_ended(patch: pytest.MonkeyPatch) -
 
     def eager(state: Any, frame: Any, node: Any, output: Any, changes: Any) -> None:
         for place in node.successors:
-            if frame.waiting[place] > 1:
+            if frame.waiting and frame.waiting[place] > 1:
                 frame.waiting[place] = 1
         end(state, frame, node, output, changes)
 

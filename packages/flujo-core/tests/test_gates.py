@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -387,3 +388,38 @@ async def test_tokens_of_a_minute_are_waited_for_until_they_are_a_minute_old(mon
     assert times[1] - times[0] < 0.3, "both fit"
     assert times[2] - times[0] >= 0.3, "the third waits for the first to be a minute old"
     assert times[3] - times[2] >= 0.3, "more than a minute has passes when it is empty"
+
+
+def test_threads_that_come_and_go_at_any_instant_never_disturb_each_other() -> None:
+    limits = {"model:m": NamedLimit(concurrency=3), "model:*": NamedLimit(concurrency=4)}
+    most, now, lock = [0], [0], threading.Lock()
+    faults: list[BaseException] = []
+
+    async def come_and_go() -> None:
+        for _ in range(200):
+            async with Passage(limits, ["model:m"]):
+                with lock:
+                    now[0] += 1
+                    most[0] = max(most[0], now[0])
+                with lock:
+                    now[0] -= 1
+
+    def work() -> None:
+        try:
+            anyio.run(come_and_go)
+        except BaseException as error:  # whatever ends a thread
+            faults.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert faults == []
+    assert most[0] <= 3
+    assert all((gate._inside, len(gate._queue)) == (0, 0) for gate in module._GATES.values())

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from flujo.core import Chain, Flujo, FlujoError, Node, Pipeline, PipelineLike, scrub
 
+from .logs import clean_logs
 from .problems import Problem
 
 __all__ = ["DEFAULT_NAME", "Target", "load_target"]
@@ -55,7 +56,9 @@ def load_target(spec: str) -> Target:
         Problem: It does not exist, does not import, or does not say which pipeline is meant.
     """
     where, name = _split(spec)
+    clean_logs()
     module = _import(where)
+    clean_logs()  # of the handlers that it set up too
     found = _candidates(module)
     if name:
         return Target(name, where, _named(module, where, name, found))

@@ -29,7 +29,7 @@ from .looping import AgenticLoop, AskHumanCommand, Decision, ExecutedCommand, Fi
 from .offered import Recipe
 from .prices import GenaiPriceBook, PriceData
 from .programs import CheckedProgram, Program, SourceFile, Verdict
-from .prompts import Dialogue, Turn
+from .prompts import Dialogue, ToolApproval, Turn
 from .recipes import Review, generate_review_validate
 from .roles import (
     Checklist,
@@ -95,6 +95,7 @@ __all__ = [
     "SandboxMissing",
     "Solution",
     "SourceFile",
+    "ToolApproval",
     "Turn",
     "Validation",
     "Validator",

@@ -97,16 +97,17 @@ def _talked(flujo: Flujo, message: str | None, flags: ChatFlags, watch: Watch) -
     limits, stored = limits_of(flags), flags["resume"]
     if stored is not None:
         again = None if limits.unlimited else limits
-        said = message or None
-        result = run(lambda: flujo.resume_async(stored, said, limits=again, retry=said is None))
+        result = run(lambda: flujo.resume_async(stored, limits=again, retry=True))
     else:
         first = _heard(watch) if message is None else message
         if not first:
             return None
+        message = None
         result = run(lambda: flujo.run_async(first, limits=limits))
     while result.status == "paused":
-        _say(result.pauses[0].question, flags, watch)
-        heard = _heard(watch)
+        if message is None:
+            _say(result.pauses[0].question, flags, watch)
+        heard, message = _heard(watch) if message is None else message, None
         if heard is None and flujo.store is not None:
             break
         result = run(partial(flujo.resume_async, result, heard or ""))

@@ -169,9 +169,10 @@ class GovernedModel(WrapperModel):
 def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:
     """The settings with a bound for the output where a limit holds."""
     bounded = ModelSettings(**(settings or {}))
-    left = ctx.usage.left
-    if bounded.get("max_tokens") is None and (left.tokens is not None or left.cost_usd is not None):
-        bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
+    if bounded.get("max_tokens") is None:
+        left = ctx.usage.left
+        if left.tokens is not None or left.cost_usd is not None:
+            bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
     return bounded
 
 
@@ -200,6 +201,16 @@ class GovernedToolset(WrapperToolset[object]):
 
     find_step: FindStep
 
+    @classmethod
+    def of(cls, toolset: AbstractToolset[object], find_step: FindStep) -> GovernedToolset:
+        """The governed form of a toolset.
+
+        Raises:
+            ConfigurationError: An MCP server of it may ask a model by itself.
+        """
+        toolset.apply(_refuse_sampling)
+        return cls(toolset, find_step)
+
     async def call_tool(
         self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
     ) -> object:
@@ -219,6 +230,11 @@ class GovernedToolset(WrapperToolset[object]):
         if result.is_error:
             raise ToolFailed(str(result.content))
         return result.content
+
+
+def _refuse_sampling(toolset: AbstractToolset[object]) -> None:
+    if getattr(toolset, "sampling_model", None) is not None:  # of an MCPToolset, which is an extra
+        raise _other_way("a model that an MCP server may ask (sampling_model)")
 
 
 def _arguments(given: dict[str, object]) -> dict[str, JsonValue]:
@@ -260,4 +276,4 @@ class Governed(AbstractCapability[object]):
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[object]) -> AbstractToolset[object]:
         """The governed form of the agent's tools."""
-        return GovernedToolset(toolset, self._find_step)
+        return GovernedToolset.of(toolset, self._find_step)

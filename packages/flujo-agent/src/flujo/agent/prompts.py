@@ -1,4 +1,4 @@
-"""What a step before an agent gave, as the text that the agent is prompted with."""
+"""What goes between agents and those around them: prompts, messages of a conversation, decisions on tool calls."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ class Dialogue(BaseModel):
     def earlier(self) -> tuple[Turn, ...]:
         """All messages but the last."""
         return self.turns[:-1]
+
+
+class ToolApproval(BaseModel):
+    """A human's answer to whether an agent may call a tool.
+
+    Attributes:
+        approved: Whether it may.
+        reason: Why not; the model is told.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    approved: bool
+    reason: str = ""
 
 
 def prompt_of(value: object, agent: str) -> str:

@@ -15,18 +15,18 @@ from pydantic_ai.exceptions import ContentFilterError, ModelAPIError, ModelRetry
 from pydantic_ai.models import Model
 from pydantic_ai.output import NativeOutput, OutputSpec, PromptedOutput, ToolOutput
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import DeferredToolRequests
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDenied
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset
+from pydantic_ai.usage import RunUsage
 from pydantic_ai.usage import UsageLimits as PaiLimits
 
 from flujo.core import RunContext
 
 from .checks import Validator, problems_of
-from .errors import AgentFault
 from .faults import as_flujo_errors, narrowed
 from .governed import CURRENT, CallOptions, Governed, GovernedModel, GovernedToolset
 from .models import known_price, make
-from .prompts import Turn
+from .prompts import ToolApproval, Turn
 from .spec import AgentSpec
 
 if TYPE_CHECKING:
@@ -70,24 +70,43 @@ class Runner(Generic[T]):
         governed: list[AbstractCapability[object]] = []
         if self.wrapped is not None:
             governed.append(Governed(lambda: ctx, self.wrapped))
+        asked: str | None = prompt
+        messages, decided, usage = _messages(earlier), None, RunUsage()
         token = CURRENT.set(ctx)
         try:
-            with as_flujo_errors(name):
-                result = await self.agent.run(
-                    prompt,
-                    message_history=_messages(earlier),
-                    deps=deps,
-                    capabilities=governed or None,
-                    usage_limits=self.limits,
-                    infer_name=False,
-                )
+            while True:
+                with as_flujo_errors(name):
+                    result = await self.agent.run(
+                        asked,
+                        message_history=messages,
+                        deferred_tool_results=decided,
+                        deps=deps,
+                        capabilities=governed or None,
+                        usage_limits=self.limits,
+                        usage=usage,
+                        infer_name=False,
+                    )
+                if not isinstance(result.output, DeferredToolRequests):
+                    return result.output
+                decided = await _decided(name, result.output, ctx)
+                asked, messages = None, result.all_messages()
         finally:
             CURRENT.reset(token)
-        if isinstance(result.output, DeferredToolRequests):
-            waiting = sorted(call.tool_name for call in (*result.output.approvals, *result.output.calls))
-            why = f"it waits for a decision on tools {waiting!r}, and runs cannot be paused for that yet"
-            raise AgentFault(f"agent {name!r} gave no output", why, "Decide inside the tool, or before the agent")
-        return result.output
+
+
+async def _decided(agent: str, requests: DeferredToolRequests, ctx: RunContext) -> DeferredToolResults:
+    """What humans say of the calls that wait for them: whether a tool may run, or what one gave that runs elsewhere."""
+    results = DeferredToolResults()
+    for call in requests.approvals:
+        shown = {"tool": call.tool_name, "arguments": call.args_as_dict()}
+        question = f"May agent {agent!r} call the tool {call.tool_name!r}?"
+        said: ToolApproval = await ctx.ask(question, ToolApproval, payload=shown)
+        results.approvals[call.tool_call_id] = said.approved or ToolDenied(said.reason or "A human said no.")
+    for call in requests.calls:
+        shown = {"tool": call.tool_name, "arguments": call.args_as_dict()}
+        question = f"Agent {agent!r} calls the tool {call.tool_name!r}, which runs elsewhere. What does it give?"
+        results.calls[call.tool_call_id] = await ctx.ask(question, payload=shown)
+    return results
 
 
 def _messages(turns: Sequence[Turn]) -> list[pai.ModelMessage] | None:
@@ -145,6 +164,12 @@ def _models(spec: AgentSpec) -> list[Model]:
 
 
 def _output(spec: AgentSpec) -> OutputSpec[object]:
+    wanted = _wanted(spec)
+    # where there are tools one may wait for a human
+    return [wanted, DeferredToolRequests] if spec.tools else wanted
+
+
+def _wanted(spec: AgentSpec) -> OutputSpec[object]:
     mode = spec.output_mode
     wanted: OutputSpec[object] = spec.output_type
     if wanted is str:
@@ -179,4 +204,4 @@ def _toolsets(given: Sequence[AnyTool]) -> list[AbstractToolset[object]]:
     functions = [tool for tool in given if not isinstance(tool, AbstractToolset)]
     if functions:
         toolsets.insert(0, FunctionToolset[object](functions))
-    return [GovernedToolset(CombinedToolset(toolsets), CURRENT.get)] if toolsets else []
+    return [GovernedToolset.of(CombinedToolset(toolsets), CURRENT.get)] if toolsets else []

@@ -99,14 +99,15 @@ def _solved(flujo: Flujo, task: str | None, flags: SolveFlags, watch: Watch) -> 
     if stored is None:
         result = run(lambda: flujo.run_async(task, limits=limits))
     else:
-        decision = None if flags["answer"] is None else flags["answer"]
         again = None if limits.unlimited else limits
-        result = run(lambda: flujo.resume_async(stored, decision, limits=again, retry=decision is None))
-    while result.status == "paused" and sys.stdin.isatty() and not flags["as_json"]:
+        result = run(lambda: flujo.resume_async(stored, limits=again, retry=True))
+    given = flags["answer"]
+    while result.status == "paused":
         with watch.paused():
-            answer = _answered(result.pauses[0])
+            answer = _answered(result.pauses[0], flags) if given is None else given
         if answer is None:
             break
+        given = None
         result = run(partial(_go_on, flujo, result, answer))
     return result
 
@@ -117,7 +118,7 @@ async def _go_on(flujo: Flujo, result: PipelineResult, answer: str) -> PipelineR
     try:
         decision = answer if _takes_text(pause) else json.loads(answer)
         return await flujo.resume_async(result, decision, pause=pause)
-    except (InputError, ValueError) as error:
+    except (InputError, json.JSONDecodeError) as error:
         click.echo(f"flujo: {error}", err=True)
         return result
 
@@ -126,8 +127,10 @@ def _takes_text(pause: Pause) -> bool:
     return pause.schema is not None and pause.schema.get("type") == "string"
 
 
-def _answered(pause: Pause) -> str | None:
-    """What a human types in; None where they end the input instead."""
+def _answered(pause: Pause, flags: SolveFlags) -> str | None:
+    """What a human types in; None where there is none, or where they end the input instead."""
+    if flags["as_json"] or not sys.stdin.isatty():
+        return None
     click.echo(f"\n{pause.question}", err=True)
     if pause.payload is not None:
         click.echo(to_json(pause.payload, indent=2).decode(), err=True)

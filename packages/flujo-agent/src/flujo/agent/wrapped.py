@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Union, get_type_hints
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.output import NativeOutput, PromptedOutput, TextOutput, ToolOutput
+from pydantic_ai.tools import DeferredToolRequests
 
 from flujo.core import Price, RetryPolicy
 
@@ -38,7 +39,8 @@ def _annotation(spec: object) -> object:
     if isinstance(spec, TextOutput):
         return _annotation(spec.output_function)
     if isinstance(spec, Sequence) and not isinstance(spec, str):
-        return Union[tuple(_annotation(one) for one in spec)]  # noqa: UP007 - built at run time
+        given = [one for one in spec if one is not DeferredToolRequests]  # humans decide on those
+        return Union[tuple(_annotation(one) for one in given)]  # noqa: UP007 - built at run time
     if inspect.isroutine(spec):
         return get_type_hints(spec).get("return", Any)
     return spec

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 
 import anyio
 from pydantic import BaseModel
 
-from . import signals, telemetry
+from . import signals
 from .assignable import type_name
+from .backends import LocalBackend
 from .carved import ledger_of
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
@@ -24,6 +25,7 @@ from .plan import RUN_INPUT, StepNode
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
+from .telemetry import Watch, carrier
 from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
@@ -68,22 +70,26 @@ class Attempt:
         if run.state.known:
             self.ctx.told(run.state.known.get(self.ctx.visit, ()))
 
-    async def execute(self) -> tuple[Outcome, Changes]:
+    def execute(self) -> Awaitable[tuple[Outcome, Changes]]:
         """Run it; only a cancellation is raised."""
-        if self.run.quiet:
-            try:
-                return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
-            except StepFailed as error:
-                return Failure(error), None
-        if self.run.watch is None:
-            return await self._hooked()
-        with self.run.watch.step(self.ctx, self.node.step.name) as piece:
-            outcome, changes = await self._hooked()
+        work = self._unhooked() if self.run.quiet else self._hooked()
+        return work if self.run.watch is None else self._watched(self.run.watch, work)
+
+    async def _watched(self, watch: Watch, work: Awaitable[tuple[Outcome, Changes]]) -> tuple[Outcome, Changes]:
+        with watch.step(self.ctx, self.node.step.name) as piece:
+            outcome, changes = await work
             piece.fail(outcome.error)
-            piece.note({signals.IS_CACHED: self.cached})
+            piece.note({signals.IS_CACHED: self.cached or None})
             if self.ctx.metered is not None:
                 piece.use(self.ctx.spent)
             return outcome, changes
+
+    async def _unhooked(self) -> tuple[Outcome, Changes]:
+        """Only do its work: nobody acts in attempts."""
+        try:
+            return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
+        except StepFailed as error:
+            return Failure(error), None
 
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work."""
@@ -181,8 +187,8 @@ class Attempt:
                 await self.run.note_told(self.ctx, Begun(is_over=True))
                 return Aborted(self.run.verdict), None
         request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
-        if self.run.watch is not None:
-            request.trace = telemetry.carrier()
+        if self.run.watch is not None and not isinstance(self.run.setup.backend, LocalBackend):
+            request.trace = carrier()
         done: StepOutcome | None = None
         try:
             if timeout_s is None and not node.binding.injects:
@@ -266,7 +272,7 @@ class Attempt:
             return None
         context, error = attempt(context_at, self.frame, self.node)
         if error is not None:  # the user's own reducer failed
-            raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
+            raise StepFailed.by(self.path, error) from error
         return context
 
 

@@ -49,11 +49,11 @@ def checked(
     Raises:
         ConfigurationError: They are no limits, or ask for more.
     """
-    if isinstance(limits, Governor) and not isinstance(limits, Budget):
-        limits = Budget(limits.limits, governor=limits)
     if not (limits is None or isinstance(limits, (UsageLimits, Budget))):
-        why = "limits are UsageLimits, a Budget that several runs share, or a Governor"
-        raise ConfigurationError(f"limits={limits!r} cannot be used", why)
+        if not isinstance(limits, Governor):
+            why = "limits are UsageLimits, a Budget that several runs share, or a Governor"
+            raise ConfigurationError(f"limits={limits!r} cannot be used", why)
+        limits = Budget(limits.limits, governor=limits)
     if most is not None:
         own = {"limits": limits} if isinstance(limits, UsageLimits) else {}
         for whose, asked in {**own, **(others or {})}.items():

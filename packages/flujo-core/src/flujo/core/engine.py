@@ -114,14 +114,10 @@ class Flujo:
     ) -> None:
         self.policy: Policy = policy or Policy()
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
-        kept = {"pipeline": pipeline, "resources": resources, "context_model": context_model}
         self.given: Mapping[str, Any] = {
-            **kept,
-            "backend": backend,
-            "store": store,
-            "limits": limits,
-            "hooks": self.observers,
-        }
+            "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
+            "store": store, "limits": limits, "hooks": self.observers,
+        }  # fmt: skip
         kept_runs = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
@@ -160,7 +156,15 @@ class Flujo:
             InputError: The input or the context does not fit; nothing ran.
             RunExists: `run_id` is in use.
         """
-        return await self._execute(self._prepare(input, None, options))
+        run = self._prepare(input, None, options)
+        if self.store is not None or run.watch is not None:
+            return await self._execute(run)
+        self._enter(run)
+        try:  # not by `_execute`: each await on the way costs every wake-up of a step, and memory in every run
+            await run.execute({} if self._app is None else self._app.values)
+        finally:
+            self._active.discard(run.info.run_id)
+        return run.result()
 
     def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
         """Run the pipeline from sync code; takes what `run_async` takes.
@@ -205,9 +209,10 @@ class Flujo:
         info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
-        own = limits if isinstance(limits, UsageLimits) else None
-        facts = (context, scope, deadline_s)
-        return Run(self._setup, info, ledger, start(plan, value, context), *facts, own_limits=own)
+        run = Run(self._setup, info, ledger, start(plan, value, context), scope)
+        if options:
+            run.deadline_s, run.own_limits = deadline_s, limits if isinstance(limits, UsageLimits) else None
+        return run
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -308,21 +313,23 @@ class Flujo:
         return work if run.watch is None else run.watch.run(run, work)
 
     async def _alone(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None) -> PipelineResult:
-        run_id = run.info.run_id
-        if run_id in self._active:
-            raise RunExists(run_id)
-        self._active.add(run_id)
+        self._enter(run)
         try:
             app = {} if self._app is None else self._app.values
             if self.store is None:
-                return await run.execute(app)
+                return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
             hold = await taking
             run.writer = Writer(self.store, hold, limit_s, run.stop)
-            return await run.writer.around(partial(run.execute, app), run.end)
+            return await run.writer.around(partial(run.through, app), run.end)
         finally:
-            self._active.discard(run_id)
+            self._active.discard(run.info.run_id)
+
+    def _enter(self, run: Run) -> None:
+        if run.info.run_id in self._active:
+            raise RunExists(run.info.run_id)
+        self._active.add(run.info.run_id)
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model

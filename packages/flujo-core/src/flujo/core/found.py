@@ -171,10 +171,11 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     scope = None if stand.left_s is None else anyio.CancelScope()
-    facts = (state.root.context, scope, stand.left_s)
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
-    return Run(setup, info, ledger, state, *facts, past=found.past, own_limits=own_limits, mark=mark)
+    run = Run(setup, info, ledger, state, scope)
+    run.deadline_s, run.past, run.own_limits, run.mark = stand.left_s, found.past, own_limits, mark
+    return run
 
 
 def _take(state: RunState, entry: Entry) -> None:

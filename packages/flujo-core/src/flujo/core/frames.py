@@ -36,6 +36,8 @@ class Passed:
 NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
 """Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
 
+_NO_JOINS: list[int] = []
+
 Changes = tuple[Mapping[str, object], ...]
 """Context changes, in the order they are applied."""
 
@@ -54,7 +56,7 @@ class Frame:
         context: The context it began with.
         prefix: What stands before the names of its steps in a path.
         outputs: Output of each node.
-        waiting: For each node, how many it still waits for.
+        waiting: For each node, how many it still waits for; empty where none waits for more than one.
         left: How many nodes have not ended.
         changes: Context changes of the nodes that made some, by place.
         parts: Combinators that have begun and not ended, by place.
@@ -66,10 +68,13 @@ class Frame:
         is_open: Whether it still counts.
     """
 
-    __slots__ = (
-        "changes", "context", "id", "input", "is_open", "ledger", "ledgers", "left", "outputs", "parent",
-        "part", "parts", "prefix", "run_input", "scope", "seen", "slot", "spent", "spent_by", "waiting",
-    )  # fmt: skip
+    # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
+    parts: dict[int, Part] = NONE
+    seen: dict[int, BaseModel] = NONE
+    ledger: Ledger | None = None
+    ledgers: dict[int, Ledger] | None = None
+    spent: Usage | None = None
+    spent_by: dict[int, Usage] | None = None
 
     def __init__(
         self, id: int, scope: Scope, part: Part | None, slot: int, value: object, context: BaseModel | None
@@ -84,17 +89,15 @@ class Frame:
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
         self.context: BaseModel | None = context
         self.prefix: str = "" if part is None else prefix_of(part, scope, slot)
-        self.left: int = len(scope.waiting)
+        self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
-        self.waiting: list[int] = list(scope.waiting)
+        self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
         self.changes: dict[int, Changes] = NONE
-        self.parts: dict[int, Part] = NONE
-        self.seen: dict[int, BaseModel] = NONE
-        self.ledger: Ledger | None = None
-        self.ledgers: dict[int, Ledger] | None = None
-        self.spent: Usage | None = None
-        self.spent_by: dict[int, Usage] | None = None
         self.is_open: bool = True
+
+    def waits(self, node: StepNode | FlowNode) -> bool:
+        """Whether a node has to wait for another."""
+        return any(self.outputs[place] is UNSET for place in node.predecessors)
 
     def renew(self, id: int, part: Part, value: object) -> None:
         """Begin the next iteration in the frame of the last one, which has ended: cheaper than another frame."""
@@ -105,12 +108,15 @@ class Frame:
         if scope.owns_input:
             self.run_input = value
         self.context = part.context
-        self.prefix = f"{part.frame.prefix}{part.node.name}#{part.next}/"
-        self.left = len(scope.waiting)
+        self.prefix = f"{part.path}#{part.next}/"
+        self.left = len(scope.nodes)
         self.outputs = [UNSET] * self.left
-        self.waiting = list(scope.waiting)
-        self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
-        self.ledger = self.spent = self.ledgers = self.spent_by = None
+        if scope.waiting:
+            self.waiting = list(scope.waiting)
+        if self.context is not None:
+            self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
+        if scope.has_limits:
+            self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
 
@@ -120,6 +126,7 @@ class Part:
     Attributes:
         node: The combinator.
         frame: Where it stands.
+        path: The same, for people.
         value: What it was given.
         context: The context its next body begins with.
         total: How many bodies there are to run; a loop does not know.
@@ -133,14 +140,10 @@ class Part:
         spare: Of a loop, the frame of its last iteration, to be used again.
     """
 
-    __slots__ = (
-        "asks", "bodies", "changes", "context", "ended", "frame", "next", "node", "output", "results", "spare", "total",
-        "value",
-    )  # fmt: skip
-
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node
         self.frame: Frame = frame
+        self.path: str = frame.prefix + node.name
         self.value: object = value
         self.context: BaseModel | None = context
         self.total: int = 1
@@ -172,8 +175,7 @@ def around(frame: Frame) -> Part | None:
 
 def prefix_of(part: Part, scope: Scope, slot: int) -> str:
     """What stands before the names of a body's steps: `outer/loop#2/map[3]/`."""
-    node = part.node
-    start = part.frame.prefix + node.name
+    node, start = part.node, part.path
     match node.kind:
         case "map":
             return f"{start}[{slot}]/"
@@ -214,10 +216,10 @@ class RunState:
         nodes: Those of the plan.
     """
 
-    __slots__ = (
-        "begun", "decided", "due", "failure", "frames", "has_closed", "has_words", "known", "next_id", "nodes",
-        "pauses", "plan", "root", "todo",
-    )  # fmt: skip
+    pauses: dict[tuple[int, int], Paused] = NONE
+    known: dict[tuple[int, int], list[Told]] = NONE
+    decided: dict[tuple[int, int], object] = NONE
+    begun: dict[tuple[int, int], dict[str, str]] = NONE
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
         self.plan: Plan = plan
@@ -226,10 +228,6 @@ class RunState:
         self.next_id: int = next_id
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
         self.has_words: bool = False
-        self.pauses: dict[tuple[int, int], Paused] = NONE
-        self.known: dict[tuple[int, int], list[Told]] = NONE
-        self.decided: dict[tuple[int, int], object] = NONE
-        self.begun: dict[tuple[int, int], dict[str, str]] = NONE
         self.failure: Failure | None = None
         self.has_closed: bool = False
         self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None

@@ -52,20 +52,25 @@ class _Gate:
         try:
             while True:
                 with self._lock:
-                    if not turn:
-                        self._queue.append(turn)
-                    wait_s = self._wait_s(limit, tokens) if self._queue[0] is turn else math.inf
+                    is_first = self._queue[0] is turn if turn else not self._queue
+                    wait_s = self._wait_s(limit, tokens) if is_first else math.inf
                     if wait_s <= 0:
+                        if turn:
+                            self._queue.popleft()
                         self._inside += 1
                         self._recent.append(_Passed(tokens))
+                        self._wake()  # the next may fit as well
                         return self._recent[-1]
+                    if not turn:
+                        self._queue.append(turn)
                     turn[:] = [LoopEvent()]
                 with anyio.move_on_after(wait_s):
                     await turn[0].wait()
-        finally:
+        except BaseException:  # a cancel: it leaves the queue
             with self._lock:
                 self._queue.remove(turn)
                 self._wake()
+            raise
 
     def leave(self, passed: _Passed, tokens: int | None) -> None:
         """It is done, with so many tokens if that is known."""

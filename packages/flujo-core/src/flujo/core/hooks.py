@@ -12,9 +12,9 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, cast
 
-import anyio
 import anyio.to_thread
 
+from .check import fitted
 from .errors import FlujoError, GuardDenied, RunAborted
 from .foreign import attempt_async, fault_of
 from .patience import rest_within, within
@@ -25,6 +25,7 @@ _log = logging.getLogger("flujo.core")
 
 _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 Values = Mapping[str, object]
+Telling = Awaitable[RunAborted | None]
 
 
 def tier_of(hook: str) -> str:
@@ -63,6 +64,21 @@ class Implementation:
         if not self.resources:
             return self.function
         return partial(self.function, **{parameter: values[name] for parameter, name in self.resources})
+
+    def begin(self, payload: Event, values: Values) -> tuple[object, Exception | None]:
+        """Call it as far as that goes without waiting: its answer, which may be to be awaited, or its fault.
+
+        Most never wait, and a coroutine, a cancel scope and a task switch for each would cost more than they do.
+        """
+        if not self.is_direct:
+            return self.call(payload, values), None
+        try:
+            return self.function(payload), None
+        except BaseException as raised:  # not by `attempt`, which costs more than most of them
+            fault = fault_of(raised)
+            if fault is None:
+                raise
+            return None, fault
 
     async def call(self, payload: Event, values: Values) -> object:
         """Call it with its payload and resources, wherever it wants to run."""
@@ -110,41 +126,36 @@ class Hooks:
         """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
         denial: GuardDenied | None = None
         soft: Deny | None = None
+        limit_s = self.policy.guard_timeout_s
         for implementation in self.of(hook):
-            answer = await self._ask(implementation, payload, values)
-            if isinstance(answer, Allow):
+            started = perf_counter()
+            answer, error = implementation.begin(payload, values)
+            if type(answer) is not Allow and error is None and (work := _work_of(answer, implementation)) is not None:
+                answer, error = await attempt_async(within(limit_s, work))
+            if perf_counter() - started > limit_s:
+                answer, error = Deny(f"the guard gave no answer in {limit_s:g} s"), None
+            if type(answer) is Allow:
                 continue
-            if answer.to_model and hook == "guard_tool_call":
-                soft = soft or answer
+            said = answer if isinstance(answer, Deny) else _no_answer(answer, error)
+            if said.to_model and hook == "guard_tool_call":
+                soft = soft or said
             else:
-                denial = denial or GuardDenied(implementation.plugin, hook, answer.reason)
+                denial = denial or GuardDenied(implementation.plugin, hook, said.reason)
         return denial or soft
 
-    async def _ask(self, implementation: Implementation, payload: Event, values: Values) -> Allow | Deny:
-        started = perf_counter()
-        answer: object = None
-        error: Exception | None = None
-        with anyio.move_on_after(self.policy.guard_timeout_s) as limit:
-            answer, error = await attempt_async(implementation.call(payload, values))
-        if error is not None:
-            return Deny(f"the guard failed with {type(error).__name__}")
-        if limit.cancelled_caught or perf_counter() - started > self.policy.guard_timeout_s:
-            return Deny(f"the guard gave no answer in {self.policy.guard_timeout_s:g} s")
-        if isinstance(answer, (Allow, Deny)):
-            return answer
-        return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
-
-    async def transform(
-        self, payload: Any, hook: str, values: Values, fit: Callable[[object], tuple[object, str | None]]
-    ) -> str | None:
-        """Pass `payload.value` through every transform; returns what went wrong, or None."""
+    async def transform(self, payload: Any, hook: str, values: Values, hint: object) -> str | None:
+        """Pass `payload.value` through every transform, each checked against `hint`; returns what went wrong, if so."""
         for implementation in self.of(hook):
-            changed, error = await attempt_async(implementation.call(payload, values))
+            changed, error = implementation.begin(payload, values)
+            if changed is UNCHANGED:
+                continue
+            if error is None and (work := _work_of(changed, implementation)) is not None:
+                changed, error = await attempt_async(work)
             if error is not None:
                 return f"{hook} of plugin {implementation.plugin!r} failed with {_told(error)}"
             if changed is UNCHANGED:
                 continue
-            changed, problem = fit(changed)
+            changed, problem = fitted(hint)(changed)
             if problem is not None:
                 return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
             payload.value = changed
@@ -155,7 +166,9 @@ class Hooks:
         failed: GuardDenied | None = None
         what = f"the {'start' if hook == 'record_intent' else 'end'} of this {payload.kind.replace('_', ' ')}"
         for implementation in self.of(hook):
-            error = await _tell(implementation, payload, values, self.policy.recorder_timeout_s)
+            answer, error = implementation.begin(payload, values)
+            if answer is not None and (work := _work_of(answer, implementation)) is not None:
+                error = (await attempt_async(within(self.policy.recorder_timeout_s, work)))[1]
             if error is not None:
                 self._count_fault(implementation, payload, error)
                 if implementation.required:
@@ -165,7 +178,7 @@ class Hooks:
 
     def tell(
         self, observers: tuple[Implementation, ...], payload: Event, values: Values, eager: bool
-    ) -> Awaitable[RunAborted | None] | None:
+    ) -> Telling | None:
         """Tell observers. Where that ends at once it gives nothing, else what tells the rest when it is awaited.
 
         Most observers never wait, so it is no coroutine: that would cost more than most observers do.
@@ -184,13 +197,13 @@ class Hooks:
                 return self._tell_rest(chain((one,), left), payload, values)
             try:
                 answer = one.function(payload)
-                work = None if answer is None else _work_of(answer)
+                work = None if answer is None else _work_of(answer, one)
                 if work is None:
                     continue
                 for first in work.__await__():  # it waits; unlike `send`, this costs no exception where it does not
                     begun = rest_within(self.policy.observer_timeout_s, first, work)
                     return self._tell_rest(chain((one,), left), payload, values, begun)
-            except BaseException as raised:  # not by `attempt`, as above
+            except BaseException as raised:  # not by `attempt`, which costs more than most of them
                 fault = fault_of(raised)
                 if fault is None:
                     raise
@@ -234,9 +247,16 @@ async def _tell(implementation: Implementation, payload: Event, values: Values, 
     return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
 
 
-def _work_of(answer: object) -> Coroutine[Any, Any, object] | None:
+def _no_answer(answer: object, error: Exception | None) -> Deny:
+    """The denial for a guard that gave none of the two answers."""
+    if error is not None:
+        return Deny(f"the guard failed with {type(error).__name__}")
+    return Deny(f"the guard answered {type(answer).__name__}, neither Allow nor Deny")
+
+
+def _work_of(answer: object, implementation: Implementation) -> Coroutine[Any, Any, object] | None:
     """What is still to be awaited of an answer, if it is anything of the kind."""
-    if isinstance(answer, CoroutineType):
+    if isinstance(answer, CoroutineType) and (implementation.is_async or not implementation.is_direct):
         return answer
     return _awaited(answer) if inspect.isawaitable(answer) else None
 

@@ -16,7 +16,7 @@ from threading import Lock
 
 from .errors import FlujoError, UsageLimitExceeded
 from .grants import ENCLOSING, Governor, Grant, Waiter
-from .usage import EXACT, Charge, Fit, Room, Standing, Usage, UsageLimits, lowest
+from .usage import EXACT, ZERO, Charge, Fit, Room, Standing, Usage, UsageLimits, lowest
 from .wakeup import LoopEvent
 
 __all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
@@ -170,7 +170,7 @@ class Ledger:
             room = self._room()
             charge = fit(room)
             if charge is not None:
-                if queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.around():
+                if not queue.blocked or queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.around():
                     return self._hold(charge, owner)
                 return None
             if fit(self._room(leases=False)) is None:
@@ -230,7 +230,8 @@ class Ledger:
             cost, tokens, requests = grant.charge
             for ledger in self._line:
                 if cost:
-                    ledger.spent.reserved_usd = EXACT.subtract(ledger.spent.reserved_usd, cost)
+                    held = ledger.spent.reserved_usd
+                    ledger.spent.reserved_usd = ZERO if held is cost else EXACT.subtract(held, cost)
                 ledger._held_tokens -= tokens
                 ledger._held_requests -= requests
             woken = self._book(used, tally)
@@ -279,6 +280,8 @@ class Ledger:
 
     def _room(self, *, leases: bool = True) -> Room:
         """What is left under every limit of the line; without `leases`, if all of them were given back."""
+        if len(self._limited) == 1:
+            return self._limited[0]._own_room(leases=leases)
         room = _UNLIMITED
         for ledger in self._limited:
             own = ledger._own_room(leases=leases)
@@ -301,8 +304,9 @@ class Ledger:
     def _hold(self, charge: Charge, owner: object) -> Grant:
         cost, tokens, requests = charge
         for ledger in self._line:
-            if cost:
-                ledger.spent.reserved_usd = EXACT.add(ledger.spent.reserved_usd, cost)
+            if cost:  # one lease at a time is the rule, and sums of Decimal take as long as all else here
+                held = ledger.spent.reserved_usd
+                ledger.spent.reserved_usd = EXACT.add(held, cost) if held else cost
             ledger._held_tokens += tokens
             ledger._held_requests += requests
         grant = Grant(charge, self, owner)

@@ -277,7 +277,7 @@ class OnGuardDenied(StepEvent):
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnUsageWarning(Event):
-    """The share `warn_at` of a limit is used, once per limit and run."""
+    """The share `warn_at` of a limit is used: once per limit and run, of a Budget once for all its runs."""
 
     limit: str
     share: float

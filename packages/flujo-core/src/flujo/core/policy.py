@@ -9,16 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StringConstraints, ValidationError
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from .allowed import AllowList, allow_list, canonical, narrowed
 from .errors import ConfigurationError, GuardDenied

@@ -56,10 +56,6 @@ class Relay:
         left: Told of each worker that ends; it may add to what is ready.
     """
 
-    __slots__ = (
-        "_armed", "_do", "_left", "_queue", "_ready", "_spawn", "_stopped", "_tasks", "_waiting", "_workers",
-    )  # fmt: skip
-
     def __init__(
         self,
         ready: list[Due],

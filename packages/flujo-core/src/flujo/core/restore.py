@@ -152,10 +152,11 @@ class _Restorer:
         if not all(0 <= place < len(nodes) for place in (*data.outputs, *data.passed, *data.changes, *data.spent_by)):
             _unfit(f"frame {data.id} names nodes that the pipeline does not have")
         for node in nodes:  # each after those it depends on
-            frame.waiting[node.place] = sum(frame.outputs[place] is UNSET for place in node.predecessors)
+            if frame.waiting:
+                frame.waiting[node.place] = sum(frame.outputs[place] is UNSET for place in node.predecessors)
             if node.place not in data.outputs:
                 continue
-            if frame.waiting[node.place]:
+            if frame.waits(node):
                 _unfit(f"{node.path!r} ended before what it depends on")
             if node.place in data.passed:
                 value = load(passed_type(node), data.outputs[node.place], f"input of {node.path!r}")
@@ -171,7 +172,7 @@ class _Restorer:
 
     def _part(self, frame: Frame, data: PartData) -> None:
         node = frame.scope.nodes[data.place] if 0 <= data.place < len(frame.scope.nodes) else None
-        begun = node is not None and not frame.waiting[node.place] and frame.outputs[node.place] is UNSET
+        begun = node is not None and not frame.waits(node) and frame.outputs[node.place] is UNSET
         if not isinstance(node, FlowNode) or not begun:
             _unfit(f"frame {frame.id} has begun what is no combinator, or cannot have begun")
         value, problem = flow_input(frame, node)

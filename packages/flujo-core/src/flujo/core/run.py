@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Mapping, Set
-from functools import partial
+from collections.abc import Awaitable, Mapping
+from functools import cached_property, partial
 from typing import Literal
 
 import anyio
-import anyio.lowlevel
 
 from . import payloads
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .frames import Due
 from .journal import Entry, as_entry
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
-from .relay import YIELD_EVERY, Relay, Worker
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
@@ -33,38 +30,34 @@ from .written import checkpoint_of, entry_data
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
-    __slots__ = ("_calls", "_checkpoint")
-
-    @property
+    @cached_property
     def calls(self) -> Calls:
         """The way to models and tools."""
-        if not hasattr(self, "_calls"):
-            self._calls = Calls(self)
-        return self._calls
+        return Calls(self)
 
-    def execute(self, app: Mapping[str, object]) -> Awaitable[PipelineResult]:
+    async def through(self, app: Mapping[str, object]) -> PipelineResult:
+        """Run to the end, and give the result."""
+        await self.execute(app)
+        return self.result()
+
+    def execute(self, app: Mapping[str, object]) -> Awaitable[None]:
         """Run to the end. Only a cancellation from outside is raised; everything else is in the result."""
-        # Here and below, who has nothing to do around a piece of work hands it on: each await on the way costs every
-        # wake-up of a step, and memory in every run.
-        return self._bounded(app)
+        return self._inside(app) if self.scope is None else self._within(self.scope, app)
 
     # --- start and end ----------------------------------------------------------------------------------------------
+    # Who has nothing to do around a piece of work hands it on: each await on the way costs every wake-up of a step, and
+    # memory in every run.
 
-    async def _bounded(self, app: Mapping[str, object]) -> PipelineResult:
-        """Run within the deadline and the reach of `cancel`, where there is either."""
-        if self.scope is None:
-            await self._inside(app)
-            self.note_end()
-            return self._result()
+    async def _within(self, scope: anyio.CancelScope, app: Mapping[str, object]) -> None:
+        """Run within the deadline and the reach of `cancel`."""
         if self.deadline_s is not None:
-            self.scope.deadline = anyio.current_time() + self.deadline_s
-        with self.scope:
+            scope.deadline = anyio.current_time() + self.deadline_s
+        with scope:
             await self._inside(app)
         self._note_time_left()
-        if self.scope.cancelled_caught:
+        if scope.cancelled_caught:
             self._cut()
         self.note_end()
-        return self._result()
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
@@ -133,14 +126,14 @@ class Run(Work):
                 await self.conclude(act, error, value, self.spent, paused=paused)
                 if paused:
                     await self.observe("on_run_pause", lambda: payloads.OnRunPause(self.info, self.pauses))
-                await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self._result()))
+                await self.observe("on_run_end", lambda: payloads.OnRunEnd(self.info, self.result()))
 
     def _with_resources(self) -> Awaitable[None]:
         """Run the steps with their resources open; an unfinished run closes them as after an error."""
         if self.setup.run_resources:
             return self._with_run_resources()
         self.step_values: Mapping[str, object] = self.values
-        return self._drive()
+        return self.do() if self.plain and self.resumed is None and self.writer is None else self._drive()
 
     async def _with_run_resources(self) -> None:
         try:
@@ -152,37 +145,22 @@ class Run(Work):
             self.stop(error)
 
     async def _drive(self) -> None:
-        """Run what is due until nothing is: a single due step in this task, several by workers."""
+        """Run what is due until nothing is."""
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
-        due = self.state.due
         try:
-            while due and self.verdict is None:
-                if self.turns <= 0:
-                    self.turns = YIELD_EVERY
-                    await anyio.lowlevel.checkpoint()
-                if len(due) > 1:
-                    workers: set[Worker] = set()
-                    self.workers: Set[Worker] = workers
-                    await Relay(due, workers, self.do, self.release).run()
-                else:
-                    await self.do(self._lone)
+            await self.do()
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
                 await self.writer.settled()
-            self.context = attempt(final_context, self.state.root)[0] or self.context
+            self.is_finished, self.context = True, attempt(final_context, self.state.root)[0] or self.context
             raise
-        self._finish()
-        if self.state.pauses and self.verdict is None:
-            await self._check_pauses()
+        if (kept := self._finish()) is not None:
+            await kept.wait()
 
-    def _lone(self) -> Due | None:
-        """What is due, while it is one thing and the event loop need not run."""
-        self.turns -= 1
-        return self.state.due.pop() if len(self.state.due) == 1 and self.turns > 0 else None
-
-    def _finish(self) -> None:
-        """Take the output of a run whose steps all ended well, and the context as it stands."""
+    def _finish(self) -> anyio.Event | None:
+        """Take the output of a run whose steps all ended well, and the context as it stands; once."""
+        self.is_finished = True
         self._note_time_left()
         root = self.state.root
         context, error = (None, None) if root.context is None else attempt(final_context, root)
@@ -193,16 +171,19 @@ class Run(Work):
                 self.output: object = output
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
+        return self._check_pauses() if self.state.has_words and self.state.pauses and self.verdict is None else None
 
-    async def _check_pauses(self) -> None:
+    def _check_pauses(self) -> anyio.Event | None:
         """Find out whether the run can be kept while it waits; where not, the step that asked has failed."""
         error = attempt(lambda: self.checkpoint)[1]
-        if error is not None:
-            visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
-            why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
-            failed = StepFailed(path, "NotSerialisable", why)
-            self.stop(failed)
-            await self.keep(Entry(*visit, Failure(failed), path, time.time(), is_void=True))
+        if error is None:
+            return None
+        visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
+        why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
+        failed = StepFailed(path, "NotSerialisable", why)
+        self.stop(failed)
+        entry = Entry(*visit, Failure(failed), path, time.time(), is_void=True)
+        return self.put(entry, partial(self.note, entry))
 
     @property
     def status(self) -> RunStatus:
@@ -212,7 +193,11 @@ class Run(Work):
         status = status_of(self.verdict)
         return "aborted" if status == "cancelled" else status
 
-    def _result(self) -> PipelineResult:
+    def result(self) -> PipelineResult:
+        """How it ended, once it has."""
+        if not self.is_finished:
+            self._finish()
+        self.note_end()
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
+from types import MappingProxyType
 from typing import TypeVar
 
 import anyio
 from pydantic import BaseModel
 
 from . import telemetry
-from .backends import LocalBackend
-from .check import fitted
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .frames import Due, Part, RunState, around
-from .hooks import Hooks
+from .hooks import Hooks, Telling
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
@@ -50,14 +49,13 @@ class Resumed:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Running:
     """The shared part of a run.
 
     Attributes:
-        plain: Whether nobody listens and nothing is traced.
-        quiet: Whether nobody acts in attempts and nothing is traced, so that an attempt is only its work.
-        direct: Whether a bare step may be one call here: nothing is traced or kept, and others at most watch.
+        plain: Whether nobody listens and nothing is watched.
+        quiet: Whether nobody acts in attempts, so that an attempt is only its work.
+        direct: Whether a bare step may be one call here: nothing is watched or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
@@ -75,26 +73,18 @@ class Running:
         left_s: Seconds of the deadline that are left, once it stands still.
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
+        is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
         turns: How many items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
 
-    setup: Setup
-    info: RunInfo
-    _ledger: Ledger | None
-    state: RunState
-    context: BaseModel | None
-    scope: anyio.CancelScope | None
-    deadline_s: float | None
-    watch: telemetry.Watch | None = field(default_factory=telemetry.current_watch)
-    journal: Journal = field(default_factory=list)
-    verdict: FlujoError | None = None
-    values: Mapping[str, object] = field(init=False)
-    step_values: Mapping[str, object] = field(init=False)
-    workers: Set[Worker] = frozenset()
-    closing: dict[Worker, Part | None] | None = None
+    # What most runs never change stands in the class: it costs no time when a run is made, and no memory in each.
+    on_asyncio: bool = False
+    values: Mapping[str, object] = MappingProxyType({})
+    step_values: Mapping[str, object] = values
+    workers: set[Worker] | frozenset[Worker] = frozenset()
     held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
@@ -102,26 +92,35 @@ class Running:
     own_limits: UsageLimits | None = None
     mark: str = ""
     writer: Writer | None = None
+    deadline_s: float | None = None
     left_s: float | None = None
-    turns: int = YIELD_EVERY
     breach_told: bool = False
+    is_finished: bool = False
     is_over: bool = False
-    clock: float = field(default_factory=perf_counter)
     _secrets: list[str] | None = None
 
-    on_asyncio: bool = field(init=False)
-    hooks: Hooks = field(init=False)
-    plain: bool = field(init=False)
-    quiet: bool = field(init=False)
-    direct: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.values = self.step_values = _NOTHING
-        hooks = self.hooks = self.setup.hooks
-        self.on_asyncio = bool(hooks.table) and attempt(asyncio.current_task)[0] is not None
-        untraced, here = self.watch is None, type(self.setup.backend) is LocalBackend and not self.setup.is_kept
-        self.plain, self.quiet = untraced and not hooks.table, untraced and hooks.spare_attempts
-        self.direct = untraced and here and hooks.only_watch
+    def __init__(
+        self, setup: Setup, info: RunInfo, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
+    ) -> None:
+        self.setup: Setup = setup
+        self.info: RunInfo = info
+        self._ledger: Ledger | None = ledger
+        self.state: RunState = state
+        self.context: BaseModel | None = state.root.context
+        self.scope: anyio.CancelScope | None = scope
+        self.journal: Journal = []
+        self.verdict: FlujoError | None = None
+        self.closing: dict[Worker, Part | None] | None = None
+        self.turns: int = YIELD_EVERY
+        self.watch: telemetry.Watch | None = telemetry.current_watch()
+        self.hooks: Hooks = setup.hooks
+        untold, watched = self.watch is None, bool(setup.hooks.table)
+        self.plain: bool = untold and not watched
+        self.quiet: bool = setup.hooks.spare_attempts
+        self.direct: bool = untold and setup.is_here and setup.hooks.only_watch
+        if watched:
+            self.on_asyncio = attempt(asyncio.current_task)[0] is not None
+        self.clock: float = perf_counter()
 
     @property
     def ledger(self) -> Ledger:
@@ -281,11 +280,10 @@ class Running:
             event = payload()
             if self.watch is not None:
                 self.watch.tell(event)
-            telling = self.hooks.tell(observers, event, self.values, self.on_asyncio)
-            if telling is not None:
+            if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
-    async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
+    async def heed(self, telling: Telling, keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
         abort = await telling
         if abort is not None:
@@ -322,7 +320,7 @@ class Running:
         if not self.hooks.of(hook):
             return value
         payload = make(value=value)
-        problem = await self.hooks.transform(payload, hook, self.values, fitted(hint))
+        problem = await self.hooks.transform(payload, hook, self.values, hint)
         if problem is not None:
             raise StepFailed(path, "TransformFault", problem)
         changed: T = payload.value  # type: ignore[attr-defined]
@@ -379,9 +377,6 @@ class Act:
     attempt: int = 1
     intended: bool = False
     started: float = field(default_factory=perf_counter)
-
-
-_NOTHING: Mapping[str, object] = {}
 
 
 def _path(ctx: RunContext | None) -> str:

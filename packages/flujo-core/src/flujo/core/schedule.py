@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from .check import no_json
 from .errors import LoopLimit, StepFailed
 from .flow import Loop, Map, Parallel
-from .foreign import attempt, text_of
+from .foreign import attempt
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
 from .outcome import Choice, Failure, Skipped, Success
@@ -41,10 +41,11 @@ def advance(state: RunState, entry: Entry) -> None:
     node, outcome = state.nodes[entry.node], entry.outcome
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), outcome)
-    if isinstance(outcome, Success):
-        _end_step(state, frame, node, outcome.output, (entry.changes,) if entry.changes else ())
-    elif isinstance(outcome, Skipped):
-        _end_step(state, frame, node, Passed(outcome.output), ())
+    if isinstance(outcome, (Success, Skipped)):
+        output = outcome.output if isinstance(outcome, Success) else Passed(outcome.output)
+        _end(state, frame, node, output, (entry.changes,) if entry.changes else ())
+        if frame.left == 0:
+            _body_ended(state, frame)
     elif isinstance(outcome, Failure):
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
@@ -61,7 +62,9 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
         return
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), Success(output))
-    _end_step(state, frame, node, output, ())
+    _end(state, frame, node, output, ())
+    if frame.left == 0:
+        _body_ended(state, frame)
     if state.todo:
         _work(state)
 
@@ -86,7 +89,7 @@ def find_due(state: RunState) -> None:
         if frame.left == 0 and frame.parent is not None:
             _later(state, _body_ended, frame)
         for node in frame.scope.nodes:
-            if frame.waiting[node.place] or frame.outputs[node.place] is not UNSET:
+            if frame.waits(node) or frame.outputs[node.place] is not UNSET:
                 continue
             part = frame.parts.get(node.place)
             if part is None and isinstance(node, FlowNode):
@@ -131,8 +134,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
-        text = "" if error is None else text_of(error, (value, frame.context))
-        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text))
+        path, knows = frame.prefix + node.name, (value, frame.context)
+        problem = None if error is None else Failure(StepFailed.by(path, error, knows))
     if problem is not None:
         _fail(state, frame, node, problem)
         return
@@ -221,13 +224,6 @@ def _enter(state: RunState, part: Part, frame: Frame) -> None:
 # --- ending -------------------------------------------------------------------------------------------------------
 
 
-def _end_step(state: RunState, frame: Frame, node: Node, output: object, changes: Changes) -> None:
-    """A step ended well; where it was the last of a body, that ends too."""
-    _end(state, frame, node, output, changes)
-    if frame.left == 0 and frame.part is not None:
-        _body_ended(state, frame)
-
-
 def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Changes) -> None:
     """A node ended well."""
     frame.outputs[node.place] = output
@@ -236,8 +232,9 @@ def _end(state: RunState, frame: Frame, node: Node, output: object, changes: Cha
         frame.changes[node.place] = changes
     waiting = frame.waiting
     for place in node.successors:
-        waiting[place] = left = waiting[place] - 1
-        if left == 0:
+        if waiting:
+            waiting[place] -= 1
+        if not waiting or waiting[place] == 0:
             successor = frame.scope.nodes[place]
             if type(successor) is StepNode:
                 state.due.append((frame, successor))
@@ -259,8 +256,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     is_loop = part.node.kind == "loop"
     if frame.changes:
         if is_loop and (error := _carry_on(part, frame)) is not None:
-            failed = _failed(part.frame, part.node, type(error).__name__, text_of(error, (frame.context,)))
-            _fail(state, frame, part.node, Failure(failed))
+            _fail(state, frame, part.node, Failure(StepFailed.by(part.path, error, (frame.context,))))
             return
         part.changes[frame.slot] = changes_of(frame)
     frame.is_open = False
@@ -325,8 +321,7 @@ def limit_reached(part: Part) -> LoopLimit | None:
     flow = part.node.flow
     if not isinstance(flow, Loop) or part.ended < flow.max_iterations or flow.on_limit == "return":
         return None
-    path = part.frame.prefix + part.node.name
-    return LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
+    return LoopLimit(part.path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
 
 
 def _finish(state: RunState, part: Part, output: object) -> None:

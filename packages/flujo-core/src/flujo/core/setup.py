@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 
+from opentelemetry import trace
+
+from .backends import LocalBackend
 from .cache import Cache
 from .hooks import Hooks
 from .plan import Plan
@@ -29,6 +32,7 @@ class Setup:
         step_resources: For each node that needs resources of step scope, all names it needs.
         resources: The user's Resources object.
         is_kept: Whether a store keeps runs.
+        is_here: Whether a bare step may be called by the engine itself: nothing else runs it, and nothing is kept.
         signer: Signs the tokens of their pauses.
         cache: Outputs of steps that are to be kept.
     """
@@ -45,6 +49,11 @@ class Setup:
     is_kept: bool = False
     signer: TokenSigner | None = None
     cache: Cache = field(default_factory=Cache)
+    is_here: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        trace.get_tracer_provider()  # makes the one that the environment names: no run looks there again
+        self.is_here = type(self.backend) is LocalBackend and not self.is_kept
 
     def resources_view(self, values: Mapping[str, object]) -> Resources:
         """The user's Resources class with the open resources as its fields."""

@@ -6,27 +6,17 @@ Without a configured provider nothing is done at all. Values, messages and texts
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import (
-    Link,
-    ProxyTracer,
-    ProxyTracerProvider,
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    TracerProvider,
-)
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Link, ProxyTracer, ProxyTracerProvider, SpanKind, StatusCode, Tracer, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -52,11 +42,6 @@ _clean = lru_cache(4096)(scrub)
 
 _PROVIDER = ProxyTracerProvider()
 """Gives tracers of the provider that is set, once one is. `get_tracer_provider` reads the environment each time."""
-
-
-def load_provider() -> None:
-    """Make the provider that the environment names, if it names one; no run looks there again."""
-    trace.get_tracer_provider()
 
 
 def current_watch() -> Watch | None:
@@ -89,37 +74,50 @@ def _links(before: str | None) -> list[Link] | None:
 
 def _told(facts: Facts) -> dict[str, AttributeValue]:
     """What is known of some facts, without secrets."""
-    known = {name: value for name, value in facts.items() if value is not None}
-    return {name: _clean(str(value)) if isinstance(value, (str, Decimal)) else value for name, value in known.items()}
+    return {k: _clean(str(v)) if isinstance(v, (str, Decimal)) else v for k, v in facts.items() if v is not None}
 
 
 class Piece:
-    """A piece of work that is watched.
+    """A piece of work that is watched: in a span that is the current one meanwhile, and by its time.
 
     Attributes:
         facts: What is known of it.
         is_timed: Whether its time counts: that of what was refused before it began does not.
     """
 
-    __slots__ = ("_span", "facts", "is_timed")
+    __slots__ = ("_span", "_started", "_time", "_token", "_watch", "facts", "is_timed")
 
-    def __init__(self, span: Span, facts: dict[str, AttributeValue]) -> None:
-        self._span = span
-        self.facts: dict[str, AttributeValue] = facts
+    def __init__(self, watch: Watch, name: str, facts: Facts, time: Metric, before: str | None = None) -> None:
+        self._watch, self._time, self._started = watch, time, perf_counter()
+        self.facts: dict[str, AttributeValue] = _told(facts)
         self.is_timed: bool = True
+        kind = SpanKind.CLIENT if time is signals.CALL_S else SpanKind.INTERNAL
+        links = None if before is None else _links(before)
+        self._span = watch.tracer.start_span(_clean(name), None, kind, self.facts, links)
+
+    def __enter__(self) -> Self:
+        self._token = attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.fail(error)
+        detach(self._token)
+        self._span.end()
+        if self.is_timed:
+            self._watch.count(self._time, perf_counter() - self._started, self.facts)
 
     def note(self, facts: Facts) -> None:
         """Note more of it."""
-        told = _told(facts)
-        self.facts |= told
-        self._span.set_attributes(told)
+        if told := _told(facts):
+            self.facts |= told
+            self._span.set_attributes(told)
 
     def fail(self, error: BaseException | None) -> None:
         """Note that it failed, if it did: by the type of the error only, since a text may hold private data."""
         if error is not None:
             name = error.error_type if isinstance(error, StepFailed) else type(error).__name__
             self.note({signals.ERROR_TYPE: name, signals.BREACHED: isinstance(error, UsageLimitExceeded)})
-            self._span.set_status(Status(StatusCode.ERROR, name))
+            self._span.set_status(StatusCode.ERROR, name)
 
     def use(self, usage: Usage) -> None:
         """Note tokens and cost."""
@@ -136,7 +134,7 @@ class Watch:
     """
 
     def __init__(self, tracers: TracerProvider | None, meters: MeterProvider | None) -> None:
-        self._tracer = (tracers or trace.NoOpTracerProvider()).get_tracer("flujo.core")
+        self.tracer: Tracer = (tracers or trace.NoOpTracerProvider()).get_tracer("flujo.core")
         self._record: dict[Metric, Callable[[float, Facts], None]] = {}
         meter: Any = None if meters is None else meters.get_meter("flujo.core")
         for metric in () if meter is None else signals.METRICS:
@@ -150,24 +148,6 @@ class Watch:
         if record is not None:
             record(number, {name: facts[name] for name in metric.labels if name in facts})
 
-    @contextmanager
-    def piece(self, name: str, facts: Facts, time: Metric, before: str | None = None) -> Iterator[Piece]:
-        """Watch a piece of work: in a span that is the current one, and by its time."""
-        told, links, started = _told(facts), None if before is None else _links(before), perf_counter()
-        kind = SpanKind.CLIENT if time is signals.CALL_S else SpanKind.INTERNAL
-        with self._tracer.start_as_current_span(
-            _clean(name), None, kind, told, links, record_exception=False, set_status_on_exception=False
-        ) as span:
-            piece = Piece(span, told)
-            try:
-                yield piece
-            except BaseException as error:  # noted and passed on, whatever it is
-                piece.fail(error)
-                raise
-            finally:
-                if piece.is_timed:
-                    self.count(time, perf_counter() - started, piece.facts)
-
     async def run(self, run: Run, work: Awaitable[PipelineResult]) -> PipelineResult:
         """Do the work of a run, from where it is claimed to where its end is kept."""
         info, before, waited = run.info, copy(run.spent), len(run.state.pauses)
@@ -176,7 +156,7 @@ class Watch:
             signals.FINGERPRINT: info.fingerprint, signals.ACTOR: info.actor, signals.TENANT: info.tenant,
             **{f"{signals.TAG}{name}": word for name, word in info.tags.items()},
         }  # fmt: skip
-        with self.piece(f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
+        with Piece(self, f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
             info.trace = carrier().get("traceparent", info.trace)
             try:
                 return await work
@@ -199,20 +179,20 @@ class Watch:
         self.count(signals.RUN_COST, float(used.cost_usd), piece.facts)
         self.count(signals.OPEN, (len(run.state.pauses) if run.status == "paused" else 0) - waited, piece.facts)
 
-    def step(self, ctx: RunContext, name: str) -> AbstractContextManager[Piece]:
+    def step(self, ctx: RunContext, name: str) -> Piece:
         """Watch an attempt of a step."""
         facts: Facts = {
             signals.WORKFLOW: ctx.run.pipeline, signals.RUN_ID: ctx.run_id, signals.STEP: name,
             signals.STEP_PATH: ctx.step_path, signals.ATTEMPT: ctx.attempt,
         }  # fmt: skip
-        return self.piece(f"step {name}", facts, signals.STEP_S)
+        return Piece(self, f"step {name}", facts, signals.STEP_S)
 
-    def tool(self, ctx: RunContext, name: str) -> AbstractContextManager[Piece]:
+    def tool(self, ctx: RunContext, name: str) -> Piece:
         """Watch a call of a tool."""
         facts = {signals.OPERATION: "execute_tool", signals.TOOL: name, signals.STEP_PATH: ctx.step_path}
-        return self.piece(f"execute_tool {name}", facts, signals.TOOL_S)
+        return Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
 
-    def model(self, ctx: RunContext, request: ModelRequest) -> AbstractContextManager[Piece]:
+    def model(self, ctx: RunContext, request: ModelRequest) -> Piece:
         """Watch a call of a model; what stands before the first colon of its name is its provider."""
         provider, _, model = request.model.partition(":") if ":" in request.model else (None, "", request.model)
         facts: Facts = {
@@ -220,7 +200,7 @@ class Watch:
             signals.REQUEST_MAX_TOKENS: request.max_tokens, signals.STEP_PATH: ctx.step_path,
             signals.WORKFLOW: ctx.run.pipeline,
         }  # fmt: skip
-        return self.piece(f"chat {model}", facts, signals.CALL_S)
+        return Piece(self, f"chat {model}", facts, signals.CALL_S)
 
     def called(self, piece: Piece, response: ModelResponse | None, usage: Usage, *, sent: bool) -> None:
         """Note how a call of a model ended; one that was not sent is none."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from .foreign import attempt, text_of
 from .frames import Changes, Frame, Passed
-from .plan import BODY_INPUT, FlowNode, Source, StepNode
+from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Source, StepNode
 from .reducers import apply_changes
 
 Node = StepNode | FlowNode
@@ -47,9 +47,10 @@ def inputs_of(frame: Frame, node: Node) -> dict[str, object]:
     """Inputs of a due node by parameter name."""
     inputs, outputs = {}, frame.outputs
     for source in node.sources:  # a comprehension costs a call, and so does `read` where there is nothing to it
-        value = outputs[source.place] if source.place >= 0 else None
-        is_all = value is not None and not source.path and type(value) is not Passed
-        inputs[source.parameter] = value if is_all else read(frame, source)
+        place = source.place
+        value = outputs[place] if place >= 0 else frame.input
+        is_it = place != RUN_INPUT and not source.path and type(value) is not Passed
+        inputs[source.parameter] = value if is_it else read(frame, source)
     return inputs
 
 

@@ -8,29 +8,30 @@ from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio.lowlevel
+
 from . import payloads
 from .attempt import Attempt, Changes, missing, settled
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
-from .foreign import attempt, attempt_async, fault_of, text_of
+from .foreign import attempt, attempt_async, fault_of
 from .frames import Due, Frame
+from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
 from .protocols import StepOutcome
-from .relay import Worker
+from .relay import YIELD_EVERY, Relay, Worker
 from .running import Running
 from .schedule import advance, end_well, limit_reached
 from .usage import Usage
-from .values import context_at, inputs_of
+from .values import Node, context_at, inputs_of
 
 
 class Work(Running):
     """The part of a run that does what is due."""
-
-    __slots__ = ()
 
     if TYPE_CHECKING:
 
@@ -38,18 +39,20 @@ class Work(Running):
         def calls(self) -> CallGate:
             """The way to models and tools."""
 
-    async def do(self, take: Callable[[], Due | None], worker: Worker | None = None) -> None:
+    async def do(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
         """Do one item after another, as long as `take` gives one: journal how it ended, and find out what is due then.
+
+        Without it, all of the run: one thing in this task, several by workers.
 
         A step that is one call of its function, with nobody looking on but observers, is called here: what `_step`
         does, for less. What is journaled of it is made when it ends, as what is made before is held by all that waits.
         """
         state, hooks = self.state, self.hooks
-        while (item := take()) is not None:
+        while (item := self._take() if take is None else take()) is not None:
             frame, node = item
             if self.verdict is not None or not frame.is_open:
                 continue
-            if type(node) is not StepNode or not (node.is_bare and self.direct) or state.decided:
+            if type(node) is not StepNode or not (node.is_bare and self.direct) or (state.has_words and state.decided):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
@@ -79,8 +82,24 @@ class Work(Running):
             if not self.plain and (telling := self._tell_ended(ended)) is not None:
                 await self._heed_ended(telling, due_before, worker)
 
-    def _begin(self, frame: Frame, node: StepNode | FlowNode, worker: Worker | None) -> Awaitable[None] | None:
-        return self._step(frame, node, worker) if isinstance(node, StepNode) else self._ask(frame, node)
+    def _take(self) -> tuple[Frame, Node | None] | None:
+        """What is to be done next; no node where several things are due, or the event loop has to run."""
+        due = self.state.due
+        if not due or self.verdict is not None:
+            return None
+        self.turns -= 1
+        return due.pop() if len(due) == 1 and self.turns else (self.state.root, None)
+
+    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[None] | None:
+        if isinstance(node, StepNode):
+            return self._step(frame, node, worker)
+        if node is not None:
+            return self._ask(frame, node)
+        if not self.turns:
+            self.turns = YIELD_EVERY
+            return anyio.lowlevel.checkpoint()
+        self.workers = set()
+        return Relay(self.state.due, self.workers, self.do, self.release).run()
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
@@ -131,10 +150,7 @@ class Work(Running):
         path = frame.prefix + node.name
         if error is not None:
             what = "on" if isinstance(flow, Branch) else "until"
-            failed = StepFailed(
-                path, type(error).__name__, text_of(error, (value, part.context)), f"Mend `{what}=` of {path!r}"
-            )
-            failed.__cause__ = error
+            failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
         else:
             choice = self.choice(flow, answer)
             reached = None if choice else limit_reached(part)
@@ -170,24 +186,20 @@ class Work(Running):
         self.note(entry, worker, worker)
         return entry
 
-    def _tell_begun(
-        self, frame: Frame, node: StepNode, inputs: Mapping[str, object]
-    ) -> Awaitable[RunAborted | None] | None:
+    def _tell_begun(self, frame: Frame, node: StepNode, inputs: Mapping[str, object]) -> Telling | None:
         facts = (self.info, frame.prefix + node.name, node.step.name, 1, dict(inputs))
         return self.hooks.tell(self.hooks.before_step, payloads.PreStepExecution(*facts), self.values, self.on_asyncio)
 
-    async def _heed_begun(self, telling: Awaitable[RunAborted | None], worker: Worker | None) -> None:
+    async def _heed_begun(self, telling: Telling, worker: Worker | None) -> None:
         await self.heed(telling, worker)
         if isinstance(self.verdict, RunAborted):
             raise self.verdict
 
-    async def _heed_ended(
-        self, telling: Awaitable[RunAborted | None], due_before: int, keep: RunContext | Worker | None
-    ) -> None:
+    async def _heed_ended(self, telling: Telling, due_before: int, worker: Worker | None) -> None:
         """What follows begins after observers heard of what ended, and may have ended the run."""
         held = self.state.taken_back(due_before)
         try:
-            await self.heed(telling, keep)
+            await self.heed(telling, worker)
         finally:
             self.state.due.extend(reversed(held))
 
@@ -226,7 +238,7 @@ class Work(Running):
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    def _tell_ended(self, ended: Ended | Entry) -> Awaitable[RunAborted | None] | None:
+    def _tell_ended(self, ended: Ended | Entry) -> Telling | None:
         """Tell how a step ended; what is given, if anything is, is to be heeded."""
         hooks = self.hooks
         if isinstance(ended, Entry) and isinstance(ended.outcome, Failure):
@@ -252,11 +264,7 @@ class Work(Running):
         context = context_at(frame, node) if frame.context is not None else None
         wanted, error = await attempt_async(when.ask(value, context))
         if error is not None:
-            failed = StepFailed(
-                path, type(error).__name__, text_of(error, (value, context)), f"Mend `when=` of {path!r}"
-            )
-            failed.__cause__ = error
-            return Failure(failed)
+            return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
         return None if wanted else Skipped(value)
 
     async def _attempts(

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import anyio
 import click
@@ -13,7 +14,7 @@ import click
 from .printing import AS_JSON, EXIT, STORE, TARGET, facts_of, host_of, line, worst
 from .worker import Progress, Worker
 
-__all__ = ["Teller", "until_signal", "worker"]
+__all__ = ["INTERRUPTED", "Teller", "until_signal", "worker"]
 
 INTERRUPTED = 130
 
@@ -49,8 +50,8 @@ class Teller:
         sys.stdout.flush()
 
 
-async def until_signal(worker: Worker, teller: Teller) -> None:
-    """Let the first SIGINT or SIGTERM end the worker when what it began has ended; the second ends the process."""
+async def until_signal(end: Callable[[], object], teller: Teller) -> None:
+    """Let the first SIGINT or SIGTERM `end` what runs, in good order; the second ends the process."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             if teller.is_interrupted:
@@ -58,7 +59,7 @@ async def until_signal(worker: Worker, teller: Teller) -> None:
                 os._exit(INTERRUPTED)
             teller.is_interrupted = True
             os.write(2, b"flujo: ending what runs, taking up nothing new. Once more stops at once.\n")
-            worker.end()
+            end()
 
 
 @click.command()
@@ -92,7 +93,7 @@ def worker(
 
     async def work() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(until_signal, working, teller)
+            group.start_soon(until_signal, working.end, teller)
             await working.work(once=once, poll_s=poll_s)
             group.cancel_scope.cancel()
 

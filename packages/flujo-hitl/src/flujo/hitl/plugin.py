@@ -31,8 +31,11 @@ LEAST = 32
 
 @hookimpl
 def register_commands() -> Sequence[Command]:
-    """`flujo runs ...`."""
-    return [Command("runs", "Look at stored runs, answer what they ask, go on with them", "flujo.hitl.cli:runs")]
+    """`flujo runs ...` and `flujo hitl ...`."""
+    return [
+        Command("hitl", "Answer what runs ask in a browser, or by a JSON API", "flujo.hitl.cli_web:hitl"),
+        Command("runs", "Look at stored runs, answer what they ask, go on with them", "flujo.hitl.cli:runs"),
+    ]
 
 
 @hookimpl

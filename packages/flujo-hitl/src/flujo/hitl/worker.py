@@ -77,7 +77,7 @@ class Worker:
         store: HitlStore = flujo.store  # type: ignore[assignment]  # what is asked of it here is there
         given = {**flujo.given, "store": store, "hooks": [*flujo.observers, self._cancel_on_request]}
         self.flujo: Flujo = Flujo(**given, plugins=flujo.plugins, policy=flujo.policy)
-        self._store = store
+        self.store: HitlStore = store
         self._tell = tell
         self._room = concurrency
         self._active: dict[str, anyio.CancelScope] = {}
@@ -127,7 +127,7 @@ class Worker:
         return len(self._active) - before
 
     async def _waiting(self) -> list[tuple[str, str, Resume]]:
-        plan, store = self.flujo.plan.fingerprint, self._store
+        plan, store = self.flujo.plan.fingerprint, self.store
         found: list[tuple[str, str, Resume]] = []
         for run_id in await self._to_cancel():
             found.append((run_id, "to be cancelled", self._again(run_id)))
@@ -142,7 +142,7 @@ class Worker:
 
     async def _to_cancel(self) -> list[str]:
         """Runs of ours that should end; what runs here is cancelled at once."""
-        wanted = [run_id for run_id in await self._store.cancel_requested() if run_id not in self._others]
+        wanted = [run_id for run_id in await self.store.cancel_requested() if run_id not in self._others]
         ours: list[str] = []
         for run_id in wanted:
             if run_id in self._active:
@@ -156,7 +156,7 @@ class Worker:
 
     async def _is_ours(self, run_id: str) -> bool:
         try:
-            kept = await self._store.load(run_id)
+            kept = await self.store.load(run_id)
         except SnapshotError as error:
             self._tell(Progress("refused", run_id, str(error)))
             return False
@@ -176,7 +176,7 @@ class Worker:
             try:
                 return await self.flujo.resume_async(receipt.run_id, decided.decision, pause=receipt.pause_id)
             except InputError as error:  # who recorded it could not know the pipeline's own types
-                await self._store.withdraw(receipt)
+                await self.store.withdraw(receipt)
                 self._tell(Progress("reopened", receipt.run_id, str(error)))
                 raise
 
