@@ -27,7 +27,7 @@ MOST = 1.10
 CALLS = 10
 """Calls in one timing: one alone is a matter of luck."""
 
-_SERVER = '''
+_SERVER = """
 import asyncio, json
 
 ANSWER = json.dumps({
@@ -53,7 +53,7 @@ async def main():
     await server.serve_forever()
 
 asyncio.run(main())
-'''
+"""
 
 
 @contextmanager
