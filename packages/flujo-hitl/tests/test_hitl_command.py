@@ -11,11 +11,15 @@ from pathlib import Path
 
 import click
 import pytest
+import trio
 from conftest import FlujoCommand as Flujo
+from fastapi import FastAPI
 
+from flujo.hitl import NeedsAsyncio
 from flujo.hitl.cli import runs
 from flujo.hitl.cli_web import hitl
 from flujo.hitl.web.people import Users
+from flujo.hitl.web.serving import Serving
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +36,7 @@ def test_users_are_added_listed_and_removed(flujo: Flujo) -> None:
     assert json.loads(flujo("hitl", "user", "list", "--json").out) == {
         "name": "ann", "roles": ["finance"], "tenant": "t1",
     }  # fmt: skip
-    token = flujo("hitl", "user", "token", "ann").out.strip()
+    token = json.loads(flujo("hitl", "user", "token", "ann", "--json").out)["token"]
     person = Users(Path("hitl-users.json")).of_token(token)
     assert person is not None
     assert flujo("hitl", "user", "token", "ann", "--drop").out == "1 tokens are void.\n"
@@ -40,6 +44,13 @@ def test_users_are_added_listed_and_removed(flujo: Flujo) -> None:
     assert flujo("hitl", "user", "remove", "ann").code == 0
     assert flujo("hitl", "user", "list").out == ""
     assert flujo("hitl", "user", "remove", "ann").code == 2
+
+
+def test_it_is_served_with_asyncio_alone() -> None:
+    serving = Serving(FastAPI(), "127.0.0.1", 0)
+    with pytest.raises(NeedsAsyncio):
+        trio.run(serving.run)
+    serving.close()
 
 
 @pytest.mark.usefixtures("said")

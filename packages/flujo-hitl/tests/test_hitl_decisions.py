@@ -148,14 +148,58 @@ async def test_who_has_a_role_sees_what_it_may_answer(store: SQLiteStore) -> Non
     await paused(store, "money", question(roles=["finance", "board"]))
     await paused(store, "law", question(roles=["legal"]))
 
-    async def seen(role: str | None) -> list[str]:
+    async def seen(role: str | list[str] | None) -> list[str]:
         return [one.run_id for one in (await store.open_pauses(role=role)).items]
 
     assert await seen(None) == ["any", "money", "law"]
     assert await seen("finance") == ["any", "money"]
     assert await seen("fin") == ["any"]
+    assert await seen(["finance", "legal"]) == ["any", "money", "law"]
+    assert await seen([]) == ["any"]
     board = (await store.open_pauses(role="board")).items[1]
     assert board.roles == {"finance", "board"}
+
+
+async def test_all_decisions_of_a_run_are_listed(store: SQLiteStore) -> None:
+    both = [question(pause="a"), question(pause="b")]
+    snapshot = await paused(store, "r", *both)
+    assert await store.decisions("r") == [] == await store.decisions("unknown")
+    await store.record_decision("r", "b", 2, shown_digest=shown(snapshot, 1), actor="ann", reason="fine")
+    await store.claim(0, receipt("r", "a"), [row(0)])
+    first, second = await store.decisions("r")
+    assert (first.receipt.pause_id, first.decision, first.actor, first.reason, first.is_applied) == (
+        *("b", 2, "ann", "fine"),
+        False,
+    )
+    assert (second.receipt.pause_id, second.decision, second.actor, second.is_applied) == ("a", None, None, True)
+
+
+async def test_a_decision_that_is_withdrawn_leaves_its_question_open(store: SQLiteStore) -> None:
+    digest = shown(await paused(store, "r"))
+    recorded = await store.record_decision("r", "ask", 1, shown_digest=digest)
+    await store.withdraw(receipt("r", digest=decision_digest(2)))  # another one
+    assert len(await store.decided()) == 1
+    await store.withdraw(recorded)
+    assert await store.decided() == []
+    assert [one.pause_id for one in (await store.open_pauses()).items] == ["ask"]
+    again = await store.record_decision("r", "ask", 2, shown_digest=digest)
+    await store.claim(0, receipt("r", digest=again.digest), [row(0)])
+    await store.withdraw(again)  # too late: the run went on with it
+    assert [one.receipt for one in await store.decisions("r")] == [again]
+
+
+async def test_what_was_ended_waits_for_nobody(store: SQLiteStore) -> None:
+    snapshot = await paused(store, "r")
+    await store.record_decision("r", "ask", 1, shown_digest=shown(snapshot))
+    await paused(store, "s")
+    for name in ("r", "s"):
+        hold = await store.claim(0, receipt(name, pause=""), [])
+        await store.save(hold, run(name, "aborted", 0, [question()]))
+        with pytest.raises(ResumeError, match="it is aborted"):
+            await store.request_cancel(name)
+    assert (await store.open_pauses()).items == [] == await store.decided()
+    with pytest.raises(ResumeError, match="does not wait"):
+        await store.record_decision("s", "ask", 1, shown_digest=shown(snapshot))
 
 
 async def test_a_cancel_is_asked_for_until_the_run_ended(store: SQLiteStore) -> None:

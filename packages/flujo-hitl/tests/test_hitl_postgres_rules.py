@@ -12,12 +12,15 @@ from hitl_trials import child, store_at
 from test_hitl_decisions import (  # noqa: F401
     test_a_cancel_is_asked_for_until_the_run_ended,
     test_a_decision_survives_the_process,
+    test_a_decision_that_is_withdrawn_leaves_its_question_open,
     test_a_recorded_decision_is_applied_once_and_no_other_is,
     test_a_worker_goes_on_with_a_decision_that_was_only_recorded,
+    test_all_decisions_of_a_run_are_listed,
     test_one_of_two_questions_is_answered_while_the_other_waits,
     test_pages_hold_each_run_once_and_can_be_filtered,
     test_the_first_decision_counts_and_the_same_again_gets_its_receipt,
     test_what_is_not_open_not_shown_or_expired_is_refused,
+    test_what_was_ended_waits_for_nobody,
     test_who_has_a_role_sees_what_it_may_answer,
 )
 from test_hitl_holds import (  # noqa: F401
@@ -30,7 +33,11 @@ from test_hitl_holds import (  # noqa: F401
     test_who_was_taken_over_writes_no_more,
 )
 from test_hitl_kill import POINTS, test_a_run_that_was_killed_is_gone_on_with, test_the_matrix_is_whole  # noqa: F401
-from test_hitl_retention import test_a_tenant_is_deleted_but_for_what_runs, test_what_ended_long_ago_is_purged  # noqa: F401
+from test_hitl_retention import (  # noqa: F401
+    test_a_tenant_is_deleted_but_for_what_runs,
+    test_all_about_a_person_is_deleted_but_for_what_runs,
+    test_what_ended_long_ago_is_purged,
+)
 
 from flujo.core.testing import assert_conforms
 from flujo.hitl.store import KeepingStore

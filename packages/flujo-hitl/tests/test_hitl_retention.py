@@ -55,6 +55,20 @@ async def test_a_tenant_is_deleted_but_for_what_runs(store: SQLiteStore) -> None
             await store.delete(**wrong)
 
 
+async def test_all_about_a_person_is_deleted_but_for_what_runs(store: SQLiteStore) -> None:
+    for number in range(450):
+        tags = {"subject": "ann"} if number % 3 == 0 else {"subject": "bob"} if number % 3 == 1 else {"other": "ann"}
+        await paused(store, f"r{number}", tenant=f"t{number % 2}", tags=tags)
+    hold = await store.create(run("busy", tags={"subject": "ann"}))
+    assert await store.delete(tenant="t1", subject="ann") == 75
+    with pytest.raises(StillRunning):
+        await store.delete(subject="ann")
+    await store.release(hold)
+    assert await store.delete(subject="ann") == 1
+    assert await store.delete(subject="ann") == 0
+    assert len((await store.runs(limit=1000)).items) == 300
+
+
 async def test_what_ended_long_ago_is_purged(store: SQLiteStore) -> None:
     for status in ("completed", "failed", "aborted"):
         await store.save(await store.create(run(status)), run(status, status))

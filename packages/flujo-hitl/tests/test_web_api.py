@@ -128,13 +128,13 @@ async def test_an_operator_sees_all_runs_and_ends_one(store: SQLiteStore, users:
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The API as its own description has it, with questions in it, asked by Ann."""
+    """The API as its own description has it, with questions in it, asked by who may do all."""
     folder = tmp_path_factory.mktemp("api")
     store, users = SQLiteStore(folder / "runs.db"), users_in(folder)
     asyncio.run(filled(store))
     app = create_app(store, WebSettings(url="http://localhost", users=users, decisions=1_000_000))
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app, headers={"host": "localhost"})
-    asked_with.update({"authorization": f"Bearer {users.new_token('ann')}", "host": "localhost"})
+    asked_with.update({"authorization": f"Bearer {users.new_token('eve')}", "host": "localhost"})
     yield schema
     store.close()
 

@@ -28,6 +28,8 @@ AXE = Path(__file__).parent / "vendored" / "axe-4.14.1.min.js"
 PASSWORD = "correct horse battery"
 PACKAGE = "chromium"
 
+expect.set_options(timeout=60_000)  # a machine may be busy; no test measures time
+
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -85,13 +87,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     assert "Traceback" not in (folder / "log").read_text()
 
 
+def found_chromium() -> str | None:
+    return next(filter(None, map(shutil.which, (PACKAGE, "chromium-browser", "google-chrome"))), None)
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    if shutil.which(PACKAGE) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+    if found_chromium() is None and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", PACKAGE]):
             subprocess.run(["apt-get", *words], check=False, timeout=200, **quiet)  # type: ignore[call-overload]
-    path = shutil.which(PACKAGE)
+    path = found_chromium()
     if path is None:
         pytest.fail(f"these tests need Chromium: apt-get install --no-install-recommends {PACKAGE}")
     with sync_playwright() as playwright:

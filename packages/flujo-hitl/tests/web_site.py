@@ -41,6 +41,7 @@ def _kept(password: str) -> bytes:
     users.add("ann", password, ["finance", "board"])
     users.add("bob", password, ["law"], "t1")
     users.add("ops", password, ["operator"])
+    users.add("eve", password, ["operator", "finance", "law"])
     return users.path.read_bytes()
 
 

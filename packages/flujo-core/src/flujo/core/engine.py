@@ -114,14 +114,10 @@ class Flujo:
     ) -> None:
         self.policy: Policy = policy or Policy()
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
-        kept = {"pipeline": pipeline, "resources": resources, "context_model": context_model}
         self.given: Mapping[str, Any] = {
-            **kept,
-            "backend": backend,
-            "store": store,
-            "limits": limits,
-            "hooks": self.observers,
-        }
+            "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
+            "store": store, "limits": limits, "hooks": self.observers,
+        }  # fmt: skip
         kept_runs = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
@@ -250,7 +246,9 @@ class Flujo:
         if run.info.run_id in self._active:
             raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         position, now = found.past.length, receipt_of(run.info.run_id, decided)
-        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
+        if decided is not None:
+            lost = () if run.resumed is None else run.resumed.entries
+            run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
             return await self._execute(run, partial(self._claimed, run, position, now, receipt))
         claim(position, now)

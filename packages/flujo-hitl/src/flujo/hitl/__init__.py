@@ -2,6 +2,7 @@
 
 from .asking import Approval, NotApproved, approve, human_input
 from .errors import (
+    NeedsAsyncio,
     RunDamaged,
     StoreBusy,
     StoreClosed,
@@ -22,6 +23,7 @@ __all__ = [
     "Decided",
     "HitlStore",
     "HmacSigner",
+    "NeedsAsyncio",
     "NotApproved",
     "OpenPause",
     "Page",

@@ -60,6 +60,14 @@ class ServeFlags(TypedDict):
     webhook_private: bool
     poll_s: float
     concurrency: int
+    as_json: bool
+
+
+class Facts(TypedDict):
+    """What is known of a user, as click gives it."""
+
+    roles: tuple[str, ...]
+    tenant: str | None
 
 
 @click.group()
@@ -94,6 +102,7 @@ def hitl() -> None:
               help="How often the worker looks.")  # fmt: skip
 @click.option("--concurrency", metavar="N", type=click.IntRange(1, 1000), default=4, show_default=True,
               help="Most runs at once.")  # fmt: skip
+@AS_JSON
 @click.pass_context
 def serve(ctx: click.Context, /, target: str | None, **flags: Unpack[ServeFlags]) -> None:
     """Serve the inbox; with FILE also go on with the runs of its pipeline, as `flujo runs worker` does.
@@ -108,7 +117,7 @@ def serve(ctx: click.Context, /, target: str | None, **flags: Unpack[ServeFlags]
     or Ctrl-C ends it when what runs has ended, the second at once.
     """
     settings = _settings(flags)
-    teller = Teller(as_json=False)
+    teller = Teller(as_json=flags["as_json"])
     worker = None
     if target is not None:
         worker = Worker(host_of(ctx).prepare(target, store=flags["url"]), teller, concurrency=flags["concurrency"])
@@ -146,7 +155,8 @@ def user() -> None:
 @click.option("--tenant", metavar="NAME", help="The only tenant whose runs they see.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of stdin.")
 @_USERS
-def add(name: str, roles: tuple[str, ...], tenant: str | None, *, password_stdin: bool, users_file: Path) -> None:
+@AS_JSON
+def add(name: str, *, password_stdin: bool, users_file: Path, as_json: bool, **facts: Unpack[Facts]) -> None:
     """Add NAME, or give them another password, roles and tenant; asks for the password.
 
     \b
@@ -159,17 +169,18 @@ def add(name: str, roles: tuple[str, ...], tenant: str | None, *, password_stdin
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         raise click.UsageError("There is no terminal to ask for the password on; give --password-stdin.")
-    _Web.users(users_file).add(name, password, roles, tenant)
-    click.echo(f"{line(name)} may sign in.")
+    _Web.users(users_file).add(name, password, facts["roles"], facts["tenant"])
+    click.echo(json.dumps({"name": name, **facts}) if as_json else f"{line(name)} may sign in.")
 
 
 @user.command()
 @click.argument("name")
 @_USERS
-def remove(name: str, users_file: Path) -> None:
+@AS_JSON
+def remove(name: str, users_file: Path, as_json: bool) -> None:
     """Remove NAME, with all tokens: at once, also where they are signed in."""
     _Web.users(users_file).remove(name)
-    click.echo(f"{line(name)} may not sign in any more.")
+    click.echo(json.dumps({"removed": name}) if as_json else f"{line(name)} may not sign in any more.")
 
 
 @user.command("list")
@@ -186,14 +197,20 @@ def list_users(users_file: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--drop", is_flag=True, help="Make all their tokens void instead.")
 @_USERS
-def token(name: str, drop: bool, users_file: Path) -> None:
+@AS_JSON
+def token(name: str, *, drop: bool, users_file: Path, as_json: bool) -> None:
     """Print a new token by which a program acts for NAME at the JSON API. It is shown once; keep it secret.
 
     \b
       curl -H "Authorization: Bearer $TOKEN" https://approvals.example.org/api/inbox
     """
     users = _Web.users(users_file)
-    click.echo(f"{users.drop_tokens(name)} tokens are void." if drop else users.new_token(name))
+    if drop:
+        number = users.drop_tokens(name)
+        click.echo(json.dumps({"dropped": number}) if as_json else f"{number} tokens are void.")
+    else:
+        made = users.new_token(name)
+        click.echo(json.dumps({"token": made}) if as_json else made)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------

@@ -9,15 +9,17 @@ FlujoError
     │   └── RunDamaged      ... only what is kept of one run; all others can be used (also a SnapshotError)
     ├── StoreForeign        the file is no store of ours, or of a later version; nothing in it was touched
     └── StoreClosed         the store was closed before (also a RuntimeError)
+└── NeedsAsyncio            the inbox was served on another event loop than asyncio's (also a ConfigurationError)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flujo.core import FlujoError, SnapshotError
+from flujo.core import ConfigurationError, FlujoError, SnapshotError
 
 __all__ = [
+    "NeedsAsyncio",
     "RunDamaged",
     "StoreBusy",
     "StoreClosed",
@@ -27,6 +29,14 @@ __all__ = [
     "StoreUnreachable",
     "StoreWriteError",
 ]
+
+
+class NeedsAsyncio(ConfigurationError):
+    """The inbox was served on another event loop than asyncio's."""
+
+    def __init__(self) -> None:
+        why, do = "its server works with asyncio alone", "Serve it with asyncio; stores work on trio too"
+        super().__init__("the inbox cannot be served here", why, do)
 
 
 class StoreError(FlujoError):

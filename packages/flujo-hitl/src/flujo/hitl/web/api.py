@@ -175,6 +175,7 @@ _READ: dict[int | str, dict[str, Any]] = {number: _SAID[number] for number in (4
 router = APIRouter(prefix="/api", tags=["inbox"])
 
 After = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(:.*)?$", max_length=2000)]
+Status = Literal["running", "completed", "failed", "paused", "stopped", "aborted"]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
@@ -194,7 +195,7 @@ async def inbox(
 
 @router.get("/runs", responses=_READ)
 async def runs(
-    request: Request, person: Signed, status: str | None = None, after: After = None, limit: Limit = 50
+    request: Request, person: Signed, status: Status | None = None, after: After = None, limit: Limit = 50
 ) -> RunsOut:
     """Runs, the newest first; for operators."""
     page = await _desk(request).runs(person, status, after, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from flujo.core import ConfigurationError
+from flujo.hitl.errors import NeedsAsyncio
 
 from .webhooks import Webhooks
 
@@ -59,8 +61,16 @@ class Serving:
         self._app.state.is_ending = True
         self._server.should_exit = True
 
+    def close(self) -> None:
+        """Let go of the address; `run` does so at its end."""
+        self._socket.close()
+
     async def run(self) -> None:
-        """Serve until `end`."""
+        """Serve until `end`; raises NeedsAsyncio elsewhere than on asyncio."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise NeedsAsyncio from None
         async with anyio.create_task_group() as group:
             for hook in self._hooks:
                 group.start_soon(hook.run)
