@@ -1,7 +1,7 @@
 """What an agent under a run costs over the same agent of pydantic-ai alone: CPU per call, both in one process.
 
-The model is asked over HTTP, through OpenAI's client, as every provider is; who answers is a process of its own, so that
-its work is not counted. `--function` asks pydantic-ai's FunctionModel instead, which does no work at all.
+The model is asked over HTTP, through OpenAI's client, as every provider is; who answers is a process of its own, whose
+work is not counted. `--function` asks pydantic-ai's FunctionModel instead, which does no work at all.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MOST = 1.10
 CALLS = 10
 """Calls in one timing: one alone is a matter of luck."""
 
-_SERVER = '''
+_SERVER = """
 import asyncio, json
 
 ANSWER = json.dumps({
@@ -41,7 +41,8 @@ async def serve(reader, writer):
     try:
         while True:
             head = await reader.readuntil(b"\\r\\n\\r\\n")
-            length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\\r\\n") if b"content-length" in line)
+            lines = head.lower().split(b"\\r\\n")
+            length = next(int(line.split(b":")[1]) for line in lines if b"content-length" in line)
             await reader.readexactly(length)
             writer.write(HEAD + ANSWER)
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -53,7 +54,7 @@ async def main():
     await server.serve_forever()
 
 asyncio.run(main())
-'''
+"""
 
 
 @contextmanager

@@ -7,17 +7,16 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import rshift
 from timeit import timeit
+from typing import Any
 
 from benchmarks.chain import no_op, no_op_step
 from benchmarks.compare import best_us
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from flujo.core import Flujo, Step, telemetry
 
@@ -60,16 +59,18 @@ class Costs:
         return self.asking_us / self.run_us
 
 
-class Exporter(SpanExporter):
-    """Keeps the spans while somebody wants them."""
+class Exporter:
+    """Keeps the spans while somebody wants them; a `SpanExporter` of the SDK, which is not loaded yet."""
 
     def __init__(self) -> None:
-        self.spans: list[ReadableSpan] | None = None
+        self.spans: list[Any] | None = None
 
-    def export(self, spans: object) -> SpanExportResult:
+    def export(self, spans: Sequence[Any]) -> None:
         if self.spans is not None:
-            self.spans += spans  # type: ignore[operator]
-        return SpanExportResult.SUCCESS
+            self.spans += spans
+
+    def shutdown(self) -> None:
+        """Nothing is open."""
 
 
 def measure() -> Costs:
@@ -86,16 +87,18 @@ def measured(rounds: int = 15) -> Costs:
     one, exporter = Flujo(Step(no_op)), Exporter()
     off, run_us = asyncio.run(best_us(lambda: chain.run_async(1), lambda: one.run_async(1), rounds=rounds))
     asking_us = min(timeit(telemetry.current_watch, number=2000) / 2000 for _ in range(rounds)) * 1e6
+    # Loaded only now: what is off is measured as it is in a process that has no SDK.
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     by_hand = spans_of(chain, exporter)
     spans, raw = asyncio.run(best_us(lambda: chain.run_async(1), by_hand, rounds=rounds))
-    # Loaded only now: in a process that has no metrics this is not there, and is not asked.
-    from opentelemetry import metrics
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
     both, raw_again = asyncio.run(best_us(lambda: chain.run_async(1), by_hand, rounds=rounds))
     return Costs(off / STEPS, spans / STEPS, both / STEPS, min(raw, raw_again) / STEPS, asking_us, run_us)

@@ -19,9 +19,12 @@ from typing import Any
 
 import pytest
 import yaml
+from locks import locked
 from otlp_receiver import receiving
 
 from flujo.core import signals
+
+pytestmark = pytest.mark.timeout(300)  # Prometheus may have to be installed first
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT / "docs" / "observability"
@@ -51,11 +54,14 @@ def shown_by(legend: str) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def prometheus_binary() -> str:
-    if shutil.which("prometheus") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "prometheus"]):
-            subprocess.run(command, env=environment, capture_output=True, timeout=110, check=False)
+def prometheus_binary(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """Prometheus, a Debian package: installed here where that is possible."""
+    own = tmp_path_factory.getbasetemp()
+    with locked((own if worker_id == "master" else own.parent) / "prometheus.lock"):
+        if shutil.which("prometheus") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "prometheus"]):
+                subprocess.run(command, env=quiet, capture_output=True, timeout=110, check=False)
     found = shutil.which("prometheus")
     if found is None:
         pytest.fail("these tests need Prometheus: apt-get install prometheus")
@@ -144,13 +150,12 @@ def test_the_scrape_example_and_the_alert_rules_are_valid_and_the_rules_fire_whe
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=[f"{panel['title']} {target['refId']}" for panel, target in TARGETS])
-def test_every_query_of_the_dashboard_returns_data(prometheus: Prometheus, query: str) -> None:
-    filled = query.replace("$__rate_interval", "10s").replace("$__range", "1m").replace("$workflow", ".*")
-    assert "$" not in filled
-    result = prometheus.wait_for(filled)
-    assert result
-    assert any(one["value"][1] not in ("NaN", "0") for one in prometheus.wait_for(f"({filled}) > 0"))
+def test_every_query_of_the_dashboard_returns_data(prometheus: Prometheus) -> None:
+    """More than nothing, and not only zeros: the runs that are scraped do something for each panel."""
+    for panel, target in TARGETS:
+        query = target["expr"].replace("$__rate_interval", "10s").replace("$__range", "1m").replace("$workflow", ".*")
+        assert "$" not in query
+        assert prometheus.wait_for(f"({query}) > 0", seconds=30), (panel["title"], query)
 
 
 def test_every_metric_of_a_query_or_rule_is_among_those_that_prometheus_scraped(prometheus: Prometheus) -> None:

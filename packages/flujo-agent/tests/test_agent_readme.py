@@ -15,6 +15,8 @@ from flujo_cli.main import run as flujo
 
 README = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
 TEN_LINES, *REST = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+GUIDE = Path(__file__).parents[3].joinpath("docs/how-to/recipes.md").read_text(encoding="utf-8")
+OF_GUIDE = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if '"openai:' in code]
 [SQL] = [code for code in REST if "SQLAgent(" in code]
 OTHERS = [code for code in REST if code != SQL]
 
@@ -47,6 +49,13 @@ def test_the_ten_lines_generate_review_and_validate_on_a_real_model(write_model,
 def test_the_other_examples_build_a_pipeline(code, gguf_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(code, gguf_file)["pipeline"] is not None
+
+
+@pytest.mark.parametrize("code", OF_GUIDE)
+def test_the_models_of_the_guide_to_recipes_run(code, gguf_file):
+    result = run(code, gguf_file)["result"]
+    assert result.status in ("completed", "failed")  # random weights satisfy few checklists
+    assert result.usage.requests >= 1
 
 
 def test_the_cassette_of_the_readme_is_recorded_once_then_replayed(gguf_file, tmp_path, monkeypatch):
@@ -105,6 +114,8 @@ def test_the_readme_names_all_that_is_public():
     import flujo.agent
 
     beside = {"ModelAgent", "Problem", "Validator", "PromptGuard", "Review", "PriceData", "AgentFault", "ModelFault"}
+    beside |= {"Checklist", "Criterion", "CriterionResult", "Draft", "Judged", "Reflection", "Validation"}
+    beside |= {"Decision", "ExecutedCommand", "Recipe", "Turn"}  # told in the guide to recipes
     beside |= {"CheckedProgram", "Program", "Ran", "SourceFile", "Verdict"}
     beside |= {"ModelRejected", "ModelUnavailable"}  # told in the table of errors.py
     assert {name for name in flujo.agent.__all__ if name not in README} <= beside

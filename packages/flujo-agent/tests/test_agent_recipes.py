@@ -12,6 +12,7 @@ from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.test import TestModel
 
 from flujo.agent import (
+    AgentBuilder,
     AgenticLoop,
     AskHumanCommand,
     Checklist,
@@ -518,6 +519,10 @@ def test_agents_read_the_fields_of_the_context_that_they_declare_and_no_others()
         assert re.search(r'greet\n+What is known beside that:\n\{\s*"customer": "Bo"\s*\}', script.prompts[0])
         assert "hidden" not in script.prompts[0]
         assert reading.reads == ("customer",)
+    played, script = model("ok")
+    built = AgentBuilder(played).role("a clerk").reads(Notes, "customer").build()
+    assert Flujo(built, context_model=Notes).run("greet").output == "ok"
+    assert '"customer": "Ada"' in script.prompts[0]
     joined = agent(model("ok", "ok")[0], context_model=Notes, reads="customer", name="one") >> Step(_echo)
     assert joined.nodes[0].options.reads == ("customer",)
 

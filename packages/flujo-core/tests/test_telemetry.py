@@ -6,6 +6,7 @@ The tracer provider of a process can be set once, so whole runs are traced in a 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -305,3 +306,27 @@ def test_no_name_means_two_things() -> None:
     names += [metric.name for metric in signals.METRICS]
     # What a run cost is an attribute of its span, and what all runs cost is a metric.
     assert [name for name in set(names) if names.count(name) > 1] == [signals.COST_USD]
+
+
+NAMED = """
+from opentelemetry import trace
+from flujo.core import *
+
+ids = []
+
+@step
+async def look(text: str) -> str:
+    ids.append(trace.get_current_span().get_span_context().span_id)
+    return text
+
+Flujo(look).run("x").unwrap()
+print(ids != [0])
+"""
+
+
+@pytest.mark.parametrize(("name", "is_traced"), [("sdk_tracer_provider", True), ("default_tracer_provider", False)])
+def test_a_provider_that_the_environment_names_is_used(name: str, is_traced: bool) -> None:
+    environment = {**os.environ, "OTEL_PYTHON_TRACER_PROVIDER": name}
+    command = [sys.executable, "-c", NAMED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == [str(is_traced)], done.stderr

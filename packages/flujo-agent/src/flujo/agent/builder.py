@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from flujo.core import (
     Allow,
@@ -67,6 +67,8 @@ class _Parts:
     base_url: Any = None
     api_key: Any = None
     price: Any = None
+    context_model: Any = None
+    reads: tuple[Any, ...] = ()
 
 
 class AgentBuilder(Generic[T]):
@@ -135,6 +137,10 @@ class AgentBuilder(Generic[T]):
     def validate(self, *validators: Validator[T]) -> AgentBuilder[T]:
         """Further functions that look at the output; what they find goes back to the model, `repairs` times."""
         return self._with(validators=(*self._parts.validators, *validators))
+
+    def reads(self, context_model: type[BaseModel], *fields: str) -> AgentBuilder[T]:
+        """Fields of the run's context that the model is shown."""
+        return self._with(context_model=context_model, reads=fields)
 
     def repairs(self, times: int) -> AgentBuilder[T]:
         """How often an output that does not fit, or that a validator refuses, goes back to the model."""
@@ -214,6 +220,8 @@ def _spec(parts: _Parts, name: str, retry: RetryPolicy | None, problems: list[st
         price=parts.price,
         repairs=parts.repairs,
         validators=parts.validators,
+        context_model=parts.context_model,
+        reads=parts.reads,
     )
 
 
@@ -255,7 +263,7 @@ def _retry(given: Any, problems: list[str]) -> RetryPolicy | None:
 
 def _step(spec: AgentSpec, timeout_s: float | None, problems: list[str]) -> Step | None:
     try:
-        return Step(of_spec(spec), timeout_s=timeout_s)
+        return Step(of_spec(spec), timeout_s=timeout_s, reads=spec.reads)
     except PipelineError as error:
         problems += error.problems
         return None

@@ -169,9 +169,10 @@ class GovernedModel(WrapperModel):
 def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:
     """The settings with a bound for the output where a limit holds."""
     bounded = ModelSettings(**(settings or {}))
-    left = ctx.usage.left
-    if bounded.get("max_tokens") is None and (left.tokens is not None or left.cost_usd is not None):
-        bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
+    if bounded.get("max_tokens") is None:
+        left = ctx.usage.left
+        if left.tokens is not None or left.cost_usd is not None:
+            bounded["max_tokens"] = MAX_TOKENS_UNDER_A_LIMIT
     return bounded
 
 

@@ -272,7 +272,7 @@ class Attempt:
             return None
         context, error = attempt(context_at, self.frame, self.node)
         if error is not None:  # the user's own reducer failed
-            raise StepFailed(self.path, type(error).__name__, text_of(error)) from error
+            raise StepFailed.by(self.path, error) from error
         return context
 
 

@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar, current_token
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .foreign import attempt_async, text_of
+from .foreign import attempt_async
 from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
 from .protocols import StepExecutionRequest, StepOutcome
@@ -48,9 +48,7 @@ def told(value: object, error: Exception | None, path: str, arguments: Mapping[s
         return StepOutcome(Failure(error))
     given = arguments.values()
     held = (value for view in given if isinstance(view, Resources) for value in vars(view).values())
-    failed = StepFailed(path, type(error).__name__, text_of(error, (*given, *held)))
-    failed.__cause__ = error
-    return StepOutcome(Failure(failed))
+    return StepOutcome(Failure(StepFailed.by(path, error, (*given, *held))))
 
 
 async def _call(request: StepExecutionRequest) -> object:

@@ -114,14 +114,10 @@ class Flujo:
     ) -> None:
         self.policy: Policy = policy or Policy()
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
-        kept = {"pipeline": pipeline, "resources": resources, "context_model": context_model}
         self.given: Mapping[str, Any] = {
-            **kept,
-            "backend": backend,
-            "store": store,
-            "limits": limits,
-            "hooks": self.observers,
-        }
+            "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
+            "store": store, "limits": limits, "hooks": self.observers,
+        }  # fmt: skip
         kept_runs = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)

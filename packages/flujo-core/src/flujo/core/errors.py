@@ -29,11 +29,12 @@ Control flow is not an error: a finished step is an `Outcome`, a stopped run is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic_core import core_schema
 
+from .foreign import text_of
 from .scrubbing import scrub, without
 
 
@@ -165,6 +166,13 @@ class StepFailed(FlujoError):
         self.step_path = step_path
         self.error_type = error_type
         super().__init__(f"step {step_path!r} failed", f"{error_type}: {message}" if message else error_type, do)
+
+    @classmethod
+    def by(cls, step_path: str, error: Exception, knows: Iterable[object] = (), do: str = "") -> StepFailed:
+        """What a step fails with whose code raised; secrets among what that was given are taken out of the text."""
+        failed = StepFailed(step_path, type(error).__name__, text_of(error, knows), do)
+        failed.__cause__ = error
+        return failed
 
 
 class StepTimeout(StepFailed):

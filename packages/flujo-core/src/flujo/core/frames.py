@@ -108,14 +108,14 @@ class Frame:
         if scope.owns_input:
             self.run_input = value
         self.context = part.context
-        self.prefix = f"{part.frame.prefix}{part.node.name}#{part.next}/"
+        self.prefix = f"{part.path}#{part.next}/"
         self.left = len(scope.nodes)
         self.outputs = [UNSET] * self.left
         if scope.waiting:
             self.waiting = list(scope.waiting)
         if self.context is not None:
             self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
-        if self.ledger or self.ledgers or self.spent or self.spent_by:
+        if scope.has_limits:
             self.ledger = self.spent = self.ledgers = self.spent_by = None
         self.is_open = True
 
@@ -126,6 +126,7 @@ class Part:
     Attributes:
         node: The combinator.
         frame: Where it stands.
+        path: The same, for people.
         value: What it was given.
         context: The context its next body begins with.
         total: How many bodies there are to run; a loop does not know.
@@ -142,6 +143,7 @@ class Part:
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node
         self.frame: Frame = frame
+        self.path: str = frame.prefix + node.name
         self.value: object = value
         self.context: BaseModel | None = context
         self.total: int = 1
@@ -173,8 +175,7 @@ def around(frame: Frame) -> Part | None:
 
 def prefix_of(part: Part, scope: Scope, slot: int) -> str:
     """What stands before the names of a body's steps: `outer/loop#2/map[3]/`."""
-    node = part.node
-    start = part.frame.prefix + node.name
+    node, start = part.node, part.path
     match node.kind:
         case "map":
             return f"{start}[{slot}]/"

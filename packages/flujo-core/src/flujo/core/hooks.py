@@ -25,6 +25,7 @@ _log = logging.getLogger("flujo.core")
 
 _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 Values = Mapping[str, object]
+Telling = Awaitable[RunAborted | None]
 
 
 def tier_of(hook: str) -> str:
@@ -177,7 +178,7 @@ class Hooks:
 
     def tell(
         self, observers: tuple[Implementation, ...], payload: Event, values: Values, eager: bool
-    ) -> Awaitable[RunAborted | None] | None:
+    ) -> Telling | None:
         """Tell observers. Where that ends at once it gives nothing, else what tells the rest when it is awaited.
 
         Most observers never wait, so it is no coroutine: that would cost more than most observers do.

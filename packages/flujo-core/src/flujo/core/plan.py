@@ -171,6 +171,7 @@ class Scope:
         limits: Limits of each run of it.
         first: Nodes that are due when it is opened.
         waiting: For each node, how many it waits for; empty where none waits for more than one.
+        has_limits: Whether it or a step in it has limits of its own.
     """
 
     index: int
@@ -183,11 +184,14 @@ class Scope:
     limits: UsageLimits | None
     first: tuple[StepNode | FlowNode, ...] = ()
     waiting: tuple[int, ...] = ()
+    has_limits: bool = False
 
     def __post_init__(self) -> None:
         self.first = tuple(node for node in self.nodes if not node.predecessors)
         counts = tuple(len(node.predecessors) for node in self.nodes)
         self.waiting = counts if max(counts) > 1 else ()
+        own = [node.step.options.limits for node in self.nodes if isinstance(node, StepNode)]
+        self.has_limits = any(limits is not None for limits in (self.limits, *own))
 
     @property
     def writes(self) -> frozenset[str]:

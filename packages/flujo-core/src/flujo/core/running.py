@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -19,7 +19,7 @@ from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .frames import Due, Part, RunState, around
-from .hooks import Hooks
+from .hooks import Hooks, Telling
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
@@ -84,7 +84,7 @@ class Running:
     on_asyncio: bool = False
     values: Mapping[str, object] = MappingProxyType({})
     step_values: Mapping[str, object] = values
-    workers: Set[Worker] = frozenset()
+    workers: set[Worker] | frozenset[Worker] = frozenset()
     held: Sequence[tuple[set[Worker], list[Due]]] = ()
     output: object = None
     past: Past | None = None
@@ -283,7 +283,7 @@ class Running:
             if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
-    async def heed(self, telling: Awaitable[RunAborted | None], keep: RunContext | Worker | None) -> None:
+    async def heed(self, telling: Telling, keep: RunContext | Worker | None) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
         abort = await telling
         if abort is not None:

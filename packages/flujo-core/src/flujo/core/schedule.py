@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from .check import no_json
 from .errors import LoopLimit, StepFailed
 from .flow import Loop, Map, Parallel
-from .foreign import attempt, text_of
+from .foreign import attempt
 from .frames import UNSET, Changes, Frame, Part, Passed, RunState
 from .journal import Entry
 from .outcome import Choice, Failure, Skipped, Success
@@ -134,8 +134,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     context: BaseModel | None = None
     if problem is None and frame.context is not None:
         context, error = attempt(context_at, frame, node)
-        text = "" if error is None else text_of(error, (value, frame.context))
-        problem = None if error is None else Failure(_failed(frame, node, type(error).__name__, text))
+        path, knows = frame.prefix + node.name, (value, frame.context)
+        problem = None if error is None else Failure(StepFailed.by(path, error, knows))
     if problem is not None:
         _fail(state, frame, node, problem)
         return
@@ -256,8 +256,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     is_loop = part.node.kind == "loop"
     if frame.changes:
         if is_loop and (error := _carry_on(part, frame)) is not None:
-            failed = _failed(part.frame, part.node, type(error).__name__, text_of(error, (frame.context,)))
-            _fail(state, frame, part.node, Failure(failed))
+            _fail(state, frame, part.node, Failure(StepFailed.by(part.path, error, (frame.context,))))
             return
         part.changes[frame.slot] = changes_of(frame)
     frame.is_open = False
@@ -322,8 +321,7 @@ def limit_reached(part: Part) -> LoopLimit | None:
     flow = part.node.flow
     if not isinstance(flow, Loop) or part.ended < flow.max_iterations or flow.on_limit == "return":
         return None
-    path = part.frame.prefix + part.node.name
-    return LoopLimit(path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
+    return LoopLimit(part.path, flow.max_iterations, part.output, is_json=no_json(part.output) is None)
 
 
 def _finish(state: RunState, part: Part, output: object) -> None:

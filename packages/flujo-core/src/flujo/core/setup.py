@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 
+from opentelemetry import trace
+
 from .backends import LocalBackend
 from .cache import Cache
 from .hooks import Hooks
@@ -50,6 +52,7 @@ class Setup:
     is_here: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        trace.get_tracer_provider()  # makes the one that the environment names: no run looks there again
         self.is_here = type(self.backend) is LocalBackend and not self.is_kept
 
     def resources_view(self, values: Mapping[str, object]) -> Resources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, cast
@@ -16,8 +16,9 @@ from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
-from .foreign import attempt, attempt_async, fault_of, text_of
+from .foreign import attempt, attempt_async, fault_of
 from .frames import Due, Frame
+from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
 from .plan import FlowNode, StepNode
@@ -97,9 +98,8 @@ class Work(Running):
         if not self.turns:
             self.turns = YIELD_EVERY
             return anyio.lowlevel.checkpoint()
-        workers: set[Worker] = set()
-        self.workers: Set[Worker] = workers
-        return Relay(self.state.due, workers, self.do, self.release).run()
+        self.workers = set()
+        return Relay(self.state.due, self.workers, self.do, self.release).run()
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
@@ -150,10 +150,7 @@ class Work(Running):
         path = frame.prefix + node.name
         if error is not None:
             what = "on" if isinstance(flow, Branch) else "until"
-            failed = StepFailed(
-                path, type(error).__name__, text_of(error, (value, part.context)), f"Mend `{what}=` of {path!r}"
-            )
-            failed.__cause__ = error
+            failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
         else:
             choice = self.choice(flow, answer)
             reached = None if choice else limit_reached(part)
@@ -189,24 +186,20 @@ class Work(Running):
         self.note(entry, worker, worker)
         return entry
 
-    def _tell_begun(
-        self, frame: Frame, node: StepNode, inputs: Mapping[str, object]
-    ) -> Awaitable[RunAborted | None] | None:
+    def _tell_begun(self, frame: Frame, node: StepNode, inputs: Mapping[str, object]) -> Telling | None:
         facts = (self.info, frame.prefix + node.name, node.step.name, 1, dict(inputs))
         return self.hooks.tell(self.hooks.before_step, payloads.PreStepExecution(*facts), self.values, self.on_asyncio)
 
-    async def _heed_begun(self, telling: Awaitable[RunAborted | None], worker: Worker | None) -> None:
+    async def _heed_begun(self, telling: Telling, worker: Worker | None) -> None:
         await self.heed(telling, worker)
         if isinstance(self.verdict, RunAborted):
             raise self.verdict
 
-    async def _heed_ended(
-        self, telling: Awaitable[RunAborted | None], due_before: int, keep: RunContext | Worker | None
-    ) -> None:
+    async def _heed_ended(self, telling: Telling, due_before: int, worker: Worker | None) -> None:
         """What follows begins after observers heard of what ended, and may have ended the run."""
         held = self.state.taken_back(due_before)
         try:
-            await self.heed(telling, keep)
+            await self.heed(telling, worker)
         finally:
             self.state.due.extend(reversed(held))
 
@@ -245,7 +238,7 @@ class Work(Running):
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    def _tell_ended(self, ended: Ended | Entry) -> Awaitable[RunAborted | None] | None:
+    def _tell_ended(self, ended: Ended | Entry) -> Telling | None:
         """Tell how a step ended; what is given, if anything is, is to be heeded."""
         hooks = self.hooks
         if isinstance(ended, Entry) and isinstance(ended.outcome, Failure):
@@ -271,11 +264,7 @@ class Work(Running):
         context = context_at(frame, node) if frame.context is not None else None
         wanted, error = await attempt_async(when.ask(value, context))
         if error is not None:
-            failed = StepFailed(
-                path, type(error).__name__, text_of(error, (value, context)), f"Mend `when=` of {path!r}"
-            )
-            failed.__cause__ = error
-            return Failure(failed)
+            return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
         return None if wanted else Skipped(value)
 
     async def _attempts(
