@@ -67,11 +67,9 @@ class Lease:
 
     def close(self, used: Usage) -> None:
         """Book `used` and end the lease. A second close does nothing."""
-        grant = self._grant
+        grant, self._grant = self._grant, None
         if grant is not None:
-            if self._meter.close(self, grant, used):
-                self.used = used
-            self._grant = None
+            self._meter.close(self, grant, used)
 
 
 class Reservation:
@@ -193,9 +191,9 @@ class Meter:
     ) -> None:
         """Book use that could not be reserved; a limit it breaks stops the run after this step."""
         used = _used(cost_usd, tokens, input_tokens, output_tokens, count(requests, "requests"))
+        self._ledger.book(used, self.spent)
         if self._ledger.governor is not None:
             self._ledger.governor.book(used)
-        self._ledger.book(used, self.spent)
 
     def exceeded(self) -> UsageLimitExceeded | None:
         """The error for a limit that more was used of than it allows, if there is one."""
@@ -252,18 +250,22 @@ class Meter:
             raise self._over
         return lease
 
-    def close(self, lease: Lease, grant: Grant, used: Usage) -> bool:
-        """End a lease of this meter with what was used; says whether it was still open."""
+    def close(self, lease: Lease, grant: Grant, used: Usage) -> None:
+        """End a lease of this meter with what was used."""
         self._open.discard(lease)
-        if grant.above is not None and self._ledger.governor is not None:
-            self._ledger.governor.settle(grant.above, used)
-        return self._ledger.close(grant, used, self.spent)
+        if self._ledger.close(grant, used, self.spent):
+            lease.used = used
+        self._settle_above(grant, used)
 
     def give_back(self, grant: Grant) -> None:
         """Close a reservation of which nothing was used."""
-        if grant.above is not None and self._ledger.governor is not None:
-            self._ledger.governor.settle(grant.above, Usage())
         self._ledger.close(grant, Usage())
+        self._settle_above(grant, Usage())
+
+    def _settle_above(self, grant: Grant, used: Usage) -> None:
+        """Last of all: the governor is not ours and may fail, which must not undo what is counted here."""
+        if grant.above is not None and self._ledger.governor is not None:
+            self._ledger.governor.settle(grant.above, used)
 
     def refuse(self, error: FlujoError) -> None:
         """From now on reserve nothing: what waits and what comes is refused with `error`. Open leases stay."""
