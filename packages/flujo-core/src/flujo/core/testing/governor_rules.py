@@ -210,12 +210,13 @@ async def more_than_reserved_is_counted(trial: GovernorTrial) -> None:
 async def tokens_and_requests_count_as_money_does(trial: GovernorTrial) -> None:
     """Of tokens and requests, too, what was not used is given back, and what was booked counts."""
     for limits, charge, used in (
-        ({"total_tokens_limit": 10}, Charge(Decimal(0), 5, 1), Usage(1, 2, 1)),
-        ({"requests_limit": 10}, Charge(Decimal(0), 0, 5), Usage(requests=3)),
+        ({"total_tokens_limit": 10}, Charge(Decimal(0), 4, 1), Usage(1, 2, 1)),
+        ({"requests_limit": 10}, Charge(Decimal(0), 0, 4), Usage(requests=3)),
     ):
         governor = trial.of(**limits)
         for _ in range(2):
             governor.settle(await at_once(governor, charge, "at most 3 of 10 are used"), used)
+        governor.settle(await at_once(governor, charge, "6 of 10 are used"), Usage())
         governor.book(used)
         await refused(governor, charge, "9 of 10 are used")
 
