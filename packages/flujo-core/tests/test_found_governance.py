@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import anyio
-import anyio.to_thread
 import pytest
 
 from flujo.core import (
     Allow,
-    Budget,
     Flujo,
     GuardToolCall,
-    Map,
     Message,
     ModelRequest,
     ModelResponse,
@@ -40,7 +33,6 @@ from flujo.core import (
     SecretsFilter,
     Step,
     ToolCall,
-    UsageLimits,
     gates,
     hookimpl,
     migrations,
@@ -70,178 +62,7 @@ def limited(name: str, **amounts: int) -> Policy:
     return Policy(named_limits={name: NamedLimit(**amounts)})
 
 
-class Crowd:
-    """How many are at it at a time, and how often."""
-
-    def __init__(self) -> None:
-        self.now = self.most = self.times = 0
-
-    async def work(self, value: int) -> int:
-        self.times += 1
-        self.now += 1
-        self.most = max(self.most, self.now)
-        await anyio.sleep(0.01)
-        self.now -= 1
-        return value
-
-
 # --- named limits ---------------------------------------------------------------------------------------------------
-
-
-class _Interrupted:
-    """A lock after whose first release another thread has its turn, as the system may give it one."""
-
-    def __init__(self, turn: Callable[[], None]) -> None:
-        self._lock = threading.Lock()
-        self._turns = [turn]
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        if self._turns:
-            other = threading.Thread(target=self._turns.pop())
-            other.start()
-            other.join()
-
-
-async def test_who_leaves_while_another_thread_enters_does_not_fail() -> None:
-    """Named limits are shared by all runs of a process, over threads."""
-    gate, limit, faults = gates._Gate(), NamedLimit(concurrency=5), list[Exception]()
-    inside = await gate.enter(limit, 1)
-
-    def leave() -> None:
-        try:
-            gate.leave(inside, None)
-        except Exception as error:  # whatever it is
-            faults.append(error)
-
-    gate._lock = _Interrupted(leave)  # type: ignore[assignment]
-    gate.leave(await gate.enter(limit, 1), None)
-    assert not faults
-    assert gate._inside == 0
-
-
-async def test_a_run_that_a_step_started_is_held_to_the_limit_once_the_step_is_over() -> None:
-    """Most attempts of steps at a time."""
-    crowd, policy = Crowd(), limited("backend:LocalBackend", concurrency=2)
-    inner = Flujo(Map(Step(crowd.work), limit=50), policy=policy)
-    async with inner:
-        begun: list[Any] = []
-
-        async def start(value: int) -> int:
-            begun.append(inner.start(list(range(20))))
-            return value
-
-        assert (await Flujo(Step(start), policy=policy).run_async(1)).status == "completed"
-        assert (await begun[0].wait()).status == "completed"
-    assert crowd.most <= 2
-
-
-async def test_calls_within_a_call_count_in_the_minute() -> None:
-    """Most calls in any 60 seconds; only a place must not be waited for inside of itself."""
-    sent = 0
-
-    async def work(value: int, ctx: RunContext) -> int:
-        async def small(request: ModelRequest) -> ModelResponse:
-            nonlocal sent
-            sent += 1
-            return await answer(request)
-
-        async def large(request: ModelRequest) -> ModelResponse:
-            for _ in range(10):
-                await ctx.call_model(asked("small"), small, price=FREE)
-            return await small(request)
-
-        await ctx.call_model(asked("large"), large, price=FREE)
-        return value
-
-    with anyio.move_on_after(1):
-        await Flujo(Step(work), policy=limited("model:*", requests_per_minute=3)).run_async(1)
-    assert sent <= 3
-
-
-async def test_calls_without_a_bound_for_their_answer_keep_to_the_tokens_of_a_minute() -> None:
-    """Most tokens in any 60 seconds."""
-    used = 0
-
-    async def send(request: ModelRequest) -> ModelResponse:
-        nonlocal used
-        await anyio.sleep(0.01)
-        used += 1000 if request.max_tokens is None else min(1000, request.max_tokens)
-        return ModelResponse(usage=ModelUsage(input_tokens=0, output_tokens=1000))
-
-    async def work(value: int, ctx: RunContext) -> int:
-        await ctx.call_model(ModelRequest(model="m", messages=()), send, price=FREE)
-        return value
-
-    policy = limited("model:m", tokens_per_minute=2000)
-    with anyio.move_on_after(1):
-        await Flujo(Map(Step(work), limit=50), policy=policy).run_async(list(range(50)))
-    assert used <= 2000
-
-
-async def test_a_place_and_a_lease_that_wait_for_each_other_do_not_hang() -> None:
-    """Ledger: what only waiters could give back is refused, not waited for."""
-    inside, policy, budget = anyio.Event(), limited("model:m", concurrency=1), Budget(UsageLimits(requests_limit=2))
-
-    async def outer(value: int, ctx: RunContext) -> int:
-        async def send(request: ModelRequest) -> ModelResponse:
-            inside.set()
-            await anyio.sleep(0.05)  # the other holds the last request by now, and waits for this one's place
-            await ctx.call_model(asked("helper"), answer, price=FREE)
-            return await answer(request)
-
-        await ctx.call_model(asked(), send, price=FREE)
-        return value
-
-    async def other(value: int, ctx: RunContext) -> int:
-        await inside.wait()
-        await ctx.call_model(asked(), answer, price=FREE)
-        return value
-
-    with anyio.move_on_after(3) as scope:
-        async with anyio.create_task_group() as group:
-            for function in (outer, other):
-                group.start_soon(Flujo(Step(function), policy=policy, limits=budget).run_async, 1)
-    assert not scope.cancelled_caught
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.filterwarnings("ignore")  # a loop that is closed with work in it
-async def test_a_loop_that_was_closed_with_a_run_in_the_queue_stops_nobody_else(anyio_backend: str) -> None:
-    inside, go_on = threading.Event(), threading.Event()
-
-    async def send(request: ModelRequest) -> ModelResponse:
-        inside.set()
-        while not go_on.is_set():
-            await anyio.sleep(0.001)
-        return await answer(request)
-
-    async def work(value: int, ctx: RunContext) -> int:
-        await ctx.call_model(asked(), send, price=FREE)
-        return value
-
-    flujo, kept = Flujo(Step(work), policy=limited("model:m", concurrency=1)), list[object]()
-
-    def other_thread() -> None:
-        async def main() -> None:
-            kept.append(flujo.start(1))
-            await asyncio.sleep(0.05)
-
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(main())
-        loop.close()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(flujo.run_async, 1)
-        await anyio.to_thread.run_sync(inside.wait)
-        await anyio.to_thread.run_sync(other_thread)
-        go_on.set()
-    with anyio.move_on_after(2) as scope:
-        await flujo.run_async(1)
-    assert not scope.cancelled_caught
 
 
 TABLE = {"acme": {"input_usd_per_mtok": "2.55", "output_usd_per_mtok": "10"}}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 
+import anyio
 import anyio.from_thread
+from anyio.lowlevel import current_token
 
 from .errors import ConfigurationError, FlujoError, LoopRunning, RunAborted, UsageLimitExceeded
 from .grants import ENCLOSING, Governor, Grant
 from .ledger import Ledger
 from .usage import EXACT, ZERO, Charge, Fit, Money, Room, Usage, count, money
-from .wakeup import loop_is_running
+from .wakeup import call_in, loop_is_running
 
 __all__ = ["Lease", "Meter", "Reservation"]
 
@@ -33,6 +37,19 @@ class Lease:
         self.charge: Charge = grant.charge
         self.used: Usage = Usage()
         self.waits: bool = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what is waited for before the work begins; given up when the lease is needed back: `waits` stays."""
+        assert self._grant is not None
+        grant, self.waits = self._grant, True
+        with anyio.CancelScope() as scope:
+            grant.recall = partial(call_in, current_token().native_token, scope.cancel)
+            try:
+                yield
+                self.waits = False
+            finally:
+                grant.recall = None
 
     @property
     def open(self) -> bool:
