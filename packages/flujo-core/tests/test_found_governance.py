@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from flujo.core import (
-    Allow,
-    Flujo,
-    GuardToolCall,
     Message,
     ModelRequest,
     ModelResponse,
     ModelUsage,
     NamedLimit,
-    PluginError,
-    Plugins,
     Policy,
     Price,
     PriceTable,
-    RecordIntent,
-    RunContext,
     SecretsFilter,
-    Step,
-    ToolCall,
     gates,
-    hookimpl,
     migrations,
 )
 
@@ -62,89 +50,12 @@ def limited(name: str, **amounts: int) -> Policy:
     return Policy(named_limits={name: NamedLimit(**amounts)})
 
 
-# --- named limits ---------------------------------------------------------------------------------------------------
-
-
 TABLE = {"acme": {"input_usd_per_mtok": "2.55", "output_usd_per_mtok": "10"}}
 
 
 def table() -> PriceTable:
     words = {"format": "flujo-prices", "version": 1, "name": "acme-1", "models": TABLE}
     return PriceTable(json.dumps(words).encode())
-
-
-# --- prices ---------------------------------------------------------------------------------------------------------
-
-
-# --- governors ------------------------------------------------------------------------------------------------------
-
-
-# --- plugins --------------------------------------------------------------------------------------------------------
-
-
-def lay(folder: Path, target: str, files: dict[str, str], version: str = "1.0") -> None:
-    """Install the distribution `acme-rules` there."""
-    info = folder / f"acme_rules-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-rules\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[flujo]\nacme = {target}\n")
-    for name, text in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-
-
-PLUGIN = """
-from flujo.core import hookimpl
-flujo_api = "1.0"
-class Plugin:
-    @hookimpl
-    def on_run_end(self, payload): ...
-"""
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize(
-    ("package", "target", "module"),
-    [("acme_one", "acme_one", "acme_one.impl"), ("acme_two", "acme_two.plugin", "acme_two")],
-)
-def test_an_object_of_a_distribution_that_is_not_allowed_does_not_act_wherever_in_its_package_it_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, target: str, module: str, anyio_backend: str
-) -> None:
-    """Policy.allow_plugins; as `test_an_object_or_a_registry_that_was_made_before_is_held_to_the_policy_too`."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    files = {f"{package}/__init__.py": "", f"{package}/plugin.py": PLUGIN, f"{package}/impl.py": PLUGIN}
-    files[f"{package}/__init__.py"] = PLUGIN
-    lay(tmp_path, target, files)
-    made = importlib.import_module(module).Plugin()
-
-    async def work(value: int) -> int:
-        return value
-
-    with pytest.raises(PluginError):
-        Flujo(Step(work), plugins=[made], policy=Policy(allow_plugins=frozenset({"other"})))
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-def test_who_narrows_an_allow_list_lets_no_pre_release_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
-) -> None:
-    """Two lists allow what both allow: `>=1` alone does not allow 2.0a1."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    lay(tmp_path, "acme_rules", {"x/acme_rules.py": ""}, version="2.0a1")
-    policy = Policy(allow_plugins=frozenset({"acme-rules>=1"}))
-    alone = {one.distribution: one.state for one in Plugins(policy=policy).installed}
-    assert alone["acme-rules"] == "blocked"
-    both = {one.distribution: one.state for one in Plugins(allowed=["acme-rules>=2.0a1"], policy=policy).installed}
-    assert both["acme-rules"] == "blocked"
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-def test_a_policy_cannot_be_emptied(anyio_backend: str) -> None:
-    """A policy cannot be changed afterwards."""
-    policy = limited("model:m", concurrency=1)
-    with suppress(TypeError, AttributeError):
-        policy.named_limits.clear()
-    assert policy.named_limits
 
 
 # --- logs and telemetry ---------------------------------------------------------------------------------------------
@@ -280,41 +191,3 @@ def test_a_tag_that_says_it_is_a_password_is_in_no_span(tmp_path: Path, anyio_ba
     assert told.startswith("completed None")
     assert "hunter2" not in told
     assert BASIC not in told
-
-
-# --- what was guarded is what happens -------------------------------------------------------------------------------
-
-
-class _Redacts:
-    """A recorder that blanks what it writes down, in the object that it was handed."""
-
-    @hookimpl
-    def record_intent(self, payload: RecordIntent) -> None:
-        if isinstance(payload.subject, ToolCall):
-            payload.subject.arguments["account"] = "***"
-
-
-class _Looks:
-    def __init__(self) -> None:
-        self.seen: list[object] = []
-
-    @hookimpl
-    def guard_tool_call(self, payload: GuardToolCall) -> Allow:
-        self.seen.append(dict(payload.call.arguments))
-        return Allow()
-
-
-async def test_a_recorder_cannot_change_the_tool_call_that_guards_allowed() -> None:
-    """Recorders run after all guards allowed; only transforms change anything, and before the guards."""
-    guard, sent = _Looks(), list[object]()
-
-    async def send(call: ToolCall) -> str:
-        sent.append(dict(call.arguments))
-        return "paid"
-
-    async def pay(value: int, ctx: RunContext) -> int:
-        await ctx.call_tool(ToolCall(name="pay", arguments={"account": "DE1"}), send)
-        return value
-
-    await Flujo(Step(pay), plugins=[guard, _Redacts()]).run_async(1)
-    assert sent == guard.seen == [{"account": "DE1"}]

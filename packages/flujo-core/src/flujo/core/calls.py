@@ -111,7 +111,7 @@ class Calls:
         act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
         sent = False
         try:
-            await run.intend(act, call)
+            await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
             if effect == "at_most_once":
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
