@@ -57,15 +57,11 @@ def shown_as(name: object, value: object, done: dict[int, object]) -> object:
         return named
     if isinstance(value, (list, tuple, set, frozenset)):
         done[id(value)] = shown = list[object]()
-        names = [name, *value][:2] if _is_pair(value) else repeat(name)
+        is_pair = isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes))
+        names = [name, *value][:2] if is_pair else repeat(name)  # a pair may be a header and its value
         shown.extend(map(shown_as, names, value, repeat(done)))
         return shown
     return _clean(value)
-
-
-def _is_pair(value: object) -> bool:
-    """Whether something may be a header and its value."""
-    return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes))
 
 
 def _clean(value: object) -> object:
