@@ -26,6 +26,7 @@ from . import payloads, signals
 from .context import RunContext
 from .errors import StepFailed, UsageLimitExceeded
 from .foreign import P, T, attempt, text_of
+from .logs import shown_as
 from .messages import ModelRequest, ModelResponse
 from .scrubbing import scrub
 from .signals import Metric
@@ -167,7 +168,7 @@ class Watch:
         words: dict[str, AttributeValue | None] = {
             signals.OPERATION: "invoke_workflow", signals.WORKFLOW: info.pipeline, signals.RUN_ID: info.run_id,
             signals.FINGERPRINT: info.fingerprint, signals.ACTOR: info.actor, signals.TENANT: info.tenant,
-            **{f"{signals.TAG}{name}": word for name, word in info.tags.items()},
+            **{f"{signals.TAG}{_clean(name)}": str(shown_as(name, word, {})) for name, word in info.tags.items()},
         }  # fmt: skip
         with Piece(self, f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
             info.trace = carrier().get("traceparent", info.trace)
