@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Facts = Mapping[str, AttributeValue | Decimal | None]
 
 _log, _faults = logging.getLogger("flujo.core"), count()
+_TOOLS = 100
+"""Most names of tools that are labels of a metric."""
+
 _W3C = TraceContextTextMapPropagator()
 _clean = lru_cache(4096)(scrub)
 
@@ -150,6 +153,7 @@ class Watch:
 
     def __init__(self, tracers: TracerProvider | None, meters: MeterProvider | None) -> None:
         self.tracer: Tracer = (tracers or trace.NoOpTracerProvider()).get_tracer("flujo.core")
+        self._tools: set[str] = set()
         self._record: dict[Metric, Callable[[float, Facts], None]] = {}
         meter: Any = None if meters is None else meters.get_meter("flujo.core")
         for metric in () if meter is None else signals.METRICS:
@@ -204,7 +208,13 @@ class Watch:
     def tool(self, ctx: RunContext, name: str) -> Piece:
         """Watch a call of a tool."""
         facts = {signals.OPERATION: "execute_tool", signals.TOOL: name, signals.STEP_PATH: ctx.step_path}
-        return Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
+        piece = Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
+        # A model may make up names without end: only so many become labels.
+        if len(self._tools) < _TOOLS:
+            self._tools.add(name)
+        if name not in self._tools:
+            piece.facts[signals.TOOL] = "_OTHER"
+        return piece
 
     def model(self, ctx: RunContext, request: ModelRequest) -> Piece:
         """Watch a call of a model; what stands before the first colon of its name is its provider."""
