@@ -18,9 +18,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 def test_every_option_in_the_readme_exists() -> None:
     context = click.Context(root)
-    run = root.get_command(context, "run")
-    assert run is not None
-    known = {option for parameter in run.params for option in parameter.opts}
+    commands = [root.get_command(context, name) for name in ("run", "plugins")]
+    known = {option for command in commands if command is not None for one in command.params for option in one.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert len(named) > 8
     assert named <= known

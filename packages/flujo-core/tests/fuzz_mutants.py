@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any
 
 import pytest
-from fuzz_specs import NEVER, Each, Fan, Row, Spec, Work
+from fuzz_specs import NEVER, Each, Fan, Graph, Repeat, Row, Source, Spec, Wired, Work
 
 from flujo.core import (
     attempt,
@@ -93,6 +93,23 @@ def one_cancels(delay: int) -> Spec:
     """A step cancels the scope around its run, and another ends so many turns of the event loop later or before."""
     row = Row((Work("waits", delay=delay), Work("follows", delay=1)))
     return Spec(Fan("fan", (Work("stops", cancels=True, delay=3), row)), outer=True)
+
+
+NOTHING = Wired(Work("skipped", skips_on=1))
+SEES_ANOTHER_CONTEXT = Spec(
+    Repeat(
+        "loop",
+        Graph(
+            "p",
+            (
+                NOTHING,
+                Wired(Work("reads", cached=True, reads=True), (Source("node", 0),)),
+                Wired(Work("writes", writes="total")),
+            ),
+        ),
+    )
+)
+"""A step that keeps its output is given None each time, and sees what the iteration before wrote."""
 
 
 MUTANTS = (
@@ -233,6 +250,7 @@ MUTANTS = (
     Mutant(
         "a cache knows nothing of the context",
         cache.Cache, "key", "sorted(options.reads)", "[]",
+        shown_by=(SEES_ANOTHER_CONTEXT,),
     ),
     Mutant(
         "a cache does not tell a step from another",

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from fuzz_check import check_on, fault
+from fuzz_check import fault
 from fuzz_make import seeded
 from fuzz_mutants import MUTANTS as FRAGMENTS
 from fuzz_mutants import one_cancels
@@ -262,6 +262,7 @@ SHOWN_BY["a_step_begins_after_its_run_was_cancelled_from_outside"] = tuple(map(o
 RARE = {
     "a body that was given up still counts": 107,
     "a cancel lets the running step go on": 174,
+    "a decision whose process was gone cannot be given again": 99,
     "a loop is restored with the context it began with": 120,
     "a skipped step is restored as one that gave its input": 102,
     "what is reserved is not looked at": 38,
@@ -278,8 +279,3 @@ def test_a_bug_in_the_engine_is_found(name: str) -> None:
         found = next((spec for spec in specs if fault("asyncio", spec)), None)
     assert found is not None, f"{SEEDS} pipelines show nothing of it"
     assert fault("asyncio", found) is None, f"the engine without the bug fails on {found} too"
-
-
-def test_the_engine_as_it_is_passes_the_first_of_them() -> None:
-    for seed in range(200):
-        check_on("asyncio", seeded(seed))

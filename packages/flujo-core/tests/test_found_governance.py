@@ -24,15 +24,11 @@ from flujo.core import (
     Flujo,
     GuardToolCall,
     Map,
-    MemoryStore,
     Message,
     ModelRequest,
     ModelResponse,
     ModelUsage,
     NamedLimit,
-    OnUsageWarning,
-    Parallel,
-    PauseForHumanInput,
     PluginError,
     Plugins,
     Policy,
@@ -40,14 +36,12 @@ from flujo.core import (
     PriceTable,
     RecordIntent,
     RunContext,
-    SnapshotError,
     Step,
     ToolCall,
     Usage,
     UsageLimits,
     gates,
     hookimpl,
-    migrate,
     migrations,
 )
 from flujo.core.testing import assert_conforms
@@ -250,130 +244,12 @@ async def test_a_loop_that_was_closed_with_a_run_in_the_queue_stops_nobody_else(
     assert not scope.cancelled_caught
 
 
-# --- what was used before a kill ------------------------------------------------------------------------------------
-
-
-class Machine:
-    """A store, and what another process finds in it when this one is killed."""
-
-    def __init__(self) -> None:
-        self.store = self.found = MemoryStore()
-        self._kills = True
-
-    async def kill(self) -> None:
-        if self._kills:
-            await anyio.wait_all_tasks_blocked()
-            self.found, self._kills = self.store.reopened(), False
-
-    async def recovered(self, pipeline: Any, **options: Any) -> Any:
-        await Flujo(pipeline, store=self.store, **options).run_async(1, run_id="r")
-        (result,) = await Flujo(pipeline, store=self.found, **options).recover_async()
-        return result
-
-
-async def test_what_a_step_booked_after_the_call_of_another_counts_beside_it() -> None:
-    """The README: what was spent by `ctx.call_model` counts, and what is booked otherwise is written with the end."""
-    machine, called = Machine(), anyio.Event()
-
-    async def calls(value: int, ctx: RunContext) -> int:
-        await ctx.call_model(asked(), answer, price=DOLLAR)
-        called.set()
-        await anyio.sleep(0.01)
-        await machine.kill()
-        return value
-
-    async def books(value: int, ctx: RunContext) -> int:
-        await called.wait()
-        ctx.usage.record(cost_usd=1)
-        return value
-
-    result = await machine.recovered(Parallel(Step(calls), Step(books)))
-    assert result.total_cost_usd == 3  # calls, books, and calls once more
-
-
-async def test_limits_of_a_step_hold_over_a_kill() -> None:
-    """SEMANTICS 5: `step(limits=)` is a limit; the README says that it starts anew."""
-    machine = Machine()
-
-    async def work(value: int, ctx: RunContext) -> int:
-        for number in range(3):
-            await ctx.call_model(asked(), answer, price=FREE)
-            if number == 1:
-                await machine.kill()
-        return value
-
-    result = await machine.recovered(Step(work, limits=UsageLimits(requests_limit=3)))
-    assert result.usage.requests <= 3
-
-
 TABLE = {"acme": {"input_usd_per_mtok": "2.55", "output_usd_per_mtok": "10"}}
 
 
 def table() -> PriceTable:
     words = {"format": "flujo-prices", "version": 1, "name": "acme-1", "models": TABLE}
     return PriceTable(json.dumps(words).encode())
-
-
-async def test_the_prices_of_calls_before_a_kill_are_named() -> None:
-    """PriceTable.sha256 stands in `result.counts` of each run that it priced."""
-    machine = Machine()
-
-    async def paid(value: int, ctx: RunContext) -> int:
-        await ctx.call_model(asked("acme"), answer)
-        return value
-
-    async def last(value: int) -> int:
-        await machine.kill()
-        return value
-
-    result = await machine.recovered(Step(paid) >> Step(last), plugins=[table()])
-    assert result.total_cost_usd > 0
-    assert table().sha256 in str(result.counts)
-
-
-async def test_a_limit_warns_once_in_a_run_that_paused() -> None:
-    """UsageLimits.warn_at: the share at which `on_usage_warning` is called once."""
-    told: list[str] = []
-
-    async def call(value: int, ctx: RunContext) -> int:
-        await ctx.call_model(asked(), answer, price=FREE)
-        return value
-
-    async def ask(value: int) -> int:
-        raise PauseForHumanInput("How many?", schema=int)
-
-    def watch(event: OnUsageWarning) -> None:
-        told.append(event.limit)
-
-    pipeline = Step(call, name="first") >> Step(ask) >> Step(call, name="second")
-    flujo = Flujo(pipeline, limits=UsageLimits(requests_limit=10, warn_at=0.1), hooks=[watch])
-    result = await flujo.resume_async(await flujo.run_async(1), 1)
-    assert result.status == "completed"
-    assert told == ["requests_limit"]
-
-
-async def test_a_migration_puts_no_answer_where_nobody_gave_it() -> None:
-    """As with open questions: what stands in another step is refused, whoever forgot to move it."""
-    done: list[str] = []
-
-    async def refund(value: int, ctx: RunContext) -> int:
-        if await ctx.ask("Approve?", bool):
-            raise RuntimeError("the bank does not answer")
-        return value
-
-    async def delete_account(value: int, ctx: RunContext) -> int:
-        if await ctx.ask("Approve?", bool):
-            done.append("deleted")
-        return value
-
-    store = MemoryStore()
-    before, after = Flujo(Step(refund), store=store), Flujo(Step(delete_account), store=store)
-    await before.run_async(1, run_id="r")
-    assert (await before.resume_async("r", True)).status == "failed"
-    migrate(before.plan.fingerprint, after.plan.fingerprint, lambda snapshot: snapshot)
-    with suppress(SnapshotError):
-        await after.resume_async("r", retry=True)
-    assert not done
 
 
 # --- prices ---------------------------------------------------------------------------------------------------------

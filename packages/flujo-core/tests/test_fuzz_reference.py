@@ -243,7 +243,7 @@ def test_a_failure_outweighs_a_pause() -> None:
 # --- what is generated ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [500, 2000], ids=["by default", "in the soak"])
+@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.soak)])
 def test_the_pipelines_are_long_nested_and_troubled(count: int) -> None:
     pipelines = [seeded(seed) for seed in range(count)]
     assert len(set(map(repr, pipelines))) == count

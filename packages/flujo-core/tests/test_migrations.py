@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from pydantic import BaseModel
 
@@ -11,6 +13,7 @@ from flujo.core import (
     MemoryStore,
     PauseForHumanInput,
     PipelineResult,
+    RunContext,
     Snapshot,
     SnapshotError,
     Step,
@@ -123,7 +126,7 @@ async def test_a_step_that_was_put_in_moves_what_stands_behind_it() -> None:
 async def test_without_moving_it_a_run_is_refused_and_stays_as_it_was() -> None:
     migrate(print_of(old()), print_of(longer()), same)
     snapshot = await paused()
-    with pytest.raises(SnapshotError, match="the question of 'ask' stands in 'again'"):
+    with pytest.raises(SnapshotError, match="what 'ask' asked or was told stands in 'again'"):
         await longer().resume_async(snapshot, 3)
     assert (await old().resume_async(snapshot, 3)).output == "3 it is"
 
@@ -145,6 +148,49 @@ async def test_migrations_follow_each_other_by_the_shortest_way() -> None:
     other = await paused()
     assert (await longer().resume_async(other, 3)).status == "completed"
     assert ways == ["a-b", "b-c", "a-c"]
+
+
+async def test_a_migration_puts_no_answer_where_nobody_gave_it() -> None:
+    """As with open questions: what was told to another step is refused, whoever forgot to move it."""
+    done: list[str] = []
+
+    async def refund(value: int, ctx: RunContext) -> int:
+        if await ctx.ask("Approve?", bool):
+            raise RuntimeError("the bank does not answer")
+        return value
+
+    async def delete_account(value: int, ctx: RunContext) -> int:
+        if await ctx.ask("Approve?", bool):
+            done.append("deleted")
+        return value
+
+    store = MemoryStore()
+    before, after = Flujo(Step(refund), store=store), Flujo(Step(delete_account), store=store)
+    await before.run_async(1, run_id="r")
+    assert (await before.resume_async("r", True)).status == "failed"
+    migrate(before.plan.fingerprint, after.plan.fingerprint, lambda snapshot: snapshot)
+    with suppress(SnapshotError):
+        await after.resume_async("r", retry=True)
+    assert not done
+
+
+async def test_a_run_that_was_told_something_after_where_it_stands_is_not_migrated() -> None:
+    """Which step that was for only the pipeline knows that it was made with."""
+    store = MemoryStore()
+    elsewhere = store
+
+    async def asks(value: int, ctx: RunContext) -> int:
+        nonlocal elsewhere
+        answer = await ctx.ask("How many?", int)
+        elsewhere = store.reopened()
+        return answer
+
+    first, then = Flujo(Step(asks), store=store), Flujo(Step(asks, name="other"))
+    await first.run_async(1, run_id="r")
+    await first.resume_async("r", 3)
+    migrate(print_of(first), print_of(then), same)
+    with pytest.raises(SnapshotError, match="recover it with the pipeline that it was made with"):
+        await Flujo(Step(asks, name="other"), store=elsewhere).resume_async("r", retry=True)
 
 
 class Cut(RuntimeError):

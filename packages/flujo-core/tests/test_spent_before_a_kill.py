@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -18,8 +19,11 @@ from flujo.core import (
     ModelRequest,
     ModelResponse,
     ModelUsage,
+    OnUsageWarning,
     Parallel,
+    PauseForHumanInput,
     Price,
+    PriceTable,
     RunContext,
     Step,
     UsageLimits,
@@ -116,6 +120,83 @@ async def test_a_replay_and_a_history_do_not_stumble_over_it() -> None:
     assert replay.divergence is None
     assert replay.result is not None
     assert replay.result.total_cost_usd == 2
+
+
+async def test_what_a_step_booked_after_the_call_of_another_counts_beside_it() -> None:
+    machine, called = Machine(), anyio.Event()
+
+    async def calls(value: int, ctx: RunContext) -> int:
+        await call(ctx)
+        called.set()
+        await anyio.sleep(0.01)
+        await machine.kill()
+        return value
+
+    async def books(value: int, ctx: RunContext) -> int:
+        await called.wait()
+        ctx.usage.record(cost_usd=1)
+        return value
+
+    assert (await recovered(machine, Parallel(Step(calls), Step(books))))[1] == 3  # calls, books, and calls once more
+
+
+async def test_limits_of_a_step_hold_over_a_kill() -> None:
+    machine = Machine()
+
+    async def work(value: int, ctx: RunContext) -> int:
+        for number in range(3):
+            await call(ctx)
+            if number == 1:
+                await machine.kill()
+        return value
+
+    assert (await recovered(machine, Step(work, limits=UsageLimits(requests_limit=3))))[2] == 3
+
+
+TABLE = {"acme": {"input_usd_per_mtok": "2.55", "output_usd_per_mtok": "10"}}
+
+
+def table() -> PriceTable:
+    words = {"format": "flujo-prices", "version": 1, "name": "acme-1", "models": TABLE}
+    return PriceTable(json.dumps(words).encode())
+
+
+async def test_the_prices_of_calls_before_a_kill_are_named() -> None:
+    machine = Machine()
+
+    async def paid(value: int, ctx: RunContext) -> int:
+        await ctx.call_model(ModelRequest(model="acme", messages=(), max_tokens=5), answer)
+        return value
+
+    async def last(value: int) -> int:
+        await machine.kill()
+        return value
+
+    pipeline = Step(paid) >> Step(last)
+    await Flujo(pipeline, store=machine.store, plugins=[table()]).run_async(1)
+    (result,) = await Flujo(pipeline, store=machine.found, plugins=[table()]).recover_async()
+    assert result.total_cost_usd > 0
+    assert table().sha256 in str(result.counts)
+
+
+async def test_a_limit_warns_once_in_a_run_that_paused() -> None:
+    told: list[str] = []
+
+    async def pays(value: int, ctx: RunContext) -> int:
+        await call(ctx)
+        return value
+
+    async def ask(value: int) -> int:
+        raise PauseForHumanInput("How many?", schema=int)
+
+    def watch(event: OnUsageWarning) -> None:
+        told.append(event.limit)
+
+    pipeline = Step(pays, name="first") >> Step(ask) >> Step(pays, name="second")
+    flujo = Flujo(pipeline, limits=UsageLimits(requests_limit=10, warn_at=0.1), hooks=[watch])
+    result = await flujo.resume_async(await flujo.run_async(1), 1)
+    assert result.status == "completed"
+    assert told == ["requests_limit"]
 
 
 KILLED = """

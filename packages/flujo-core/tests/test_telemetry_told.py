@@ -211,6 +211,7 @@ def test_calls_are_measured_and_a_refused_one_is_none(both: Told) -> None:
     assert len(refused) == 1
     assert calls == {None: len(sent) - 2, "TimeoutError": 1}
     used = points(both, signals.TOKENS)
+    assert len(used) == 2
     tokens = {point["labels"]["gen_ai.token.type"]: (point["count"], point["sum"]) for point in used}
     # What the failed call used is not known, so its tokens are no measurement.
     assert tokens == {"input": (calls[None], 3 * calls[None]), "output": (calls[None], 5 * calls[None])}

@@ -46,6 +46,13 @@ def test_users_are_added_listed_and_removed(flujo: Flujo) -> None:
     assert flujo("hitl", "user", "remove", "ann").code == 2
 
 
+@pytest.mark.parametrize("words", [["user", "list"], ["serve", "flows.py:pay"]])
+def test_an_extra_that_is_missing_is_named(flujo: Flujo, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as where it is not installed
+    told = flujo("hitl", *words)
+    assert (told.code, "pip install 'flujo-hitl[cli,web]'" in told.err) == (2, True)
+
+
 def test_it_is_served_with_asyncio_alone() -> None:
     serving = Serving(FastAPI(), "127.0.0.1", 0)
     with pytest.raises(NeedsAsyncio):

@@ -129,6 +129,10 @@ def test_a_run_is_answered_with_feedback_and_goes_on_with_its_tally(chromium: Br
     expect(other.get_by_role("status")).to_contain_text("Cost so far: 0.012 USD, 400 tokens, 1 request")
     expect(other.locator(".step.paused")).to_contain_text("review")
 
+    other.locator("summary").first.focus()
+    other.keyboard.press("Enter")
+    expect(other.locator("pre").first).to_be_visible()
+
     page.get_by_role("listitem").filter(has_text=run).get_by_role("link", name="May this letter be sent?").click()
     expect(page.locator("pre.payload")).to_contain_text("about a late parcel: we pay back 40 USD.")
     page.get_by_role("group", name="Approved").get_by_label("Yes").check()
@@ -143,6 +147,8 @@ def test_a_run_is_answered_with_feedback_and_goes_on_with_its_tally(chromium: Br
     expect(other.get_by_role("status")).to_contain_text("completed")
     expect(other.get_by_role("status")).to_contain_text("Cost so far: 0.032 USD, 800 tokens, 2 requests")
     expect(other.locator(".step.success")).to_have_count(5)
+    expect(other.locator("pre").first).to_be_visible()  # what was open stays open, and the focus where it was
+    assert other.evaluate("document.activeElement.tagName") == "SUMMARY"
     other.locator("details").last.locator("summary").click()
     expect(other.locator("pre").last).to_contain_text("Hello Ann,\n\nabout a late parcel: we pay back 60 USD.")
     expect(other.locator("pre").last).to_contain_text("PS: Say sorry <b>first</b>.")

@@ -194,7 +194,7 @@ class _ModelCall:
                 finally:
                     watch.called(piece, response, self.used, sent=self.sent)
         finally:
-            self.run.note_spent()
+            self.run.note_spent(self.ctx, self.used, "" if self.price is None else self.price.source)
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices

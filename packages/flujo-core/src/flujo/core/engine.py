@@ -246,7 +246,9 @@ class Flujo:
         if run.info.run_id in self._active:
             raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         position, now = found.past.length, receipt_of(run.info.run_id, decided)
-        run.resumed = Resumed() if decided is None else Resumed(decided.pause, decided.value, decided.entries)
+        if decided is not None:
+            lost = () if run.resumed is None else run.resumed.entries
+            run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
             return await self._execute(run, partial(self._claimed, run, position, now, receipt))
         claim(position, now)

@@ -14,7 +14,7 @@ from .carved import book
 from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
-from .frames import RunState
+from .frames import Frame, RunState
 from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
@@ -27,10 +27,11 @@ from .restore import check_snapshot, entry_of, past_record, restored
 from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest
 from .run import Run
+from .running import Resumed
 from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot
-from .usage import UsageLimits
+from .usage import Usage, UsageLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,34 +149,66 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     """
     plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
     state = restored(plan, stand, found.asked)
-    late, used, so_far = [entry_of(plan, row) for row in found.late], replace(stand.usage), None
+    late, use = [entry_of(plan, row) for row in found.late], _Use(plan, replace(stand.usage))
     frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
     for entry in late:  # what ended after that place was kept, before its process was gone
-        frame, node = frames.get(entry.frame), plan.nodes[entry.node]
-        if isinstance(entry.outcome, Spent):
-            so_far = entry.usage
-        elif entry.usage is not None and frame is not None and isinstance(node, StepNode):
-            used.add(entry.usage)
-            book(frame, node, entry.usage)
+        use.count(frames.get(entry.frame), entry)
         first = state.next_id
         _, error = attempt(_take, state, entry)
         frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
             raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
+    lost = use.lost(frames)
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
     ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
-    carry(ledger, [used if so_far is None else used.at_least(so_far)])
+    carry(ledger, [use.total])
+    if limits is None:
+        ledger.warnings()  # told before
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
+    for source in use.priced_by:
+        info.count("priced_by", source)
     scope = None if stand.left_s is None else anyio.CancelScope()
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
     run = Run(setup, info, ledger, state, scope)
     run.deadline_s, run.past, run.own_limits, run.mark = stand.left_s, found.past, own_limits, mark
+    run.resumed = Resumed(entries=lost)
     return run
+
+
+class _Use:
+    """What a run used until its process went away."""
+
+    def __init__(self, plan: Plan, total: Usage) -> None:
+        self.total: Usage = total
+        self.priced_by: list[str] = []
+        self._nodes = plan.nodes
+        self._open: dict[tuple[int, int], Usage] = {}
+
+    def count(self, frame: Frame | None, entry: Entry) -> None:
+        """Count an entry, and what its step used before it."""
+        visit, node, spent = (entry.frame, entry.node), self._nodes[entry.node], entry.outcome
+        if entry.usage is None or frame is None or not isinstance(node, StepNode):
+            return
+        if isinstance(spent, Spent) and spent.priced_by:
+            self.priced_by.append(spent.priced_by)
+        if isinstance(spent, Spent) and not spent.is_lost:
+            self._open.setdefault(visit, Usage()).add(entry.usage)  # the end of its step counts that in
+            return
+        self._open.pop(visit, None)
+        self.total.add(entry.usage)
+        book(frame, node, entry.usage)
+
+    def lost(self, frames: Mapping[int, Frame]) -> tuple[Entry, ...]:
+        """Count what was used by steps that have no end; the entries say that it counts for itself."""
+        found = tuple(Entry(*visit, Spent(is_lost=True), usage=used) for visit, used in self._open.items())
+        for entry in found:
+            self.count(frames[entry.frame], entry)
+        return found
 
 
 def _take(state: RunState, entry: Entry) -> None:

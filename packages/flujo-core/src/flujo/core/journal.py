@@ -41,7 +41,7 @@ class Entry:
         duration_s: Seconds from the first start to the end, waits between attempts included.
         changes: Context fields it wrote; None when it wrote none.
         attempts: How often it was tried.
-        usage: What it used, failed attempts included; None is nothing. Of `Spent` what the run used so far.
+        usage: What it used, failed attempts included; None is nothing.
         cached: Whether the output came from the cache.
         cancelled: Whether it was stopped because a sibling ended the run or its body.
         is_void: Whether it failed while the run was being ended, or by what ended it: nothing follows from it, so a

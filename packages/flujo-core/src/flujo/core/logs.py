@@ -33,34 +33,30 @@ class SecretsFilter(logging.Filter):
         if record.exc_info and not record.exc_text:
             record.exc_text = attempt(logging.Formatter().formatException, record.exc_info)[0]
         record.exc_info = None
-        seen = {name: attempt(shown_as, name, one, {}) for name, one in vars(record).items() if name not in _PLAIN}
-        # What cannot be looked at may hold anything, so it is not shown.
+        seen = {name: attempt(shown_as, name, one) for name, one in vars(record).items() if name not in _PLAIN}
+        # What cannot be looked at, as a container that holds itself, may hold anything: it is not shown.
         vars(record).update({name: shown if fault is None else MASK for name, (shown, fault) in seen.items()})
         return True
 
 
-def shown_as(name: object, value: object, done: dict[int, object]) -> object:
+def shown_as(name: object, value: object) -> object:
     """The value of a name as it may be seen; it stays what it is where neither its text nor its repr tells a secret.
 
     Args:
         name: Its name, which may say that the value is secret.
         value: Anything; containers are copied.
-        done: The copies so far, by the ids of what they are of: a container may hold itself.
+
+    Raises:
+        Exception: Whatever a repr raises; RecursionError of a container that holds itself.
     """
     if scrub(f"{name}='x'") != f"{name}='x'":
         return MASK
-    if id(value) in done:
-        return done[id(value)]
     if isinstance(value, dict):
-        done[id(value)] = named = dict[object, object]()
-        named.update((_clean(key), shown_as(key, one, done)) for key, one in value.items())
-        return named
+        return {_clean(key): shown_as(key, one) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        done[id(value)] = shown = list[object]()
         is_pair = isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes))
         names = [name, *value][:2] if is_pair else repeat(name)  # a pair may be a header and its value
-        shown.extend(map(shown_as, names, value, repeat(done)))
-        return shown
+        return [*map(shown_as, names, value)]
     return _clean(value)
 
 

@@ -11,6 +11,7 @@ from .snapshot import EntryData, Snapshot
 
 Migration = Callable[[Snapshot], Snapshot]
 
+_TOLD = ("answer", "begun", "called", "decided")
 _migrations: dict[tuple[str, str], Migration] = {}
 
 
@@ -53,6 +54,9 @@ def migrated(plan: Plan, snapshot: Snapshot, late: Sequence[EntryData]) -> tuple
     ways = accepted(plan.fingerprint)
     if snapshot.fingerprint not in ways[1:]:
         return snapshot, late
+    if any(row.kind in _TOLD for row in late):  # which step that was for is known to the old pipeline only
+        why = "its process went away after it was told something: recover it with the pipeline that it was made with"
+        raise SnapshotError(f"run {snapshot.run_id!r} cannot be migrated", why)
     moved, length = snapshot.model_copy(update={"journal": list(late)}), len(late)
     while moved.fingerprint != plan.fingerprint:
         here = moved.fingerprint  # of several ways the shortest: what stands first is nearest to the end

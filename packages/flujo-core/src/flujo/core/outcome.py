@@ -107,8 +107,15 @@ class Begun:
 
 @dataclass(slots=True)
 class Spent:
-    """That a call to a model ended; the usage of its entry is what the whole run used so far."""
+    """That a call to a model ended; the usage of its entry is what it used, and counts with the end of the step.
 
+    Attributes:
+        priced_by: Where its price came from.
+        is_lost: That the step was cut off before its end, so that this counts for itself.
+    """
+
+    priced_by: str = ""
+    is_lost: bool = False
     output: ClassVar[None] = None
     error: ClassVar[None] = None
 

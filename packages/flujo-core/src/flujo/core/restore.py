@@ -223,12 +223,12 @@ class _Restorer:
         mine = frame is not None and isinstance(node, StepNode) and frame.scope.index == node.scope
         if frame is None or not isinstance(node, StepNode) or not mine or frame.outputs[node.place] is not UNSET:
             _unfit(f"it waits in node {data.node} of frame {data.frame}, which does not wait")
+        if data.path != frame.prefix + node.name:  # else a migration could put an answer where nobody gave it
+            _unfit(f"what {data.path!r} asked or was told stands in {frame.prefix + node.name!r}")
         return frame, node
 
     def _pause(self, data: PauseData) -> None:
         frame, node = self._visit(data)
-        if data.path != frame.prefix + node.name:  # else a migration could put an answer where nobody gave it
-            _unfit(f"the question of {data.path!r} stands in {frame.prefix + node.name!r}")
         live = self.asked.get((frame.id, node.index))
         if live is not None:
             self.live.pauses[frame.id, node.index] = Paused(live)
@@ -279,8 +279,8 @@ def entry_of(plan: Plan, data: EntryData) -> Entry:
         outcome = (Answer if data.kind == "answer" else Called)(data.value[1], str(data.value[0]))
     elif data.kind == "begun" and isinstance(data.value, list) and len(data.value) == 3:
         outcome = Begun(str(data.value[0]), str(data.value[1]), bool(data.value[2]))
-    elif data.kind == "spent" and data.usage is not None:
-        outcome = Spent()
+    elif data.kind == "spent" and data.usage is not None and isinstance(data.value, list) and len(data.value) == 2:
+        outcome = Spent(str(data.value[0]), bool(data.value[1]))
     elif data.kind == "paused":
         outcome = _asked(data.value, data.path)
     else:

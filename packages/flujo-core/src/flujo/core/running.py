@@ -33,7 +33,7 @@ from .schedule import advance
 from .scrubbing import secrets_in
 from .setup import Setup
 from .told import goes_on
-from .usage import ZERO, Usage, UsageLimits
+from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
@@ -260,10 +260,10 @@ class Running:
         if kept is not None:
             await kept.wait()
 
-    def note_spent(self) -> None:
-        """Have what the run used so far kept, where it is: the step that used it may be cut off in the middle."""
-        if self.writer is not None:
-            entry = Entry(0, 0, Spent(), usage=replace(self.spent, reserved_usd=ZERO))
+    def note_spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """Have what a call used kept, where the run is: its step may be cut off in the middle."""
+        if self.writer is not None and used.requests and not ctx.is_over:
+            entry = Entry(*ctx.visit, Spent(priced_by), usage=used)
             self.put(entry, partial(self.journal.append, entry))
 
     def take(self, entry: Entry) -> None:

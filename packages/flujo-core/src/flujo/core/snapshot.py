@@ -129,6 +129,7 @@ class KnownData(_Data):
 
     frame: int
     node: int
+    path: str
     told: list[tuple[str, JsonValue]]
 
 
@@ -137,6 +138,7 @@ class BegunData(_Data):
 
     frame: int
     node: int
+    path: str
     begun: dict[str, str]
 
 
@@ -145,6 +147,7 @@ class DecidedData(_Data):
 
     frame: int
     node: int
+    path: str
     output: JsonValue = None
 
 

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 Facts = Mapping[str, AttributeValue | Decimal | None]
 
 _log, _faults = logging.getLogger("flujo.core"), count()
-_TOOLS = 100
-"""Most names of tools that are labels of a metric."""
-
 _W3C = TraceContextTextMapPropagator()
 _clean = lru_cache(4096)(scrub)
 
@@ -172,7 +169,7 @@ class Watch:
         words: dict[str, AttributeValue | None] = {
             signals.OPERATION: "invoke_workflow", signals.WORKFLOW: info.pipeline, signals.RUN_ID: info.run_id,
             signals.FINGERPRINT: info.fingerprint, signals.ACTOR: info.actor, signals.TENANT: info.tenant,
-            **{f"{signals.TAG}{_clean(name)}": str(shown_as(name, word, {})) for name, word in info.tags.items()},
+            **{f"{signals.TAG}{_clean(name)}": str(shown_as(name, word)) for name, word in info.tags.items()},
         }  # fmt: skip
         with Piece(self, f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
             info.trace = carrier().get("traceparent", info.trace)
@@ -209,11 +206,9 @@ class Watch:
         """Watch a call of a tool."""
         facts = {signals.OPERATION: "execute_tool", signals.TOOL: name, signals.STEP_PATH: ctx.step_path}
         piece = Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
-        # A model may make up names without end: only so many become labels.
-        if len(self._tools) < _TOOLS:
+        if len(self._tools) < 100:  # a model may make up names without end: only so many become labels
             self._tools.add(name)
-        if name not in self._tools:
-            piece.facts[signals.TOOL] = "_OTHER"
+        piece.facts |= {} if name in self._tools else {signals.TOOL: "_OTHER"}
         return piece
 
     def model(self, ctx: RunContext, request: ModelRequest) -> Piece:

@@ -195,10 +195,6 @@ class Usage:
         if other.overshoot_usd:
             self.overshoot_usd = EXACT.add(self.overshoot_usd, other.overshoot_usd)
 
-    def at_least(self, other: Usage) -> Usage:
-        """Of each number the larger one: two tallies of the same work, of which each may have missed some."""
-        return Usage(**{name: max(getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__})
-
     def since(self, before: Usage) -> Usage:
         """What was counted in since it stood at `before`."""
         return Usage(

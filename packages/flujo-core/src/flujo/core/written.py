@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import JsonValue
 
@@ -13,7 +13,7 @@ from .errors import FlujoError, SnapshotError
 from .flow import Map, Parallel
 from .frames import UNSET, Frame, Part, Passed, RunState
 from .journal import Entry
-from .outcome import Answer, Begun, Called, Choice, Decided, Paused, Skipped, Success
+from .outcome import Answer, Begun, Called, Choice, Decided, Paused, Skipped, Spent, Success
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .snapshot import (
@@ -44,9 +44,9 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         next_frame=state.next_id,
         frames=[_frame(plan, frame) for frame in frames],
         pauses=[_pause(state, key, paused.request) for key, paused in state.pauses.items()],
-        known=[KnownData(frame=f, node=n, told=told) for (f, n), told in state.known.items()],
-        decided=[_decided(state, *key, output) for key, output in state.decided.items()],
-        begun=[BegunData(frame=f, node=n, begun=begun) for (f, n), begun in state.begun.items()],
+        known=[KnownData(**_at(state, key), told=told) for key, told in state.known.items()],
+        decided=[_decided(state, key, output) for key, output in state.decided.items()],
+        begun=[BegunData(**_at(state, key), begun=begun) for key, begun in state.begun.items()],
         usage=replace(usage),  # which goes on growing
         left_s=left_s,
         position=position,
@@ -54,13 +54,22 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
 
 
 def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
-    path, number = state.frames[key[0]].prefix + state.plan.nodes[key[1]].name, len(state.known.get(key, ()))
-    return PauseData.of(request, frame=key[0], node=key[1], path=path, number=number)
+    return PauseData.of(request, **_at(state, key), number=len(state.known.get(key, ())))
 
 
-def _decided(state: RunState, frame: int, node: int, output: object) -> DecidedData:
-    where = f"decision for {state.frames[frame].prefix}{state.plan.nodes[node].name}"
-    return DecidedData(frame=frame, node=node, output=dump(state.plan.nodes[node].output_type, output, where))
+def _decided(state: RunState, key: tuple[int, int], output: object) -> DecidedData:
+    at = _at(state, key)
+    return DecidedData(**at, output=dump(state.plan.nodes[key[1]].output_type, output, f"decision for {at['path']}"))
+
+
+class _Place(TypedDict):
+    frame: int
+    node: int
+    path: str
+
+
+def _at(state: RunState, key: tuple[int, int]) -> _Place:
+    return {"frame": key[0], "node": key[1], "path": state.frames[key[0]].prefix + state.plan.nodes[key[1]].name}
 
 
 def _frame(plan: Plan, frame: Frame) -> FrameData:
@@ -157,6 +166,8 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
             value = QuestionData.of(outcome.request).model_dump(mode="json")
         elif isinstance(outcome, (Answer, Called)):
             value = [outcome.key, outcome.value]
+        elif isinstance(outcome, Spent):
+            value = [outcome.priced_by, outcome.is_lost]
         elif isinstance(outcome, Begun):
             value = [outcome.key, outcome.tool, outcome.is_over]
         held = "Update"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import json
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -80,6 +82,7 @@ def hitl() -> None:
       flujo hitl user add ann --role finance
       flujo hitl serve flows.py
     """
+    _need(("fastapi", "pwdlib", "uvicorn"), "web")
 
 
 @hitl.command()
@@ -241,17 +244,23 @@ class _Web:
         return Serving(create_app(store, settings, plan=plan), flags["host"], flags["port"], hooks)
 
 
+def _need(modules: Sequence[str], extra: str) -> None:
+    """Refuse to go on where an extra is not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        do = f"Install it: pip install 'flujo-hitl[cli,{extra}]'"
+        raise ConfigurationError("the inbox cannot be used", f"{missing[0]!r} is not installed", do)
+
+
 def _settings(flags: ServeFlags) -> WebSettings:
-    try:
-        from .web.settings import Oidc, TrustedHeader, WebSettings  # an extra
-    except ImportError as error:
-        do = "Install it: pip install 'flujo-hitl[cli,web]'"
-        raise ConfigurationError("the inbox cannot be served", str(error), do) from error
+    from .web.settings import Oidc, TrustedHeader, WebSettings  # an extra
+
     users = _Web.users(flags["users_file"])
     header, oidc = None, None
     if flags["user_header"] is not None:
         header = TrustedHeader(flags["user_header"], _networks(flags["proxy"]), flags["roles_header"])
     if flags["oidc_issuer"] is not None:
+        _need(("authlib",), "oidc")
         secret = os.environ.get(OIDC_VARIABLE, "")
         if not secret or not flags["oidc_client"]:
             why = f"--oidc-client or {OIDC_VARIABLE} is missing"

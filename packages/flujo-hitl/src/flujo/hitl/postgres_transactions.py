@@ -24,7 +24,7 @@ from .postgres_schema import Place, PostgresConnection, connect, fault_of
 __all__ = ["PostgresTransactions", "in_our_time"]
 
 _TRIES = 5
-"""How often a batch is begun anew whose connection was lost, or that two who write jammed in."""
+"""How often a batch is begun in which two who write jam."""
 
 _ENTRIES = "INSERT INTO journal(run, position, payload) SELECT * FROM unnest(?::bigint[], ?::bigint[], ?::bytea[])"
 _JAMS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
@@ -112,22 +112,24 @@ class PostgresTransactions:
 
     def _transact(self, work: Callable[[], object], run_ids: Sequence[str] = ()) -> Exception | None:
         """Do it in one transaction, anew where that was lost; returns what is wrong with it."""
-        for number in range(_TRIES):
+        until, number = time.monotonic() + self._place.wait_s, 0
+        while True:
+            number += 1
             try:
                 self._begin(run_ids)
                 beat = self._beat() if self._is_registered and self.me.is_due() else None
                 work()
                 self._end()
             except Exception as error:  # whatever it is, those who wait must hear of it, or they wait for ever
-                again = self._is_gone() or isinstance(error, (*_JAMS, *_ENDED))
+                gone = self._is_gone() or isinstance(error, _ENDED)
+                again = time.monotonic() < until if gone else isinstance(error, _JAMS) and number < _TRIES
                 self._roll_back()
-                if not again or isinstance(error, FlujoError) or number == _TRIES - 1:
+                if not again or isinstance(error, FlujoError):
                     return error
             else:
                 if beat is not None:
                     self.me.kept(beat)
                 return None
-        return None
 
     def _begin(self, run_ids: Sequence[str]) -> None:
         """Begin, count, and lock the runs in the order of their ids, so that two who write many wait and never jam."""
