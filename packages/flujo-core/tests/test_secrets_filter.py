@@ -139,6 +139,71 @@ def test_handlers_are_given_no_exception_but_its_text(log: tuple[logging.Logger,
     assert '"exc_info": null' in shown()
 
 
+BASIC = "dXNlcjpwYXNzd29yZA=="
+
+
+def logged(message: object, *args: object, **extra: object) -> str:
+    """What a handler with the filter is handed, as text."""
+    record = logging.makeLogRecord({"msg": message, "args": args or None, **extra})
+    assert SecretsFilter().filter(record)
+    return f"{record.getMessage()} {record.exc_text} { ({name: vars(record)[name] for name in extra}) }"
+
+
+@pytest.mark.parametrize(
+    ("told", "secret"),
+    [
+        (lambda: logged("a", seen={KEY: 1}), KEY),
+        (lambda: logged("a", headers=[("Authorization", f"Basic {BASIC}")]), BASIC),
+        (lambda: logged("postgres://u:p@ssw0rd@host/db"), "ssw0rd"),
+        (lambda: logged(f'Authorization: Digest username="bob", response="{"0f" * 16}"'), "0f0f0f"),
+        (lambda: logged("-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQOY\n-----END PGP PRIVATE KEY BLOCK-----"), "lQOY"),
+    ],
+    ids=["key of a dict", "pairs of headers", "URL", "digest", "PGP"],
+)
+def test_no_secret_of_a_known_form_is_left_in_a_record(told: Callable[[], str], secret: str) -> None:
+    assert secret not in told()
+
+
+class _Silent:
+    def __repr__(self) -> str:
+        raise ValueError("no text")
+
+
+def circle() -> dict[str, object]:
+    """Holds itself twice, so that who follows it never comes to an end, and a secret."""
+    found: dict[str, object] = {"key": KEY}
+    found["selves"] = [found, found]
+    return found
+
+
+def deep() -> object:
+    found: object = KEY
+    for _ in range(10 * sys.getrecursionlimit()):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda: logged("a", seen=circle()),
+        lambda: logged("a", seen=deep()),
+        lambda: logged("a", seen=_Silent()),
+        lambda: logged("a", seen={_Silent(): KEY}),
+        lambda: logged("%s", _Silent()),
+        lambda: logged(_Silent()),
+    ],
+    ids=["circle", "depth", "extra", "key", "argument", "message"],
+)
+def test_what_cannot_be_shown_does_not_end_the_program(told: Callable[[], str]) -> None:
+    assert KEY not in told()
+
+
+def test_a_pair_of_words_is_no_header() -> None:
+    assert "['Accept', 'text/html']" in logged("a", seen=[("Accept", "text/html")])
+    assert "['name', 'password', 'mail']" in logged("a", seen=["name", "password", "mail"])
+
+
 def test_core_alone_installs_it_nowhere() -> None:
     program = (
         "import logging\nfrom flujo.core import *\n"

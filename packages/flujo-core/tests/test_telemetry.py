@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -279,6 +281,23 @@ def test_the_provider_stands_before_the_first_colon(
     assert span.attributes is not None
     assert span.attributes.get(signals.PROVIDER) == provider
     assert signals.REQUEST_MAX_TOKENS not in span.attributes
+
+
+def test_names_of_tools_become_no_labels_without_end(exporter: InMemorySpanExporter) -> None:
+    """A model may make up a name with each call; the span has it all the same."""
+    tracers, reader = TracerProvider(), InMemoryMetricReader()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    watch, ctx = telemetry.Watch(tracers, MeterProvider([reader])), SimpleNamespace(step_path="a")
+    for number in range(1000):
+        for name in ("search", f"made-up-{number}"):
+            with watch.tool(ctx, name):  # type: ignore[arg-type]
+                pass
+    told = json.loads(reader.get_metrics_data().to_json())["resource_metrics"][0]["scope_metrics"][0]["metrics"]
+    points = [point for one in told for point in one["data"]["data_points"]]
+    labels = {point["attributes"]["gen_ai.tool.name"]: point["count"] for point in points}
+    assert len(labels) == 101
+    assert (labels["search"], labels["made-up-0"], labels["_OTHER"]) == (1000, 1, 901)
+    assert exporter.get_finished_spans()[-1].attributes["gen_ai.tool.name"] == "made-up-999"
 
 
 def test_an_error_goes_on_up_and_leaves_its_type_only(watch: telemetry.Watch, exporter: InMemorySpanExporter) -> None:

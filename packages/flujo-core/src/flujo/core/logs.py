@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import repeat
 
 from .foreign import attempt, text_of
 from .scrubbing import MASK, scrub
@@ -26,22 +27,39 @@ class SecretsFilter(logging.Filter):
         """Clean a record; it is always let through."""
         said, error = attempt(record.getMessage)
         if error is not None:  # what does not fit its arguments is logged as it is, not by `logging`'s own complaint
-            said = f"{record.msg} {record.args} ({text_of(error)})"
+            said = attempt("{0.msg} {0.args}".format, record)[0] or attempt("{0.msg}".format, record)[0]
+            said = f"{said} ({text_of(error)})"
         record.msg, record.args = said, None
         if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = attempt(logging.Formatter().formatException, record.exc_info)[0]
         record.exc_info = None
-        vars(record).update({name: _shown(name, value) for name, value in vars(record).items() if name not in _PLAIN})
+        seen = {name: attempt(shown_as, name, one) for name, one in vars(record).items() if name not in _PLAIN}
+        # What cannot be looked at, as a container that holds itself, may hold anything: it is not shown.
+        vars(record).update({name: shown if fault is None else MASK for name, (shown, fault) in seen.items()})
         return True
 
 
-def _shown(name: str, value: object) -> object:
-    """A value as it may be seen; it stays what it is where neither its text nor its repr tells a secret."""
+def shown_as(name: object, value: object) -> object:
+    """The value of a name as it may be seen; it stays what it is where neither its text nor its repr tells a secret.
+
+    Args:
+        name: Its name, which may say that the value is secret.
+        value: Anything; containers are copied.
+
+    Raises:
+        Exception: Whatever a repr raises; RecursionError of a container that holds itself.
+    """
     if scrub(f"{name}='x'") != f"{name}='x'":
         return MASK
     if isinstance(value, dict):
-        return {key: _shown(str(key), one) for key, one in value.items()}
+        return {_clean(key): shown_as(key, one) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_shown(name, one) for one in value]
-    text = value if isinstance(value, str) else attempt("{0} {0!r}".format, value)[0] or ""
+        is_pair = isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes))
+        names = [name, *value][:2] if is_pair else repeat(name)  # a pair may be a header and its value
+        return [*map(shown_as, names, value)]
+    return _clean(value)
+
+
+def _clean(value: object) -> object:
+    text = value if isinstance(value, str) else f"{value} {value!r}"
     return value if scrub(text) == text else scrub(text)

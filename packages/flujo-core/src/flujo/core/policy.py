@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from .allowed import AllowList, allow_list, canonical, narrowed
@@ -20,7 +20,15 @@ from .usage import UsageLimits, lowest
 
 # A name alone counts as one: frozenset("flujo-audit") would be eleven letters.
 _Names = Annotated[frozenset[str], BeforeValidator(lambda names: {names} if isinstance(names, str) else names)]
-_Subject = Annotated[str, StringConstraints(pattern=r"^(model|resource|backend):.")]
+
+
+def _subject(name: str) -> str:
+    if not re.match(r"(model|resource|backend):.", name):
+        raise ValueError("a limit is named model:..., resource:... or backend:...")
+    return name
+
+
+_Subject = Annotated[str, AfterValidator(_subject)]
 
 
 def _read_limits(value: object) -> object:
@@ -41,7 +49,7 @@ class _Fixed(dict[str, "NamedLimit"]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("a policy cannot be changed")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type[_Fixed], tuple[dict[str, NamedLimit]]]:
         return _Fixed, (dict(self),)
@@ -90,7 +98,9 @@ class Policy(BaseModel):
     allow_models: _Names | None = None
     allow_provider_tools: bool = Field(default=False, strict=True)
     max_limits: Annotated[InstanceOf[UsageLimits], BeforeValidator(_read_limits)] | None = None
-    named_limits: Annotated[dict[_Subject, NamedLimit], AfterValidator(_Fixed)] = _Fixed()
+    named_limits: Annotated[dict[Annotated[str, AfterValidator(_subject)], NamedLimit], AfterValidator(_Fixed)] = (
+        _Fixed()
+    )
     guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     observer_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     recorder_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)

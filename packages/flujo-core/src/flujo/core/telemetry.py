@@ -5,11 +5,13 @@ Without a configured provider nothing is done at all. Values, messages and texts
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from decimal import Decimal
 from functools import lru_cache
+from itertools import count
 from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +25,8 @@ from opentelemetry.util.types import AttributeValue
 from . import payloads, signals
 from .context import RunContext
 from .errors import StepFailed, UsageLimitExceeded
+from .foreign import P, T, attempt, text_of
+from .logs import shown_as
 from .messages import ModelRequest, ModelResponse
 from .scrubbing import scrub
 from .signals import Metric
@@ -31,11 +35,11 @@ from .usage import Usage
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
-    from .result import PipelineResult
     from .run import Run
 
 Facts = Mapping[str, AttributeValue | Decimal | None]
 
+_log, _faults = logging.getLogger("flujo.core"), count()
 _W3C = TraceContextTextMapPropagator()
 _clean = lru_cache(4096)(scrub)
 
@@ -44,15 +48,24 @@ _PROVIDER = ProxyTracerProvider()
 """Gives tracers of the provider that is set, once one is. `get_tracer_provider` reads the environment each time."""
 
 
+def _safely(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T | None:
+    """Call what users configured: that it is broken changes no run, and is said once in a process."""
+    value, fault = attempt(function, *args, **options)
+    if fault is not None and next(_faults) == 0:
+        # What logs go to may be as broken.
+        attempt(_log.warning, "telemetry failed, runs go on: %s", scrub(f"{type(fault).__name__}: {text_of(fault)}"))
+    return value
+
+
 def current_watch() -> Watch | None:
     """What tells of runs in this process; None where nothing is configured. Ask once per run."""
     # A meter provider is set by the API's own module: where nobody has loaded that there is none, and to load it costs
     # more than the rest of the API together.
     metrics = sys.modules.get("opentelemetry.metrics")
-    unset = type(_PROVIDER.get_tracer("flujo.core")) is ProxyTracer
-    tracers = None if unset else _real(trace.get_tracer_provider())
-    meters = None if metrics is None else _real(metrics.get_meter_provider())
-    return None if tracers is None and meters is None else _watch(tracers, meters)
+    unset = type(_safely(_PROVIDER.get_tracer, "flujo.core")) is ProxyTracer
+    tracers = None if unset else _real(_safely(trace.get_tracer_provider))
+    meters = None if metrics is None else _real(_safely(metrics.get_meter_provider))
+    return None if tracers is None and meters is None else _safely(_watch, tracers, meters)
 
 
 def _real(provider: Any) -> Any | None:
@@ -63,7 +76,7 @@ def _real(provider: Any) -> Any | None:
 def carrier() -> dict[str, str]:
     """The W3C trace context of the current span, for work that is done elsewhere or later."""
     carried: dict[str, str] = {}
-    _W3C.inject(carried)
+    _safely(_W3C.inject, carried)
     return carried
 
 
@@ -93,7 +106,9 @@ class Piece:
         self.is_timed: bool = True
         kind = SpanKind.CLIENT if time is signals.CALL_S else SpanKind.INTERNAL
         links = None if before is None else _links(before)
-        self._span = watch.tracer.start_span(_clean(name), None, kind, self.facts, links)
+        span = _safely(watch.tracer.start_span, _clean(name), None, kind, self.facts, links)
+        # What is within one that could not begin stands where this one would have stood.
+        self._span = span or trace.NonRecordingSpan(trace.get_current_span().get_span_context())
 
     def __enter__(self) -> Self:
         self._token = attach(trace.set_span_in_context(self._span))
@@ -102,7 +117,7 @@ class Piece:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.fail(error)
         detach(self._token)
-        self._span.end()
+        _safely(self._span.end)
         if self.is_timed:
             self._watch.count(self._time, perf_counter() - self._started, self.facts)
 
@@ -110,14 +125,14 @@ class Piece:
         """Note more of it."""
         if told := _told(facts):
             self.facts |= told
-            self._span.set_attributes(told)
+            _safely(self._span.set_attributes, told)
 
     def fail(self, error: BaseException | None) -> None:
         """Note that it failed, if it did: by the type of the error only, since a text may hold private data."""
         if error is not None:
             name = error.error_type if isinstance(error, StepFailed) else type(error).__name__
             self.note({signals.ERROR_TYPE: name, signals.BREACHED: isinstance(error, UsageLimitExceeded)})
-            self._span.set_status(StatusCode.ERROR, name)
+            _safely(self._span.set_status, StatusCode.ERROR, name)
 
     def use(self, usage: Usage) -> None:
         """Note tokens and cost."""
@@ -135,6 +150,7 @@ class Watch:
 
     def __init__(self, tracers: TracerProvider | None, meters: MeterProvider | None) -> None:
         self.tracer: Tracer = (tracers or trace.NoOpTracerProvider()).get_tracer("flujo.core")
+        self._tools: set[str] = set()
         self._record: dict[Metric, Callable[[float, Facts], None]] = {}
         meter: Any = None if meters is None else meters.get_meter("flujo.core")
         for metric in () if meter is None else signals.METRICS:
@@ -144,17 +160,16 @@ class Watch:
 
     def count(self, metric: Metric, number: float, facts: Facts) -> None:
         """Count something, by those of the facts that are labels of the metric."""
-        record = self._record.get(metric)
-        if record is not None:
-            record(number, {name: facts[name] for name in metric.labels if name in facts})
+        if metric in self._record:
+            _safely(self._record[metric], number, {name: facts[name] for name in metric.labels if name in facts})
 
-    async def run(self, run: Run, work: Awaitable[PipelineResult]) -> PipelineResult:
+    async def run(self, run: Run, work: Awaitable[T]) -> T:
         """Do the work of a run, from where it is claimed to where its end is kept."""
         info, before, waited = run.info, copy(run.spent), len(run.state.pauses)
         words: dict[str, AttributeValue | None] = {
             signals.OPERATION: "invoke_workflow", signals.WORKFLOW: info.pipeline, signals.RUN_ID: info.run_id,
             signals.FINGERPRINT: info.fingerprint, signals.ACTOR: info.actor, signals.TENANT: info.tenant,
-            **{f"{signals.TAG}{name}": word for name, word in info.tags.items()},
+            **{f"{signals.TAG}{_clean(name)}": str(shown_as(name, word)) for name, word in info.tags.items()},
         }  # fmt: skip
         with Piece(self, f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
             info.trace = carrier().get("traceparent", info.trace)
@@ -190,7 +205,11 @@ class Watch:
     def tool(self, ctx: RunContext, name: str) -> Piece:
         """Watch a call of a tool."""
         facts = {signals.OPERATION: "execute_tool", signals.TOOL: name, signals.STEP_PATH: ctx.step_path}
-        return Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
+        piece = Piece(self, f"execute_tool {name}", facts, signals.TOOL_S)
+        if len(self._tools) < 100:  # a model may make up names without end: only so many become labels
+            self._tools.add(name)
+        piece.facts |= {} if name in self._tools else {signals.TOOL: "_OTHER"}
+        return piece
 
     def model(self, ctx: RunContext, request: ModelRequest) -> Piece:
         """Watch a call of a model; what stands before the first colon of its name is its provider."""
@@ -220,7 +239,7 @@ class Watch:
         metric, at = _MOMENTS.get(type(event), (None, {}))
         if metric is not None:
             told = _told({name: attrgetter(place)(event) for name, place in {**_WHERE, **at}.items()})
-            trace.get_current_span().add_event(metric.name, told)
+            _safely(trace.get_current_span().add_event, metric.name, told)
             self.count(metric, 1, told)
 
 
@@ -228,15 +247,13 @@ _watch = lru_cache(4)(Watch)
 
 _WHERE, _IN_STEP = {signals.WORKFLOW: "run.pipeline"}, {signals.STEP_PATH: "step_path"}
 _RETRIED = {signals.ATTEMPT: "attempt", signals.ERROR_TYPE: "error_type", signals.RETRY_DELAY: "delay_s"}
+_DENIED = {signals.PLUGIN: "denial.plugin", signals.HOOK: "denial.hook"}
 _MOMENTS: Mapping[type[payloads.Event], tuple[Metric, Mapping[str, str]]] = {
     payloads.OnRetry: (signals.RETRY, {**_IN_STEP, **_RETRIED}),
     payloads.OnCacheHit: (signals.CACHED, _IN_STEP),
     payloads.OnGovernorBreach: (signals.BREACH, {**_IN_STEP, signals.LIMIT: "error.limit"}),
     payloads.OnUsageWarning: (signals.WARNING, {signals.LIMIT: "limit", signals.LIMIT_SHARE: "share"}),
-    payloads.OnGuardDenied: (
-        signals.DENIAL,
-        {**_IN_STEP, signals.PLUGIN: "denial.plugin", signals.HOOK: "denial.hook"},
-    ),
+    payloads.OnGuardDenied: (signals.DENIAL, {**_IN_STEP, **_DENIED}),
     payloads.OnHumanDecision: (signals.DECISION, {**_IN_STEP, signals.PAUSE_ID: "pause.id"}),
 }
 """What is counted of a moment, and where in its payload the facts of that stand."""
