@@ -22,7 +22,7 @@ GOVERNANCE = frozenset(
         *("calls", "telemetry", "signals", "logs"),
     )
 )
-"""Modules of core that govern a run rather than run it; see ADR-015."""
+"""Modules of core that govern a run rather than run it; see ADR-015 and ADR-021."""
 
 
 LANGUAGE = frozenset(
@@ -88,10 +88,10 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     language = sum(module.code_lines for module in core if module.name in LANGUAGE)
     durability = sum(module.code_lines for module in core if module.name in DURABILITY)
     rest = sum(module.code_lines for module in core) - governance - language - durability
-    yield _at_most("flujo.core, code lines of the engine", rest, 3200)
-    yield _at_most("flujo.core, code lines of durability", durability, 1600)
-    yield _at_most("flujo.core, code lines of the language", language, 1700)
-    yield _at_most("flujo.core, code lines of governance", governance, 2000)
+    yield _at_most("flujo.core, code lines of the engine", rest, 3250)
+    yield _at_most("flujo.core, code lines of durability", durability, 1680)
+    yield _at_most("flujo.core, code lines of the language", language, 1600)
+    yield _at_most("flujo.core, code lines of governance", governance, 2300)
 
 
 def _rules(modules: list[Module], functions: list[Function]) -> Iterator[Row]:

@@ -25,12 +25,16 @@ from flujo.core import (
     FlujoError,
     Loop,
     Map,
+    Parallel,
     PauseForHumanInput,
     Pipeline,
     PipelineResult,
+    RunContext,
     Snapshot,
     SnapshotError,
     Step,
+    ToolCall,
+    ToolResult,
     Usage,
     step,
 )
@@ -390,3 +394,24 @@ async def test_a_refused_snapshot_uses_its_pause_not_up() -> None:
     await refusal(text[:-1])
     await refusal(text, Flujo(Map(approve_text)))
     assert (await resumed(text)).output == "tea 3 True"
+
+
+async def add(value: int) -> int:
+    return value + 1
+
+
+async def uses(value: int, ctx: RunContext) -> int:
+    async def send(call: ToolCall) -> ToolResult:
+        return ToolResult(content=value)
+
+    await ctx.call_tool(ToolCall(name="tool", arguments={}), send)
+    return await ctx.ask("how many?", schema=int)
+
+
+async def test_an_entry_whose_node_stands_in_another_scope_is_no_crash_of_a_replay() -> None:
+    flujo = Flujo(Step(add, name="a") >> Step(add, name="b") >> Parallel(Step(uses), Step(add), name="fan"))
+    document = json.loads((await flujo.run_async(1)).snapshot().model_dump_json())
+    row = next(row for row in document["journal"] if row["kind"] == "called")
+    row["node"] = 1  # that of "b", which does not stand in the frame of the branch
+    replay = await flujo.replay_async(Snapshot.model_validate_json(resealed(document)))
+    assert replay.divergence is not None

@@ -310,8 +310,8 @@ async def test_evicting_an_owner_refuses_what_it_waits_for_and_serves_the_others
         await settled(lambda: waiting(ledger) == 1)
         group.start_soon(wait, "second", 4)
         await settled(lambda: waiting(ledger) == 2)
-        ledger.evict("nobody", RunAborted("never"))
-        ledger.evict("first", RunAborted("over"))
+        ledger.evict("nobody", lambda: RunAborted("never"))
+        ledger.evict("first", lambda: RunAborted("over"))
     assert sorted(outcomes) == ["first over", "second served"]
     assert ledger.reserved.cost_usd == 6
     ledger.close(held, FREE)

@@ -10,6 +10,7 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from threading import Event as ThreadEvent
 from threading import Lock
@@ -205,13 +206,13 @@ class Ledger:
             raise
         return waiter.answer()
 
-    def evict(self, owner: object, error: FlujoError) -> None:
-        """Refuse all that `owner` still waits for."""
+    def evict(self, owner: object, why: Callable[[], FlujoError]) -> None:
+        """Refuse all that `owner` still waits for, with what `why` gives."""
         with self._queue.lock:
             queue = self._queue
             gone = [waiter for waiter in (*queue.inside, *queue.waiters) if waiter.owner is owner]
             for waiter in gone:
-                waiter.refusal = error
+                waiter.refusal = why()
                 queue.remove(waiter)
             woken = gone + queue.pump() if gone else []
         _wake(woken)

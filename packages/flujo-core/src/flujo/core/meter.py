@@ -153,7 +153,7 @@ class Meter:
         self._open: set[Lease] = set()
         self.spent: Usage = Usage()
         self.breach: UsageLimitExceeded | None = None
-        self._over: FlujoError | None = None
+        self._over: Callable[[], FlujoError] | None = None
 
     @property
     def holds_lease(self) -> bool:
@@ -264,7 +264,7 @@ class Meter:
         self._open.add(lease)
         if self._over is not None:
             lease.release()
-            raise self._over
+            raise self._over()
         return lease
 
     def close(self, lease: Lease, grant: Grant, used: Usage) -> None:
@@ -286,14 +286,18 @@ class Meter:
 
     def refuse(self, error: FlujoError) -> None:
         """From now on reserve nothing: what waits and what comes is refused with `error`. Open leases stay."""
-        self._over = self._over or error
-        self._ledger.evict(self, self._over)
+        self._end(lambda: error)
 
     def settle_open(self) -> None:
         """End the attempt: book in full what is still open, and let an abandoned thread reserve nothing any more."""
-        self.refuse(RunAborted("this attempt of the step is over, nothing can be reserved for it", "the governor"))
+        self._end(_too_late)
         for lease in list(self._open):
             lease.settle_in_full()
+
+    def _end(self, why: Callable[[], FlujoError]) -> None:
+        """`why` is called where something is refused: to scrub the text of an error costs more than all else here."""
+        self._over = self._over or why
+        self._ledger.evict(self, self._over)
 
     def _stop(self, error: UsageLimitExceeded) -> None:
         self.breach = self.breach or error
@@ -301,8 +305,12 @@ class Meter:
 
     def _take(self, fit: Fit) -> Grant | None:
         if self._over is not None:
-            raise self._over
+            raise self._over()
         return self._ledger.take(fit, self)
+
+
+def _too_late() -> FlujoError:
+    return RunAborted("this attempt of the step is over, nothing can be reserved for it", "the governor")
 
 
 def _used(cost_usd: Money, tokens: int, input_tokens: int, output_tokens: int, requests: int) -> Usage:

@@ -85,7 +85,7 @@ class PriceTable:
         return table
 
     def price(self, model: str) -> Price | None:
-        """What `model` costs; None when it is not in the table."""
+        """What a model costs; None when it is not in the table."""
         return self._prices.get(model)
 
     @hookimpl

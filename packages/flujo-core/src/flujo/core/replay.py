@@ -98,6 +98,8 @@ async def replayed(plan: Plan, value: object, context: BaseModel | None, snapsho
 async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[str, str] | None:
     """What is recorded and what the engine makes of it, where these differ."""
     frame, node, outcome = state.frames[entry.frame], state.plan.nodes[entry.node], entry.outcome
+    if node.scope != frame.scope.index:
+        return type(outcome).__name__, "it does not stand there"
     if row.unwritten is not None:
         return f"an output of {row.unwritten}, which could not be written", "nothing to go on with"
     going_on = isinstance(outcome, (Begun, Called, Spent)) or (entry.frame, entry.node) in state.pauses
