@@ -41,7 +41,7 @@ class _Fixed(dict[str, "NamedLimit"]):
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("a policy cannot be changed")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type[_Fixed], tuple[dict[str, NamedLimit]]]:
         return _Fixed, (dict(self),)
