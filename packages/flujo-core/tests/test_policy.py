@@ -165,7 +165,7 @@ def test_two_policies_hold_together_as_the_stricter_of_both() -> None:
     for both in (one.joined(other), other.joined(one)):
         assert (both.require, both.guard_timeout_s, both.allow_provider_tools) == ({"a", "b"}, 1, False)
         assert set(both.plugins or ()) == {"a"}
-        assert sorted((both.plugins or {})["a"].split(",")) == ["<2", ">=1"]
+        assert sorted((both.plugins or {})["a"].split("&")) == ["<2", ">=1"]
         assert both.max_limits == UsageLimits(5, 10, warn_at=0.5)
         allowed = [
             name for name in ("openai:x-mini", "openai:x", "x-mini", "local") if both.denial(asked(name)) is None

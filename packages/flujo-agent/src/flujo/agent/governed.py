@@ -46,6 +46,10 @@ CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
 """The attempt of a step that an agent of ours works for. Its models and tools are governed from the start, once, and
 find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
 
+_PASSES_BY = ("extra_body", "_native_tools", "_builtin_tools", "_models", "_plugins")
+"""Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens. Tools at
+the provider that a policy allows are given to the agent, not set here."""
+
 FindStep = Callable[[], RunContext]
 
 
@@ -82,6 +86,9 @@ class GovernedModel(WrapperModel):
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
         ctx = self._find_step()
+        for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
+            if value and name.endswith(_PASSES_BY):
+                raise _other_way(f"the setting {name!r}")
         settings = _bounded(model_settings, ctx)
         sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
         wanted = (model_settings or {}).get("max_tokens")

@@ -203,9 +203,8 @@ class _ModelCall:
         limits = self.run.hooks.policy.named_limits
         while limits:
             async with self.reservation as lease, AsyncExitStack() as places:
-                bound = lease.charge.tokens
-                tokens = bound if bound > self.inputs else None  # what its answer may have was not bounded
-                passage = Passage(limits, [f"model:{self.request.model}"], tokens)
+                tokens = lease.charge.tokens  # no more than those sent: nothing bounds the answer
+                passage = Passage(limits, [f"model:{self.request.model}"], tokens if tokens > self.inputs else None)
                 try:
                     with lease.waiting():
                         await places.enter_async_context(passage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
 from copy import copy
 from threading import Lock
@@ -59,7 +59,7 @@ class _Gate:
                 with self._lock:
                     if not turn:
                         row.append(turn)
-                    is_first = self._first() is turn
+                    is_first = next(row[0] for row in self._rows if row) is turn
                     wait_s = self._wait_s(limit, tokens) if is_first else math.inf
                     if wait_s <= 0:
                         row.popleft()
@@ -85,9 +85,6 @@ class _Gate:
             self._inside -= 1
             passed.tokens = passed.tokens if tokens is None else tokens
             self._wake()
-
-    def _first(self) -> list[LoopEvent]:
-        return next(row[0] for row in self._rows if row)
 
     def _wake(self) -> None:
         for row in self._rows:
@@ -135,9 +132,8 @@ class Passage:
         used: Tokens it really used, once that is known.
     """
 
-    def __init__(self, limits: Mapping[str, NamedLimit], subjects: Iterable[str], tokens: int | None = 0) -> None:
-        them = list(subjects)
-        names = sorted(name for name in limits if any(fits(one, name) for one in them))
+    def __init__(self, limits: Mapping[str, NamedLimit], subjects: Collection[str], tokens: int | None = 0) -> None:
+        names = sorted(name for name in limits if any(fits(one, name) for one in subjects))
         self._ways = [(_GATES.setdefault(name, _Gate()), limits[name]) for name in names]
         self._held: list[tuple[_Gate, _Passed]] = []
         self._tokens = tokens

@@ -57,7 +57,7 @@ class Grant:
         self.ledger: Ledger = ledger
         self.owner: object = owner
         self.above: Any = None
-        self.recall: Callable[[], object] | None = None
+        self.recall: Callable[[], object] = bool  # which does nothing
 
 
 ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())

@@ -326,11 +326,10 @@ class Ledger:
         with self._queue.lock:
             self._queue.add(waiter)
             woken = self._queue.pump()
-            held = self._queue.open if waiter in self._queue.inside else ()
-            recalls = [grant.recall for grant in held if grant.recall is not None]  # they may wait for its own places
+            held = list(self._queue.open) if waiter in self._queue.inside else []
         _wake(woken)
-        for recall in recalls:
-            recall()
+        for grant in held:
+            grant.recall()  # its work may wait for a place that this one has
         return waiter
 
     def _leave(self, waiter: Waiter) -> None:

@@ -49,7 +49,7 @@ class Lease:
                 yield
                 self.waits = False
             finally:
-                grant.recall = None
+                grant.recall = bool  # from here on nothing
 
     @property
     def open(self) -> bool:

@@ -1,4 +1,4 @@
-"""Faults found in what a policy holds of the settings that an agent sends along."""
+"""Settings of an agent or its model do not reach past guards, policies and limits."""
 
 import json
 import threading
@@ -64,7 +64,8 @@ def test_settings_do_not_reach_past_what_was_guarded_and_reserved(extra, unwante
         model = OpenAIChatModel("cheap", provider=OpenAIProvider(base_url=url(server), api_key="x"))
         made = Agent(model, name="a", model_settings={"extra_body": extra})
         policy, limits = Policy(allow_models=frozenset({"openai:cheap"})), UsageLimits(total_tokens_limit=5000)
-        Flujo(wrap(made, price=Price()), policy=policy, limits=limits).run("hello")
+        result = Flujo(wrap(made, price=Price()), policy=policy, limits=limits).run("hello")
+    assert "extra_body" in str(result.error)
     assert not [body for body in server.bodies if unwanted(body)]
 
 
@@ -73,5 +74,6 @@ def test_tools_at_the_provider_are_off_where_settings_name_them():
     with provider() as server:
         model = OpenAIResponsesModel("cheap", provider=OpenAIProvider(base_url=url(server), api_key="x"))
         made = Agent(model, name="a", model_settings={"openai_native_tools": [{"type": "web_search"}]})
-        Flujo(wrap(made, price=Price())).run("hello")  # what the provider answers here does not matter
+        result = Flujo(wrap(made, price=Price())).run("hello")
+    assert "openai_native_tools" in str(result.error)
     assert not [body for body in server.bodies if body.get("tools")]
