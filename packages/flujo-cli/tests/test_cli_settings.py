@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from flujo.core import ConfigurationError, Policy
-from flujo_cli.prepare import policy_of
+from flujo.core import ConfigurationError, Plugins, Policy
+from flujo_cli.prepare import allowed_by, policy_of
 from flujo_cli.problems import Problem
 from flujo_cli.settings import Settings, read_settings
 
@@ -102,3 +104,18 @@ def test_a_file_that_may_hold_a_policy_unseen_is_refused(cli) -> None:
     with pytest.raises(Problem) as refused:
         read_settings()
     assert refused.value.why == "it is a link to nothing"
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_of_a_distribution_that_is_listed_twice_both_entries_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As in core, and in a policy: `flujo-audit<2` is not undone by another entry of that name."""
+    monkeypatch.delenv("FLUJO_PLUGINS", raising=False)
+    text = "" if where == "environment" else '[tool.flujo]\nplugins = ["flujo-audit<2", "flujo_audit"]\n'
+    (tmp_path / "pyproject.toml").write_text(text)
+    if where == "environment":
+        monkeypatch.setenv("FLUJO_PLUGINS", "flujo-audit<2,flujo_audit")
+    policy = Policy(allow_plugins=frozenset({"flujo-audit<2", "flujo_audit"}))
+    assert dict(policy.plugins or {}) == {"flujo-audit": "<2"}
+    assert dict(Plugins(allowed=allowed_by(read_settings(tmp_path))).allowed or {}) == {"flujo-audit": "<2"}

@@ -871,3 +871,38 @@ async def test_all_that_happens_in_a_stopped_run_is_told_in_order_with_its_end_l
         "OnRunStart", "PreStepExecution", "OnModelCall", "OnModelCall", "OnUsageWarning", "OnGovernorBreach",
         "OnStepFailure", "OnRunEnd",
     ]  # fmt: skip
+
+
+class _Redacts:
+    """A recorder that blanks what it writes down, in the object that it was handed."""
+
+    @hookimpl
+    def record_intent(self, payload: RecordIntent) -> None:
+        if isinstance(payload.subject, ToolCall):
+            payload.subject.arguments["account"] = "***"
+
+
+class _Looks:
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    @hookimpl
+    def guard_tool_call(self, payload: GuardToolCall) -> Allow:
+        self.seen.append(dict(payload.call.arguments))
+        return Allow()
+
+
+async def test_a_recorder_cannot_change_the_tool_call_that_guards_allowed() -> None:
+    """Recorders run after all guards allowed; only transforms change anything, and before the guards."""
+    guard, sent = _Looks(), list[object]()
+
+    async def send(call: ToolCall) -> str:
+        sent.append(dict(call.arguments))
+        return "paid"
+
+    async def pay(value: int, ctx: RunContext) -> int:
+        await ctx.call_tool(ToolCall(name="pay", arguments={"account": "DE1"}), send)
+        return value
+
+    await Flujo(Step(pay), plugins=[guard, _Redacts()]).run_async(1)
+    assert sent == guard.seen == [{"account": "DE1"}]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import trio
 from anyio.from_thread import start_blocking_portal
@@ -18,6 +21,7 @@ from pydantic import ValidationError
 from trio.testing import MockClock
 
 from flujo.core import (
+    Budget,
     Flujo,
     Map,
     Message,
@@ -246,7 +250,7 @@ async def test_who_is_cancelled_in_the_queue_leaves_it_and_holds_nothing() -> No
         scopes[0].cancel()
     assert order == ["0", "3", "4"]
     gate = module._GATES["model:m"]
-    assert (gate._inside, len(gate._queue)) == (0, 0)
+    assert (gate._inside, any(gate._rows)) == (0, False)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -265,7 +269,7 @@ async def test_cancels_at_any_instant_leave_every_place_free(seed: int) -> None:
         for _ in range(30):
             group.start_soon(work, chance.random() * 0.02)
     for gate in module._GATES.values():
-        assert (gate._inside, len(gate._queue)) == (0, 0)
+        assert (gate._inside, any(gate._rows)) == (0, False)
 
 
 async def test_a_run_that_is_stopped_by_a_limit_does_not_wait_for_a_place() -> None:
@@ -361,7 +365,7 @@ def test_no_minute_has_more_than_the_limit_and_who_comes_first_is_served_first(
         patch.setattr(module, "monotonic", trio.current_time)
         trio.run(all_of_them, clock=MockClock(autojump_threshold=0))
         gate = module._GATES["model:m"]
-        assert (gate._inside, len(gate._queue)) == (0, 0)
+        assert (gate._inside, any(gate._rows)) == (0, False)
         settled = {one.at: one.tokens for one in gate._recent}
         assert len(settled) <= len(passed)
     times = [at for at, _, _ in passed]
@@ -424,4 +428,186 @@ def test_threads_that_come_and_go_at_any_instant_never_disturb_each_other() -> N
         sys.setswitchinterval(before)
     assert faults == []
     assert most[0] <= 3
-    assert all((gate._inside, len(gate._queue)) == (0, 0) for gate in module._GATES.values())
+    assert all((gate._inside, any(gate._rows)) == (0, False) for gate in module._GATES.values())
+
+
+# --- found by a review ------------------------------------------------------------------------------------------------
+
+
+async def answer(request: ModelRequest) -> ModelResponse:
+    return ModelResponse(content="yes", usage=ModelUsage(input_tokens=1, output_tokens=1))
+
+
+class Crowd:
+    """How many are at it at a time, and how often."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.times = 0
+
+    async def work(self, value: int) -> int:
+        self.times += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await anyio.sleep(0.01)
+        self.now -= 1
+        return value
+
+
+class _Interrupted:
+    """A lock after whose first release another thread has its turn, as the system may give it one."""
+
+    def __init__(self, turn: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._turns = [turn]
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self._turns:
+            other = threading.Thread(target=self._turns.pop())
+            other.start()
+            other.join()
+
+
+async def test_who_leaves_while_another_thread_enters_does_not_fail() -> None:
+    """Named limits are shared by all runs of a process, over threads."""
+    gate, limit, faults = module._Gate(), NamedLimit(concurrency=5), list[Exception]()
+    inside = await gate.enter(limit, 1)
+
+    def leave() -> None:
+        try:
+            gate.leave(inside, None)
+        except Exception as error:  # whatever it is
+            faults.append(error)
+
+    gate._lock = _Interrupted(leave)  # type: ignore[assignment]
+    gate.leave(await gate.enter(limit, 1), None)
+    assert not faults
+    assert gate._inside == 0
+
+
+async def test_a_run_that_a_step_started_is_held_to_the_limit_once_the_step_is_over() -> None:
+    """Most attempts of steps at a time."""
+    crowd, policy = Crowd(), Policy(named_limits={"backend:LocalBackend": NamedLimit(concurrency=2)})
+    inner = Flujo(Map(Step(crowd.work), limit=50), policy=policy)
+    async with inner:
+        begun: list[Any] = []
+
+        async def start(value: int) -> int:
+            begun.append(inner.start(list(range(20))))
+            return value
+
+        assert (await Flujo(Step(start), policy=policy).run_async(1)).status == "completed"
+        assert (await begun[0].wait()).status == "completed"
+    assert crowd.most <= 2
+
+
+async def test_calls_within_a_call_count_in_the_minute() -> None:
+    """Most calls in any 60 seconds; only a place must not be waited for inside of itself."""
+    sent = 0
+
+    async def work(value: int, ctx: RunContext) -> int:
+        async def small(request: ModelRequest) -> ModelResponse:
+            nonlocal sent
+            sent += 1
+            return await answer(request)
+
+        async def large(request: ModelRequest) -> ModelResponse:
+            for _ in range(10):
+                await ctx.call_model(asked("small"), small, price=Price())
+            return await small(request)
+
+        await ctx.call_model(asked("large"), large, price=Price())
+        return value
+
+    with anyio.move_on_after(1):
+        await Flujo(Step(work), policy=Policy(named_limits={"model:*": NamedLimit(requests_per_minute=3)})).run_async(1)
+    assert sent <= 3
+
+
+async def test_calls_without_a_bound_for_their_answer_keep_to_the_tokens_of_a_minute() -> None:
+    """Most tokens in any 60 seconds."""
+    used = 0
+
+    async def send(request: ModelRequest) -> ModelResponse:
+        nonlocal used
+        await anyio.sleep(0.01)
+        used += 1000 if request.max_tokens is None else min(1000, request.max_tokens)
+        return ModelResponse(usage=ModelUsage(input_tokens=0, output_tokens=1000))
+
+    async def work(value: int, ctx: RunContext) -> int:
+        await ctx.call_model(ModelRequest(model="m", messages=()), send, price=Price())
+        return value
+
+    policy = Policy(named_limits={"model:m": NamedLimit(tokens_per_minute=2000)})
+    with anyio.move_on_after(1):
+        await Flujo(Map(Step(work), limit=50), policy=policy).run_async(list(range(50)))
+    assert used <= 2000
+
+
+async def test_a_place_and_a_lease_that_wait_for_each_other_do_not_hang() -> None:
+    """Ledger: what only waiters could give back is refused, not waited for."""
+    inside, policy, budget = (
+        anyio.Event(),
+        Policy(named_limits={"model:m": NamedLimit(concurrency=1)}),
+        Budget(UsageLimits(requests_limit=2)),
+    )
+
+    async def outer(value: int, ctx: RunContext) -> int:
+        async def send(request: ModelRequest) -> ModelResponse:
+            inside.set()
+            await anyio.sleep(0.05)  # the other holds the last request by now, and waits for this one's place
+            await ctx.call_model(asked("helper"), answer, price=Price())
+            return await answer(request)
+
+        await ctx.call_model(asked(), send, price=Price())
+        return value
+
+    async def other(value: int, ctx: RunContext) -> int:
+        await inside.wait()
+        await ctx.call_model(asked(), answer, price=Price())
+        return value
+
+    with anyio.move_on_after(3) as scope:
+        async with anyio.create_task_group() as group:
+            for function in (outer, other):
+                group.start_soon(Flujo(Step(function), policy=policy, limits=budget).run_async, 1)
+    assert not scope.cancelled_caught
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.filterwarnings("ignore")  # a loop that is closed with work in it
+async def test_a_loop_that_was_closed_with_a_run_in_the_queue_stops_nobody_else(anyio_backend: str) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    async def send(request: ModelRequest) -> ModelResponse:
+        inside.set()
+        while not go_on.is_set():
+            await anyio.sleep(0.001)
+        return await answer(request)
+
+    async def work(value: int, ctx: RunContext) -> int:
+        await ctx.call_model(asked(), send, price=Price())
+        return value
+
+    flujo, kept = Flujo(Step(work), policy=Policy(named_limits={"model:m": NamedLimit(concurrency=1)})), list[object]()
+
+    def other_thread() -> None:
+        async def main() -> None:
+            kept.append(flujo.start(1))
+            await asyncio.sleep(0.05)
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(flujo.run_async, 1)
+        await anyio.to_thread.run_sync(inside.wait)
+        await anyio.to_thread.run_sync(other_thread)
+        go_on.set()
+    with anyio.move_on_after(2) as scope:
+        await flujo.run_async(1)
+    assert not scope.cancelled_caught

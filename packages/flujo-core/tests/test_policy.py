@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,13 @@ from flujo.core import (
     ModelRequest,
     ModelResponse,
     ModelUsage,
+    NamedLimit,
     OnGuardDenied,
     OnUsageWarning,
     PauseForHumanInput,
     Pipeline,
+    PluginError,
+    Plugins,
     Policy,
     Price,
     RetryPolicy,
@@ -340,3 +345,63 @@ async def test_a_warning_of_equal_limits_is_told_once() -> None:
 def test_the_words_of_the_policy_stand_in_its_docstring() -> None:
     for name in Policy.model_fields:
         assert re.search(rf"^\s+{name}: ", Policy.__doc__ or "", re.M), name
+
+
+def lay(folder: Path, target: str, files: dict[str, str], version: str = "1.0") -> None:
+    """Install the distribution `acme-rules` there."""
+    info = folder / f"acme_rules-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-rules\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[flujo]\nacme = {target}\n")
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
+PLUGIN = """
+from flujo.core import hookimpl
+flujo_api = "1.0"
+class Plugin:
+    @hookimpl
+    def on_run_end(self, payload): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "target", "module"),
+    [("acme_one", "acme_one", "acme_one.impl"), ("acme_two", "acme_two.plugin", "acme_two")],
+)
+def test_an_object_of_a_distribution_that_is_not_allowed_does_not_act_wherever_in_its_package_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, target: str, module: str
+) -> None:
+    """Policy.allow_plugins; as `test_an_object_or_a_registry_that_was_made_before_is_held_to_the_policy_too`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files = {f"{package}/__init__.py": "", f"{package}/plugin.py": PLUGIN, f"{package}/impl.py": PLUGIN}
+    files[f"{package}/__init__.py"] = PLUGIN
+    lay(tmp_path, target, files)
+    made = importlib.import_module(module).Plugin()
+
+    async def work(value: int) -> int:
+        return value
+
+    with pytest.raises(PluginError):
+        Flujo(Step(work), plugins=[made], policy=Policy(allow_plugins=frozenset({"other"})))
+
+
+def test_who_narrows_an_allow_list_lets_no_pre_release_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lists allow what both allow: `>=1` alone does not allow 2.0a1."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lay(tmp_path, "acme_rules", {"x/acme_rules.py": ""}, version="2.0a1")
+    policy = Policy(allow_plugins=frozenset({"acme-rules>=1"}))
+    alone = {one.distribution: one.state for one in Plugins(policy=policy).installed}
+    assert alone["acme-rules"] == "blocked"
+    both = {one.distribution: one.state for one in Plugins(allowed=["acme-rules>=2.0a1"], policy=policy).installed}
+    assert both["acme-rules"] == "blocked"
+
+
+def test_a_policy_cannot_be_emptied() -> None:
+    """A policy cannot be changed afterwards."""
+    policy = Policy(named_limits={"model:m": NamedLimit(concurrency=1)})
+    with suppress(TypeError, AttributeError):
+        policy.named_limits.clear()
+    assert policy.named_limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +156,11 @@ async def test_the_table_that_was_given_comes_before_what_is_installed_and_a_pri
 
     result = await Flujo(Step(knows), plugins=[prices]).run_async("acme:small")
     assert (result.total_cost_usd, result.counts) == (0, {})
+
+
+def test_prices_do_not_depend_on_the_decimals_of_the_program() -> None:
+    small = table(models={"acme:small": {**SMALL, "input_usd_per_mtok": "2.55"}})
+    with localcontext(prec=2):
+        price = PriceTable(json.dumps(small).encode()).price("acme:small")
+    assert price is not None
+    assert price.input_usd == Decimal("0.00000255")

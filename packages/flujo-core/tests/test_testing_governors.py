@@ -116,6 +116,16 @@ class LosesWhatIsBooked(Quota):
         pass
 
 
+class BooksOnlyMoney(Quota):
+    def book(self, used: Usage) -> None:
+        self.inner.book(Usage(cost_usd=used.cost_usd))
+
+
+class GivesNoTokensBack(Quota):
+    def settle(self, lease: Any, used: Usage) -> None:
+        self.inner.settle(lease, Usage(0, lease.charge.tokens, used.requests, used.cost_usd))
+
+
 class KeepsWhatACancelledOneWasGiven(Quota):
     async def reserve(self, worst: Charge) -> Any:
         grant = await self.inner.reserve(worst)
@@ -190,6 +200,8 @@ FAULTY = [
     (ForgetsTheRest, "settling_gives_the_rest_back"),
     (IgnoresOvershoot, "more_than_reserved_is_counted"),
     (LosesWhatIsBooked, "more_than_reserved_is_counted"),
+    (BooksOnlyMoney, "tokens_and_requests_count_as_money_does"),
+    (GivesNoTokensBack, "tokens_and_requests_count_as_money_does"),
     (KeepsWhatACancelledOneWasGiven, "a_cancel_leaves_nothing_held"),
     (Own, "first_come_first_served"),
     (CountsFloats, "sums_are_exact"),
@@ -299,3 +311,14 @@ async def test_an_own_limit_holds_beside_a_governor_and_a_price_must_be_known() 
     assert "price of model 'm' is unknown" in str(result.error)
     with pytest.raises(ConfigurationError, match="or a Governor"):
         Flujo(asks(), limits="7")  # type: ignore[arg-type]
+
+
+@ANY
+async def test_a_call_is_counted_though_the_governor_fails_to_settle_it() -> None:
+    class Down(Quota):
+        def settle(self, lease: Any, used: Usage) -> None:
+            raise ConnectionError("quota is down")
+
+    result = await Flujo(asks(), limits=Down(UsageLimits(requests_limit=9))).run_async(1)
+    assert result.status == "failed"
+    assert (result.usage.requests, result.total_cost_usd, result.usage.reserved_usd) == (1, 1, 0)

@@ -155,14 +155,8 @@ def _extended(
 
 
 def _acting(flujo: Flujo) -> set[str]:
-    """Distributions whose plugins act in a Flujo; of plugin objects, the one whose module or package they come from."""
-    names = {name for name, _ in flujo.plugins.acting}
-    modules = {type(plugin).__module__ for _, plugin in flujo.plugins.acting}
-    for found in flujo.plugins.installed:
-        package = found.target.rpartition(".")[0]
-        if any(module == found.target or (package and module.startswith(f"{package}.")) for module in modules):
-            names.add(found.distribution)
-    return names
+    """Distributions whose plugins act in a Flujo."""
+    return {name for name, _ in flujo.plugins.acting}
 
 
 def limits_of(max_usd: str | None, max_tokens: int | None, max_requests: int | None) -> UsageLimits:

@@ -157,9 +157,13 @@ def _with_environment(allowed: Mapping[str, str] | None, source: str) -> Setting
 
 
 def _entries(entries: Iterable[str]) -> dict[str, str]:
-    """Names and versions; whether these mean anything, flujo.core says where they are used."""
-    parted = [re.split(r"(?=[<>=!~])", entry.strip(), maxsplit=1) for entry in entries if entry.strip()]
-    return {canonical(name.strip()): "".join(versions) for name, *versions in parted}
+    """Names and versions, of one listed twice both; whether they mean anything, flujo.core says where they are used."""
+    found: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, entries)):
+        name, *versions = re.split(r"(?=[<>=!~])", entry, maxsplit=1)
+        name = canonical(name.strip())
+        found[name] = "&".join(filter(None, (found.get(name, ""), *versions)))
+    return found
 
 
 def _names(value: object, key: str, path: Path) -> tuple[str, ...]:

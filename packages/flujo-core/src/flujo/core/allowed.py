@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
 AllowList = Mapping[str, str]
-"""Names in the form of PEP 503, each with a version specifier; an empty one allows every version."""
+"""Names in the form of PEP 503, each with version specifiers, joined by `&` where several must fit; none allows all."""
 
 _ENTRY = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*((?:[<>=!~].*)?)", re.DOTALL)
 
@@ -38,7 +38,7 @@ def allow_list(entries: Iterable[str]) -> AllowList:
             raise ConfigurationError(f"{entry!r} cannot be allowed", why, "Write 'flujo-audit' or 'flujo-audit>=1,<2'")
         name, versions = canonical(match[1]), match[2].strip()
         if versions:
-            _specifier(entry, versions)
+            _specifiers(entry, versions)
         found[name] = _both(found.get(name, ""), versions)
     return found
 
@@ -71,21 +71,22 @@ def refusal(allowed: AllowList | None, distribution: str, version: str) -> str:
     if versions is None:
         return "the allow-list does not name it"
     if versions:
-        wanted = _specifier(distribution, versions)
-        if not attempt(wanted.contains, version, prereleases=bool(wanted.prereleases))[0]:
+        wanted = _specifiers(distribution, versions)
+        if not all(attempt(one.contains, version, prereleases=bool(one.prereleases))[0] for one in wanted):
             return f"the allow-list has {distribution}{versions}, installed is {version}"
     return ""
 
 
 def _both(one: str, other: str) -> str:
-    return one if one == other else ",".join(filter(None, (one, other)))
+    """Kept apart: in one specifier, a pre-release that either names would be let in by both."""
+    return one if one == other else "&".join(filter(None, (one, other)))
 
 
-def _specifier(entry: str, versions: str) -> SpecifierSet:
+def _specifiers(entry: str, versions: str) -> list[SpecifierSet]:
     try:
         from packaging.specifiers import SpecifierSet  # optional: only who names versions needs it
 
-        return SpecifierSet(versions)
+        return [SpecifierSet(part) for part in versions.split("&")]
     except (ImportError, ValueError) as error:
         is_there = isinstance(error, ValueError)
         do = "Write for instance '>=1,<2'" if is_there else "pip install 'flujo-core[policy]'"

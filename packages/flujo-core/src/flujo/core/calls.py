@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -111,7 +111,7 @@ class Calls:
         act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
         sent = False
         try:
-            await run.intend(act, call)
+            await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
             if effect == "at_most_once":
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
@@ -200,21 +200,24 @@ class _ModelCall:
         limit = self.ctx.usage.limit_that_needs_prices
         if self.price is None and limit is not None:
             raise _unpriced(self.request.model, limit)
+        limits = self.run.hooks.policy.named_limits
+        while limits:
+            async with self.reservation as lease, AsyncExitStack() as places:
+                bound = lease.charge.tokens
+                tokens = bound if bound > self.inputs else None  # what its answer may have was not bounded
+                passage = Passage(limits, [f"model:{self.request.model}"], tokens)
+                try:
+                    with lease.waiting():
+                        await places.enter_async_context(passage)
+                    if lease.waits:  # who holds the places needs what it holds: it comes after them
+                        continue
+                    return await self._sent(lease)
+                finally:
+                    if lease.waits:  # it never came to the call
+                        lease.release()
+                    passage.used = None if self.used.unmeasured else self.used.total_tokens
         async with self.reservation as lease:
-            limits = self.run.hooks.policy.named_limits
-            if not limits:
-                return await self._sent(lease)
-            passage, lease.waits = Passage(limits, [f"model:{self.request.model}"], lease.charge.tokens), True
-            try:
-                async with passage:
-                    lease.waits = False
-                    try:
-                        return await self._sent(lease)
-                    finally:
-                        passage.used = self.used.total_tokens
-            finally:
-                if lease.waits:  # it never came to the call
-                    lease.release()
+            return await self._sent(lease)
 
     async def _sent(self, lease: Lease) -> ModelResponse:
         """Make the call, and settle."""

@@ -24,7 +24,8 @@ from .wakeup import LoopEvent
 WINDOW_S = 60.0
 """What a minute is here; it slides, so that no minute has more than the limit, whenever it begins."""
 
-_INSIDE: ContextVar[frozenset[str]] = ContextVar("flujo_named_limits", default=frozenset())
+_INSIDE: ContextVar[tuple[Passage, ...]] = ContextVar("flujo_named_limits", default=())
+"""Passages around the running code, those that were left too: a run that a step started may outlive the step."""
 
 
 class _Passed:
@@ -44,31 +45,37 @@ class _Gate:
         self._lock = Lock()
         self._inside = 0
         self._recent: deque[_Passed] = deque()
-        self._queue: deque[list[LoopEvent]] = deque()
+        self._rows: tuple[deque[list[LoopEvent]], ...] = (deque(), deque())  # first those that are inside already
 
-    async def enter(self, limit: NamedLimit, tokens: int) -> _Passed:
-        """Wait in turn until the limit lets it pass."""
+    async def enter(self, limit: NamedLimit, tokens: int | None, *, nested: bool = False) -> _Passed:
+        """Wait in turn until the limit lets it pass; None are tokens without a bound, for which it takes a minute."""
+        tokens = limit.tokens_per_minute or 0 if tokens is None else tokens
+        if nested:
+            limit = limit.model_copy(update={"concurrency": None})
         turn: list[LoopEvent] = []
+        row = self._rows[not nested]
         try:
             while True:
                 with self._lock:
-                    is_first = self._queue[0] is turn if turn else not self._queue
+                    if not turn:
+                        row.append(turn)
+                    is_first = self._first() is turn
                     wait_s = self._wait_s(limit, tokens) if is_first else math.inf
                     if wait_s <= 0:
-                        if turn:
-                            self._queue.popleft()
+                        row.popleft()
                         self._inside += 1
                         self._recent.append(_Passed(tokens))
                         self._wake()  # the next may fit as well
                         return self._recent[-1]
-                    if not turn:
-                        self._queue.append(turn)
                     turn[:] = [LoopEvent()]
+                    if not is_first:
+                        self._wake()  # the first may have gone with its event loop, and would wake nobody
                 with anyio.move_on_after(wait_s):
                     await turn[0].wait()
         except BaseException:  # a cancel: it leaves the queue
             with self._lock:
-                self._queue.remove(turn)
+                if turn in row:
+                    row.remove(turn)
                 self._wake()
             raise
 
@@ -79,9 +86,15 @@ class _Gate:
             passed.tokens = passed.tokens if tokens is None else tokens
             self._wake()
 
+    def _first(self) -> list[LoopEvent]:
+        return next(row[0] for row in self._rows if row)
+
     def _wake(self) -> None:
-        if self._queue:
-            self._queue[0][0].set()
+        for row in self._rows:
+            while row:
+                if row[0][0].set():
+                    return
+                row.popleft()  # its event loop was closed with it in the queue
 
     def _wait_s(self, limit: NamedLimit, tokens: int) -> float:
         """Seconds until the next may pass, as things stand; infinite where somebody has to leave first."""
@@ -110,34 +123,36 @@ _GATES: dict[str, _Gate] = {}
 class Passage:
     """`async with` around work that named limits hold for: it passes their gates in the order of their names.
 
-    Work inside that passes the same gate, as a call within a call, does so at once: it would wait for itself.
+    Work inside that passes the same gate, as a call within a call, needs no place and goes first: it would wait for
+    itself. It counts in the minute like all others.
 
     Args:
         limits: The limits by name.
         subjects: What the work is, as `model:openai:gpt-4o`.
-        tokens: Tokens it will use, as far as is known.
+        tokens: Tokens it will use at most; None where nothing bounds them.
 
     Attributes:
         used: Tokens it really used, once that is known.
     """
 
-    def __init__(self, limits: Mapping[str, NamedLimit], subjects: Iterable[str], tokens: int = 0) -> None:
-        around, them = _INSIDE.get(), list(subjects)
-        names = sorted(name for name in limits if name not in around and any(fits(one, name) for one in them))
+    def __init__(self, limits: Mapping[str, NamedLimit], subjects: Iterable[str], tokens: int | None = 0) -> None:
+        them = list(subjects)
+        names = sorted(name for name in limits if any(fits(one, name) for one in them))
         self._ways = [(_GATES.setdefault(name, _Gate()), limits[name]) for name in names]
         self._held: list[tuple[_Gate, _Passed]] = []
         self._tokens = tokens
-        self._around, self._inside = around, around.union(names)
+        self._around = tuple(one for one in _INSIDE.get() if one._held)
         self.used: int | None = None
 
     async def __aenter__(self) -> Passage:
+        inside = {gate for one in self._around for gate, _ in one._held}
         try:
             for gate, limit in self._ways:
-                self._held.append((gate, await gate.enter(limit, self._tokens)))
+                self._held.append((gate, await gate.enter(limit, self._tokens, nested=gate in inside)))
         except BaseException:  # a cancel: those that it passed already are left
             self.leave()
             raise
-        _INSIDE.set(self._inside)
+        _INSIDE.set((*self._around, self))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -146,7 +161,8 @@ class Passage:
 
     def leave(self) -> None:
         """Let the next pass."""
-        for gate, passed in self._held:
+        held, self._held = self._held, []
+        for gate, passed in held:
             gate.leave(passed, self.used)
 
     def stay(self, thread: RunningThread) -> None:

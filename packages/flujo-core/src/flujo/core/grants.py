@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from threading import Event as ThreadEvent
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -46,16 +47,17 @@ class Governor(Protocol):
 class Grant:
     """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is.
 
-    `above` is what a Governor gave for it.
+    `above` is what a Governor gave for it. `recall` asks it back while its work waits for something else.
     """
 
-    __slots__ = ("above", "charge", "ledger", "owner")
+    __slots__ = ("above", "charge", "ledger", "owner", "recall")
 
     def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
         self.charge: Charge = charge
         self.ledger: Ledger = ledger
         self.owner: object = owner
         self.above: Any = None
+        self.recall: Callable[[], object] | None = None
 
 
 ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())

@@ -326,7 +326,11 @@ class Ledger:
         with self._queue.lock:
             self._queue.add(waiter)
             woken = self._queue.pump()
+            held = self._queue.open if waiter in self._queue.inside else ()
+            recalls = [grant.recall for grant in held if grant.recall is not None]  # they may wait for its own places
         _wake(woken)
+        for recall in recalls:
+            recall()
         return waiter
 
     def _leave(self, waiter: Waiter) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 
+import anyio
 import anyio.from_thread
+from anyio.lowlevel import current_token
 
 from .errors import ConfigurationError, FlujoError, LoopRunning, RunAborted, UsageLimitExceeded
 from .grants import ENCLOSING, Governor, Grant
 from .ledger import Ledger
 from .usage import EXACT, ZERO, Charge, Fit, Money, Room, Usage, count, money
-from .wakeup import loop_is_running
+from .wakeup import call_in, loop_is_running
 
 __all__ = ["Lease", "Meter", "Reservation"]
 
@@ -33,6 +37,19 @@ class Lease:
         self.charge: Charge = grant.charge
         self.used: Usage = Usage()
         self.waits: bool = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what is waited for before the work begins; given up when the lease is needed back: `waits` stays."""
+        assert self._grant is not None
+        grant, self.waits = self._grant, True
+        with anyio.CancelScope() as scope:
+            grant.recall = partial(call_in, current_token().native_token, scope.cancel)
+            try:
+                yield
+                self.waits = False
+            finally:
+                grant.recall = None
 
     @property
     def open(self) -> bool:
@@ -67,11 +84,9 @@ class Lease:
 
     def close(self, used: Usage) -> None:
         """Book `used` and end the lease. A second close does nothing."""
-        grant = self._grant
+        grant, self._grant = self._grant, None
         if grant is not None:
-            if self._meter.close(self, grant, used):
-                self.used = used
-            self._grant = None
+            self._meter.close(self, grant, used)
 
 
 class Reservation:
@@ -193,9 +208,9 @@ class Meter:
     ) -> None:
         """Book use that could not be reserved; a limit it breaks stops the run after this step."""
         used = _used(cost_usd, tokens, input_tokens, output_tokens, count(requests, "requests"))
+        self._ledger.book(used, self.spent)
         if self._ledger.governor is not None:
             self._ledger.governor.book(used)
-        self._ledger.book(used, self.spent)
 
     def exceeded(self) -> UsageLimitExceeded | None:
         """The error for a limit that more was used of than it allows, if there is one."""
@@ -252,18 +267,22 @@ class Meter:
             raise self._over()
         return lease
 
-    def close(self, lease: Lease, grant: Grant, used: Usage) -> bool:
-        """End a lease of this meter with what was used; says whether it was still open."""
+    def close(self, lease: Lease, grant: Grant, used: Usage) -> None:
+        """End a lease of this meter with what was used."""
         self._open.discard(lease)
-        if grant.above is not None and self._ledger.governor is not None:
-            self._ledger.governor.settle(grant.above, used)
-        return self._ledger.close(grant, used, self.spent)
+        if self._ledger.close(grant, used, self.spent):
+            lease.used = used
+        self._settle_above(grant, used)
 
     def give_back(self, grant: Grant) -> None:
         """Close a reservation of which nothing was used."""
-        if grant.above is not None and self._ledger.governor is not None:
-            self._ledger.governor.settle(grant.above, Usage())
         self._ledger.close(grant, Usage())
+        self._settle_above(grant, Usage())
+
+    def _settle_above(self, grant: Grant, used: Usage) -> None:
+        """Last of all: the governor is not ours and may fail, which must not undo what is counted here."""
+        if grant.above is not None and self._ledger.governor is not None:
+            self._ledger.governor.settle(grant.above, used)
 
     def refuse(self, error: FlujoError) -> None:
         """From now on reserve nothing: what waits and what comes is refused with `error`. Open leases stay."""

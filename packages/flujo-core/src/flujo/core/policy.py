@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, StringConstraints, ValidationError
 from pydantic.functional_validators import AfterValidator, BeforeValidator
@@ -33,6 +33,18 @@ def _read_limits(value: object) -> object:
 def fits(name: str, pattern: str) -> bool:
     """Whether a name is one of those that a pattern of `*` and `&` means."""
     return all(re.fullmatch(".*".join(map(re.escape, part.split("*"))), name, re.DOTALL) for part in pattern.split("&"))
+
+
+class _Fixed(dict[str, "NamedLimit"]):
+    """A dict that stays as it is made; a mappingproxy could neither be copied nor sent to another process."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a policy cannot be changed")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[_Fixed], tuple[dict[str, NamedLimit]]]:
+        return _Fixed, (dict(self),)
 
 
 class NamedLimit(BaseModel):
@@ -78,7 +90,7 @@ class Policy(BaseModel):
     allow_models: _Names | None = None
     allow_provider_tools: bool = Field(default=False, strict=True)
     max_limits: Annotated[InstanceOf[UsageLimits], BeforeValidator(_read_limits)] | None = None
-    named_limits: dict[_Subject, NamedLimit] = {}
+    named_limits: Annotated[dict[_Subject, NamedLimit], AfterValidator(_Fixed)] = _Fixed()
     guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     observer_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     recorder_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import ConfigurationError
 from .foreign import text_of
 from .marks import hookimpl
-from .usage import ZERO, Price
+from .usage import EXACT, ZERO, Price
 
 _Usd = Annotated[Decimal, Field(ge=0)]
 
@@ -53,7 +53,7 @@ class PriceTable:
         source = f"{self.name} sha256:{self.sha256}"
         self._prices = {
             model: Price(
-                row.input_usd_per_mtok.scaleb(-6), row.output_usd_per_mtok.scaleb(-6), row.request_usd,
+                row.input_usd_per_mtok.scaleb(-6, EXACT), row.output_usd_per_mtok.scaleb(-6, EXACT), row.request_usd,
                 row.max_output_tokens, source,
             )
             for model, row in table.models.items()
@@ -85,7 +85,7 @@ class PriceTable:
         return table
 
     def price(self, model: str) -> Price | None:
-        """What `model` costs; None when it is not in the table."""
+        """What a model costs; None when it is not in the table."""
         return self._prices.get(model)
 
     @hookimpl

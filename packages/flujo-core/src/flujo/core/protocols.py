@@ -31,7 +31,7 @@ class PriceBook(Protocol):
     """Knows what models cost."""
 
     def price(self, model: str) -> Price | None:
-        """Return what `model` costs, or None when it is not known here."""
+        """Return what a model costs, or None when it is not known here."""
 
 
 @dataclass(frozen=True, slots=True)

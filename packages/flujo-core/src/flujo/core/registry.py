@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
@@ -114,7 +115,9 @@ class Plugins:
         module = str(getattr(cls, "__module__", cls.__name__))
         for found in self.installed:
             package = found.target.rpartition(".")[0]
-            if found.target == module or (package and module.startswith(f"{package}.")):
+            if getattr(sys.modules.get(package), "__file__", None) is None:  # a namespace, which others share
+                package = found.target
+            if f"{module}.".startswith(f"{package}."):
                 return found.distribution
         return str(cls.__name__)
 

@@ -27,24 +27,28 @@ class LoopEvent:
         self._event = anyio.Event()
         self._loop = current_token().native_token
 
-    def set(self) -> None:
-        """Wake the waiter, from whatever thread."""
-        call_in(self._loop, self._event.set)
+    def set(self) -> bool:
+        """Wake the waiter, from whatever thread; says whether its loop is still there."""
+        return call_in(self._loop, self._event.set)
 
     async def wait(self) -> None:
         """Wait in the loop that made it."""
         await self._event.wait()
 
 
-def call_in(loop: object, act: Callable[[], object]) -> None:
-    """Have `act` called in a loop, from whatever thread; `loop` is its `current_token().native_token`."""
+def call_in(loop: object, act: Callable[[], object]) -> bool:
+    """Have `act` called in a loop, from whatever thread; says whether the loop is still there.
+
+    `loop` is its `current_token().native_token`.
+    """
     try:
         if isinstance(loop, asyncio.AbstractEventLoop):
             loop.call_soon_threadsafe(act)
         else:  # trio's token; anyio gives both behind one object but offers no call that does not block
             loop.run_sync_soon(act)  # type: ignore[attr-defined]
-    except RuntimeError:  # that loop is closed, and cancelled who waited in it; the caller has others to wake
-        return
+    except RuntimeError:  # that loop is closed, and nobody waits in it any more; the caller has others to wake
+        return False
+    return True
 
 
 def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> object:

@@ -207,6 +207,20 @@ async def more_than_reserved_is_counted(trial: GovernorTrial) -> None:
     await refused(governor, usd("0.01"), "more than the limit is spent")
 
 
+async def tokens_and_requests_count_as_money_does(trial: GovernorTrial) -> None:
+    """Of tokens and requests, too, what was not used is given back, and what was booked counts."""
+    for limits, charge, used in (
+        ({"total_tokens_limit": 10}, Charge(Decimal(0), 4, 1), Usage(1, 2, 1)),
+        ({"requests_limit": 10}, Charge(Decimal(0), 0, 4), Usage(requests=3)),
+    ):
+        governor = trial.of(**limits)
+        for _ in range(2):
+            governor.settle(await at_once(governor, charge, "at most 3 of 10 are used"), used)
+        governor.settle(await at_once(governor, charge, "6 of 10 are used"), Usage())
+        governor.book(used)
+        await refused(governor, charge, "9 of 10 are used")
+
+
 async def sums_are_exact(trial: GovernorTrial) -> None:
     """A thousand times a tenth is a hundred, as no float says."""
     governor = trial.of("100")
@@ -315,6 +329,7 @@ GOVERNOR_RULES: tuple[GovernorRule, ...] = (
     first_come_first_served,
     waiting_in_vain_ends,
     more_than_reserved_is_counted,
+    tokens_and_requests_count_as_money_does,
     sums_are_exact,
     a_cancel_leaves_nothing_held,
     tasks_hold_no_more_than_the_limit,
