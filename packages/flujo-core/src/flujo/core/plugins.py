@@ -54,8 +54,9 @@ def resolve(
     for number, (name, plugin) in enumerate(reversed(plugins)):  # pluggy calls the last registered first
         adapter, label = _Adapter(), f"{name}#{number}"
         found = _implementations(plugin)
-        # A package that only registers acts by being there; an object, as a price table, by being given.
-        acts = any(tier_of(hook) != "register" or not inspect.ismodule(plugin) for hook, _, _ in found)
+        # What only registers does nothing in a run, but for a price table that is given as an object.
+        priced = not inspect.ismodule(plugin)
+        acts = any(tier_of(hook) != "register" or (priced and hook == "register_price_books") for hook, _, _ in found)
         if not acts or inspect.isclass(plugin):
             why = "it is a class" if acts else "it has no method marked with @hookimpl that acts in a run"
             raise PluginError(f"plugin {name!r} cannot act", why, "Give the plugin's name, or an object with hooks")

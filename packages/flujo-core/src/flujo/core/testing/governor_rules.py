@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import current_token
@@ -232,6 +233,10 @@ async def sums_are_exact(trial: GovernorTrial) -> None:
 async def a_cancel_leaves_nothing_held(trial: GovernorTrial) -> None:
     """Whoever is cancelled, while it waits or just as it is served, holds nothing and stands in nobody's way."""
     governor = trial.of("5")
+    for turns in range(8):
+        for waits in (False, True):
+            await _cancelled_after(governor, turns, waits=waits)
+            await at_once(governor, usd(5), f"who was to reserve was cancelled {turns} turns of the loop later")
     chance = random.Random(7)
 
     async def work() -> None:
@@ -248,6 +253,26 @@ async def a_cancel_leaves_nothing_held(trial: GovernorTrial) -> None:
                 group.start_soon(work)
     demand(not limit.cancelled_caught, "demands hang after others were cancelled")
     await at_once(governor, usd(5), "all who held anything gave it back or were cancelled")
+
+
+async def _cancelled_after(governor: Governor, turns: int, *, waits: bool) -> None:
+    """Cancel a demand some turns of the event loop after it began, or after what it waited for was given back."""
+    held = await governor.reserve(usd(5)) if waits else None
+    scope = anyio.CancelScope()
+
+    async def work() -> None:
+        with scope:
+            governor.settle(await governor.reserve(usd(5)), Usage())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        if held is not None:
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            governor.settle(held, Usage())
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()
 
 
 class _Held:
