@@ -236,7 +236,8 @@ async def a_cancel_leaves_nothing_held(trial: GovernorTrial) -> None:
     for turns in range(8):
         for waits in (False, True):
             await _cancelled_after(governor, turns, waits=waits)
-            await at_once(governor, usd(5), f"who was to reserve was cancelled {turns} turns of the loop later")
+            why = f"who was to reserve was cancelled {turns} turns of the loop later"
+            governor.settle(await at_once(governor, usd(5), why), Usage())
     chance = random.Random(7)
 
     async def work() -> None:
