@@ -26,7 +26,7 @@ def flujo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def main_job() -> list[str]:
     """Arguments of the README's first `flujo run` line, with paths that do not depend on the folder."""
-    found = re.search(r"^pip install uv && uv run flujo (run .*)$", README, re.M)
+    found = re.search(r"^pip install uv && uv run --no-dev flujo (run .*)$", README, re.M)
     assert found is not None, "README.md has no line that runs the main job"
     return [str(ROOT / part) if part.startswith("examples/") else part for part in shlex.split(found[1])]
 
