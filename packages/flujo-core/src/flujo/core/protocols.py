@@ -185,7 +185,7 @@ class RunStore(Protocol):
             AlreadyResumed: The question was answered before, with this decision.
             ResumeConflict: ... with another.
             StillRunning: Somebody holds the run.
-            ResumeError: Its journal is longer by now, or the id is not known.
+            ResumeError: Its journal is longer by now, it has completed, or the id is not known.
         """
 
 

@@ -79,7 +79,7 @@ class MemoryStore:
             raise refusal(before, receipt)
         if kept.is_held:
             raise StillRunning(receipt.run_id)
-        if position != len(kept.journal):
+        if position != len(kept.journal) or kept.snapshot.status == "completed":
             raise moved_on(receipt.run_id)
         if receipt.pause_id:
             kept.decisions[receipt.pause_id] = receipt

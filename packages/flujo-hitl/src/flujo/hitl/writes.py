@@ -113,7 +113,7 @@ class RunWrites:
         if not self._in.is_free(owner):
             raise StillRunning(run_id)
         held = Held(row, fence + 1, self._length(row, status), self._in.version)
-        if position != held.next:
+        if position != held.next or status == STATUS["completed"]:  # perhaps since it was loaded
             why = "it went on from there before"
             raise ResumeError(f"run {run_id!r} cannot be resumed from here", why, "Use the result of that resume")
         self._append(run_id, held, rows)  # before all else: an entry that cannot be written leaves nothing behind

@@ -216,6 +216,7 @@ async def orphans_are_found(trial: StoreTrial) -> None:
     demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that was claimed is no orphan")
     await trial.store.save(again, trial.run(status="completed"))
     demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that ended is no orphan")
+    await _refused(trial.store.claim(0, trial.receipt(""), []), ResumeError, "a claim of a run that has completed")
 
 
 async def a_run_goes_on_by_its_id(trial: StoreTrial) -> None:
