@@ -24,6 +24,7 @@ class SecretManager(Protocol):
 
     async def get(self, name: str) -> SecretStr:
         """The secret of that name; raises LookupError where there is none."""
+        ...
 
 
 class EnvSecrets:
@@ -88,7 +89,8 @@ async def open_aws_secrets() -> AsyncIterator[AwsSecrets]:
 async def open_pool(secrets: SecretManager) -> AsyncIterator[AsyncConnectionPool]:
     """A pool of connections; its factory takes another resource, the secrets, by type."""
     url = (await secrets.get("database-url")).get_secret_value()
-    async with AsyncConnectionPool(url, min_size=1, max_size=4, open=False, timeout=10) as pool:
+    pool: AsyncConnectionPool = AsyncConnectionPool(url, min_size=1, max_size=4, open=False, timeout=10)
+    async with pool:
         await pool.wait(timeout=10)  # a wrong address is found now, not in the middle of a run
         yield pool
 
@@ -101,6 +103,7 @@ class Patterns(Protocol):
 
     def find(self, text: str) -> list[str]:
         """Names of the patterns that are in the text."""
+        ...
 
 
 class RegexPatterns:

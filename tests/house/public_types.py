@@ -79,9 +79,10 @@ def check_wheels(dist: Path, user_code: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         venv = FreshVenv.create(Path(folder) / "venv", dist.resolve())
         venv.install_locked_dependencies_of(
-            *LEAVES, extras=["eval", "code", "sql", "postgres"]
+            *LEAVES, extras=["eval", "code", "sql", "postgres", "web"]
         )  # its types are part of ours
         venv.uv_install_ours(*LEAVES)
+        venv.uv_install("psycopg-pool", "boto3")  # of examples
         exports = [check_exports(leaf, venv.python) for leaf in LEAVES.values()]
         return [*exports, check_user_code(user_code, venv.python)]
 

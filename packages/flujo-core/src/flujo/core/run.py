@@ -160,7 +160,7 @@ class Run(Work):
 
     def _finish(self) -> anyio.Event | None:
         """Take the output of a run whose steps all ended well, and the context as it stands; once."""
-        self.is_finished = True
+        self.is_finished: bool = True
         self._note_time_left()
         root = self.state.root
         context, error = (None, None) if root.context is None else attempt(final_context, root)

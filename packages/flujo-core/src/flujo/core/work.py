@@ -96,10 +96,11 @@ class Work(Running):
         if node is not None:
             return self._ask(frame, node)
         if not self.turns:
-            self.turns = YIELD_EVERY
+            self.turns: int = YIELD_EVERY
             return anyio.lowlevel.checkpoint()
-        self.workers = set()
-        return Relay(self.state.due, self.workers, self.do, self.release).run()
+        workers: set[Worker] = set()
+        self.workers: set[Worker] | frozenset[Worker] = workers
+        return Relay(self.state.due, workers, self.do, self.release).run()
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""

@@ -172,7 +172,7 @@ _SAID: dict[int | str, dict[str, Any]] = {
 }
 _READ: dict[int | str, dict[str, Any]] = {number: _SAID[number] for number in (401, 403, 404, 422)}
 
-router = APIRouter(prefix="/api", tags=["inbox"])
+router: APIRouter = APIRouter(prefix="/api", tags=["inbox"])
 
 After = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(:.*)?$", max_length=2000)]
 Status = Literal["running", "completed", "failed", "paused", "stopped", "aborted"]

@@ -24,7 +24,7 @@ _LONGEST_S = 600.0
 _MOST = 20
 """Streams of one person at once."""
 
-router = APIRouter(include_in_schema=False)
+router: APIRouter = APIRouter(include_in_schema=False)
 
 
 @router.get("/run/live")

@@ -25,9 +25,9 @@ from .problems import Refused
 
 __all__ = ["TEMPLATES", "drawing_of", "page", "router", "said"]
 
-TEMPLATES = Jinja2Templates(Path(__file__).parent / "templates")
+TEMPLATES: Jinja2Templates = Jinja2Templates(Path(__file__).parent / "templates")
 TEMPLATES.env.trim_blocks = TEMPLATES.env.lstrip_blocks = True
-router = APIRouter(include_in_schema=False)
+router: APIRouter = APIRouter(include_in_schema=False)
 
 
 def link(path: str, **words: object) -> str:
