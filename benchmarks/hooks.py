@@ -1,14 +1,11 @@
 """What observers of one moment add to a step, beside the same steps whose moments nobody observes."""
 
-import asyncio
 from collections.abc import Callable
 
-from benchmarks.chain import no_op, no_op_step
-from benchmarks.compare import best_us
+from benchmarks.chain import per_step
 
-from flujo.core import Flujo, OnRunEnd, OnStepFailure, Pipeline, PostStepExecution, PreStepExecution
+from flujo.core import OnRunEnd, OnStepFailure, PostStepExecution, PreStepExecution
 
-STEPS = 100
 Observer = Callable[..., object]
 
 
@@ -53,18 +50,7 @@ CASES: dict[str, list[Observer]] = {
 
 def measure(rounds: int = 25) -> dict[str, float]:
     """CPU microseconds per step in each case, and of a bare await as `bare`."""
-    steps = no_op_step(0) >> no_op_step(1)
-    for index in range(2, STEPS):
-        steps = steps >> no_op_step(index)
-    flujos = [Flujo(Pipeline(steps), hooks=hooks) for hooks in CASES.values()]
-
-    async def bare() -> None:
-        for _ in range(STEPS):
-            await no_op(1)
-
-    runs = [lambda flujo=flujo: flujo.run_async(1) for flujo in flujos]
-    found = asyncio.run(best_us(*runs, bare, rounds=rounds))
-    return dict(zip([*CASES, "bare"], [us / STEPS for us in found], strict=True))
+    return per_step({name: {"hooks": acting} for name, acting in CASES.items()}, rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,15 @@ Where anybody acts in steps at all, each step is announced, guarded and recorded
 costs, a guard that is never asked here. What a hook adds is measured against it.
 """
 
-import asyncio
 from typing import Any
 
-from benchmarks.chain import no_op, no_op_step
-from benchmarks.compare import best_us
+from benchmarks.chain import per_step
 
 from flujo.core import (
     UNCHANGED,
     Allow,
-    Flujo,
     GuardStep,
     GuardToolCall,
-    Pipeline,
     PostStepExecution,
     RecordIntent,
     RecordResult,
@@ -24,8 +20,6 @@ from flujo.core import (
     TransformStepOutput,
     hookimpl,
 )
-
-STEPS = 100
 
 
 class Elsewhere:
@@ -86,18 +80,7 @@ CASES: dict[str, list[Any]] = {
 
 def measure(rounds: int = 25) -> dict[str, float]:
     """CPU microseconds per step in each case, and of a bare await as `bare`."""
-    steps = no_op_step(0) >> no_op_step(1)
-    for index in range(2, STEPS):
-        steps = steps >> no_op_step(index)
-    flujos = [Flujo(Pipeline(steps), plugins=plugins) for plugins in CASES.values()]
-
-    async def bare() -> None:
-        for _ in range(STEPS):
-            await no_op(1)
-
-    runs = [lambda flujo=flujo: flujo.run_async(1) for flujo in flujos]
-    found = asyncio.run(best_us(*runs, bare, rounds=rounds))
-    return dict(zip([*CASES, "bare"], [us / STEPS for us in found], strict=True))
+    return per_step({name: {"plugins": acting} for name, acting in CASES.items()}, rounds=rounds)
 
 
 if __name__ == "__main__":
