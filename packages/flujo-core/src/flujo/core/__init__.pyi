@@ -42,7 +42,7 @@ from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
-from .migrations import Migration, migrate
+from .migrations import Migration, accepted_fingerprints, migrate
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -257,6 +257,7 @@ __all__ = [
     "Usage",
     "UsageLimitExceeded",
     "UsageLimits",
+    "accepted_fingerprints",
     "compile_plan",
     "decision_digest",
     "hookimpl",

@@ -25,7 +25,7 @@ from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Receipt
-from .migrations import accepted
+from .migrations import accepted_fingerprints
 from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
@@ -285,7 +285,8 @@ class Flujo:
         if self.store is None:
             raise ConfigurationError("runs cannot be recovered", "this Flujo has no store", "Pass store=")
         results: list[PipelineResult] = []
-        for run_id in [one for each in accepted(self.plan.fingerprint) for one in await self.store.orphans(each)]:
+        known = accepted_fingerprints(self.plan.fingerprint)
+        for run_id in [run_id for one in known for run_id in await self.store.orphans(one)]:
             result, error = await attempt_async(self.resume_async(run_id, retry=True))
             if result is not None:
                 results.append(result)

@@ -37,8 +37,8 @@ def migrate(old: str, new: str, fn: Migration) -> None:
     _migrations[old, new] = fn
 
 
-def accepted(fingerprint: str) -> list[str]:
-    """The fingerprint, and those from which there is a way to it, the nearest first."""
+def accepted_fingerprints(fingerprint: str) -> list[str]:
+    """The fingerprint, and those of pipelines whose runs have a migration to it, the nearest first."""
     found = [fingerprint]
     for end in found:  # grows as it goes
         found += [old for old, new in _migrations if new == end and old not in found]
@@ -51,7 +51,7 @@ def migrated(plan: Plan, snapshot: Snapshot, late: Sequence[EntryData]) -> tuple
     Raises:
         SnapshotError: A migration raised, or what it gave is no snapshot of the same run.
     """
-    ways = accepted(plan.fingerprint)
+    ways = accepted_fingerprints(plan.fingerprint)
     if snapshot.fingerprint not in ways[1:]:
         return snapshot, late
     if any(row.kind in _TOLD for row in late):  # which step that was for is known to the old pipeline only
