@@ -596,3 +596,16 @@ def test_recipes_are_offered_by_the_plugin_and_each_is_made_of_a_model_alone():
         pipeline = recipe.make(TestModel(), instructions="Be brief.", max_tokens=50)
         assert Flujo(pipeline).plan.input_type is not None
         assert recipe.help
+
+
+def test_an_option_that_no_agent_has_and_scores_that_contradict_each_other_are_refused():
+    async def work(task: str) -> str:
+        return task
+
+    for plays in ("openai:gpt-4o", work):
+        with pytest.raises(TypeError, match="no option max_iterations"):
+            AgenticLoop(plays, {"a": work}, max_iterations=3)
+    with pytest.raises(TypeError, match="no option validators"):
+        ReviewAgent("openai:gpt-4o", validators=())
+    with pytest.raises(PipelineError, match=r"min_score=0\.6 is above target_score=0\.3"):
+        Default("openai:gpt-4o", target_score=0.3, min_score=0.6)

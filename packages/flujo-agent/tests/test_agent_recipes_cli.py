@@ -42,6 +42,12 @@ class Keyboard(io.StringIO):
     def isatty(self) -> bool:
         return True
 
+    def readline(self, *sizes: int) -> str:
+        line = super().readline(*sizes)
+        if line == "^C\n":
+            raise KeyboardInterrupt
+        return line
+
 
 @pytest.fixture
 def cli(server, tmp_path, monkeypatch, capsys):
@@ -202,6 +208,17 @@ def test_a_chat_goes_on_where_a_store_keeps_it_under_the_limits_of_the_whole(cli
     assert code == 4, out
     told = json.loads(out.splitlines()[-1])
     assert (told["status"], told["usage"]["requests"]) == ("stopped", 2)
+
+
+def test_who_interrupts_a_chat_is_told_how_to_go_on(cli):
+    talk = ("chat", *SHORT, "--store", "sqlite:///runs.db")
+    code, _, err = cli(*talk, typed="hello\n^C\n")
+    assert code == 130
+    assert "Go on: --resume " in err
+    code, out, err = cli(*talk, "/bye", "--resume", err.split("--resume ")[1].strip())
+    assert (code, out) == (0, ""), err
+    code, _, err = cli("chat", *SHORT, typed="hello\n^C\n")  # nothing keeps it
+    assert (code, "--resume" in err) == (130, False)
 
 
 def test_the_last_answer_that_max_turns_allows_is_printed(cli):

@@ -77,3 +77,20 @@ def test_tools_at_the_provider_are_off_where_settings_name_them():
         result = Flujo(wrap(made, price=Price())).run("hello")
     assert "openai_native_tools" in str(result.error)
     assert not [body for body in server.bodies if body.get("tools")]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("openai_previous_response_id", "openai_conversation_id", "google_cached_content"),
+        *("openai_context_management", "anthropic_context_management", "bedrock_additional_model_requests_fields"),
+        *("bedrock_inference_profile", "openrouter_preset", "xai_agent_count"),
+    ],
+)
+def test_settings_that_put_unseen_messages_or_another_model_into_a_request_are_refused(setting):
+    with provider() as server:
+        model = OpenAIChatModel("cheap", provider=OpenAIProvider(base_url=url(server), api_key="x"))
+        made = Agent(model, name="a", model_settings={setting: "x"})
+        result = Flujo(wrap(made, price=Price())).run("hello")
+    assert setting in str(result.error)
+    assert not server.bodies

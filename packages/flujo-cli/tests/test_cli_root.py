@@ -110,6 +110,17 @@ def test_a_command_whose_target_is_broken_names_its_package(cli) -> None:
     assert "acme-target" in said.err
 
 
+def test_a_broken_policy_stops_commands_but_not_the_help(cli) -> None:
+    cli.plugin("acme-tools", COMMAND.format(module="acme_tools"))
+    cli.write("pyproject.toml", "[tool.flujo.policy]\nrequires = ['flujo-audit']\n")
+    said = cli("--help")
+    assert said.code == 0
+    assert "audit" in said.out
+    assert "greet" not in said.out  # whether it may be imported nobody knows
+    assert "requires" in said.err
+    assert cli("greet").code == 2
+
+
 def test_broken_settings_stop_commands_but_not_the_help(cli) -> None:
     cli.write("pyproject.toml", "[tool.flujo]\nuse = 3\n")
     said = cli("--help")

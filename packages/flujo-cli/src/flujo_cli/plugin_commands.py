@@ -52,7 +52,14 @@ def listed() -> list[tuple[str, str]]:
         settings = Settings()
     installed = _installed(settings)
     rows = [(word, known.help) for word, known in KNOWN.items() if known.distribution in installed]
-    found = _commands(installed - OURS, settings)
+    found: list[tuple[str, Command]] = []
+    if others := installed - OURS:
+        from flujo.core import FlujoError  # takes over 50 ms, and only where a plugin must be asked
+
+        try:
+            found = _commands(others, settings)
+        except FlujoError as error:  # without the policy nobody knows which of them may be imported
+            note(f"{error.what}: {error.why}")
     return sorted([*rows, *((command.name, command.help) for _, command in found if command.name not in KNOWN)])
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from flujo.core import ConfigurationError, Flujo, PipelineLike, Plugins, Policy, RunStore, UsageLimits
 
+from .logs import clean_logs
 from .problems import Problem
 from .settings import VARIABLE, Settings, canonical, read_settings
 from .target import DEFAULT_NAME, Target, load_target
@@ -60,7 +61,11 @@ def prepare(
     settings = read_settings()
     policy = policy_of(settings, options["policy_file"], options["require"])
     enforce_allow_list(settings, policy)
-    target = load_target(spec) if isinstance(spec, str) else Target(DEFAULT_NAME, "", spec)
+    if isinstance(spec, str):
+        target = load_target(spec)
+    else:
+        clean_logs()
+        target = Target(DEFAULT_NAME, "", spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
     where = _url_of(store, settings) if keeps else None
     return target, build(target, settings, use, policy, hooks, store=where)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 import anyio.to_thread
@@ -18,7 +18,7 @@ from .cassette import replaying
 from .errors import NeedsAsyncio
 from .models import short_name
 from .prompts import Dialogue, prompt_of
-from .spec import AgentSpec, OutputMode, context_problems
+from .spec import AgentOptions, AgentSpec, OutputMode, context_problems
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import AbstractAgent
@@ -153,20 +153,8 @@ def agent(
     *,
     instructions: str = "",
     output_type: object = str,
-    output_mode: OutputMode = "auto",
-    tools: Sequence[AnyTool] = (),
-    base_url: str | None = None,
-    api_key: str | SecretStr | None = None,
-    retry: RetryPolicy | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    fallback: str | Model | Sequence[str | Model] = (),
     name: str | None = None,
-    price: Price | None = None,
-    max_requests: int = 50,
-    repairs: int = 1,
-    context_model: type[BaseModel] | None = None,
-    reads: str | Sequence[str] = (),
+    **options: Unpack[AgentOptions],
 ) -> ModelAgent[Any]:
     """Make an agent. Nothing is imported, loaded or connected before it first runs.
 
@@ -198,28 +186,8 @@ def agent(
     Raises:
         PipelineError: Something cannot work; all of it is told at once.
     """
-    spec = AgentSpec.of(
-        model,
-        short_name(model) if name is None else name,
-        instructions,
-        output_type,
-        {
-            "output_mode": output_mode,
-            "tools": tools,
-            "base_url": base_url,
-            "api_key": api_key,
-            "retry": retry,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "fallback": fallback,
-            "price": price,
-            "max_requests": max_requests,
-            "repairs": repairs,
-            "context_model": context_model,
-            "reads": reads,
-        },
-    )
-    return of_spec(spec.check())
+    called = short_name(model) if name is None else name
+    return of_spec(AgentSpec.of(model, called, instructions, output_type, options).check())
 
 
 def of_spec(spec: AgentSpec) -> ModelAgent[Any]:

@@ -15,13 +15,13 @@ from .conversing import Conversation
 from .prompts import Dialogue
 from .recipecli import (
     EXIT_CODES,
-    INTERRUPTED,
     PAUSED,
     ModelFlags,
     Watch,
     agent_options,
+    begun,
     facts,
-    limits_of,
+    interrupted,
     model_options,
     of_status,
     prepared,
@@ -86,27 +86,25 @@ def chat(ctx: click.Context, message: str | None, **flags: Unpack[ChatFlags]) ->
         try:
             result = _talked(flujo, message, flags, watch)
         except KeyboardInterrupt:
-            click.echo("flujo: interrupted", err=True)
-            ctx.exit(INTERRUPTED)
+            ctx.exit(interrupted(watch, kept=flujo.store is not None))
     if result is None:
         raise click.UsageError("Nothing was said: give a MESSAGE, or one on stdin.")
     ctx.exit(_tell(result, flags, kept=flujo.store is not None))
 
 
 def _talked(flujo: Flujo, message: str | None, flags: ChatFlags, watch: Watch) -> PipelineResult | None:
-    limits, stored = limits_of(flags), flags["resume"]
-    if stored is not None:
-        again = None if limits.unlimited else limits
-        result = run(lambda: flujo.resume_async(stored, limits=again, retry=True))
-    else:
-        first = _heard(watch) if message is None else message
+    if message is not None and message.strip() == BYE:
+        message = ""
+    first = None
+    if flags["resume"] is None:
+        first, message = _heard(watch) if message is None else message, None
         if not first:
             return None
-        message = None
-        result = run(lambda: flujo.run_async(first, limits=limits))
+    result = begun(flujo, first, flags)
     while result.status == "paused":
         if message is None:
-            _say(result.pauses[0].question, flags, watch)
+            with watch.paused():
+                _say(result.pauses[0].question, flags)
         heard, message = _heard(watch) if message is None else message, None
         if heard is None and flujo.store is not None:
             break
@@ -114,9 +112,8 @@ def _talked(flujo: Flujo, message: str | None, flags: ChatFlags, watch: Watch) -
     return result
 
 
-def _say(answer: str, flags: ChatFlags, watch: Watch) -> None:
-    with watch.paused():
-        click.echo(json.dumps({"agent": answer}, ensure_ascii=False) if flags["as_json"] else answer)
+def _say(answer: str, flags: ChatFlags) -> None:
+    click.echo(json.dumps({"agent": answer}, ensure_ascii=False) if flags["as_json"] else answer)
 
 
 def _heard(watch: Watch) -> str | None:
@@ -138,7 +135,7 @@ def _tell(result: PipelineResult, flags: ChatFlags, *, kept: bool) -> int:
     if ended and isinstance(result.value, Dialogue) and result.value.turns[-1].speaker == "agent":
         last = result.value
         if sum(turn.speaker == "agent" for turn in last.turns) >= flags["max_turns"]:
-            click.echo(json.dumps({"agent": last.latest}) if flags["as_json"] else last.latest)
+            _say(last.latest, flags)
     if flags["as_json"]:
         click.echo(facts(result))
     elif result.error is not None:

@@ -60,7 +60,7 @@ class Conversation(Pipeline):
             return agent(model, instructions=instructions, output_type=str, name="reply", **options)
 
         reply = players.step("reply", talker, talks)
-        players.check(f"recipe {name!r}", limits)
+        players.check(f"recipe {name!r}", limits, options)
         loop = Loop(_turn(reply, memory, max_turns), _is_over, max_turns, name="turns")
         super().__init__(Step(_begin, name="begin") >> loop, name=name, limits=limits)
 

@@ -46,9 +46,13 @@ CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
 """The attempt of a step that an agent of ours works for. Its models and tools are governed from the start, once, and
 find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
 
-_PASSES_BY = ("extra_body", "_native_tools", "_builtin_tools", "_models", "_plugins")
-"""Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens. Tools at
-the provider that a policy allows are given to the agent, not set here."""
+_PASSES_BY = (
+    *("extra_body", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
+    *("_models", "_inference_profile", "_preset"),
+    *("_response_id", "_conversation_id", "_cached_content", "_context_management"),
+)
+"""Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens, earlier
+messages. Tools at the provider that a policy allows are given to the agent, not set here."""
 
 FindStep = Callable[[], RunContext]
 

@@ -168,7 +168,7 @@ class AgenticLoop(Pipeline):
 
         plan = players.step("plan", planner, plans)
         bodies = {one: works(one, player) for one, player in agents.items()}
-        players.check(f"recipe {name!r}", limits)
+        players.check(f"recipe {name!r}", limits, options)
         types = _Types(output_type, plan.signature().output)
         body = _command(types, plan, bodies, human=human)
         loop = Loop(body, _is_finished, max_commands, name="commands")

@@ -9,6 +9,7 @@ from flujo.core import PipelineError, Step, UsageLimits
 
 from .agents import ModelAgent
 from .models import is_model
+from .spec import AgentOptions, check_names
 
 __all__ = ["Players", "own", "whole"]
 
@@ -38,8 +39,9 @@ class Players:
             self._told.update(error.problems)
             return Step(_nothing, name=role)
 
-    def check(self, what: str, limits: object = None) -> None:
-        """Raise PipelineError when anything is wrong."""
+    def check(self, what: str, limits: object, options: AgentOptions) -> None:
+        """Raise PipelineError when anything is wrong, and TypeError for an option that no agent has."""
+        check_names(options)
         if not isinstance(limits, (UsageLimits, type(None))):
             self.problems.append("limits= is a UsageLimits(...)")
         if self.problems:

@@ -165,9 +165,7 @@ def prepared(ctx: click.Context, pipeline: Pipeline, flags: ModelFlags, watch: W
     host = ctx.find_object(CommandHost)  # type: ignore[type-abstract]  # click only asks isinstance
     if host is None:
         raise click.UsageError(f"This command runs inside `flujo`: flujo {ctx.info_name} ...")
-    if flags["resume"] is not None and not (flags["store"] or os.environ.get("FLUJO_STORE")):
-        host.store()  # says how to name one, where the settings do not either
-    return host.prepare(
+    flujo = host.prepare(
         pipeline,  # type: ignore[arg-type]  # the host takes pipelines, too; the protocol of flujo.core lags behind it
         plugins=flags["plugin"],
         require=flags["require"],
@@ -175,6 +173,26 @@ def prepared(ctx: click.Context, pipeline: Pipeline, flags: ModelFlags, watch: W
         hooks=[watch.observe],
         store=flags["store"],
     )
+    if flags["resume"] is not None and flujo.store is None:
+        host.store()  # says how to name one
+    return flujo
+
+
+def begun(flujo: Flujo, given: str | None, flags: ModelFlags) -> PipelineResult:
+    """Start a run, or go on with the one that `--resume` names."""
+    limits, stored = limits_of(flags), flags["resume"]
+    if stored is None:
+        return run(lambda: flujo.run_async(given, limits=limits))
+    again = None if limits.unlimited else limits
+    return run(lambda: flujo.resume_async(stored, limits=again, retry=True))
+
+
+def interrupted(watch: Watch, *, kept: bool) -> int:
+    """Say how to go on after a signal; gives the exit code."""
+    click.echo("flujo: interrupted", err=True)
+    if kept and watch.run_id:
+        click.echo(f"Go on: --resume {watch.run_id}", err=True)
+    return INTERRUPTED
 
 
 def limits_of(flags: ModelFlags) -> UsageLimits:
@@ -194,9 +212,14 @@ def run(work: Callable[[], Awaitable[PipelineResult]]) -> PipelineResult:
 
 
 class Watch:
-    """Tells on the error stream what a run is at: a line for each step that asked a model, and where it is now."""
+    """Tells on the error stream what a run is at: a line for each step that asked a model, and where it is now.
+
+    Attributes:
+        run_id: The run that it saw last.
+    """
 
     def __init__(self, *, quiet: bool, steps: bool = True) -> None:
+        self.run_id: str = ""
         self._quiet = quiet
         self._steps = steps
         self._status: Status | None = None
@@ -226,6 +249,7 @@ class Watch:
 
     def observe(self, event: Event) -> None:
         """A moment of the run; given to the engine as an observer."""
+        self.run_id = event.run.run_id
         if self._status is not None and isinstance(event, PreStepExecution):
             self._status.update(f"{event.name} ...")
         text = _line(event, steps=self._steps)

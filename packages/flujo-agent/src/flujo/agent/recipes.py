@@ -13,7 +13,7 @@ from flujo.core import Pipeline, PipelineError, RunContext, Step, UsageLimits, r
 from .agents import ModelAgent, of_spec
 from .checks import Validator, not_callable, problems_of
 from .errors import AgentFault
-from .parts import own
+from .parts import own, whole
 from .prompts import prompt_of
 from .spec import AgentOptions, AgentSpec
 
@@ -81,16 +81,14 @@ def generate_review_validate(
     """
     validators = tuple(validate) if isinstance(validate, Sequence) else (validate,)
     maker = AgentSpec.of(model, "generate", task, output_type, options)
-    others: AgentOptions = {**options, "tools": (), "output_mode": "auto"}
+    others: AgentOptions = {**options, "tools": ()}
     reviewing = REVIEWER.format(criteria=review)
     judge = AgentSpec.of(model if reviewer is None else reviewer, "review", reviewing, Review, others)
     problems = [*maker.problems(), *(problem for problem in judge.problems() if problem not in maker.problems())]
     problems += not_callable(validators, "validator")
     problems += [] if task else ["task= says what the model is to do"]
     problems += [] if review else ["review= says by what criteria answers are reviewed"]
-    for word, times in (("max_revisions", max_revisions), ("max_repairs", max_repairs)):
-        if not isinstance(times, int) or times < 0:
-            problems.append(f"{word}={times!r} must be a whole number of 0 or more")
+    whole(problems, 0, max_revisions=max_revisions, max_repairs=max_repairs)
     if problems:
         raise PipelineError(f"pipeline {name!r} cannot be built", problems)
     context = options.get("context_model")

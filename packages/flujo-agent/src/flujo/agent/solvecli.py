@@ -15,12 +15,12 @@ from flujo.core import Flujo, InputError, Pause, PipelineResult
 from .offered import recipe_called
 from .recipecli import (
     EXIT_CODES,
-    INTERRUPTED,
     ModelFlags,
     Watch,
     agent_options,
+    begun,
     facts,
-    limits_of,
+    interrupted,
     model_options,
     of_status,
     prepared,
@@ -88,20 +88,13 @@ def solve(ctx: click.Context, task: str | None, **flags: Unpack[SolveFlags]) -> 
         with watch:
             result = _solved(flujo, given, flags, watch)
     except KeyboardInterrupt:
-        click.echo("flujo: interrupted", err=True)
-        ctx.exit(INTERRUPTED)
+        ctx.exit(interrupted(watch, kept=flujo.store is not None))
     _tell(result, flags, kept=flujo.store is not None)
     ctx.exit(of_status(result.status))
 
 
 def _solved(flujo: Flujo, task: str | None, flags: SolveFlags, watch: Watch) -> PipelineResult:
-    limits, stored = limits_of(flags), flags["resume"]
-    if stored is None:
-        result = run(lambda: flujo.run_async(task, limits=limits))
-    else:
-        again = None if limits.unlimited else limits
-        result = run(lambda: flujo.resume_async(stored, limits=again, retry=True))
-    given = flags["answer"]
+    result, given = begun(flujo, task, flags), flags["answer"]
     while result.status == "paused":
         with watch.paused():
             answer = _answered(result.pauses[0], flags) if given is None else given

@@ -76,7 +76,7 @@ class Default(Pipeline):
         reflector: Plays `reflect`: is given a `Judged` and gives a `Reflection`.
         validate: Your own functions that say what is wrong with an answer; each finding counts as a criterion failed.
         max_attempts: Most answers.
-        target_score: The score that is good enough, above 0 up to 1.
+        target_score: The score that is good enough, from 0 to 1.
         min_score: The score below which the run fails; left out, the target.
         limits: Limits of each run, under those of the Flujo.
         name: Name of the pipeline.
@@ -121,7 +121,7 @@ class Default(Pipeline):
         solution = players.step("solution", solver or model, solves)
         valid = players.step("validate", validator or model, lambda one: ValidatorAgent(one, **others))
         reflect = players.step("reflect", reflector or model, lambda one: ReflectionAgent(one, **others))
-        players.check(f"recipe {name!r}", limits)
+        players.check(f"recipe {name!r}", limits, options)
         goals = _Goals(checks, max_attempts, target_score, least)
         types = _Types(solution.signature().output)
         begun = _begin(types, review)
@@ -135,6 +135,8 @@ def _problems(checks: Sequence[object], most: object, target: object, least: obj
     for word, share in (("target_score", target), ("min_score", least)):
         if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
             problems.append(f"{word}={share!r} must be from 0 to 1")
+    if not problems and least > target:  # type: ignore[operator]  # both are numbers here
+        problems.append(f"min_score={least!r} is above target_score={target!r}, at which the work stops")
     return problems
 
 

@@ -45,6 +45,12 @@ class AgentOptions(TypedDict, total=False):
     reads: str | Sequence[str]
 
 
+def check_names(options: AgentOptions) -> None:
+    """Raise TypeError for an option that no agent has, as a call with a wrong name does."""
+    if unknown := options.keys() - AgentOptions.__annotations__.keys():
+        raise TypeError(f"an agent has no option {', '.join(sorted(unknown))}; see AgentOptions")
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
     """All of an agent but itself, which is made when it first runs; the fields are the arguments of `agent`."""
@@ -71,6 +77,7 @@ class AgentSpec:
     @classmethod
     def of(cls, model: str | Model, name: str, instructions: str, output_type: Any, options: AgentOptions) -> AgentSpec:
         """The spec of an agent with these options."""
+        check_names(options)
         given: dict[str, Any] = dict(options)
         key, fallback, reads = given.get("api_key"), given.get("fallback", ()), given.get("reads", ())
         given["api_key"] = key.get_secret_value() if isinstance(key, SecretStr) else key
