@@ -14,6 +14,7 @@ from .usage import Price
 if TYPE_CHECKING:
     from .engine import Flujo
     from .kept import Hold, KeptRun, Receipt, TokenFacts
+    from .pipeline import PipelineLike
     from .snapshot import EntryData, Snapshot
     from .steps import Step
 
@@ -55,7 +56,7 @@ class CommandHost(Protocol):
 
     def prepare(
         self,
-        target: str,
+        target: str | PipelineLike,
         *,
         plugins: Iterable[str] = (),
         require: Iterable[str] = (),
@@ -63,7 +64,7 @@ class CommandHost(Protocol):
         hooks: Iterable[Callable[..., object]] = (),
         store: str | None = None,
     ) -> Flujo:
-        """Load FILE[:NAME] under the settings and the policy that hold here, as `flujo run` does.
+        """Load FILE[:NAME], or take a pipeline, under the settings and the policy that hold here, as `flujo run` does.
 
         `store` is the URL of a store; None takes `FLUJO_STORE`, or that of the settings.
 
