@@ -45,11 +45,10 @@ class Calls:
     ) -> ModelResponse:
         """See RunContext.call_model."""
         run, path = self.run, ctx.step_path
-        left = ctx.usage.left
-        make = partial(
-            payloads.TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens
-        )
-        request = await run.transform("transform_model_request", make, request, ModelRequest, path)
+        if run.hooks.of("transform_model_request"):
+            left = ctx.usage.left
+            given = payloads.TransformModelRequest(run.info, path, request, left.cost_usd, left.tokens)
+            request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
         price = run.setup.price_of(request.model) if price is None else price
         attempt = 1
         while True:
@@ -69,14 +68,15 @@ class Calls:
         self._check_open()
         await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
-            await run.deny(denial, ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
+            await run.deny(denial, path, ctx)
+        act = Act("model_call", path, ctx, attempt, f"call-{next(self._numbers)}")
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
             response = await call.make()
-            make = partial(payloads.TransformModelResponse, run.info, path, request)
-            response = await run.transform("transform_model_response", make, response, ModelResponse, path)
+            if run.hooks.of("transform_model_response"):
+                given = payloads.TransformModelResponse(run.info, path, request, response)
+                response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 run.stop(error, ctx)
@@ -108,7 +108,7 @@ class Calls:
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
+        act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self._numbers)}")
         sent = False
         try:
             await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
@@ -123,13 +123,13 @@ class Calls:
                 await run.note_told(ctx, Begun(key, call.name, is_over=True))
             await run.conclude(act, error, None, Usage())
             if sent and isinstance(error, Exception):
-                await self._observe_tool_call(call, None, act)
+                await self._observe_tool_call(ctx, call, None, act)
             raise
         try:
             await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
         finally:
             await run.conclude(act, None, result, Usage())
-        await self._observe_tool_call(call, result, act)
+        await self._observe_tool_call(ctx, call, result, act)
         return result
 
     async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
@@ -144,10 +144,9 @@ class Calls:
             self._beginning.discard(mine)
         self._check_open()
 
-    async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
-        assert act.ctx is not None
-        facts = (act.ctx.step_path, call, result, perf_counter() - act.started)
-        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), act.ctx)
+    async def _observe_tool_call(self, ctx: RunContext, call: ToolCall, result: ToolResult | None, act: Act) -> None:
+        facts = (act.path, call, result, perf_counter() - act.started)
+        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
