@@ -35,7 +35,7 @@ from flujo.core import ConfigurationError, ModelRequest, ModelResponse, Price, R
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
-from .translate import Outgoing, changed, incoming, outgoing, revised
+from .translate import Outgoing, changed, given_again, incoming, outgoing, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
 """Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
@@ -64,10 +64,12 @@ class CallOptions:
     Attributes:
         retry: How a failed request is made again; each attempt is reserved by itself.
         price: What the model costs where the caller knows; None asks the price books.
+        record: Whether answers are kept in the journal: a step that runs again after a pause or a crash gets them.
     """
 
     retry: RetryPolicy | None = None
     price: Price | None = None
+    record: bool = False
 
 
 class GovernedModel(WrapperModel):
@@ -89,7 +91,7 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
-        ctx = self._find_step()
+        ctx, options = self._find_step(), self._options
         for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
             if value and name.endswith(_PASSES_BY):
                 raise _other_way(f"the setting {name!r}")
@@ -108,17 +110,20 @@ class GovernedModel(WrapperModel):
                     response = await cassette.answer(final.model_copy(update={"max_tokens": wanted}), ask)
             except ModelAPIError as error:
                 raise fault_of(error, final.model) from error
-            answers.append((response, incoming(response)))
+            answers.append((response, incoming(response, detailed=options.record)))
             return answers[-1][1]
 
         try:
-            answer = await ctx.call_model(sent.request, send, retry=self._options.retry, price=self._options.price)
+            answer = await ctx.call_model(
+                sent.request, send, retry=options.retry, price=options.price, record=options.record
+            )
         except (ModelFault, ModelRejected, ModelUnavailable) as error:
             if error.__cause__ is None:  # a transform or another send raised it
                 raise
             # pydantic-ai's own word for it: its fallbacks go by that
             raise error.__cause__ from error.__cause__.__cause__
-        return revised(*answers[-1], answer, provider=bool(sent.request.provider_tools))
+        kept, before = answers[-1] if answers else given_again(answer)
+        return revised(kept, before, answer, provider=bool(sent.request.provider_tools))
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
         target = self._target(sent.request.model, final.model)

@@ -5,7 +5,6 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from time import perf_counter
 
 from . import payloads
 from .check import no_json
-from .context import RunContext, SendModel, SendTool
+from .context import MakeCall, RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .gates import Passage
@@ -24,6 +23,7 @@ from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
 from .running import Act, Running
+from .told import model_key, tool_key
 from .usage import EXACT, Charge, Fit, Price, Room, Usage
 
 TOKENS_PER_MESSAGE = 16
@@ -39,6 +39,17 @@ class Calls:
         self._beginning: set[tuple[tuple[int, int], str]] = set()
 
     # --- models -----------------------------------------------------------------------------------------------------
+
+    async def recorded(self, ctx: RunContext, request: ModelRequest, make: MakeCall) -> ModelResponse:
+        """See CallGate.recorded. Where the answer is known no call is made, so that nobody is asked about it."""
+        self._check_open()
+        key = model_key(request, ctx.attempt)
+        known, answer = ctx.recall(key)
+        if known:
+            return ModelResponse.model_validate(answer)
+        response = await make()
+        await self.run.note_told(ctx, Called(response.model_dump(mode="json"), key))
+        return response
 
     async def call_model(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, retry: RetryPolicy | None, price: Price | None
@@ -80,16 +91,16 @@ class Calls:
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 run.stop(error, ctx)
-            await run.conclude(act, error, None, call.used)
+            await run.conclude(act, error, None, call.reservation.used)
             if call.sent and isinstance(error, Exception):
                 await self._observe_model_call(call, None, act)
             raise
-        await run.conclude(act, None, response, call.used)
+        await run.conclude(act, None, response, call.reservation.used)
         await self._observe_model_call(call, response, act)
         return response
 
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
-        facts = (call.ctx.step_path, call.request, response, call.used, perf_counter() - act.started)
+        facts = (call.ctx.step_path, call.request, response, call.reservation.used, perf_counter() - act.started)
         await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
@@ -102,7 +113,7 @@ class Calls:
         refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
-        key = _digest(call)
+        key = tool_key(call)
         known, recorded = ctx.recall(key)
         if known:  # this visit of the step made the call before, and runs again
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
@@ -145,7 +156,7 @@ class Calls:
         self._check_open()
 
     async def _observe_tool_call(self, ctx: RunContext, call: ToolCall, result: ToolResult | None, act: Act) -> None:
-        facts = (act.path, call, result, perf_counter() - act.started)
+        facts = (ctx.step_path, call, result, perf_counter() - act.started)
         await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
@@ -174,11 +185,6 @@ class _ModelCall:
         self.inputs = input_bound(self.request)
         self.reservation = self.ctx.usage.reserve_fitting(fit_of(self.request, self.price or Price(), self.inputs))
 
-    @property
-    def used(self) -> Usage:
-        """What was booked for it."""
-        return self.reservation.used
-
     async def make(self) -> ModelResponse:
         """Reserve, send and settle."""
         watch = self.run.watch
@@ -191,9 +197,9 @@ class _ModelCall:
                     response = await self._send()
                     return response
                 finally:
-                    watch.called(piece, response, self.used, sent=self.sent)
+                    watch.called(piece, response, self.reservation.used, sent=self.sent)
         finally:
-            self.run.note_spent(self.ctx, self.used, "" if self.price is None else self.price.source)
+            self.run.note_spent(self.ctx, self.reservation.used, "" if self.price is None else self.price.source)
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
@@ -213,7 +219,7 @@ class _ModelCall:
                 finally:
                     if lease.waits:  # it never came to the call
                         lease.release()
-                    passage.used = None if self.used.unmeasured else self.used.total_tokens
+                    passage.used = None if self.reservation.used.unmeasured else self.reservation.used.total_tokens
         async with self.reservation as lease:
             return await self._sent(lease)
 
@@ -244,9 +250,8 @@ class _ModelCall:
 
     def _in_full(self, lease: Lease) -> Usage:
         charge = lease.charge
-        used = Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1)
-        used.unpriced = int(self.price is None)
-        return used
+        unpriced = int(self.price is None)
+        return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=unpriced)
 
     def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:
         usage = response.usage
@@ -255,18 +260,12 @@ class _ModelCall:
         cost = usage.cost_usd
         if cost is None:
             cost = (self.price or Price()).cost(usage.input_tokens, usage.output_tokens)
-        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost)
-        used.unpriced = int(self.price is None and usage.cost_usd is None)
+        unpriced = int(self.price is None and usage.cost_usd is None)
+        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost, unpriced=unpriced)
         # Without a money limit the output need not be bounded, so what was reserved is no bound either.
         if cost > lease.charge.cost_usd and self.ctx.usage.money_limited:
             used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
         return used
-
-
-def _digest(call: ToolCall) -> str:
-    """What makes two calls of one visit the same: the tool and its arguments, not the id that a model gave it."""
-    text = json.dumps([call.name, call.arguments], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unknown_end(path: str, call: ToolCall) -> StepFailed:
@@ -302,21 +301,20 @@ def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest
 
 
 def input_bound(request: ModelRequest) -> int:
-    """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message."""
+    """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message.
+
+    JSON is counted as ASCII: what is outside of it is escaped, which is longer than its UTF-8.
+    """
     size = 0
     for message in request.messages:
         calls = [[call.name, call.arguments, call.id] for call in message.tool_calls]
         size += len(message.content.encode()) + len(message.tool_call_id.encode()) + TOKENS_PER_MESSAGE
-        size += _json_size(calls) if calls else 0
+        size += len(json.dumps(calls)) if calls else 0
     for tool in request.tools:
-        size += _json_size(tool.model_dump(mode="json")) + TOKENS_PER_MESSAGE
+        size += len(json.dumps(tool.model_dump(mode="json"))) + TOKENS_PER_MESSAGE
     if request.output_schema is not None:
-        size += _json_size(request.output_schema)
+        size += len(json.dumps(request.output_schema))
     return size
-
-
-def _json_size(value: object) -> int:
-    return len(json.dumps(value))  # ASCII: what is outside of it is escaped, which is longer than its UTF-8
 
 
 def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
