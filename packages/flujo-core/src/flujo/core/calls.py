@@ -56,11 +56,10 @@ class Calls:
     ) -> ModelResponse:
         """See RunContext.call_model."""
         run, path = self.run, ctx.step_path
-        left = ctx.usage.left
-        make = partial(
-            payloads.TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens
-        )
-        request = await run.transform("transform_model_request", make, request, ModelRequest, path)
+        if run.hooks.of("transform_model_request"):
+            left = ctx.usage.left
+            given = payloads.TransformModelRequest(run.info, path, request, left.cost_usd, left.tokens)
+            request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
         price = run.setup.price_of(request.model) if price is None else price
         attempt = 1
         while True:
@@ -80,14 +79,15 @@ class Calls:
         self._check_open()
         await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
-            await run.deny(denial, ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
+            await run.deny(denial, path, ctx)
+        act = Act("model_call", path, ctx, attempt, f"call-{next(self._numbers)}")
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
             response = await call.make()
-            make = partial(payloads.TransformModelResponse, run.info, path, request)
-            response = await run.transform("transform_model_response", make, response, ModelResponse, path)
+            if run.hooks.of("transform_model_response"):
+                given = payloads.TransformModelResponse(run.info, path, request, response)
+                response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 run.stop(error, ctx)
@@ -119,7 +119,7 @@ class Calls:
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
+        act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self._numbers)}")
         sent = False
         try:
             await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
