@@ -48,12 +48,14 @@ CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
 find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
 
 _PASSES_BY = (
-    *("extra_body", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
+    *("extra_body", "extra_headers", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
     *("_models", "_inference_profile", "_preset"),
     *("_response_id", "_conversation_id", "_cached_content", "_context_management"),
+    *("_container", "_prompt_variables", "_prediction"),
 )
 """Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens, earlier
-messages. Tools at the provider that a policy allows are given to the agent, not set here."""
+messages or files. Tools at the provider that a policy allows are given to the agent, not set here, and headers that a
+connection needs to the client of its provider."""
 
 FindStep = Callable[[], RunContext]
 

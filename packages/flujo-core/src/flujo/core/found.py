@@ -164,7 +164,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
     ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
-    carry(ledger, [use.total])
+    carry(ledger, use.total)
     if limits is None:
         ledger.warnings()  # told before
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})

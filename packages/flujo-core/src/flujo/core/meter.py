@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 
 import anyio
 import anyio.from_thread
@@ -45,6 +44,8 @@ class Lease:
         grant, self.waits = self._grant, True
         with anyio.CancelScope() as scope:
             grant.recall = partial(call_in, current_token().native_token, scope.cancel)
+            if grant.ledger.is_pressed:  # at once, where it would have to wait: those came before it
+                scope.cancel()
             try:
                 yield
                 self.waits = False
@@ -106,19 +107,16 @@ class Reservation:
         return Usage() if self._lease is None else self._lease.used
 
     async def __aenter__(self) -> Lease:
-        return self._begin(await self._meter.acquire(self._fit))
+        yields = self._lease is not None and self._lease.waits
+        return self._begin(await self._meter.acquire(self._fit, yields))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._end()
 
     def __enter__(self) -> Lease:
         return self._begin(self._meter.acquire_in_thread(self._fit))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _begin(self, grant: Grant) -> Lease:
@@ -191,7 +189,7 @@ class Meter:
             UsageLimitExceeded: On entering, when it can never fit.
         """
         worst = Charge(money(cost_usd, "cost_usd"), count(tokens, "tokens"), count(requests, "requests"))
-        return Reservation(self, lambda room: worst if room.holds(worst) else None)
+        return Reservation(self, worst.whole)
 
     def reserve_fitting(self, fit: Fit) -> Reservation:
         """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait."""
@@ -222,10 +220,10 @@ class Meter:
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, fit: Fit) -> Grant:
-        """Reserve what `fit` takes, waiting for room where that can help."""
+    async def acquire(self, fit: Fit, yields: bool = False) -> Grant:
+        """Reserve what `fit` takes, waiting for room where that can help; where it `yields`, after all nested ones."""
         try:
-            grant = self._take(fit) or await self._ledger.wait(fit, self)
+            grant = self._take(fit, yields) or await self._ledger.wait(fit, self, yields)
             return grant if self._ledger.governor is None else await self._asked(grant, self._ledger.governor)
         except UsageLimitExceeded as error:
             self._stop(error)
@@ -303,10 +301,10 @@ class Meter:
         self.breach = self.breach or error
         self.refuse(error)
 
-    def _take(self, fit: Fit) -> Grant | None:
+    def _take(self, fit: Fit, yields: bool = False) -> Grant | None:
         if self._over is not None:
             raise self._over()
-        return self._ledger.take(fit, self)
+        return None if yields else self._ledger.take(fit, self)
 
 
 def _too_late() -> FlujoError:

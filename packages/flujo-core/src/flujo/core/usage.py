@@ -101,6 +101,10 @@ class Charge(NamedTuple):
     tokens: int = 0
     requests: int = 0
 
+    def whole(self, room: Room) -> Charge | None:
+        """A Fit that takes all of it or nothing."""
+        return self if room.holds(self) else None
+
 
 class Room(NamedTuple):
     """What may still be reserved: None is unlimited."""
@@ -122,14 +126,15 @@ class Room(NamedTuple):
         cost = self.cost_usd if other.cost_usd is None else other.cost_usd
         if self.cost_usd is not None and cost is not None:
             cost = min(cost, self.cost_usd)
-        return Room(cost, _least(self.tokens, other.tokens), _least(self.requests, other.requests))
+        return Room(cost, least(self.tokens, other.tokens), least(self.requests, other.requests))
 
     def spares(self, charge: Charge) -> bool:
         """Whether `charge` takes nothing of what is limited here."""
         return Room(*(None if part is None else type(part)(0) for part in self)).holds(charge)  # type: ignore[arg-type]
 
 
-def _least(one: int | None, other: int | None) -> int | None:
+def least(one: int | None, other: int | None) -> int | None:
+    """The lower of two limits; None is none."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
