@@ -102,6 +102,23 @@ async def test_guessing_a_password_is_slowed_down(store: SQLiteStore, users: Use
     assert (late.status_code, int(late.headers["retry-after"]) > 0) == (429, True)
 
 
+async def test_people_behind_a_proxy_are_counted_by_their_own_address(store: SQLiteStore, users: Users) -> None:
+    async def codes(browser: Browser, *forwarded: str) -> list[int]:
+        found = []
+        for number, one in enumerate(forwarded):
+            browser.client.headers["x-forwarded-for"] = one
+            found.append((await browser.sign_in(f"nobody {number} {one}", "wrong")).status_code)
+        return found
+
+    settings = WebSettings(users=users, sign_ins=2)
+    async with site(store, settings) as browser:  # of this machine, as the guide has the proxy
+        assert await codes(browser, *["198.51.100.1"] * 3, "198.51.100.2") == [401, 401, 429, 401]
+        forged = ["203.0.113.1, 198.51.100.3", "203.0.113.2, 198.51.100.3", "203.0.113.3, 198.51.100.3"]
+        assert await codes(browser, *forged) == [401, 401, 429]
+    async with site(store, settings, client=("192.0.2.1", 1)) as browser:  # who is no proxy is not believed
+        assert await codes(browser, "198.51.100.1", "198.51.100.2", "198.51.100.3") == [401, 401, 429]
+
+
 async def test_a_proxy_says_who_it_is_and_nobody_else_does(store: SQLiteStore, users: Users) -> None:
     await filled(store)
     header = TrustedHeader("X-User", [ipaddress.ip_network("10.0.0.0/24")], "X-Roles")

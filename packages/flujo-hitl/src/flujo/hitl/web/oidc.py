@@ -39,7 +39,8 @@ def add_oidc(app: FastAPI, settings: WebSettings) -> None:
     )
 
     async def leave(request: Request) -> Response:
-        access_of(request).sign_ins.take(f"address {request.client.host if request.client else ''}")
+        access = access_of(request)
+        access.sign_ins.take(f"address {access.address(request)}")
         try:
             answer: Response = await provider.authorize_redirect(request, settings.url.rstrip("/") + _DONE)
         except (http.HTTPError, ValueError) as error:
