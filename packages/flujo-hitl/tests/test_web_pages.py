@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from conftest import OpenStore
@@ -16,6 +17,7 @@ from web_site import PASSWORD, PROXY, SCHEMA, URL, Browser, filled, site, users_
 
 from flujo.core import ConfigurationError, Flujo, Parallel, PauseForHumanInput, Pipeline, Step
 from flujo.hitl import SQLiteStore
+from flujo.hitl.web import live
 from flujo.hitl.web.guards import MAX_BODY
 from flujo.hitl.web.people import Users
 from flujo.hitl.web.settings import TrustedHeader, WebSettings
@@ -272,6 +274,41 @@ async def test_what_follows_a_run_ends_with_it(browser: Browser, store: SQLiteSt
     assert all(line.startswith("data: ") for line in first.splitlines())
     assert "completed" in first
     assert last.startswith("event: done")
+
+
+async def test_a_page_follows_on_after_a_stream_had_its_time(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_LONGEST_S", 0.0)
+    browser.act_as("ops")
+    answer = await browser.get("/run/live?id=money")
+    assert answer.status_code == 200
+    assert "event: done" not in answer.text  # which tells the browser not to connect anew
+
+
+async def test_what_follows_a_run_ends_where_it_is_deleted(browser: Browser, store: SQLiteStore) -> None:
+    browser.act_as("ops")
+    answers: list[httpx.Response] = []
+
+    async def follow() -> None:
+        answers.append(await browser.get("/run/live?id=money"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        while not browser.app.state.streams:
+            await anyio.sleep(0.01)
+        await store.delete("money")
+    assert answers[0].text.endswith("event: done\ndata: \n\n")
+
+
+async def test_what_a_page_leaves_out_is_told_by_a_command_that_gives_it(store: SQLiteStore, users: Users) -> None:
+    async def write(value: int) -> str:
+        return "x" * 5000 + "the end"
+
+    await Flujo(Step(write), store=store).run_async(1, run_id="r")
+    async with site(store, WebSettings(users=users, header=PROXY)) as browser:
+        browser.act_as("ops")
+        page = (await browser.get("/run?id=r")).text
+    assert "the end" not in page
+    assert "cut here; flujo runs show RUN --json gives all" in page
 
 
 async def test_an_operator_ends_a_run(browser: Browser, store: SQLiteStore) -> None:

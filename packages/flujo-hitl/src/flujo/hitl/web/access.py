@@ -78,7 +78,9 @@ class Access:
         if not isinstance(name, str):
             return None
         if session.get("how") == "oidc" and self.settings.oidc is not None:
-            return Person(name, frozenset(session.get("roles", ())))
+            known = None if users is None else users.get(name)
+            tenant = session.get("tenant") or (None if known is None else known.tenant)
+            return Person(name, frozenset(session.get("roles", ())), tenant)
         if users is None or session.get("stamp") != users.stamp(name):
             return None
         return users.get(name)
@@ -92,7 +94,7 @@ class Access:
         request.session.clear()
         request.session.update({"name": person.name, "how": how})
         if how == "oidc":
-            request.session["roles"] = sorted(person.roles)
+            request.session.update({"roles": sorted(person.roles), "tenant": person.tenant})
         elif self.settings.users is not None:
             request.session["stamp"] = self.settings.users.stamp(person.name)
         csrf_of(request)

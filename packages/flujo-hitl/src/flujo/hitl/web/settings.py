@@ -47,6 +47,7 @@ class Oidc:
         client_secret: The secret of that.
         name_claim: The claim that names the user.
         roles_claim: The claim that lists roles.
+        tenant_claim: The claim that names the tenant, which must then be there; None takes it from the users file.
     """
 
     issuer: str
@@ -54,6 +55,7 @@ class Oidc:
     client_secret: str = field(repr=False)
     name_claim: str = "email"
     roles_claim: str = "groups"
+    tenant_claim: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
