@@ -144,6 +144,7 @@ async def test_a_proxy_says_who_it_is_and_nobody_else_does(store: SQLiteStore, u
     [
         ({"url": "http://approvals.example.org"}, "could read passwords"),
         ({"url": "ftp://x"}, "no scheme with a host"),
+        ({"url": "https://x:99999"}, "Port out of range"),
         ({"url": "https://a.example/inbox"}, "no scheme with a host"),
         ({"key": "short"}, "fewer than 32"),
         ({"users": None}, "there are no users"),
@@ -154,6 +155,27 @@ async def test_settings_that_would_not_be_safe_are_refused(users: Users, given: 
         WebSettings(**{"users": users, **given})  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="no proxy is named"):
         TrustedHeader("X-User", [])
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "origin"),
+    [
+        ("http://[::1]:8321", "[::1]", "http://[::1]:8321"),
+        ("https://Approvals.Example.org:443/", "approvals.example.org", "https://approvals.example.org"),
+        ("https://a.example:8443", "a.example", "https://a.example:8443"),
+    ],
+)
+async def test_where_people_reach_it_is_written_as_browsers_do(
+    store: SQLiteStore, users: Users, url: str, host: str, origin: str
+) -> None:
+    settings = WebSettings(url=url, users=users, header=PROXY)
+    assert (settings.host, settings.origin) == (host, origin)
+    await filled(store)
+    async with site(store, settings) as browser:
+        browser.act_as("ann")
+        browser.client.headers["origin"] = origin
+        sent = await browser.send(await browser.get(MONEY), "/question", **{"answer.approved": "true"})
+        assert sent.status_code == 303
 
 
 # --- what every answer has --------------------------------------------------------------------------------------------

@@ -273,7 +273,8 @@ def _settings(flags: ServeFlags) -> WebSettings:
         do = f"Add one: flujo hitl user add NAME --role ROLE --users {flags['users_file']}"
         raise ConfigurationError("nobody could sign in", f"{str(flags['users_file'])!r} names no user", do)
     key = os.environ.get(KEY_VARIABLE) or secrets.token_urlsafe(32)
-    url = flags["public_url"] or f"http://{flags['host']}:{flags['port']}"
+    host = f"[{flags['host']}]" if ":" in flags["host"] else flags["host"]
+    url = flags["public_url"] or f"http://{host}:{flags['port']}"
     return WebSettings(url=url, users=users, header=header, oidc=oidc, key=key)
 
 
