@@ -5,7 +5,6 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import AsyncExitStack, nullcontext
 from copy import deepcopy
@@ -16,7 +15,7 @@ from time import perf_counter
 
 from . import payloads
 from .check import no_json
-from .context import RunContext, SendModel, SendTool
+from .context import MakeCall, RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import T, attempt
 from .gates import Passage
@@ -25,6 +24,7 @@ from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
 from .running import Act, Running
+from .told import model_key, tool_key
 from .usage import EXACT, Charge, Fit, Price, Room, Usage, least
 
 TOKENS_PER_MESSAGE = 16
@@ -41,16 +41,26 @@ class Calls:
 
     # --- models -----------------------------------------------------------------------------------------------------
 
+    async def recorded(self, ctx: RunContext, request: ModelRequest, make: MakeCall) -> ModelResponse:
+        """See CallGate.recorded. Where the answer is known no call is made, so that nobody is asked about it."""
+        self._check_open()
+        key = model_key(request, ctx.attempt)
+        known, answer = ctx.recall(key)
+        if known:
+            return ModelResponse.model_validate(answer)
+        response = await make()
+        await self.run.note_told(ctx, Called(response.model_dump(mode="json"), key))
+        return response
+
     async def call_model(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, retry: RetryPolicy | None, price: Price | None
     ) -> ModelResponse:
         """See RunContext.call_model."""
         run, path = self.run, ctx.step_path
-        left = ctx.usage.left
-        make = partial(
-            payloads.TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens
-        )
-        request = await run.transform("transform_model_request", make, request, ModelRequest, path)
+        if run.hooks.of("transform_model_request"):
+            left = ctx.usage.left
+            given = payloads.TransformModelRequest(run.info, path, request, left.cost_usd, left.tokens)
+            request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
         price = run.setup.price_of(request.model) if price is None else price
         attempt = 1
         while True:
@@ -71,22 +81,23 @@ class Calls:
         about = run.info, path, attempt
         await run.guard("guard_model_call", lambda: payloads.GuardModelCall(*about, self._apart(request)), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
-            await run.deny(denial, ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
+            await run.deny(denial, path, ctx)
+        act = Act("model_call", path, ctx, attempt, f"call-{next(self._numbers)}")
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, self._apart(request))
             response = await call.make()
-            make = partial(payloads.TransformModelResponse, run.info, path, self._apart(request))
-            response = await run.transform("transform_model_response", make, response, ModelResponse, path)
+            if run.hooks.of("transform_model_response"):
+                given = payloads.TransformModelResponse(run.info, path, self._apart(request), response)
+                response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 run.stop(error, ctx)
-            await run.conclude(act, error, None, call.used)
+            await run.conclude(act, error, None, call.reservation.used)
             if call.sent and isinstance(error, Exception):
                 await self._observe_model_call(call, None, act)
             raise
-        await run.conclude(act, None, self._apart(response), call.used)
+        await run.conclude(act, None, self._apart(response), call.reservation.used)
         await self._observe_model_call(call, self._apart(response), act)
         return response
 
@@ -95,7 +106,8 @@ class Calls:
         return deepcopy(value) if self.run.hooks.table else value
 
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
-        facts = (call.ctx.step_path, self._apart(call.request), response, call.used, perf_counter() - act.started)
+        used, took = call.reservation.used, perf_counter() - act.started
+        facts = (call.ctx.step_path, self._apart(call.request), response, used, took)
         await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
@@ -108,13 +120,13 @@ class Calls:
         refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
-        key = _digest(call)
+        key = tool_key(call)
         known, recorded = ctx.recall(key)
         if known:  # this visit of the step made the call before, and runs again
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
+        act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self._numbers)}")
         sent = False
         try:
             await run.intend(act, self._apart(call))
@@ -129,13 +141,13 @@ class Calls:
                 await run.note_told(ctx, Begun(key, call.name, is_over=True))
             await run.conclude(act, error, None, Usage())
             if sent and isinstance(error, Exception):
-                await self._observe_tool_call(call, None, act)
+                await self._observe_tool_call(ctx, call, None, act)
             raise
         try:
             await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
         finally:
             await run.conclude(act, None, self._apart(result), Usage())
-        await self._observe_tool_call(call, self._apart(result), act)
+        await self._observe_tool_call(ctx, call, self._apart(result), act)
         return result
 
     async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
@@ -150,10 +162,9 @@ class Calls:
             self._beginning.discard(mine)
         self._check_open()
 
-    async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
-        assert act.ctx is not None
-        facts = (act.ctx.step_path, self._apart(call), result, perf_counter() - act.started)
-        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), act.ctx)
+    async def _observe_tool_call(self, ctx: RunContext, call: ToolCall, result: ToolResult | None, act: Act) -> None:
+        facts = (ctx.step_path, self._apart(call), result, perf_counter() - act.started)
+        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
@@ -185,11 +196,6 @@ class _ModelCall:
         self.inputs = input_bound(self.request)
         self.reservation = self.ctx.usage.reserve_fitting(fit_of(self.request, self.price or Price(), self.inputs))
 
-    @property
-    def used(self) -> Usage:
-        """What was booked for it."""
-        return self.reservation.used
-
     async def make(self) -> ModelResponse:
         """Reserve, send and settle."""
         watch = self.run.watch
@@ -201,7 +207,7 @@ class _ModelCall:
                 response = await self._send()
                 return response
             finally:
-                watch.called(piece, response, self.used, sent=self.sent)
+                watch.called(piece, response, self.reservation.used, sent=self.sent)
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
@@ -221,7 +227,7 @@ class _ModelCall:
                 finally:
                     if lease.waits:  # it never came to the call
                         lease.release()
-                    passage.used = None if self.used.unmeasured else self.used.total_tokens
+                    passage.used = None if self.reservation.used.unmeasured else self.reservation.used.total_tokens
         async with self.reservation as lease:
             return await self._sent(lease)
 
@@ -270,12 +276,6 @@ class _ModelCall:
         return used
 
 
-def _digest(call: ToolCall) -> str:
-    """What makes two calls of one visit the same: the tool and its arguments, not the id that a model gave it."""
-    text = json.dumps([call.name, call.arguments], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _unknown_end(path: str, call: ToolCall) -> StepFailed:
     why = f"its call of tool {call.name!r} may happen at most once, began before, and nobody knows how it ended"
     return StepFailed(path, "NeedsReconcile", why, "Resume the run with retry=True: it asks what became of the call")
@@ -309,21 +309,20 @@ def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest
 
 
 def input_bound(request: ModelRequest) -> int:
-    """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message."""
+    """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message.
+
+    JSON is counted as ASCII: what is outside of it is escaped, which is longer than its UTF-8.
+    """
     size = 0
     for message in request.messages:
         calls = [[call.name, call.arguments, call.id] for call in message.tool_calls]
         size += len(message.content.encode()) + len(message.tool_call_id.encode()) + TOKENS_PER_MESSAGE
-        size += _json_size(calls) if calls else 0
+        size += len(json.dumps(calls)) if calls else 0
     for tool in request.tools:
-        size += _json_size(tool.model_dump(mode="json")) + TOKENS_PER_MESSAGE
+        size += len(json.dumps(tool.model_dump(mode="json"))) + TOKENS_PER_MESSAGE
     if request.output_schema is not None:
-        size += _json_size(request.output_schema)
+        size += len(json.dumps(request.output_schema))
     return size
-
-
-def _json_size(value: object) -> int:
-    return len(json.dumps(value))  # ASCII: what is outside of it is escaped, which is longer than its UTF-8
 
 
 def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:

@@ -38,17 +38,9 @@ from .usage import Usage, UsageLimits
 class PastRun:
     """What a run of this process did before it was resumed."""
 
-    history: Callable[[], list[StepRecord]]
-    journal: Callable[[], list[EntryData]]
+    records: Callable[[], list[StepRecord]]
+    rows: Callable[[], list[EntryData]]
     length: int
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-        return self.history()
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
-        return self.journal()
 
 
 @dataclass(frozen=True, slots=True)

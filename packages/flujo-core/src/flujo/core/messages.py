@@ -89,10 +89,21 @@ class ModelUsage(_Frozen):
 
 
 class ModelResponse(_Frozen):
-    """A model's answer. `usage` is None where the provider reported none: the call then counts its whole lease."""
+    """A model's answer.
+
+    Attributes:
+        content: Its text.
+        tool_calls: Tools that it wants to be called.
+        usage: What the provider reported; None where it reported nothing: the call then counts its whole lease.
+        model: Name of the model that answered, as the provider says it.
+        finish_reason: Why it ended, as the provider says it.
+        details: What only the provider's client understands, e.g. signed thoughts, as JSON. Kept with the answer where
+            that is recorded, so that the conversation can go on after a pause.
+    """
 
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     usage: ModelUsage | None = None
     model: str = ""
     finish_reason: str = ""
+    details: JsonValue = None
