@@ -251,12 +251,12 @@ class Flujo:
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
             return await self._execute(run, partial(self._claimed, run, position, now, receipt))
-        claim(position, now)
+        claim(found.past, now)
         try:
             return await self._execute(run)
         finally:
             if not run.journal:
-                release(run.info.run_id, position)
+                release(run.info.run_id, found.past)
 
     async def _claimed(self, run: Run, position: int, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
