@@ -41,6 +41,7 @@ class PastRun:
     history: Callable[[], list[StepRecord]]
     journal: Callable[[], list[EntryData]]
     length: int
+    stood: str
 
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
@@ -58,6 +59,7 @@ class PastRows:
     plan: Plan
     journal: Callable[[], Sequence[EntryData]]
     length: int
+    stood: str
 
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
@@ -112,11 +114,12 @@ async def find(
         found = replace(_of_kept(plan, kept, wanted, None), asked=asked)
     elif isinstance(target, PipelineResult):
         origin = cast("Run", target.origin)
-        past = PastRun(origin.history, origin.rows, origin.length)
-        found = Found(origin.standing(), past, (), origin.questions, wanted)
+        standing = origin.standing()
+        past = PastRun(origin.history, origin.rows, origin.length, standing.status)
+        found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):
         rows, position = target.journal, target.checkpoint.position
-        found = Found(target, PastRows(plan, lambda: rows, len(rows)), rows[position:], {}, wanted)
+        found = Found(target, PastRows(plan, lambda: rows, len(rows), target.status), rows[position:], {}, wanted)
     elif isinstance(target, str) and store is not None:
         token = None if store.signer is None else store.signer.open(target)
         kept = await store.load(target if token is None else token.run_id)
@@ -132,7 +135,8 @@ async def find(
 
 
 def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None, token: TokenFacts | None) -> Found:
-    return Found(kept.snapshot, PastRows(plan, kept.history, kept.length), kept.late, {}, pause_id, token)
+    past = PastRows(plan, kept.history, kept.length, kept.snapshot.status)
+    return Found(kept.snapshot, past, kept.late, {}, pause_id, token)
 
 
 def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:

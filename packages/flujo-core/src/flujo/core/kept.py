@@ -90,6 +90,10 @@ class Past(Protocol):
     def length(self) -> int:
         """Entries of its journal."""
 
+    @property
+    def stood(self) -> str:
+        """How it stood when it was loaded."""
+
     def records(self) -> list[StepRecord]:
         """Its step records, in order."""
 
