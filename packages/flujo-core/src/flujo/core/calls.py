@@ -170,6 +170,10 @@ class Calls:
         """See CallGate.breached."""
         self.run.stop(error, ctx)
 
+    def spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """See CallGate.spent."""
+        self.run.note_spent(ctx, used, priced_by)
+
     def _check_open(self) -> None:
         if self.run.verdict is not None:
             raise self.run.verdict
@@ -195,18 +199,15 @@ class _ModelCall:
     async def make(self) -> ModelResponse:
         """Reserve, send and settle."""
         watch = self.run.watch
-        try:
-            if watch is None:
-                return await self._send()
-            with watch.model(self.ctx, self.request) as piece:
-                response = None
-                try:
-                    response = await self._send()
-                    return response
-                finally:
-                    watch.called(piece, response, self.reservation.used, sent=self.sent)
-        finally:
-            self.run.note_spent(self.ctx, self.reservation.used, "" if self.price is None else self.price.source)
+        if watch is None:
+            return await self._send()
+        with watch.model(self.ctx, self.request) as piece:
+            response = None
+            try:
+                response = await self._send()
+                return response
+            finally:
+                watch.called(piece, response, self.reservation.used, sent=self.sent)
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
@@ -237,6 +238,7 @@ class _ModelCall:
             raise self.run.verdict
         self.sent = True
         if self.price is not None and self.price.source:
+            lease.priced_by = self.price.source
             self.run.info.count("priced_by", self.price.source)
         try:
             most = (self.price or Price()).max_output_tokens
@@ -256,8 +258,7 @@ class _ModelCall:
         return response
 
     def _in_full(self, lease: Lease) -> Usage:
-        charge = lease.charge
-        unpriced = int(self.price is None)
+        charge, unpriced = lease.charge, int(self.price is None)
         return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=unpriced)
 
     def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:

@@ -25,16 +25,18 @@ class Lease:
     Attributes:
         charge: What is held, in USD, tokens and requests; less than was asked for where the demand was clamped.
         used: What was booked when it was settled.
+        priced_by: Where its price came from, if that is known.
         waits: Whether the work it is for has yet to begin, so that a run that is stopped need not wait for it.
     """
 
-    __slots__ = ("_grant", "_meter", "charge", "used", "waits")
+    __slots__ = ("_grant", "_meter", "charge", "priced_by", "used", "waits")
 
     def __init__(self, meter: Meter, grant: Grant) -> None:
         self._meter = meter
         self._grant: Grant | None = grant
         self.charge: Charge = grant.charge
         self.used: Usage = Usage()
+        self.priced_by: str = ""
         self.waits: bool = False
 
     @contextmanager
@@ -135,6 +137,14 @@ class Reservation:
             self._lease.settle_in_full()
 
 
+OnBreach = Callable[[UsageLimitExceeded], None]
+OnSpent = Callable[[Usage, str], None]
+
+
+def _nothing(*_: object) -> None:
+    """Nobody listens."""
+
+
 class Meter:
     """The budget as one attempt of a step sees it.
 
@@ -143,11 +153,12 @@ class Meter:
         breach: The refusal, once a limit refused something; it stops the run even where the step swallows it.
     """
 
-    __slots__ = ("_ledger", "_on_breach", "_open", "_over", "breach", "spent")
+    __slots__ = ("_ledger", "_on_breach", "_on_spent", "_open", "_over", "breach", "spent")
 
-    def __init__(self, ledger: Ledger, on_breach: Callable[[UsageLimitExceeded], None] | None = None) -> None:
+    def __init__(self, ledger: Ledger, on_breach: OnBreach = _nothing, on_spent: OnSpent = _nothing) -> None:
         self._ledger = ledger
         self._on_breach = on_breach
+        self._on_spent = on_spent
         self._open: set[Lease] = set()
         self.spent: Usage = Usage()
         self.breach: UsageLimitExceeded | None = None
@@ -207,6 +218,7 @@ class Meter:
         """Book use that could not be reserved; a limit it breaks stops the run after this step."""
         used = _used(cost_usd, tokens, input_tokens, output_tokens, count(requests, "requests"))
         self._ledger.book(used, self.spent)
+        self._on_spent(used, "")
         if self._ledger.governor is not None:
             self._ledger.governor.book(used)
 
@@ -227,8 +239,7 @@ class Meter:
             return grant if self._ledger.governor is None else await self._asked(grant, self._ledger.governor)
         except UsageLimitExceeded as error:
             self._stop(error)
-            if self._on_breach is not None:
-                self._on_breach(error)
+            self._on_breach(error)
             raise
 
     def acquire_in_thread(self, fit: Fit) -> Grant:
@@ -270,6 +281,7 @@ class Meter:
         self._open.discard(lease)
         if self._ledger.close(grant, used, self.spent):
             lease.used = used
+            self._on_spent(used, lease.priced_by)
         self._settle_above(grant, used)
 
     def give_back(self, grant: Grant) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .errors import ConfigurationError, UsageLimitExceeded
 
@@ -202,16 +202,11 @@ class Usage:
 
     def since(self, before: Usage) -> Usage:
         """What was counted in since it stood at `before`."""
-        return Usage(
-            self.input_tokens - before.input_tokens,
-            self.output_tokens - before.output_tokens,
-            self.requests - before.requests,
-            EXACT.subtract(self.cost_usd, before.cost_usd),
-            ZERO,
-            self.unmeasured - before.unmeasured,
-            self.unpriced - before.unpriced,
-            EXACT.subtract(self.overshoot_usd, before.overshoot_usd),
-        )
+        parts = ((getattr(self, name), getattr(before, name)) for name in Usage.__slots__)
+        less: Any = (EXACT.subtract(now, then) if isinstance(now, Decimal) else now - then for now, then in parts)
+        used = Usage(*less)
+        used.reserved_usd = ZERO
+        return used
 
 
 @dataclass(frozen=True, slots=True)
