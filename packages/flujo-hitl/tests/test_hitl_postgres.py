@@ -194,8 +194,8 @@ async def test_connections_that_end_are_made_anew(place: str) -> None:
 
 
 @pytest.mark.soak
-async def test_500_connections_that_end_are_made_anew(place: str) -> None:
-    await write_while_connections_end(place, 500)
+async def test_200_connections_that_end_are_made_anew(place: str) -> None:
+    await write_while_connections_end(place, 200)
 
 
 @pytest.mark.parametrize("counts", [True, False])

@@ -245,18 +245,18 @@ class Flujo:
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         if run.info.run_id in self._active:
             raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
-        past, now = found.past, receipt_of(run.info.run_id, decided)
+        now = receipt_of(run.info.run_id, decided)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, past, now, receipt))
-        claim(past.length, now)
+            return await self._execute(run, partial(self._claimed, run, found.past, now, receipt))
+        claim(found.past, now)
         try:
             return await self._execute(run)
         finally:
             if not run.journal:
-                release(run.info.run_id, past.length)
+                release(run.info.run_id, found.past)
 
     async def _claimed(self, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
