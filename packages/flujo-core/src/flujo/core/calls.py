@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import AsyncExitStack, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -16,7 +17,7 @@ from . import payloads
 from .check import no_json
 from .context import MakeCall, RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
-from .foreign import attempt
+from .foreign import T, attempt
 from .gates import Passage
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
@@ -24,7 +25,7 @@ from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
 from .running import Act, Running
 from .told import model_key, tool_key
-from .usage import EXACT, Charge, Fit, Price, Room, Usage
+from .usage import EXACT, Charge, Fit, Price, Room, Usage, least
 
 TOKENS_PER_MESSAGE = 16
 """What providers add around a message, as an upper bound; content counts one token per UTF-8 byte at most."""
@@ -75,18 +76,19 @@ class Calls:
     async def _attempt(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, price: Price | None, attempt: int
     ) -> ModelResponse:
-        run, path = self.run, ctx.step_path
+        run, path, request = self.run, ctx.step_path, self._apart(request)
         self._check_open()
-        await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
+        about = run.info, path, attempt
+        await run.guard("guard_model_call", lambda: payloads.GuardModelCall(*about, self._apart(request)), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
             await run.deny(denial, path, ctx)
         act = Act("model_call", path, ctx, attempt, f"call-{next(self._numbers)}")
         call = _ModelCall(run, ctx, request, send, price)
         try:
-            await run.intend(act, request)
+            await run.intend(act, self._apart(request))
             response = await call.make()
             if run.hooks.of("transform_model_response"):
-                given = payloads.TransformModelResponse(run.info, path, request, response)
+                given = payloads.TransformModelResponse(run.info, path, self._apart(request), response)
                 response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
@@ -95,21 +97,26 @@ class Calls:
             if call.sent and isinstance(error, Exception):
                 await self._observe_model_call(call, None, act)
             raise
-        await run.conclude(act, None, response, call.reservation.used)
-        await self._observe_model_call(call, response, act)
+        await run.conclude(act, None, self._apart(response), call.reservation.used)
+        await self._observe_model_call(call, self._apart(response), act)
         return response
 
+    def _apart(self, value: T) -> T:
+        """A copy, where somebody acts: what one changes in what it is shown must reach nobody else."""
+        return deepcopy(value) if self.run.hooks.table else value
+
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
-        facts = (call.ctx.step_path, call.request, response, call.reservation.used, perf_counter() - act.started)
+        used, took = call.reservation.used, perf_counter() - act.started
+        facts = (call.ctx.step_path, self._apart(call.request), response, used, took)
         await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
-        run, path = self.run, ctx.step_path
+        run, path, call = self.run, ctx.step_path, self._apart(call)
         self._check_open()
-        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, call)
+        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, self._apart(call))
         refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
@@ -122,7 +129,7 @@ class Calls:
         act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self._numbers)}")
         sent = False
         try:
-            await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
+            await run.intend(act, self._apart(call))
             if effect == "at_most_once":
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
@@ -139,8 +146,8 @@ class Calls:
         try:
             await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
         finally:
-            await run.conclude(act, None, result, Usage())
-        await self._observe_tool_call(ctx, call, result, act)
+            await run.conclude(act, None, self._apart(result), Usage())
+        await self._observe_tool_call(ctx, call, self._apart(result), act)
         return result
 
     async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
@@ -156,12 +163,16 @@ class Calls:
         self._check_open()
 
     async def _observe_tool_call(self, ctx: RunContext, call: ToolCall, result: ToolResult | None, act: Act) -> None:
-        facts = (ctx.step_path, call, result, perf_counter() - act.started)
+        facts = (ctx.step_path, self._apart(call), result, perf_counter() - act.started)
         await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
         self.run.stop(error, ctx)
+
+    def spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """See CallGate.spent."""
+        self.run.note_spent(ctx, used, priced_by)
 
     def _check_open(self) -> None:
         if self.run.verdict is not None:
@@ -188,18 +199,15 @@ class _ModelCall:
     async def make(self) -> ModelResponse:
         """Reserve, send and settle."""
         watch = self.run.watch
-        try:
-            if watch is None:
-                return await self._send()
-            with watch.model(self.ctx, self.request) as piece:
-                response = None
-                try:
-                    response = await self._send()
-                    return response
-                finally:
-                    watch.called(piece, response, self.reservation.used, sent=self.sent)
-        finally:
-            self.run.note_spent(self.ctx, self.reservation.used, "" if self.price is None else self.price.source)
+        if watch is None:
+            return await self._send()
+        with watch.model(self.ctx, self.request) as piece:
+            response = None
+            try:
+                response = await self._send()
+                return response
+            finally:
+                watch.called(piece, response, self.reservation.used, sent=self.sent)
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
@@ -230,6 +238,7 @@ class _ModelCall:
             raise self.run.verdict
         self.sent = True
         if self.price is not None and self.price.source:
+            lease.priced_by = self.price.source
             self.run.info.count("priced_by", self.price.source)
         try:
             most = (self.price or Price()).max_output_tokens
@@ -249,8 +258,7 @@ class _ModelCall:
         return response
 
     def _in_full(self, lease: Lease) -> Usage:
-        charge = lease.charge
-        unpriced = int(self.price is None)
+        charge, unpriced = lease.charge, int(self.price is None)
         return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=unpriced)
 
     def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:
@@ -320,7 +328,7 @@ def input_bound(request: ModelRequest) -> int:
 def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
     """How much of a call fits into the room that is left: its output is shortened down to `min_tokens`."""
     wanted = price.max_output_tokens if request.max_tokens is None else request.max_tokens
-    least = request.min_tokens if wanted is None else min(request.min_tokens, wanted)
+    fewest = request.min_tokens if wanted is None else min(request.min_tokens, wanted)
     input_cost = price.cost(inputs, 0)
 
     def fit(room: Room) -> Charge | None:
@@ -328,19 +336,15 @@ def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
         if room.requests is not None and room.requests < 1:
             return None
         if room.tokens is not None:
-            outputs = _least(outputs, room.tokens - inputs)
+            outputs = least(outputs, room.tokens - inputs)
         if room.cost_usd is not None and (input_cost or price.output_usd):
             left = EXACT.subtract(room.cost_usd, input_cost)
             if left < 0:
                 return None
             if price.output_usd:
-                outputs = _least(outputs, int(EXACT.divide_int(left, price.output_usd)))
+                outputs = least(outputs, int(EXACT.divide_int(left, price.output_usd)))
         if outputs is None:
             return Charge(input_cost, inputs, 1)
-        return None if outputs < least else Charge(price.cost(inputs, outputs), inputs + outputs, 1)
+        return None if outputs < fewest else Charge(price.cost(inputs, outputs), inputs + outputs, 1)
 
     return fit
-
-
-def _least(wanted: int | None, room: int) -> int:
-    return room if wanted is None else min(wanted, room)

@@ -97,6 +97,9 @@ class CallGate(Protocol):
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
 
+    def spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """Something was booked for this attempt, from whatever thread; it is kept where the run is."""
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class RunContext:
@@ -141,7 +144,7 @@ class RunContext:
     def usage(self) -> Meter:
         """The budget: `reserve`, `record`, and what is `left`."""
         if self._meter is None:
-            self._meter = Meter(self._ledger, self._breached)
+            self._meter = Meter(self._ledger, partial(self._gate.breached, self), partial(self._gate.spent, self))
             if self._ended:
                 self._meter.settle_open()
         return self._meter
@@ -156,9 +159,6 @@ class RunContext:
         self._told = {}
         for key, value in told:
             self._told.setdefault(key, []).append(value)
-
-    def _breached(self, error: UsageLimitExceeded) -> None:
-        self._gate.breached(self, error)
 
     def end(self) -> None:
         """Settle what is open; a thread that outlives the attempt can reserve nothing more."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+_PLAIN = (str, int, type(None), float, Decimal)
 
 
 class _Frozen(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy of what can be changed, its JSON; the same where nothing can."""
+        own = vars(self)
+        made = {name: deepcopy(value, memo) for name, value in own.items() if type(value) not in _PLAIN}
+        changed = {name: value for name, value in made.items() if value is not own[name]}
+        return self.model_copy(update=changed) if changed else self
 
 
 class ToolCall(_Frozen):

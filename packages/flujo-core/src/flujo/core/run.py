@@ -220,6 +220,12 @@ class Run(Work):
         """Entries of the whole journal, those before a resume included."""
         return len(self.journal) + (0 if self.past is None else self.past.length)
 
+    @property
+    def began(self) -> float:
+        """When the last step began that it journaled."""
+        mine = next((entry.started_at for entry in map(as_entry, reversed(self.journal)) if entry.started_at), 0.0)
+        return mine or (0.0 if self.past is None else self.past.began)
+
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""
         before = [] if self.past is None else self.past.rows()

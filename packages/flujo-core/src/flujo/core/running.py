@@ -256,10 +256,10 @@ class Running:
             await kept.wait()
 
     def note_spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
-        """Have what a call used kept, where the run is: its step may be cut off in the middle."""
-        if self.writer is not None and used.requests and not ctx.is_over:
+        """Have what was used kept, where the run is: its step may be cut off in the middle. From whatever thread."""
+        if self.writer is not None and used != Usage():
             entry = Entry(*ctx.visit, Spent(priced_by), usage=used)
-            self.put(entry, partial(self.journal.append, entry))
+            self.writer.here(lambda: ctx.is_over or self.put(entry, partial(self.journal.append, entry)))
 
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
