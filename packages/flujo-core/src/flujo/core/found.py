@@ -78,12 +78,14 @@ async def find(
         found = replace(_of_kept(plan, kept, wanted, None), asked=asked)
     elif isinstance(target, PipelineResult):
         origin = cast("Run", target.origin)
-        past = Past(origin.history, origin.rows, origin.length, origin.began)
-        found = Found(origin.standing(), past, (), origin.questions, wanted)
+        standing = origin.standing()
+        past = Past(origin.history, origin.rows, origin.length, standing.status, origin.began)
+        found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):
         rows, position = target.journal, target.checkpoint.position
         began = next((row.started_at for row in reversed(rows) if row.started_at), 0.0)
-        found = Found(target, _past(plan, lambda: rows, len(rows), began), rows[position:], {}, wanted)
+        past = _past(plan, lambda: rows, len(rows), target.status, began)
+        found = Found(target, past, rows[position:], {}, wanted)
     elif isinstance(target, str) and store is not None:
         token = None if store.signer is None else store.signer.open(target)
         kept = await store.load(target if token is None else token.run_id)
@@ -99,16 +101,17 @@ async def find(
 
 
 def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None, token: TokenFacts | None) -> Found:
-    return Found(kept.snapshot, _past(plan, kept.history, kept.length), kept.late, {}, pause_id, token)
+    past = _past(plan, kept.history, kept.length, kept.snapshot.status)
+    return Found(kept.snapshot, past, kept.late, {}, pause_id, token)
 
 
-def _past(plan: Plan, journal: Callable[[], Sequence[EntryData]], length: int, began: float = 0.0) -> Past:
+def _past(plan: Plan, journal: Callable[[], Sequence[EntryData]], length: int, stood: str, began: float = 0.0) -> Past:
     """What a run did by its journal, which is read when somebody asks."""
 
     def rows() -> list[EntryData]:
         return list(journal()[:length])
 
-    return Past(lambda: [past_record(plan, row) for row in rows() if row.path], rows, length, began)
+    return Past(lambda: [past_record(plan, row) for row in rows() if row.path], rows, length, stood, began)
 
 
 def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:

@@ -90,12 +90,14 @@ class Past:
         records: Makes its step records, in order.
         rows: Makes its journal, as data.
         length: Entries of its journal.
+        stood: How it stood when it was loaded.
         began: When the last step in it began, which tells it from other runs of its id; not known where a store does.
     """
 
     records: Callable[[], list[StepRecord]]
     rows: Callable[[], list[EntryData]]
     length: int
+    stood: str
     began: float = 0.0
 
 

@@ -151,8 +151,8 @@ def _decide(
         if not click.confirm(ask, err=flags["as_json"]):
             click.echo("Nothing was recorded.", err=True)
             ctx.exit(2)
-    words = {"shown_digest": pause.shown_digest, "actor": actor, "reason": flags["reason"]}
-    receipt = anyio.run(lambda: store.record_decision(run_id, pause.id, decision, **words))
+    words = {"shown_digest": pause.shown_digest, "actor": actor}
+    receipt = anyio.run(lambda: store.record_decision(run_id, pause.id, decision, reason=flags["reason"], **words))
     if flags["as_json"]:
         click.echo(json.dumps({"receipt": to_jsonable_python(receipt), "decision": decision}))
     else:
