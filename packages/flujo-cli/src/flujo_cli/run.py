@@ -192,7 +192,7 @@ def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags,
 
 
 def _say_what_is_left(ended: Sequence[Ended], kept: str | None) -> None:
-    """Say how to go on with what was interrupted; `kept` is the pipeline as it was named, where a store has its runs."""
+    """Say how to go on with what was interrupted; `kept` is the pipeline as it was named, where there is a store."""
     left = [item for item in ended if item.status not in ("completed", "paused")]
     begun = [] if kept is None else [item.run_id for item in left if item.result is not None]
     if left:
