@@ -74,14 +74,13 @@ def _told(source: Source, step: StreamStep) -> Exception:
 
 
 def _stage_of(error: Exception, source: Source, step: StreamStep) -> str | None:
-    """The stage that raised: the innermost one that the traceback went through."""
-    codes = [id(getattr(stage, "ag_code", None)) for stage in source.stages]
-    names = dict(zip(codes, step.parts, strict=False))
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        found = names.get(id(trace.tb_frame.f_code), found)
+    """The stage that raised: a traceback goes through the stages from the last on, as far as that one."""
+    trace, place, found = error.__traceback__, len(source.stages) - 1, len(source.stages)
+    while trace is not None and place >= 0:
+        if trace.tb_frame.f_code is getattr(source.stages[place], "ag_code", None):
+            found, place = place, place - 1
         trace = trace.tb_next
-    return found
+    return step.parts[found] if found < len(step.parts) else None
 
 
 def keep_partial(error: FlujoError, fold: Fold) -> None:

@@ -93,7 +93,7 @@ class RunStream:
         self._readers.append(cast("AsyncGeneratorType[Any, None]", reader))
 
     async def _read(self) -> AsyncGenerator[StreamItem, None]:
-        feed = self._feed
+        feed, make = self._feed, tuple.__new__  # half of what to call Chunk costs
         told = feed.told
         while await self._news():
             while told:
@@ -108,7 +108,7 @@ class RunStream:
                     add(value)
                     while told:
                         yield told.popleft()
-                    yield Chunk(value, path)
+                    yield make(Chunk, (value, path, 0))
                     if source.is_cut:
                         break
             except BaseException as raised:  # the step's failure, or the end of its time; a cancel goes on up
@@ -212,6 +212,8 @@ class RunStream:
             for reader in self._readers:
                 await reader.aclose()
             await self._handle.done.wait()
+        self._readers.clear()
+        self._items = self._feed.source = None
 
 
 class _Cut(Exception):

@@ -142,7 +142,7 @@ class StreamStep(Step):
             chunk = chunk_type(signature.output)
         ctx = next((name for name, hint in parameters.items() if hint is RunContext), _CTX)
         parameters[ctx] = RunContext
-        made = signature_of(self.name, self.collect, None).output if callable(self.collect) else None
+        made = (attempt(hints_of, self.collect)[0] or {}).get("return", Any)
         whole = Signature(parameters, frozenset(optional), folded_type(self.collect, chunk, made))
         return _Shape(whole, upstreams, names, ctx, chunk)
 
