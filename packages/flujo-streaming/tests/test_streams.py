@@ -34,6 +34,7 @@ from flujo.streaming import (
     Chunk,
     PausedItem,
     ResultItem,
+    RunStream,
     StepEnded,
     StepStarted,
     StreamingAgentProtocol,
@@ -89,6 +90,11 @@ def length(text: str) -> int:
 @step(inline=True)
 def same(text: str) -> str:
     return text
+
+
+async def read_into(seen: list[str], stream: RunStream) -> None:
+    async for text in stream.text():
+        seen.append(text)
 
 
 async def lead_of(flujo: Flujo, source: Source, seen_each: int = 1, given: object = "w", most: int = 20) -> int:
@@ -349,10 +355,9 @@ async def test_check_4_an_error_in_any_stage_keeps_its_type_and_names_the_stage(
 
     source = Source()
     flujo = Flujo(source.step() >> stage(0) >> stage(1) >> stage(2))
-    with pytest.raises(ZeroDivisionError, match="by hand") as caught:
-        async with flujo.stream_async("w") as stream:
-            async for text in stream.text():
-                seen.append(text)
+    async with flujo.stream_async("w") as stream:
+        with pytest.raises(ZeroDivisionError, match="by hand") as caught:
+            await read_into(seen, stream)
     assert any(f"'stage{raising}'" in note for note in caught.value.__notes__)
     assert seen == ["w0 ", "w1 "]
     assert sorted(closed) == [0, 1, 2]
@@ -378,10 +383,9 @@ async def test_check_5_an_error_while_closing_does_not_hide_the_first():
             yield chunk
             raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError) as caught:
-        async with Flujo(StreamingStep(source) >> StreamingStep(broken)).stream_async("w") as stream:
-            async for _ in stream.text():
-                pass
+    async with Flujo(StreamingStep(source) >> StreamingStep(broken)).stream_async("w") as stream:
+        with pytest.raises(ZeroDivisionError) as caught:
+            await read_into([], stream)
     assert any("OSError" in note for note in caught.value.__notes__)
 
 
@@ -454,13 +458,13 @@ async def test_barge_in_from_another_task_ends_the_stream_with_a_result(busy):
             yield chunk
 
     items = []
-    async with anyio.create_task_group() as group:
-        async with Flujo(source.step() >> StreamingStep(slow)).stream_async("w") as stream:
-            group.start_soon(_cancel_later, stream)
-            async for item in stream:
-                items.append(item)
-                if busy:
-                    await anyio.sleep(0.01)
+    flujo = Flujo(source.step() >> StreamingStep(slow))
+    async with anyio.create_task_group() as group, flujo.stream_async("w") as stream:
+        group.start_soon(_cancel_later, stream)
+        async for item in stream:
+            items.append(item)
+            if busy:
+                await anyio.sleep(0.01)
     assert isinstance(items[-1], ResultItem)
     assert stream.result.status == "aborted"
     assert stream.result.error.reason == "barge-in"
@@ -483,8 +487,7 @@ async def test_a_step_whose_time_is_up_ends_the_pull_and_keeps_what_came():
     async with Flujo(StreamingStep(source, timeout_s=0.05)).stream_async("w") as stream:
         texts = []
         with pytest.raises(StepTimeout):
-            async for text in stream.text():
-                texts.append(text)
+            await read_into(texts, stream)
     assert anyio.current_time() - started < 30
     assert texts == ["w"]
     assert isinstance(stream.result.error, StepTimeout)

@@ -93,6 +93,7 @@ class ModelStream:
         self._piece: Piece | None = None
         self._source: AsyncIterator[ModelChunk | str] | None = None
         self._reader: AsyncGenerator[ModelChunk, None] | None = None
+        self._texts: AsyncGenerator[str, None] | None = None
         self._sent = self._is_over = False
         self._answer = _Answer()
         self.response: ModelResponse | None = None
@@ -128,8 +129,9 @@ class ModelStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reader is not None:
-            await self._reader.aclose()
+        for reader in (self._texts, self._reader):
+            if reader is not None:
+                await reader.aclose()
         await self._end(error or (None if self._is_over else GeneratorExit()))
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -142,8 +144,12 @@ class ModelStream:
     def _refuse(self) -> NoReturn:
         raise TypeError("a model stream is read in a block: `async with ctx.stream_model(request, send) as stream:`")
 
-    async def text(self) -> AsyncIterator[str]:
+    def text(self) -> AsyncIterator[str]:
         """The text of the answer, or of the first of several, as it comes."""
+        self._texts = self._read_text()
+        return self._texts
+
+    async def _read_text(self) -> AsyncGenerator[str, None]:
         async for chunk in self:
             if chunk.content and not chunk.choice:
                 yield chunk.content
