@@ -45,7 +45,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
 from .modelstream import ModelStream
-from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
@@ -138,6 +138,7 @@ __all__ = [
     "ConfigurationError",
     "Deny",
     "Divergence",
+    "Effect",
     "EntryData",
     "Event",
     "ExecutionBackend",

@@ -10,7 +10,7 @@ from threading import Lock
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import RunVar
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
@@ -19,10 +19,12 @@ from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
-from .wakeup import call_in
 
 THREADS = 256
-"""Worker threads for sync steps per event loop; anyio's own limiter of 40 is left to the user's code."""
+"""Worker threads for sync steps per event loop, beside those that were abandoned and still run.
+
+anyio's own limiter of 40 is left to the user's code.
+"""
 
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("flujo_step_threads")
 
@@ -61,12 +63,11 @@ async def _call(request: StepExecutionRequest) -> object:
 async def _in_thread(request: StepExecutionRequest) -> object:
     step = request.step
     thread = _StepThread(partial(step.function, **request.arguments))
-    try:
-        limiter = _limiter.get()
-    except LookupError:
+    limiter = _limiter.get(None)
+    if limiter is None:
         limiter = anyio.CapacityLimiter(THREADS)
         _limiter.set(limiter)
-    # Not by run_sync itself: on asyncio that gives the place of an abandoned thread away while it still runs.
+    # Not by run_sync itself: on trio an abandoned thread would keep its place, and a few that hang hold up all others.
     await limiter.acquire_on_behalf_of(thread)
     request.thread = thread
     try:
@@ -74,12 +75,9 @@ async def _in_thread(request: StepExecutionRequest) -> object:
             thread.work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf)
         )
     finally:
-        leave = partial(limiter.release_on_behalf_of, thread)
+        limiter.release_on_behalf_of(thread)
         if not thread.abandon():
             request.thread = None
-            leave()
-        elif not thread.on_return(partial(call_in, current_token().native_token, leave)):
-            leave()
     return value
 
 

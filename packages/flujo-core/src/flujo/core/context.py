@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 SendModel = Callable[[ModelRequest], Awaitable[ModelResponse]]
 """Sends a request, as the guards and transforms left it, to the provider."""
+
+MakeCall = Callable[[], Awaitable[ModelResponse]]
+"""Makes a whole call of a model, through guards and limits."""
 
 SendStream = Callable[[ModelRequest], AsyncIterator[ModelChunk | str]]
 """Sends a request, and gives the answer piece by piece; it is closed as soon as nobody wants more."""
@@ -93,6 +97,9 @@ class CallGate(Protocol):
     ) -> ModelResponse:
         """See RunContext.call_model."""
 
+    async def recorded(self, ctx: RunContext, request: ModelRequest, make: MakeCall) -> ModelResponse:
+        """The answer that is in the journal for an equal request of this visit, else the one that `make` gets."""
+
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
 
@@ -106,6 +113,9 @@ class CallGate(Protocol):
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
+
+    def spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """Something was booked for this attempt, from whatever thread; it is kept where the run is."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -151,7 +161,7 @@ class RunContext:
     def usage(self) -> Meter:
         """The budget: `reserve`, `record`, and what is `left`."""
         if self._meter is None:
-            self._meter = Meter(self._ledger, self._breached)
+            self._meter = Meter(self._ledger, partial(self._gate.breached, self), partial(self._gate.spent, self))
             if self._ended:
                 self._meter.settle_open()
         return self._meter
@@ -166,9 +176,6 @@ class RunContext:
         self._told = {}
         for key, value in told:
             self._told.setdefault(key, []).append(value)
-
-    def _breached(self, error: UsageLimitExceeded) -> None:
-        self._gate.breached(self, error)
 
     def end(self) -> None:
         """Settle what is open; a thread that outlives the attempt can reserve nothing more."""
@@ -252,7 +259,13 @@ class RunContext:
         return value
 
     async def call_model(
-        self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None
+        self,
+        request: ModelRequest,
+        send: SendModel,
+        *,
+        retry: RetryPolicy | None = None,
+        price: Price | None = None,
+        record: bool = False,
     ) -> ModelResponse:
         """Call a model through every transform, guard, recorder and limit of the run.
 
@@ -262,6 +275,8 @@ class RunContext:
             retry: How a failed attempt is made again; each attempt is reserved by itself. None: no second attempt.
             price: What the model costs where the caller knows (`Price()` for one that runs in process);
                 otherwise the installed price books are asked.
+            record: Keep the answer in the journal, so that a step that runs again after a pause or a crash is given it
+                for an equal request: no call is made and nothing is paid twice. A step that failed asks anew.
 
         Raises:
             GuardDenied: A guard or a required recorder said no.
@@ -269,7 +284,8 @@ class RunContext:
             ConfigurationError: The attempt that this context belongs to is over.
         """
         self.check_open()
-        return await self._gate.call_model(self, request, send, retry, price)
+        make = partial(self._gate.call_model, self, request, send, retry, price)
+        return await self._gate.recorded(self, request, make) if record else await make()
 
     def stream_model(
         self, request: ModelRequest, send: SendStream, *, retry: RetryPolicy | None = None, price: Price | None = None

@@ -15,7 +15,7 @@ from typing import Any, cast
 import anyio.to_thread
 
 from .check import fitted
-from .errors import FlujoError, GuardDenied, RunAborted
+from .errors import FlujoError, GuardDenied, RunAborted, StepFailed
 from .foreign import attempt_async, fault_of
 from .patience import rest_within, within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
@@ -23,6 +23,7 @@ from .policy import Policy
 
 _log = logging.getLogger("flujo.core")
 
+_AROUND_STEP = {"transform_step_input", "guard_step", "record_intent", "record_result", "transform_step_output"}
 _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 Values = Mapping[str, object]
 Telling = Awaitable[RunAborted | None]
@@ -101,22 +102,18 @@ class Hooks:
         table: The implementations.
         before_step: Those told before a step.
         after_step: Those told after a step that ended well.
-        only_watch: Whether all only observe.
-        spare_attempts: Whether nobody acts in the attempts of a step: all only observe, and other moments than its
-            start.
+        around_step: Whether anybody does more than observe steps.
     """
 
     policy: Policy
     table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
     before_step: tuple[Implementation, ...] = field(init=False)
     after_step: tuple[Implementation, ...] = field(init=False)
-    only_watch: bool = field(init=False)
-    spare_attempts: bool = field(init=False)
+    around_step: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.before_step, self.after_step = self.of("pre_step_execution"), self.of("post_step_execution")
-        self.only_watch = all(tier_of(hook) == "observe" for hook in self.table)
-        self.spare_attempts = self.only_watch and not self.before_step
+        self.around_step = not _AROUND_STEP.isdisjoint(self.table)
 
     def of(self, hook: str) -> tuple[Implementation, ...]:
         """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
@@ -143,23 +140,26 @@ class Hooks:
                 denial = denial or GuardDenied(implementation.plugin, hook, said.reason)
         return denial or soft
 
-    async def transform(self, payload: Any, hook: str, values: Values, hint: object) -> str | None:
-        """Pass `payload.value` through every transform, each checked against `hint`; returns what went wrong, if so."""
+    async def transform(self, payload: Any, hook: str, values: Values, hint: object) -> Any:
+        """Pass `payload.value` through every transform, each checked against `hint`; gives what comes of it.
+
+        Raises:
+            StepFailed: One raised, or gave what does not fit.
+        """
         for implementation in self.of(hook):
             changed, error = implementation.begin(payload, values)
             if changed is UNCHANGED:
                 continue
             if error is None and (work := _work_of(changed, implementation)) is not None:
                 changed, error = await attempt_async(work)
-            if error is not None:
-                return f"{hook} of plugin {implementation.plugin!r} failed with {_told(error)}"
             if changed is UNCHANGED:
                 continue
-            changed, problem = fitted(hint)(changed)
+            payload.value, problem = fitted(hint)(changed) if error is None else (None, _told(error))
             if problem is not None:
-                return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
-            payload.value = changed
-        return None
+                did = "gave a value that does not fit:" if error is None else "failed with"
+                why = f"{hook} of plugin {implementation.plugin!r} {did} {problem}"
+                raise StepFailed(payload.step_path, "TransformFault", why)
+        return payload.value
 
     async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> GuardDenied | None:
         """Have it written down; returns the denial of the first required plugin that could not, or None."""

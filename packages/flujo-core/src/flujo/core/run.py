@@ -89,7 +89,7 @@ class Run(Work):
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.run_input
-        act = Act("run", info.run_id + self.mark)
+        act = Act("run", call=info.run_id)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
@@ -219,6 +219,12 @@ class Run(Work):
     def length(self) -> int:
         """Entries of the whole journal, those before a resume included."""
         return len(self.journal) + (0 if self.past is None else self.past.length)
+
+    @property
+    def began(self) -> float:
+        """When the last step began that it journaled."""
+        mine = next((entry.started_at for entry in map(as_entry, reversed(self.journal)) if entry.started_at), 0.0)
+        return mine or (0.0 if self.past is None else self.past.began)
 
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""

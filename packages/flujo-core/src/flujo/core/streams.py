@@ -269,7 +269,7 @@ def opened(
     run = prepare()
     run.scope = run.scope or anyio.CancelScope()
     feed = run.feed = Feed(lambda: run.spent)
-    run.hooks, run.plain, run.quiet = feed.listen(run.hooks), False, False
+    run.hooks, run.plain = feed.listen(run.hooks), False
     run.on_asyncio = attempt(asyncio.current_task)[0] is not None
 
     def ended(handle: RunHandle) -> None:
