@@ -36,6 +36,7 @@ Examples:
   flujo run pipeline.py --input report.txt --max-usd 0.50
   flujo run flows.py:summary --input notes/ --out summaries/ --concurrency 4
   flujo run flows.py --input cases.jsonl --json > results.jsonl
+  flujo run chat.py --text "Tell me more" --stream
   cat note.txt | flujo run flows.py --input - --plugin flujo-audit
 
 \b
@@ -58,6 +59,7 @@ class RunFlags(PolicyOptions):
     concurrency: int
     out: Path | None
     as_json: bool
+    stream: bool
     quiet: bool
     actor: str | None
     tenant: str | None
@@ -75,6 +77,7 @@ class RunFlags(PolicyOptions):
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
+@click.option("--stream", is_flag=True, help="Print what streaming steps give as it comes.")
 @click.option("--actor", metavar="NAME", help="Who runs it, for audit and traces.")
 @click.option("--tenant", metavar="NAME", help="For whom it is run, for audit and traces.")
 @click.option("--deadline", type=float, metavar="S", help="Seconds after which an item's run is ended.")
@@ -100,6 +103,10 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
         raise click.UsageError("--input and --text exclude each other.")
     if math.isnan(flags["max_input_mb"]):  # it compares with no bound
         raise click.UsageError("--max-input-mb is not a number; give megabytes, e.g. 10.")
+    if flags["stream"] and (flags["as_json"] or flags["out"] is not None or flags["concurrency"] > 1):
+        raise click.UsageError(
+            "--stream goes to stdout, one item at a time: leave out --json, --out and --concurrency."
+        )
     with Interrupts() as interrupts:
         code = _run(target, flags, interrupts, debug=ctx.ensure_object(State).debug)
     ctx.exit(code)
@@ -114,14 +121,15 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     if flags["out"] is not None:
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
     budget = _shared(flujo, limits)
-    relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"])
+    relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"] or flags["stream"])
     results = Results(
         sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug,
         stored=flujo.store is not None,
     )  # fmt: skip
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
     options["tags"] = {"target": f"{found.where}:{found.name}"}  # who finds the run in a store, knows what it is of
-    batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit)
+    chunk = results.chunk if flags["stream"] else None
+    batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit, chunk=chunk)
     results.on_reader_gone = batch.cancel
     try:
         with redirect_stdout(sys.stderr):  # what steps print must not mix with results

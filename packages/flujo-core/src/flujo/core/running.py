@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NoReturn
 
 import anyio
 from pydantic import BaseModel
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from . import telemetry
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .feed import Feed
 from .foreign import attempt
 from .frames import Due, Part, RunState, around
 from .hooks import Hooks, Telling
@@ -37,7 +38,8 @@ from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
-T = TypeVar("T")
+Keep = RunContext | Worker | None
+"""The attempt, or who works on a step, that is to end by itself where the run is ended."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -72,6 +74,7 @@ class Running:
         left_s: Seconds of the deadline that are left, once it stands still.
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
+        feed: Where its reader is given chunks; None where nobody reads while it goes on.
         is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
         turns: How many items may be done before the event loop is let run.
@@ -91,6 +94,7 @@ class Running:
     own_limits: UsageLimits | None = None
     mark: str = ""
     writer: Writer | None = None
+    feed: Feed | None = None
     deadline_s: float | None = None
     left_s: float | None = None
     breach_told: bool = False
@@ -115,7 +119,7 @@ class Running:
         self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
         self.plain: bool = untold and not watched
-        self.direct: bool = untold and setup.is_here and not setup.hooks.around_step
+        self.direct: bool = untold and setup.is_here
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
         self.clock: float = perf_counter()
@@ -158,11 +162,7 @@ class Running:
             if self.scope is not None:
                 self.scope.cancel()
 
-    def note_end(self) -> None:
-        """It ended: a cancel comes too late now."""
-        self.is_over = True
-
-    def stop(self, error: FlujoError, keep: RunContext | Worker | None = None) -> None:
+    def stop(self, error: FlujoError, keep: Keep = None) -> None:
         """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
@@ -271,7 +271,7 @@ class Running:
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
-    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
+    async def observe(self, hook: str, payload: Callable[[], Event], keep: Keep = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
         if observers or self.watch is not None:
@@ -281,7 +281,7 @@ class Running:
             if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
-    async def heed(self, telling: Telling, keep: RunContext | Worker | None) -> None:
+    async def heed(self, telling: Telling, keep: Keep) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
         abort = await telling
         if abort is not None:
@@ -298,10 +298,9 @@ class Running:
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
             await self.deny(denial, "" if ctx is None else ctx.step_path, ctx)
-            return None
         return denial
 
-    async def deny(self, denial: GuardDenied, path: str, keep: RunContext | Worker | None) -> None:
+    async def deny(self, denial: GuardDenied, path: str, keep: Keep) -> NoReturn:
         """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, keep)
         if isinstance(keep, RunContext):
@@ -335,8 +334,7 @@ class Running:
                 self.info, act.kind, act.name + self.mark, act.path, act.attempt,
                 "paused" if paused else status_of(error), value, name, usage, perf_counter() - act.started,
             )  # fmt: skip
-            with anyio.CancelScope(shield=True):
-                failed = await self.hooks.record(payload, "record_result", self.values)
+            failed = await self.hooks.record(payload, "record_result", self.values)
             if failed is not None:
                 self.stop(failed, act.keep)
 
@@ -357,7 +355,7 @@ class Act:
 
     kind: RecordKind
     path: str = ""
-    keep: RunContext | Worker | None = None
+    keep: Keep = None
     attempt: int = 1
     call: str = ""
     intended: bool = False
