@@ -47,7 +47,17 @@ DURABILITY = frozenset(
 
 STREAMS = frozenset(
     f"{CORE}.{module}"
-    for module in ("items", "folds", "streamstep", "feed", "delivery", "streams", "modelstream", "streamcalls")
+    for module in (
+        "items",
+        "folds",
+        "reading",
+        "streamstep",
+        "feed",
+        "delivery",
+        "streams",
+        "modelstream",
+        "streamcalls",
+    )
 )
 """Modules of core by which a run is read while it goes on; see ADR-022."""
 

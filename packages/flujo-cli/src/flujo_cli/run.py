@@ -115,7 +115,7 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
 def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
     limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
     relay = _Relay()
-    _, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True)
+    found, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True)
     items = read_items(flags["value"], flags["text"], flags["max_input_mb"], flujo.plan)
     folder = None
     if flags["out"] is not None:
@@ -127,6 +127,7 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
         stored=flujo.store is not None,
     )  # fmt: skip
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
+    options["tags"] = {"target": f"{found.where}:{found.name}"}  # who finds the run in a store, knows what it is of
     chunk = results.chunk if flags["stream"] else None
     batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit, chunk=chunk)
     results.on_reader_gone = batch.cancel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Mapping
-from functools import partial
 
 import anyio
 from pydantic import BaseModel
@@ -86,16 +85,16 @@ class Attempt:
     async def _hooked(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work, where somebody acts."""
         run, hooks = self.run, self.run.hooks
-        act = Act("step", self.path, self.ctx, self.number) if hooks.around_step else None
+        act = Act("step", self.path, self.ctx, self.number) if hooks.around_step or hooks.before_step else None
         outcome: Outcome
         changes: Changes = None
         try:
             outcome, changes = self._decided() or await self._admitted(act)
             if self.ctx.denial is not None:
                 raise self.ctx.denial
+            if act is not None:
+                outcome = await amended(run, act, self.node, outcome)
             if isinstance(outcome, Success):
-                if act is not None:
-                    outcome.output = await amended(run, act, self.node, outcome.output)
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
@@ -120,12 +119,7 @@ class Attempt:
         run, inputs = self.run, self._inputs()
         if act is not None:
             await admit(run, act, self.node, inputs)
-        if run.hooks.before_step:
-            facts = (run.info, self.path, self.node.step.name, self.number, dict(inputs))
-            await run.observe("pre_step_execution", partial(PreStepExecution, *facts), self.ctx)
-        if isinstance(run.verdict, RunAborted):
-            raise run.verdict
-        return await self._invoke(inputs)
+        return await (self._invoke(inputs) if self.node.step.options.cache else self._executed(inputs))
 
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
@@ -145,8 +139,6 @@ class Attempt:
 
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         """Do the work, or find that it was done before."""
-        if not self.node.step.options.cache:
-            return await self._executed(inputs)
         cache = self.run.setup.cache
         reads = self.node.step.options.reads or self.node.binding.context_parameter
         key = cache.key(self.node, inputs, self._context() if reads else None)
@@ -214,25 +206,24 @@ class Attempt:
                 await (keeper or scope).__aexit__(None, error, None)  # a cancel goes on up, whatever closing raises
         return done
 
-    async def _finished(self, outcome: Outcome, changes: Changes) -> tuple[Outcome, Changes]:
+    async def _finished(self, outcome: Success, changes: Changes) -> tuple[Outcome, Changes]:
         """The outcome; a failure where validators, or what a follower takes of its output, say so."""
-        if isinstance(outcome, Success):
-            for validator in self.node.step.options.validators:
-                said, error = await attempt_async(validator.ask(outcome.output, self._context()))
-                if error is not None:
-                    text = text_of(error, (outcome.output, self.frame.context))
-                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text}")
-                    failed.__cause__ = error
-                    return Failure(failed), None
-                if said is not None and said is not True:
-                    self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
-            if self.feedback:
-                return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
-            problem = unfit_claim(self.node, outcome.output)
-            if problem is not None:
-                return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
-            if self._fresh is not None:
-                self.run.setup.cache.keep(*self._fresh)
+        for validator in self.node.step.options.validators:
+            said, error = await attempt_async(validator.ask(outcome.output, self._context()))
+            if error is not None:
+                text = text_of(error, (outcome.output, self.frame.context))
+                failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text}")
+                failed.__cause__ = error
+                return Failure(failed), None
+            if said is not None and said is not True:
+                self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
+        if self.feedback:
+            return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
+        problem = unfit_claim(self.node, outcome.output)
+        if problem is not None:
+            return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
+        if self._fresh is not None:
+            self.run.setup.cache.keep(*self._fresh)
         return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
@@ -258,12 +249,12 @@ class Attempt:
 
 
 async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object]) -> None:
-    """Let transforms, guards and recorders have their turn before a step's work.
+    """Let transforms, guards, recorders and observers have their turn before a step's work.
 
     Each gets inputs of its own: who looks on cannot change what the step is given.
 
     Raises:
-        GuardDenied, StepFailed: One denied, or a transform failed.
+        GuardDenied, StepFailed, RunAborted: One denied, a transform failed, or an observer ended the run.
     """
     hooks = run.hooks
     if "transform_step_input" in hooks.table:
@@ -277,14 +268,22 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         if isinstance(denial, GuardDenied):
             await run.deny(denial, act.path, act.keep)
     await run.intend(act, dict(inputs) if "record_intent" in hooks.table else None)
+    if hooks.before_step:
+        begun = PreStepExecution(run.info, act.path, node.step.name, act.attempt, dict(inputs))
+        await run.observe("pre_step_execution", lambda: begun, act.keep)
+    if isinstance(run.verdict, RunAborted):
+        raise run.verdict
 
 
-async def amended(run: Running, act: Act, node: StepNode, output: object) -> object:
-    """What transforms make of a step's output; raises StepFailed where one fails."""
-    if "transform_step_output" not in run.hooks.table:
-        return output
-    given = TransformStepOutput(run.info, act.path, output)
-    return await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
+async def amended(run: Running, act: Act, node: StepNode, outcome: Outcome) -> Outcome:
+    """What transforms make of how a step ended: its output is changed, or it failed."""
+    if isinstance(outcome, Success) and "transform_step_output" in run.hooks.table:
+        given = TransformStepOutput(run.info, act.path, outcome.output)
+        try:
+            outcome.output = await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
+        except StepFailed as error:
+            return Failure(error)
+    return outcome
 
 
 def missing(path: str, error: Exception | None) -> StepFailed:

@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .foreign import attempt_async
+from .foreign import fault_of
 from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
 from .protocols import StepExecutionRequest, StepOutcome
@@ -34,7 +34,15 @@ class LocalBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
-        value, error = await attempt_async(_call(request))
+        step, value, error = request.step, None, None
+        try:  # not by `attempt_async`: each coroutine on the way costs every step
+            value = await _in_thread(request) if step.needs_thread else step.function(**request.arguments)
+            if inspect.iscoroutine(value):  # a plain function may make one too: lambda x: fetch(x)
+                value = await value
+        except BaseException as raised:  # it may raise anything: that is an answer, but for a cancel
+            error = fault_of(raised)
+            if error is None:
+                raise
         return told(value, error, request.ctx.step_path, request.arguments)
 
 
@@ -51,13 +59,6 @@ def told(value: object, error: Exception | None, path: str, arguments: Mapping[s
     given = arguments.values()
     held = (value for view in given if isinstance(view, Resources) for value in vars(view).values())
     return StepOutcome(Failure(StepFailed.by(path, error, (*given, *held))))
-
-
-async def _call(request: StepExecutionRequest) -> object:
-    step = request.step
-    value = await _in_thread(request) if step.needs_thread else step.function(**request.arguments)
-    # a plain function may make a coroutine too: lambda x: fetch(x)
-    return await value if inspect.iscoroutine(value) else value
 
 
 async def _in_thread(request: StepExecutionRequest) -> object:

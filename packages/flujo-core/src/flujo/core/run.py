@@ -57,7 +57,7 @@ class Run(Work):
         self._note_time_left()
         if scope.cancelled_caught:
             self._cut()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
@@ -116,7 +116,7 @@ class Run(Work):
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
         self._note_time_left()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
         if self.scope is not None:
             self.scope.deadline = math.inf
         if self.hooks.table:
@@ -197,7 +197,7 @@ class Run(Work):
         """How it ended, once it has."""
         if not self.is_finished:
             self._finish()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()

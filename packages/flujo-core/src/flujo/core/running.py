@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NoReturn
 
 import anyio
 from pydantic import BaseModel
@@ -38,7 +38,8 @@ from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
-T = TypeVar("T")
+Keep = RunContext | Worker | None
+"""The attempt, or who works on a step, that is to end by itself where the run is ended."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -118,7 +119,7 @@ class Running:
         self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
         self.plain: bool = untold and not watched
-        self.direct: bool = untold and setup.is_here and not setup.hooks.around_step
+        self.direct: bool = untold and setup.is_here
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
         self.clock: float = perf_counter()
@@ -161,11 +162,7 @@ class Running:
             if self.scope is not None:
                 self.scope.cancel()
 
-    def note_end(self) -> None:
-        """It ended: a cancel comes too late now."""
-        self.is_over = True
-
-    def stop(self, error: FlujoError, keep: RunContext | Worker | None = None) -> None:
+    def stop(self, error: FlujoError, keep: Keep = None) -> None:
         """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
@@ -274,7 +271,7 @@ class Running:
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
-    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
+    async def observe(self, hook: str, payload: Callable[[], Event], keep: Keep = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
         if observers or self.watch is not None:
@@ -284,7 +281,7 @@ class Running:
             if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
-    async def heed(self, telling: Telling, keep: RunContext | Worker | None) -> None:
+    async def heed(self, telling: Telling, keep: Keep) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
         abort = await telling
         if abort is not None:
@@ -301,10 +298,9 @@ class Running:
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
             await self.deny(denial, "" if ctx is None else ctx.step_path, ctx)
-            return None
         return denial
 
-    async def deny(self, denial: GuardDenied, path: str, keep: RunContext | Worker | None) -> None:
+    async def deny(self, denial: GuardDenied, path: str, keep: Keep) -> NoReturn:
         """End the run by a denial, which observers are told; it is raised."""
         self.stop(denial, keep)
         if isinstance(keep, RunContext):
@@ -338,8 +334,7 @@ class Running:
                 self.info, act.kind, act.name + self.mark, act.path, act.attempt,
                 "paused" if paused else status_of(error), value, name, usage, perf_counter() - act.started,
             )  # fmt: skip
-            with anyio.CancelScope(shield=True):
-                failed = await self.hooks.record(payload, "record_result", self.values)
+            failed = await self.hooks.record(payload, "record_result", self.values)
             if failed is not None:
                 self.stop(failed, act.keep)
 
@@ -360,7 +355,7 @@ class Act:
 
     kind: RecordKind
     path: str = ""
-    keep: RunContext | Worker | None = None
+    keep: Keep = None
     attempt: int = 1
     call: str = ""
     intended: bool = False
