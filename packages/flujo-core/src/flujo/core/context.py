@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -16,19 +16,14 @@ from .assignable import type_name
 from .check import adapter_of
 from .errors import ConfigurationError, GuardDenied, StepFailed, UsageLimitExceeded
 from .foreign import attempt
-from .items import ModelChunk
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
 from .outcome import Effect
 from .pause import PauseForHumanInput, pause_of
+from .reading import StreamGate, StreamingContext
 from .retry import RetryPolicy
 from .usage import Price, Usage
-
-if TYPE_CHECKING:
-    from .folds import Chunks, Fold
-    from .modelstream import ModelStream
-    from .streamstep import StreamStep
 
 T = TypeVar("T")
 
@@ -37,9 +32,6 @@ SendModel = Callable[[ModelRequest], Awaitable[ModelResponse]]
 
 MakeCall = Callable[[], Awaitable[ModelResponse]]
 """Makes a whole call of a model, through guards and limits."""
-
-SendStream = Callable[[ModelRequest], AsyncIterator[ModelChunk | str]]
-"""Sends a request, and gives the answer piece by piece; it is closed as soon as nobody wants more."""
 
 SendTool = Callable[[ToolCall], Awaitable[object]]
 """Runs a tool; what it returns becomes the `ToolResult`'s content."""
@@ -89,7 +81,7 @@ class Update(Generic[T]):
         return f"Update({self.output!r}, fields={sorted(self.changes)})"
 
 
-class CallGate(Protocol):
+class CallGate(StreamGate, Protocol):
     """The one way to a model or a tool; the engine gives it to each step."""
 
     async def call_model(
@@ -103,14 +95,6 @@ class CallGate(Protocol):
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
 
-    def stream_model(
-        self, ctx: RunContext, request: ModelRequest, send: SendStream, retry: RetryPolicy | None, price: Price | None
-    ) -> ModelStream:
-        """See RunContext.stream_model."""
-
-    async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
-        """See RunContext.deliver."""
-
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
 
@@ -119,7 +103,7 @@ class CallGate(Protocol):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class RunContext:
+class RunContext(StreamingContext):
     """What a step learns about its run, and its only way to models and tools.
 
     Attributes:
@@ -278,34 +262,6 @@ class RunContext:
         self.check_open()
         make = partial(self._gate.call_model, self, request, send, retry, price)
         return await self._gate.recorded(self, request, make) if record else await make()
-
-    def stream_model(
-        self, request: ModelRequest, send: SendStream, *, retry: RetryPolicy | None = None, price: Price | None = None
-    ) -> ModelStream:
-        """Call a model through every transform, guard, recorder and limit of the run, and read its answer as it comes.
-
-        async with ctx.stream_model(request, send) as stream:
-            async for text in stream.text():
-                yield text
-
-        Args:
-            request: As of `call_model`.
-            send: Sends the final request; an async generator of texts or `ModelChunk`s, which is closed at the end of
-                the block, at a limit, and when nobody wants more.
-            retry: How an attempt that failed before its first piece is made again.
-            price: As of `call_model`.
-
-        Raises:
-            GuardDenied: On entering; a guard or a required recorder said no.
-            UsageLimitExceeded: On entering, where it does not fit; later, where the model gives more than was reserved.
-            ConfigurationError: The attempt that this context belongs to is over.
-        """
-        self.check_open()
-        return self._gate.stream_model(self, request, send, retry, price)
-
-    async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
-        """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""
-        return await self._gate.deliver(self, step, chunks, fold)
 
     async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
         """Call a tool through every guard and recorder of the run.
