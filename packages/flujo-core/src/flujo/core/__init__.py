@@ -26,7 +26,7 @@ _NAMES_OF_MODULE = {
     "compile": "compile_plan",
     "plan": "BODY_INPUT RUN_INPUT FlowNode Plan PlanNode Scope Source StepNode",
     "assignable": "type_name",
-    "context": "RunContext RunInfo SendModel SendTool Update",
+    "context": "RunContext RunInfo SendModel SendStream SendTool Update",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
     "outcome": "Aborted Failure Outcome Paused Skipped Success",
@@ -39,6 +39,10 @@ _NAMES_OF_MODULE = {
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
+    "streams": "RunStream StreamOpening",
+    "items": "Chunk ModelChunk PausedItem ResultItem StepEnded StepStarted StreamItem UsageUpdate",
+    "streamstep": "Stage StreamStep",
+    "modelstream": "ModelStream",
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
     "budgets": "Budget",
@@ -55,15 +59,16 @@ _NAMES_OF_MODULE = {
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
-    "RecordResult StepEnded StepEvent TransformModelRequest "
+    "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
-    "StepOutcome StoreFactory TokenSigner",
+    "StepOutcome StoreFactory StreamingAgent TokenSigner",
     "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
     "logs": "SecretsFilter",
+    "wakeup": "spawn",
     "schemas": "unfit",
     "scrubbing": "scrub",
     # errors

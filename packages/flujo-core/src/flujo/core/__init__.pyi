@@ -4,7 +4,7 @@ from .assignable import type_name
 from .backends import LocalBackend
 from .budgets import Budget
 from .compile import compile_plan
-from .context import RunContext, RunInfo, SendModel, SendTool, Update
+from .context import RunContext, RunInfo, SendModel, SendStream, SendTool, Update
 from .engine import Flujo, RunOptions
 from .errors import (
     AlreadyResumed,
@@ -35,6 +35,7 @@ from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
+from .items import Chunk, ModelChunk, PausedItem, ResultItem, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
@@ -43,6 +44,7 @@ from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
+from .modelstream import ModelStream
 from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -72,8 +74,9 @@ from .payloads import (
     PreStepExecution,
     RecordIntent,
     RecordResult,
-    StepEnded,
+    StepEndEvent,
     StepEvent,
+    TransformChunk,
     TransformModelRequest,
     TransformModelResponse,
     TransformStepInput,
@@ -94,6 +97,7 @@ from .protocols import (
     StepExecutionRequest,
     StepOutcome,
     StoreFactory,
+    StreamingAgent,
     TokenSigner,
 )
 from .registry import Plugins
@@ -107,7 +111,10 @@ from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
+from .streams import RunStream, StreamOpening
+from .streamstep import Stage, StreamStep
 from .usage import Charge, Price, Room, Usage, UsageLimits
+from .wakeup import spawn
 
 __all__ = [
     "BODY_INPUT",
@@ -125,6 +132,7 @@ __all__ = [
     "Chain",
     "Charge",
     "Checkpoint",
+    "Chunk",
     "Command",
     "CommandHost",
     "ConfigurationError",
@@ -163,8 +171,10 @@ __all__ = [
     "Message",
     "Meter",
     "Migration",
+    "ModelChunk",
     "ModelRequest",
     "ModelResponse",
+    "ModelStream",
     "ModelUsage",
     "NamedLimit",
     "Node",
@@ -187,6 +197,7 @@ __all__ = [
     "Pause",
     "PauseForHumanInput",
     "Paused",
+    "PausedItem",
     "PayloadCodec",
     "Pipeline",
     "PipelineError",
@@ -212,6 +223,7 @@ __all__ = [
     "Resource",
     "ResourceError",
     "Resources",
+    "ResultItem",
     "ResumeConflict",
     "ResumeError",
     "RetryPolicy",
@@ -224,15 +236,19 @@ __all__ = [
     "RunOptions",
     "RunPaused",
     "RunStore",
+    "RunStream",
     "Scope",
     "SecretsFilter",
     "SendModel",
+    "SendStream",
     "SendTool",
     "Skipped",
     "Snapshot",
     "SnapshotError",
     "Source",
+    "Stage",
     "Step",
+    "StepEndEvent",
     "StepEnded",
     "StepEvent",
     "StepExecutionRequest",
@@ -240,15 +256,21 @@ __all__ = [
     "StepNode",
     "StepOutcome",
     "StepRecord",
+    "StepStarted",
     "StepTimeout",
     "StillRunning",
     "StoreFactory",
+    "StreamItem",
+    "StreamOpening",
+    "StreamStep",
+    "StreamingAgent",
     "Success",
     "TokenFacts",
     "TokenSigner",
     "ToolCall",
     "ToolDefinition",
     "ToolResult",
+    "TransformChunk",
     "TransformModelRequest",
     "TransformModelResponse",
     "TransformStepInput",
@@ -257,6 +279,7 @@ __all__ = [
     "Usage",
     "UsageLimitExceeded",
     "UsageLimits",
+    "UsageUpdate",
     "accepted_fingerprints",
     "compile_plan",
     "decision_digest",
@@ -266,6 +289,7 @@ __all__ = [
     "refusal",
     "run_input",
     "scrub",
+    "spawn",
     "step",
     "tier_of",
     "type_name",

@@ -19,7 +19,7 @@ from .context import RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import attempt
 from .gates import Passage
-from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
@@ -66,11 +66,11 @@ class Calls:
         self, ctx: RunContext, request: ModelRequest, send: SendModel, price: Price | None, attempt: int
     ) -> ModelResponse:
         run, path = self.run, ctx.step_path
-        self._check_open()
+        self.check_open()
         await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
             await run.deny(denial, ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
+        act = Act("model_call", self.next_id(), ctx, attempt)
         call = _ModelCall(run, ctx, request, send, price)
         try:
             await run.intend(act, request)
@@ -97,7 +97,7 @@ class Calls:
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
         run, path = self.run, ctx.step_path
-        self._check_open()
+        self.check_open()
         guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, call)
         refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
@@ -108,7 +108,7 @@ class Calls:
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
+        act = Act("tool_call", self.next_id(), ctx, ctx.attempt)
         sent = False
         try:
             await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
@@ -142,18 +142,23 @@ class Calls:
             await self.run.note_told(ctx, Begun(key, call.name))
         finally:
             self._beginning.discard(mine)
-        self._check_open()
+        self.check_open()
 
     async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
         assert act.ctx is not None
         facts = (act.ctx.step_path, call, result, perf_counter() - act.started)
         await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), act.ctx)
 
+    def next_id(self) -> str:
+        """The id of the records of the next call."""
+        return f"call-{next(self._numbers)}{self.run.mark}"
+
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
         self.run.stop(error, ctx)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse what is asked of a run that is being stopped: its verdict is raised."""
         if self.run.verdict is not None:
             raise self.run.verdict
 
@@ -199,7 +204,7 @@ class _ModelCall:
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
         if self.price is None and limit is not None:
-            raise _unpriced(self.request.model, limit)
+            raise unpriced(self.request.model, limit)
         limits = self.run.hooks.policy.named_limits
         while limits:
             async with self.reservation as lease, AsyncExitStack() as places:
@@ -228,40 +233,43 @@ class _ModelCall:
             self.run.info.count("priced_by", self.price.source)
         try:
             most = (self.price or Price()).max_output_tokens
-            response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
+            response: object = await self.send(clamped(self.request, lease.charge.tokens - self.inputs, most))
         except NotSent:
             self.sent = False
             lease.release()
             raise
         except BaseException:  # a cancel too: nobody knows what was used
-            lease.close(self._in_full(lease))
+            lease.close(in_full(lease, self.price))
             raise
         if not isinstance(response, ModelResponse):
-            lease.close(self._in_full(lease))
+            lease.close(in_full(lease, self.price))
             why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
             raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
-        lease.close(self._really_used(lease, response))
+        lease.close(really_used(self.ctx, lease, response.usage, self.price))
         return response
 
-    def _in_full(self, lease: Lease) -> Usage:
-        charge = lease.charge
-        used = Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1)
-        used.unpriced = int(self.price is None)
-        return used
 
-    def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:
-        usage = response.usage
-        if usage is None:
-            return self._in_full(lease)
-        cost = usage.cost_usd
-        if cost is None:
-            cost = (self.price or Price()).cost(usage.input_tokens, usage.output_tokens)
-        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost)
-        used.unpriced = int(self.price is None and usage.cost_usd is None)
-        # Without a money limit the output need not be bounded, so what was reserved is no bound either.
-        if cost > lease.charge.cost_usd and self.ctx.usage.money_limited:
-            used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
-        return used
+def in_full(lease: Lease, price: Price | None) -> Usage:
+    """All that was reserved: nobody said what was used."""
+    charge = lease.charge
+    used = Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1)
+    used.unpriced = int(price is None)
+    return used
+
+
+def really_used(ctx: RunContext, lease: Lease, usage: ModelUsage | None, price: Price | None) -> Usage:
+    """What the provider says that was used, and what that costs; all that was reserved where it says nothing."""
+    if usage is None:
+        return in_full(lease, price)
+    cost = usage.cost_usd
+    if cost is None:
+        cost = (price or Price()).cost(usage.input_tokens, usage.output_tokens)
+    used = Usage(usage.input_tokens, usage.output_tokens, 1, cost)
+    used.unpriced = int(price is None and usage.cost_usd is None)
+    # Without a money limit the output need not be bounded, so what was reserved is no bound either.
+    if cost > lease.charge.cost_usd and ctx.usage.money_limited:
+        used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
+    return used
 
 
 def _digest(call: ToolCall) -> str:
@@ -275,7 +283,8 @@ def _unknown_end(path: str, call: ToolCall) -> StepFailed:
     return StepFailed(path, "NeedsReconcile", why, "Resume the run with retry=True: it asks what became of the call")
 
 
-def _unpriced(model: str, limit: object) -> UsageLimitExceeded:
+def unpriced(model: str, limit: object) -> UsageLimitExceeded:
+    """The refusal of a model whose price is unknown."""
     return UsageLimitExceeded(
         "total_cost_usd_limit",
         f"{limit} USD",
@@ -294,7 +303,7 @@ def _tool_result(ctx: RunContext, call: ToolCall, answer: object) -> ToolResult:
     return made
 
 
-def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:
+def clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:
     """The request with `max_tokens` no larger than what was reserved for output; 0 means nothing was bounded."""
     bound = most if request.max_tokens is None else request.max_tokens
     if room <= 0 or (bound is not None and bound <= room):

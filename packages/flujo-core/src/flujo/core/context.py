@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -15,6 +15,7 @@ from .assignable import type_name
 from .check import adapter_of
 from .errors import ConfigurationError, GuardDenied, StepFailed, UsageLimitExceeded
 from .foreign import attempt
+from .items import ModelChunk
 from .ledger import Ledger
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
@@ -23,10 +24,18 @@ from .pause import PauseForHumanInput, pause_of
 from .retry import RetryPolicy
 from .usage import Price, Usage
 
+if TYPE_CHECKING:
+    from .folds import Chunks, Fold
+    from .modelstream import ModelStream
+    from .streamstep import StreamStep
+
 T = TypeVar("T")
 
 SendModel = Callable[[ModelRequest], Awaitable[ModelResponse]]
 """Sends a request, as the guards and transforms left it, to the provider."""
+
+SendStream = Callable[[ModelRequest], AsyncIterator[ModelChunk | str]]
+"""Sends a request, and gives the answer piece by piece; it is closed as soon as nobody wants more."""
 
 SendTool = Callable[[ToolCall], Awaitable[object]]
 """Runs a tool; what it returns becomes the `ToolResult`'s content."""
@@ -86,6 +95,14 @@ class CallGate(Protocol):
 
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
+
+    def stream_model(
+        self, ctx: RunContext, request: ModelRequest, send: SendStream, retry: RetryPolicy | None, price: Price | None
+    ) -> ModelStream:
+        """See RunContext.stream_model."""
+
+    async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
+        """See RunContext.deliver."""
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
@@ -253,6 +270,34 @@ class RunContext:
         """
         self.check_open()
         return await self._gate.call_model(self, request, send, retry, price)
+
+    def stream_model(
+        self, request: ModelRequest, send: SendStream, *, retry: RetryPolicy | None = None, price: Price | None = None
+    ) -> ModelStream:
+        """Call a model through every transform, guard, recorder and limit of the run, and read its answer as it comes.
+
+        async with ctx.stream_model(request, send) as stream:
+            async for text in stream.text():
+                yield text
+
+        Args:
+            request: As of `call_model`.
+            send: Sends the final request; an async generator of texts or `ModelChunk`s, which is closed at the end of
+                the block, at a limit, and when nobody wants more.
+            retry: How an attempt that failed before its first piece is made again.
+            price: As of `call_model`.
+
+        Raises:
+            GuardDenied: On entering; a guard or a required recorder said no.
+            UsageLimitExceeded: On entering, where it does not fit; later, where the model gives more than was reserved.
+            ConfigurationError: The attempt that this context belongs to is over.
+        """
+        self.check_open()
+        return self._gate.stream_model(self, request, send, retry, price)
+
+    async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
+        """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""
+        return await self._gate.deliver(self, step, chunks, fold)
 
     async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
         """Call a tool through every guard and recorder of the run.

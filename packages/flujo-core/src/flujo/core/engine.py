@@ -42,6 +42,7 @@ from .running import Resumed
 from .schedule import start
 from .setup import Setup
 from .snapshot import Snapshot
+from .streams import StreamOpening, opened
 from .usage import UsageLimits
 from .wakeup import loop_is_running
 from .writer import Writer, taken
@@ -190,6 +191,19 @@ class Flujo:
         handle = RunHandle(run, partial(self._execute, run), self._handles.discard)
         self._handles.add(handle)
         return handle
+
+    def stream_async(self, input: object = None, **options: Unpack[RunOptions]) -> StreamOpening:
+        """Run the pipeline and read what it gives while it goes on; takes what `run_async` takes.
+
+        async with flujo.stream_async(x) as stream:
+            async for text in stream.text(): ...
+        stream.result
+
+        Raises:
+            InputError: On entering; see `run_async`.
+        """
+        prepare = partial(self._prepare, input, None, options)
+        return StreamOpening(partial(opened, prepare, self._execute, self._handles))
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):

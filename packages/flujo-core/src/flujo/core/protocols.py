@@ -14,6 +14,7 @@ from .usage import Price
 if TYPE_CHECKING:
     from .engine import Flujo
     from .kept import Hold, KeptRun, Receipt, TokenFacts
+    from .pipeline import PipelineLike
     from .snapshot import EntryData, Snapshot
     from .steps import Step
 
@@ -25,6 +26,15 @@ class Agent(Protocol):
     @property
     def run(self) -> object:
         """An `async def` method; annotated parameters are inputs, resources, the context or a RunContext."""
+
+
+@runtime_checkable
+class StreamingAgent(Protocol):
+    """Any object that can be a streaming step: its `stream` is called with the step's inputs."""
+
+    @property
+    def stream(self) -> object:
+        """An async generator method, or a method that gives an async iterator; annotated as an agent's `run`."""
 
 
 class PriceBook(Protocol):
@@ -55,7 +65,7 @@ class CommandHost(Protocol):
 
     def prepare(
         self,
-        target: str,
+        target: str | PipelineLike,
         *,
         plugins: Iterable[str] = (),
         require: Iterable[str] = (),
@@ -63,7 +73,7 @@ class CommandHost(Protocol):
         hooks: Iterable[Callable[..., object]] = (),
         store: str | None = None,
     ) -> Flujo:
-        """Load FILE[:NAME] under the settings and the policy that hold here, as `flujo run` does.
+        """Load FILE[:NAME], or take a pipeline, under the settings and the policy that hold here, as `flujo run` does.
 
         `store` is the URL of a store; None takes `FLUJO_STORE`, or that of the settings.
 

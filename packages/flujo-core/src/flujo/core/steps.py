@@ -127,6 +127,9 @@ class Node:
     def __rrshift__(self, other: Agent) -> Chain:
         return _joined(other, self)
 
+    def fused(self, other: Node) -> Node | None:
+        """The one node that this and the one after it in a chain make; None where each stays itself."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
@@ -208,6 +211,8 @@ class Chain:
             part = left.pop()
             if isinstance(part, Chain):
                 left += (part._right, part._left)
+            elif found and (one := found[-1].fused(part)) is not None:
+                found[-1] = one
             else:
                 found.append(part)
         return tuple(found)
