@@ -15,7 +15,7 @@ from rich.table import Table
 from flujo.core import FlujoError
 
 from .audio import read_wav
-from .brain import Butler
+from .brain import Butler, model_wording
 from .conversation import Conversation
 from .devices import Files, SoundCard
 from .ears import Ears
@@ -59,6 +59,9 @@ class Options(TypedDict):
     speed: int
     plain: bool
     measured: bool
+    model: str | None
+    base_url: str | None
+    budget: str
 
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -100,6 +103,13 @@ NEW_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--speed", default=160, show_default=True, type=click.IntRange(80, 450), help="Its words per minute.")
 @click.option("--plain", is_flag=True, help="Lines instead of a table that lives; so it is where there is no terminal.")
 @click.option(
+    "--model",
+    metavar="NAME",
+    help="A model that words the answers: openai:gpt-5-mini, local:FILE.gguf, ... Without it they are fixed.",
+)
+@click.option("--base-url", metavar="URL", help="Where --model is, if it is a server of your own that costs nothing.")
+@click.option("--budget", default="0.50", show_default=True, metavar="USD", help="What the model may cost in all.")
+@click.option(
     "--measure",
     "measured",
     is_flag=True,
@@ -111,9 +121,7 @@ def main(**options: Unpack[Options]) -> None:
     Without --wav or --say it hears the microphone and speaks through the sound card; Ctrl+C ends it.
     """
     if options["wav"] and options["said"]:
-        raise click.UsageError(
-            "--wav and --say cannot be mixed: make files of the texts with `espeak-ng -w FILE TEXT`."
-        )
+        raise click.UsageError("--wav and --say cannot be mixed: make files with `espeak-ng -w FILE TEXT`")
     console = Console()
     try:
         if options["measured"]:
@@ -132,7 +140,13 @@ def _talk(console: Console, options: Options) -> None:
         mouth, ears = Mouth(options["voice"], options["speed"]), Ears(GRAMMARS)
         device = stack.enter_context(_device(options))
         half_duplex = options["half_duplex"]
-        anyio.run(Conversation(device, ears, mouth, Butler(House()), show, half_duplex=half_duplex).run)
+        anyio.run(Conversation(device, ears, mouth, _brain(options), show, half_duplex=half_duplex).run)
+
+
+def _brain(options: Options) -> Butler:
+    """Make what answers."""
+    wording = None if options["model"] is None else model_wording(options["model"], options["base_url"])
+    return Butler(House(), wording, options["budget"])
 
 
 def _device(options: Options) -> Files | SoundCard:
@@ -147,7 +161,7 @@ def _device(options: Options) -> Files | SoundCard:
 
 
 async def _measure(console: Console, options: Options) -> None:
-    report = await measure(voice=options["user_voice"], paced=not options["fast"])
+    report = await measure(voice=options["user_voice"], paced=not options["fast"], brain=_brain(options))
     table = Table("said", "understood", "answered after")
     for row in report.rows:
         right = "yes" if row.heard == row.said else f"no: {row.heard or 'nothing'}"
@@ -155,9 +169,7 @@ async def _measure(console: Console, options: Options) -> None:
     console.print(table)
     half, most, longest = (milliseconds(report.quantile(share)) for share in (0.5, 0.95, 1))
     console.print(f"{report.right} of {len(report.rows)} understood.")
-    console.print(
-        f"From the end of speech to the first sound: half within {half}, 95 % within {most}, all within {longest}."
-    )
+    console.print(f"From the end of speech to the first sound: half within {half}, 95 % within {most}, all {longest}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pipeline that answers: a rule for each command, a human's approval before a risky one, and an answer in sentences.
+"""The pipeline that answers: a rule for each command, a human's approval of a risky one, an answer in sentences.
 
     understand >> approve >> act >> word >> sentences()
 
@@ -11,17 +11,34 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from flujo.streaming import RunStream, StreamingStep, sentences
 from pydantic import BaseModel, ConfigDict
 
-from flujo.core import Chunk, Flujo, Pipeline, PipelineResult, Resources, ResultItem, RunContext, StepEnded, step
+from flujo.core import (
+    Budget,
+    Chunk,
+    Flujo,
+    Pipeline,
+    PipelineResult,
+    Price,
+    Resources,
+    ResultItem,
+    RunContext,
+    StepEnded,
+    UsageLimits,
+    step,
+)
+from flujo.streaming import RunStream, StreamingStep, sentences
 
 from .ears import Heard
 from .phrases import AGAIN, APPROVALS, BY_PHRASE, COMMANDS, GO_ON, NO, YES, House
 
 HOW = f"Say: {YES.replace(' ', ', ', 1)}. Or: {NO.replace(' ', ', ', 1)}."
+WORDING = "You are the voice of a house. Say this to its owner in one or two short, friendly sentences, without lists:"
 TRIES = 2
 """How often an answer to "shall I?" may be something else before that counts as no."""
+
+COUGH_S = 0.4
+"""What is shorter than any command, and none, is not answered."""
 
 
 class Home(Resources):
@@ -79,6 +96,20 @@ async def word(answer: str) -> AsyncIterator[str]:
         yield f"{part} "
 
 
+def model_wording(model: str, base_url: str | None = None) -> StreamingStep:
+    """Let a model say the answer in its own words, and stream them.
+
+    Args:
+        model: As of `flujo.agent.agent`: "openai:gpt-5-mini", "local:FILE.gguf".
+        base_url: A server of your own that speaks OpenAI's protocol, taken as free of charge; None is the provider's.
+    """
+    from flujo.agent import agent  # the rules need no model, and it takes 0.5 s to import
+
+    free = Price() if base_url is not None else None
+    words = agent(model, name="word", instructions=WORDING, base_url=base_url, max_tokens=80, price=free)
+    return StreamingStep(words)
+
+
 def pipeline(wording: StreamingStep | None = None) -> Pipeline:
     """Put the steps together.
 
@@ -95,10 +126,12 @@ class Butler:
     Args:
         house: What there is to command.
         wording: See `pipeline`.
+        usd: What a model may cost in the whole conversation.
     """
 
-    def __init__(self, house: House, wording: StreamingStep | None = None) -> None:
-        self._flow = Flujo(pipeline(wording), resources=Home(house=house), context_model=Memory)
+    def __init__(self, house: House, wording: StreamingStep | None = None, usd: str = "0.50") -> None:
+        budget = Budget(UsageLimits(total_cost_usd_limit=usd))
+        self._flow = Flujo(pipeline(wording), resources=Home(house=house), context_model=Memory, limits=budget)
         self._memory = Memory()
         self._whole = ""
         self._waiting: PipelineResult | None = None
@@ -124,7 +157,7 @@ class Butler:
         if self._waiting is not None:
             yield self._decided(self._waiting, heard)
         elif heard.text is None:
-            yield _one_by_one(["Sorry, I did not understand that."] if heard.nearest else [])
+            yield _one_by_one(["Sorry, I did not understand that."] if heard.seconds > COUGH_S else [])
         else:
             async with (
                 self._flow.stream_async(heard.text, context=self._memory) as stream,

@@ -1,7 +1,7 @@
 """The loop of the bot: every 20 ms it hears a frame and plays one; in between, an answer is made or stopped.
 
 The sound device is the only clock. A microphone gives a frame each 20 ms; a file may give them as fast as they are
-dealt with, and then each waits until the answer is as far as it may get, so that the outcome is the same on each machine.
+dealt with, and then each waits until the answer is as far as it may get: so the outcome is the same on each machine.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Conversation:
         mouth: What speaks.
         brain: What answers.
         tell: Is told what happens, at once.
-        half_duplex: Hear nothing while the bot speaks: for loudspeakers, which a microphone hears too. Then nobody can interrupt.
+        half_duplex: Hear nothing while the bot speaks: for loudspeakers that the microphone hears.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Conversation:
         tasks.start_soon(self._turn.run, self._mouth, lambda text: self._tell(Saying(text)))
 
     async def _wait(self, *, first: bool) -> None:
-        """Let the answer get ahead: as far as it can where no time passes, else only so that it begins in this frame."""
+        """Let the answer get ahead: where no time passes as far as it can, else until its first frame."""
         if self._turn is None:
             return
         if not self._device.paced:

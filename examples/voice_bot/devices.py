@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import wave
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +13,7 @@ import anyio.to_thread
 
 from flujo.core import FlujoError
 
-from .audio import FRAME_S, HEARD_BYTES, HEARD_HZ, SILENCE, SPOKEN_BYTES, SPOKEN_HZ, frames, noise, to_pcm
+from .audio import FRAME_S, HEARD_BYTES, HEARD_HZ, SILENCE, SPOKEN_BYTES, SPOKEN_HZ, frames, noise, to_pcm, write_wav
 
 if TYPE_CHECKING:
     import sounddevice
@@ -77,16 +75,14 @@ class Files:
         """In which frame each recording began."""
         self.answered = list[float | None]()
         """Where it is paced: when the first speech after each recording was played, in seconds from the start."""
-        self._open = ExitStack()
-        self._record = None if record is None else self._open.enter_context(wave.open(str(record), "wb"))
-        if self._record is not None:
-            self._record.setparams((1, 2, SPOKEN_HZ, 0, "NONE", ""))
+        self._record, self._played = record, bytearray()
 
     def __enter__(self) -> Files:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._open.close()
+        if self._record is not None:
+            write_wav(self._record, bytes(self._played), SPOKEN_HZ)
 
     async def hear(self, *, idle: bool) -> bytes | None:
         """Give the next frame: of a recording, or of a quiet room between two."""
@@ -110,7 +106,7 @@ class Files:
             self.answered[-1] = anyio.current_time() - self._start
         self._spoken += speech
         if self._record is not None:
-            self._record.writeframesraw(frame)
+            self._played += frame
 
     def _is_due(self) -> bool:
         """Whether it is somebody's turn to speak, or time to end."""

@@ -52,6 +52,8 @@ class Heard:
     """How like those words it was: 0 is best; below `least_score` the phrase is not believed."""
     end: int
     """The frame after the last one that was louder than the room: where speech ended."""
+    seconds: float
+    """How long somebody spoke."""
     decided: int
     """The frame in which it became sure that this was all."""
 
@@ -64,8 +66,8 @@ def grammar(phrases: Sequence[str]) -> str:
 def least_score(seconds: float) -> float:
     """Give what a phrase of that length must score to be believed.
 
-    Found with made voices only, 3 of them: all phrases were above it, and 18 of 18 other sentences below. A grammar
-    has no word for what is not in it, so without this it takes "my neighbour bought a new car" for a question about the weather.
+    A grammar has no word for what is not in it: without this, "my neighbour bought a new car" is a question about the
+    weather. The line was found with four made voices only; the README has the figures.
     """
     return -0.3 - 0.25 * seconds
 
@@ -172,5 +174,6 @@ class Ears:
         found = self._decoder.hyp()
         words, best = ("", 0.0) if found is None else (found.hypstr, found.best_score)
         score = math.log(best) if best > 0 else -math.inf
-        believed = words in self._phrases and score >= least_score((self._end - self._began) * FRAME_S)
-        return Heard(words if believed else None, words, score, self._end, self._frame)
+        seconds = (self._end - self._began) * FRAME_S
+        believed = words in self._phrases and score >= least_score(seconds)
+        return Heard(words if believed else None, words, score, self._end, seconds, self._frame)

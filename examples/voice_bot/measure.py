@@ -1,18 +1,18 @@
 """How good the bot is on this machine: a made voice says commands, and what is heard and how soon is counted.
 
-In real time the clock of this machine is read when the first frame of each answer is played. Without, as fast as it can,
-a latency is time of the sound (the same on each machine) and the CPU time that this process took for the answer.
+In real time the clock of this machine is read when the first frame of each answer is played. As fast as it can, a
+latency is time of the sound (the same on each machine) and the CPU time that this process took for the answer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .audio import FRAME_S
 from .brain import Butler
-from .conversation import Conversation, Event, Said, ignore
+from .conversation import Brain, Conversation, Event, Said
 from .devices import Files
 from .ears import Ears, Heard
 from .mouth import Mouth
@@ -60,18 +60,21 @@ async def measure(
     voice: str = "en-us",
     words_per_minute: int = 160,
     paced: bool = True,
-    tell: Callable[[Event], None] = ignore,
+    brain: Brain | None = None,
 ) -> Report:
-    """Let a made voice say the commands, one after the other, and wait for the answer to each."""
+    """Let a made voice say the commands, one after the other, and wait for the answer to each.
+
+    Args:
+        commands: What it says.
+        voice: Which voice of espeak-ng.
+        words_per_minute: How fast it speaks.
+        paced: In real time, or as fast as this machine can.
+        brain: What answers; None is the rules.
+    """
     utterances = [say(text, voice, words_per_minute, seed) for seed, text in enumerate(commands)]
     events = list[Event]()
-
-    def note(event: Event) -> None:
-        events.append(event)
-        tell(event)
-
     with Files([utterance.pcm for utterance in utterances], paced=paced) as files:
-        await Conversation(files, Ears(GRAMMARS), Mouth(), Butler(House()), note).run()
+        await Conversation(files, Ears(GRAMMARS), Mouth(), brain or Butler(House()), events.append).run()
     ends = [*files.began[1:], math.inf]
     return Report(tuple(map(_row, utterances, files.began, ends, files.answered, [events] * len(utterances))))
 

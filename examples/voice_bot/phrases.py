@@ -95,7 +95,10 @@ def read_list(house: House) -> str:
     return f"There are {len(house.shopping)} things on your list. They are {', '.join(house.shopping)}. That is all."
 
 
-WEATHER = "{day} will be cloudy in the morning. In the afternoon the sun comes out, and it gets up to {high} degrees. At night there may be rain."
+WEATHER = (
+    "{day} will be cloudy in the morning. In the afternoon the sun comes out, and it gets up to {high} degrees. "
+    "At night there may be rain."
+)
 
 RULES = (
     Rule("turn on the kitchen lights", turn("kitchen lights", "on")),

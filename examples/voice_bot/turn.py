@@ -1,4 +1,4 @@
-"""One answer: words from the pipeline become frames, a few ahead of the loudspeaker, until they end or are interrupted."""
+"""One answer: words from the pipeline become frames, a few ahead of the loudspeaker, until interrupted."""
 
 from __future__ import annotations
 

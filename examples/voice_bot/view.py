@@ -36,16 +36,18 @@ class Lines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._totals:
-            self._console.print(summary(self._totals))
+            self._print(summary(self._totals))
+
+    def _print(self, line: Text | str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
 
     def __call__(self, event: Event) -> None:
         """Show what happened."""
         if isinstance(event, Heard):
-            self._console.print(Text.assemble(("you  ", "bold"), heard_as(event)))
+            self._print(Text.assemble(("you  ", "bold"), heard_as(event)))
         elif isinstance(event, Said) and event.text:
-            self._console.print(
-                Text.assemble(("bot  ", "bold"), event.text, (cut(event), "yellow"), (timing(event.latency), "dim"))
-            )
+            parts = (event.text, (cut(event), "yellow"), (timing(event.latency), "dim"))
+            self._print(Text.assemble(("bot  ", "bold"), *parts))
         if isinstance(event, Said) and event.latency is not None:
             self._totals.append(event.latency.total)
 
@@ -116,10 +118,11 @@ def timing(latency: Latency | None) -> str:
     """Give how long an answer took to begin."""
     if latency is None:
         return ""
-    return f"  [{milliseconds(latency.total)}: {milliseconds(latency.endpoint)} to be sure, {milliseconds(latency.sound)} to sound]"
+    total, endpoint, sound = map(milliseconds, (latency.total, latency.endpoint, latency.sound))
+    return f"  [{total}: {endpoint} to be sure, {sound} to sound]"
 
 
 def summary(totals: list[float]) -> str:
     """Give the latencies of a conversation in a sentence."""
     half, most = milliseconds(quantile(totals, 0.5)), milliseconds(quantile(totals, 0.95))
-    return f"From the end of speech to the first sound, {len(totals)} answers: half of them within {half}, 95 % within {most}."
+    return f"From the end of speech to the first sound of {len(totals)} answers: half in {half}, 95 % within {most}."
