@@ -15,6 +15,7 @@ import anyio
 
 from flujo.core import Capabilities, Failure, StepExecutionRequest, StepOutcome, WorkerLost
 
+from .actor import StepActor
 from .errors import NeedsAsyncio
 
 __all__ = ["RayBackend"]
@@ -79,10 +80,8 @@ class RayBackend:
     def _start(self) -> None:
         """Start as many as are to work; blocks."""
         with self._lock:
-            import ray  # heavy: 1 s
-
             connect(self._address)
-            size = self._size or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            size = self._size or max(1, int(_ray().cluster_resources().get("CPU", 1)))
             while len(self._actors) < size:
                 self._actors.append(Actor(self._maker, self._options))
 
@@ -100,14 +99,20 @@ class RayBackend:
             await actor.close()
 
 
+def _ray() -> Any:
+    """Ray's module. It takes a second to load, and its functions have no types."""
+    import ray  # heavy: 1 s
+
+    return ray
+
+
 def connect(address: str | None) -> None:
     """Connect to a cluster, or start one here; does nothing where this process is connected. It blocks.
 
     A local cluster ends with the thread that started it (Linux tells its processes of the end of their parent, which
     is that thread), so one is started by a thread that stays.
     """
-    import ray  # heavy: 1 s
-
+    ray = _ray()
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what Ray would tell its makers of this machine stays here
@@ -149,11 +154,7 @@ class Actor:
     """
 
     def __init__(self, maker: str, options: Mapping[str, Any]) -> None:
-        import ray  # heavy: 1 s
-
-        from .actor import StepActor  # imports a worker, which a process that only sends needs not
-
-        kind: Any = ray.remote(StepActor)
+        kind: Any = _ray().remote(StepActor)
         given = {"max_concurrency": 10_000, "num_cpus": 0, "scheduling_strategy": "SPREAD", "max_task_retries": 0}
         self._handle: Any = kind.options(**given, **options).remote([path for path in sys.path if path], maker)
         self._outgoing: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
@@ -185,8 +186,7 @@ class Actor:
         call.add_done_callback(self._calls.discard)
 
     async def _call(self, batch: list[Waiting]) -> None:
-        import ray  # heavy: 1 s, and there by now
-
+        ray = _ray()
         left = {waiting.number: waiting for waiting in batch}
         try:
             async for ref in self._handle.run.remote([(one.number, one.task) for one in batch]):
@@ -199,19 +199,16 @@ class Actor:
                 waiting.end(None)
 
     async def _cancel(self, waiting: Waiting) -> None:
-        import ray  # as above
-
         waiting.answer = asyncio.get_running_loop().create_future()  # the first was cancelled with who waited for it
         with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S) as late:
             self._handle.cancel.remote(waiting.number)
             await waiting.answer
         if late.cancelled_caught:
-            ray.kill(self._handle)
+            _ray().kill(self._handle)
 
     async def close(self) -> None:
         """Close what it opened, and end it."""
-        import ray  # as above
-
+        ray = _ray()
         try:
             await self._handle.close.remote()
         except ray.exceptions.RayError:  # it went away before
