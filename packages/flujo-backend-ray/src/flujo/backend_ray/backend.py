@@ -67,29 +67,22 @@ class RayBackend:
         actor = await self._actor()
         answer = await actor.work(next(self._numbers), task)
         if answer is None:
-            self._drop(actor)
             return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "the process of its actor went away")))
         return request.outcome(answer)
 
     async def _actor(self) -> Actor:
         """The one that has least to do."""
-        if not self._actors:
+        if not self._actors or any(actor.is_gone for actor in self._actors):
             await anyio.to_thread.run_sync(self._start)
         return min(self._actors, key=lambda actor: actor.busy)
 
     def _start(self) -> None:
-        """Start as many as are to work; blocks."""
+        """Start as many as are to work, and others for those that are gone; blocks."""
         with self._lock:
             connect(self._address)
             size = self._size or max(1, int(_ray().cluster_resources().get("CPU", 1)))
-            while len(self._actors) < size:
-                self._actors.append(Actor(self._maker, self._options))
-
-    def _drop(self, actor: Actor) -> None:
-        """One is gone: another takes its place."""
-        with self._lock:
-            if actor in self._actors:
-                self._actors[self._actors.index(actor)] = Actor(self._maker, self._options)
+            there = [actor for actor in self._actors if not actor.is_gone]
+            self._actors = there + [Actor(self._maker, self._options) for _ in range(size - len(there))]
 
     async def aclose(self) -> None:
         """Close what the actors opened, and end them. The cluster stays."""
@@ -116,13 +109,15 @@ def connect(address: str | None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what Ray would tell its makers of this machine stays here
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes longer than its 30 s
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what it will do some day
     connected: Future[None] = Future()
 
     def stay() -> None:
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
-        except Exception as error:  # whatever it is, who waits is told
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
+        except Exception as error:  # whatever it is, who waits is told, and nothing of a cluster stays behind
+            ray.shutdown()
             connected.set_exception(error)
             return
         connected.set_result(None)
@@ -151,6 +146,7 @@ class Actor:
 
     Attributes:
         busy: How many tasks it has.
+        is_gone: Whether its process went away.
     """
 
     def __init__(self, maker: str, options: Mapping[str, Any]) -> None:
@@ -160,6 +156,7 @@ class Actor:
         self._outgoing: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self.busy: int = 0
+        self.is_gone: bool = False
 
     async def work(self, number: int, task: str) -> str | None:
         """Have a task done; None where its process went away."""
@@ -193,7 +190,7 @@ class Actor:
                 for number, answer in await ref:
                     left.pop(number).end(answer or None)
         except ray.exceptions.RayError:  # of the steps' own errors none comes this way
-            pass
+            self.is_gone = True
         finally:
             for waiting in left.values():
                 waiting.end(None)
@@ -204,6 +201,7 @@ class Actor:
             self._handle.cancel.remote(waiting.number)
             await waiting.answer
         if late.cancelled_caught:
+            self.is_gone = True
             _ray().kill(self._handle)
 
     async def close(self) -> None:

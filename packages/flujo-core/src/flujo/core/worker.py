@@ -31,6 +31,7 @@ from .foreign import attempt, attempt_async, text_of
 from .hooks import Hooks
 from .imports import at
 from .journal import as_entry
+from .keeper import Keeper
 from .ledger import Ledger
 from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success
 from .places import Places
@@ -165,8 +166,8 @@ class Worker:
         async with self._opening:
             there = self._apps.setdefault(task.resources.model_dump_json(), {})
             if not there.keys() >= set(names):
-                scope = ResourceScope(ready.setup.specs, "app", names, there)
-                there.update((await self._exits.enter_async_context(scope)).values)
+                keeper = Keeper(ResourceScope(ready.setup.specs, "app", names, there))  # no task's end is its end
+                there.update((await self._exits.enter_async_context(keeper)).values)
         return there
 
     # --- getting ready ----------------------------------------------------------------------------------------------
