@@ -299,7 +299,8 @@ def _run(task: StepTask, ready: _Ready, events: list[EventData]) -> _Visit:
     run.deadline_s, run.mark, run.may_begin = left, task.mark, task.options.effect == "at_most_once"
     run.state.root.prefix = task.path.removesuffix(ready.node.name)
     if task.told:
-        run.state.known[0, 0] = list(task.told)
+        state.listen()
+        state.known[0, 0] = list(task.told)
     return run
 
 
