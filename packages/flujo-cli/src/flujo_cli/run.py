@@ -53,6 +53,7 @@ class RunFlags(PolicyOptions):
     value: str | None
     text: str | None
     store: str | None
+    backend: str | None
     max_usd: str | None
     max_tokens: int | None
     max_requests: int | None
@@ -76,6 +77,7 @@ class RunFlags(PolicyOptions):
 @click.option("--max-requests", type=int, metavar="N", help="Most calls to models for all items together.")
 @policy_options
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
+@click.option("--backend", metavar="NAME", help="Where steps run that do not say it themselves, e.g. ray.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
 @click.option("--stream", is_flag=True, help="Print what streaming steps give as it comes.")
@@ -116,7 +118,7 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
 def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
     limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
     relay = _Relay()
-    found, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True)
+    found, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True, backend=flags["backend"])
     items = read_items(flags["value"], flags["text"], flags["max_input_mb"], flujo.plan)
     folder = None
     if flags["out"] is not None:
@@ -200,7 +202,7 @@ def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags,
 
 
 def _say_what_is_left(ended: Sequence[Ended], kept: str | None) -> None:
-    """Say how to go on with what was interrupted; `kept` is the pipeline as it was named, where a store has its runs."""
+    """Say how to go on with what was interrupted; `kept` is the pipeline as named, where a store has its runs."""
     left = [item for item in ended if item.status not in ("completed", "paused")]
     begun = [] if kept is None else [item.run_id for item in left if item.result is not None]
     if left:
