@@ -1,0 +1,1 @@
+"""Steps of Flujo pipelines on AWS Lambda."""
