@@ -14,6 +14,7 @@ from flujo.core import (
     Command,
     ConfigurationError,
     Flujo,
+    OnRunEnd,
     PluginError,
     Plugins,
     Policy,
@@ -197,6 +198,19 @@ def test_price_books_of_installed_plugins_are_asked(site: Path) -> None:
     plugins = Plugins()
     assert plugins.price_of("acme:m") == Price("0.001", "0.002")  # type: ignore[arg-type]
     assert plugins.price_of("other") is None
+
+
+def test_a_plugin_that_acts_may_also_offer_recipes() -> None:
+    class Both:
+        @hookimpl
+        def on_run_end(self, payload: OnRunEnd) -> None: ...
+
+        @hookimpl
+        def register_recipes(self) -> list[object]:
+            return ["a recipe"]
+
+    flujo = Flujo(double, plugins=[Both()])
+    assert flujo.plugins.registered("register_recipes", object)[0] == ("Both", "a recipe")
 
 
 def test_a_plugin_that_registers_something_else_is_named(site: Path) -> None:

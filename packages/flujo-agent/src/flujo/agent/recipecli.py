@@ -166,7 +166,7 @@ def prepared(ctx: click.Context, pipeline: Pipeline, flags: ModelFlags, watch: W
     if host is None:
         raise click.UsageError(f"This command runs inside `flujo`: flujo {ctx.info_name} ...")
     flujo = host.prepare(
-        pipeline,  # type: ignore[arg-type]  # the host takes pipelines, too; the protocol of flujo.core lags behind it
+        pipeline,
         plugins=flags["plugin"],
         require=flags["require"],
         policy_file=flags["policy_file"],

@@ -29,8 +29,11 @@ from .errors import (
     StepFailed,
     StepTimeout,
     StillRunning,
+    TaskRejected,
     UsageLimitExceeded,
+    WorkerLost,
 )
+from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
@@ -83,19 +86,7 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
-from .protocols import (
-    Agent,
-    Command,
-    CommandHost,
-    ExecutionBackend,
-    PayloadCodec,
-    PriceBook,
-    RunStore,
-    StepExecutionRequest,
-    StepOutcome,
-    StoreFactory,
-    TokenSigner,
-)
+from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
@@ -108,6 +99,8 @@ from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
 from .usage import Charge, Price, Room, Usage, UsageLimits
+from .wire import CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, UsageData, WorkerFacts
+from .worker import Worker
 
 __all__ = [
     "BODY_INPUT",
@@ -120,17 +113,22 @@ __all__ = [
     "Allow",
     "AlreadyResumed",
     "AmbiguousPause",
+    "BackendFactory",
     "Branch",
     "Budget",
+    "Capabilities",
     "Chain",
     "Charge",
     "Checkpoint",
+    "CodeBlob",
+    "CodeRef",
     "Command",
     "CommandHost",
     "ConfigurationError",
     "Deny",
     "Divergence",
     "EntryData",
+    "ErrorData",
     "Event",
     "ExecutionBackend",
     "Failure",
@@ -183,6 +181,7 @@ __all__ = [
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
+    "OutcomeData",
     "Parallel",
     "Pause",
     "PauseForHumanInput",
@@ -224,6 +223,7 @@ __all__ = [
     "RunOptions",
     "RunPaused",
     "RunStore",
+    "RunningThread",
     "Scope",
     "SecretsFilter",
     "SendModel",
@@ -240,10 +240,12 @@ __all__ = [
     "StepNode",
     "StepOutcome",
     "StepRecord",
+    "StepTask",
     "StepTimeout",
     "StillRunning",
     "StoreFactory",
     "Success",
+    "TaskRejected",
     "TokenFacts",
     "TokenSigner",
     "ToolCall",
@@ -255,8 +257,12 @@ __all__ = [
     "TransformStepOutput",
     "Update",
     "Usage",
+    "UsageData",
     "UsageLimitExceeded",
     "UsageLimits",
+    "Worker",
+    "WorkerFacts",
+    "WorkerLost",
     "accepted_fingerprints",
     "compile_plan",
     "decision_digest",

@@ -16,13 +16,13 @@ from .carved import ledger_of
 from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
+from .execution import StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
 from .keeper import Keeper
 from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .plan import RUN_INPUT, StepNode
-from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
 from .telemetry import Watch, carrier

@@ -14,10 +14,10 @@ from anyio.lowlevel import RunVar, current_token
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .execution import StepExecutionRequest, StepOutcome
 from .foreign import attempt_async
 from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
-from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
 from .wakeup import call_in
 

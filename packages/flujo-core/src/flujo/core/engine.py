@@ -19,6 +19,7 @@ from .check import check_words, fitted
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
+from .execution import ExecutionBackend
 from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
 from .gates import gated
@@ -30,7 +31,7 @@ from .pause import Pause
 from .pipeline import PipelineLike
 from .plan import Plan
 from .policy import Policy
-from .protocols import ExecutionBackend, RunStore
+from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened

@@ -16,8 +16,8 @@ from time import monotonic
 
 import anyio
 
+from .execution import ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .policy import NamedLimit, fits
-from .protocols import ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .resources import Resources
 from .wakeup import LoopEvent
 

@@ -196,3 +196,8 @@ def register_stores() -> Sequence[StoreFactory]:
 @hookspec
 def register_price_books() -> Sequence[PriceBook]:
     """Price books; the first that knows a model's price gives it."""
+
+
+@hookspec
+def register_recipes() -> Sequence[object]:
+    """Ready-made pipelines by name, for `flujo solve --recipe NAME`: each a `flujo.agent.Recipe`."""

@@ -10,9 +10,10 @@ from opentelemetry import trace
 
 from .backends import LocalBackend
 from .cache import Cache
+from .execution import ExecutionBackend
 from .hooks import Hooks
 from .plan import Plan
-from .protocols import ExecutionBackend, TokenSigner
+from .protocols import TokenSigner
 from .resources import Resources, ResourceSpec
 from .usage import Price
 
