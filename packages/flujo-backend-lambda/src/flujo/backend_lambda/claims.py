@@ -173,5 +173,6 @@ class DynamoClaims:
 
 
 def _duplicate(until: float) -> Refusal:
-    why = f"another worker runs this task, or did until it died; its claim ends in {max(0.0, until - time.time()):.0f} s"
+    left_s = max(0.0, until - time.time())
+    why = f"another worker runs this task, or did until it died; its claim ends in {left_s:.0f} s"
     return Refusal("E_DUPLICATE", why, "Nothing is to be done: the other delivery answers", ran=True)

@@ -42,7 +42,6 @@ class LambdaClient(Protocol):
     def get_account_settings(self) -> Answer:
         """What the account may run."""
 
-
     def create_function(self, **arguments: object) -> Answer:
         """Deploy one that is not there yet."""
 

@@ -21,7 +21,7 @@ from .errors import Refusal
 from .keys import Signer, Verifier
 from .versions import PYTHON, cloudpickle_version
 
-__all__ = ["MAX_LIFETIME_S", "PAYLOAD_TYPE", "Code", "Envelope", "Header", "check", "opened", "sealed"]
+__all__ = ["MAX_LIFETIME_S", "PAYLOAD_TYPE", "Code", "Envelope", "Header", "check", "check_code", "opened", "sealed"]
 
 PAYLOAD_TYPE = "application/vnd.flujo.task.v1+json"
 MAX_LIFETIME_S = 24 * 3600.0
@@ -94,16 +94,26 @@ class Header(BaseModel):
     code: Code | None = None
 
     @classmethod
-    def make(cls, aud: str, body: Blob, *, lifetime_s: float, code: Code | None = None, probe: bool = False) -> Header:
+    def make(
+        cls,
+        aud: str,
+        body: Blob,
+        *,
+        lifetime_s: float,
+        code: Code | None = None,
+        artifact: str | None = None,
+        kind: Literal["task", "probe"] = "task",
+    ) -> Header:
         """A header for a new task, valid from now on."""
         now = time.time()
         return cls(
-            kind="probe" if probe else "task",
+            kind=kind,
             task_id=secrets.token_urlsafe(24),
             aud=aud,
             iat=now,
             exp=now + lifetime_s,
             reply_key=secrets.token_hex(32),
+            artifact=artifact,
             body=body,
             code=code,
         )

@@ -90,9 +90,7 @@ class _Refused:
     after_s: float
 
 
-async def _in_thread(
-    client: LambdaClient, function: str, event: bytes, step_path: str, most: int
-) -> Answer | _Refused:
+async def _in_thread(client: LambdaClient, function: str, event: bytes, step_path: str, most: int) -> Answer | _Refused:
     # A limiter of its own: anyio's lets 40 through, and the backend's has let this one through already. A cancel
     # leaves the thread behind: nothing stops what runs at AWS.
     limiter = anyio.CapacityLimiter(1)

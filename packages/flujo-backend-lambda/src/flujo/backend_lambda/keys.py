@@ -21,6 +21,7 @@ from .clients import secrets_manager
 __all__ = ["Ed25519Signer", "Ed25519Verifier", "HmacKey", "Signer", "Verifier", "keys_from", "public_keys"]
 
 SHORTEST_HMAC = 32
+_SECRET = ("HMAC", "PRIVATE", "SIGNING")
 _ADVICE = "Sign with Ed25519 and give the worker the public key only, in FLUJO_LAMBDA_PUBLIC_KEYS"
 
 
@@ -166,7 +167,7 @@ def keys_from(env: Mapping[str, str]) -> dict[str, Verifier]:
             everybody can read who may call `lambda:GetFunctionConfiguration`.
     """
     for name in env:
-        if name.startswith("FLUJO_LAMBDA_") and any(word in name for word in ("HMAC", "PRIVATE", "SIGNING")) and not name.endswith("_ARN"):
+        if name.startswith("FLUJO_LAMBDA_") and any(word in name for word in _SECRET) and not name.endswith("_ARN"):
             why = f"{name} holds a secret key; who may read the function's configuration could sign tasks with it"
             raise ConfigurationError("the worker does not start", why, _ADVICE)
     keys = public_keys(text for text in env.get("FLUJO_LAMBDA_PUBLIC_KEYS", "").replace(",", " ").split())
@@ -175,7 +176,9 @@ def keys_from(env: Mapping[str, str]) -> dict[str, Verifier]:
         shared = HmacKey.from_secrets_manager(arn)
         keys[shared.keyid] = shared
     if not keys:
-        raise ConfigurationError("the worker does not start", "it knows no key that tasks could be signed with", _ADVICE)
+        raise ConfigurationError(
+            "the worker does not start", "it knows no key that tasks could be signed with", _ADVICE
+        )
     return keys
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import pickletools
 import sys
 import types
@@ -11,16 +10,16 @@ from collections.abc import Callable
 
 from flujo.core import CodeBlob
 
-from .blobs import Blob, BlobStore, packed, unpacked
+from .blobs import BlobStore, packed
 from .envelope import Code
-from .errors import NotShippable, Refusal
+from .errors import NotShippable
 from .scan import find_env_secret, scan
+from .unpickling import PACKER
 from .versions import PYTHON, cloudpickle_version
 
-__all__ = ["PROTOCOL", "pickled", "unpickled"]
+__all__ = ["pickled"]
 
-PACKER = "cloudpickle"
-PROTOCOL = 5
+_PROTOCOL = 5
 
 
 def pickled(function: Callable[..., object], name: str, store: BlobStore | None, limit: int) -> tuple[CodeBlob, Code]:
@@ -44,7 +43,7 @@ def pickled(function: Callable[..., object], name: str, store: BlobStore | None,
     import cloudpickle  # optional, and heavy for who never needs it
 
     try:
-        data: bytes = cloudpickle.dumps(function, protocol=PROTOCOL)
+        data: bytes = cloudpickle.dumps(function, protocol=_PROTOCOL)
     except Exception as error:  # pickling runs code of whatever is held: any error can come of it
         path, kind = _culprit(function, name)
         why = f"{kind} cannot be pickled ({type(error).__name__}: {error})"
@@ -57,30 +56,9 @@ def pickled(function: Callable[..., object], name: str, store: BlobStore | None,
     text = base64.b64encode(data)
     blob = packed(text, store, spill=len(text) > limit)
     code = CodeBlob(
-        packer=PACKER,
-        python=PYTHON,
-        sha256=blob.sha256,
-        size=blob.size,
-        data=blob.text or "",
-        where=blob.key or "",
+        packer=PACKER, python=PYTHON, sha256=blob.sha256, size=blob.size, data=blob.text or "", where=blob.key or ""
     )
     return code, Code(python=PYTHON, cloudpickle=version, modules=_modules(data))
-
-
-def unpickled(code: CodeBlob, store: BlobStore | None) -> object:
-    """The function in a blob. Only for a task whose envelope was checked: who made it holds a key that is trusted.
-
-    Raises:
-        Refusal: E_DIGEST, E_SIZE, E_BLOB, E_PICKLE.
-    """
-    where = {"key": code.where} if code.where else {"text": code.data}
-    text = unpacked(Blob(sha256=code.sha256, size=code.size, **where), store)
-    import cloudpickle  # optional, and heavy for who never needs it
-
-    try:
-        return cloudpickle.loads(base64.b64decode(text, validate=True))
-    except binascii.Error as error:
-        raise Refusal("E_PICKLE", "the code is no base64") from error
 
 
 def _modules(data: bytes) -> tuple[str, ...]:
@@ -110,7 +88,7 @@ def _culprit(function: Callable[..., object], name: str) -> tuple[str, str]:
         held.update({f"global {key!r}": value for key, value in used.items()})
         for path, value in held.items():
             try:
-                cloudpickle.dumps(value, protocol=PROTOCOL)
+                cloudpickle.dumps(value, protocol=_PROTOCOL)
             except Exception:  # as above: it is asked which one it is
                 kind = f"a {type(value).__module__}.{type(value).__qualname__}"
                 return f"function {name!r} > {path}", kind

@@ -12,6 +12,7 @@ import os
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 
 from pydantic import SecretBytes, SecretStr
@@ -143,10 +144,8 @@ def _held(value: object) -> Iterator[Part]:
 def _of_function(function: types.FunctionType) -> Iterator[Part]:
     names, cells = function.__code__.co_freevars, function.__closure__ or ()
     for name, cell in zip(names, cells, strict=False):
-        try:
+        with suppress(ValueError):  # a cell that is still empty holds nothing
             yield f"closure variable {name!r}", name, cell.cell_contents
-        except ValueError:
-            pass  # a cell that is still empty holds nothing
     for name in sorted(_names_in(function.__code__)):
         if name in function.__globals__:
             yield f"global {name!r}", name, function.__globals__[name]

@@ -19,8 +19,8 @@ from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
 from .keys import Verifier, keys_from
-from .pickling import unpickled
 from .reply import Facts, Reply, marked
+from .unpickling import unpickled
 from .versions import PYTHON, cloudpickle_version, version_of
 
 __all__ = ["Call", "LambdaWorker", "worker_from"]

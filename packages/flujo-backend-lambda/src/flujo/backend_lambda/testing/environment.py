@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .http import Reply, Request, serve
 
@@ -123,10 +124,8 @@ class Environment:
         init_ms = await self._start() if self._process is None else None
         start, since = self._log.stat().st_size if self._log.exists() else 0, time.perf_counter()
         start = 0 if init_ms is not None else start
-        if not self.alive:
-            body, error, status = self._died(), "Unhandled", "error"
-        else:
-            body, error, status = await self._serve(invocation)
+        served = await self._serve(invocation) if self.alive else (self._died(), "Unhandled", "error")
+        body, error, status = served
         duration_ms = max((time.perf_counter() - since) * 1000, 0.01)
         if self.alive and self._process is not None and self._process.returncode is not None:
             self.alive = False
@@ -191,14 +190,16 @@ class Environment:
     async def _serve(self, invocation: Invocation) -> tuple[bytes, str | None, str]:
         assert self._process is not None
         timeout = self.spec.timeout_s
-        self._answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[bytes, str | None]] = asyncio.get_running_loop().create_future()
+        self._answer = answer
         self._request_id, self._deadline_ms = invocation.request_id, int((time.time() + timeout) * 1000)
         self._inbox.put_nowait(invocation)
         gone = asyncio.ensure_future(self._process.wait())
-        await asyncio.wait({self._answer, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if self._answer.done():
+        waited: set[asyncio.Future[Any]] = {answer, gone}
+        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
             gone.cancel()
-            body, error = self._answer.result()
+            body, error = answer.result()
             if len(body) > RESPONSE_LIMIT:
                 text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_LIMIT} bytes)."
                 return _error("Function.ResponseSizeTooLarge", text), "Unhandled", "error"
@@ -239,7 +240,7 @@ class Environment:
             self._init_error = request.body
             self._ready.set()
             return Reply(202, b'{"status":"OK"}')
-        _, request_id, verb = (what.split("/") + ["", "", ""])[:3]
+        _, request_id, verb = [*what.split("/"), "", "", ""][:3]
         if request_id != self._request_id or self._answer is None or self._answer.done():
             return Reply(400, _error("InvalidRequestID", "Invalid request ID"))
         self._answer.set_result((request.body, "Unhandled" if verb == "error" else None))
