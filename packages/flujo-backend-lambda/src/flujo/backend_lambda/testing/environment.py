@@ -112,7 +112,7 @@ class Environment:
         self._log = Path(self._folder.name, "log")
         self._ready = asyncio.Event()
         self._init_error: bytes | None = None
-        self._inbox: asyncio.Queue[Invocation] = asyncio.Queue(1)
+        self._inbox: asyncio.Queue[Invocation | None] = asyncio.Queue()
         self._answer: asyncio.Future[tuple[bytes, str | None]] | None = None
         self._request_id = ""
         self._deadline_ms = 0
@@ -140,6 +140,7 @@ class Environment:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+        self._inbox.put_nowait(None)  # so that nobody waits for work any more
         if self._server is not None:
             self._server.close()
         self._folder.cleanup()
@@ -246,7 +247,9 @@ class Environment:
         self._answer.set_result((request.body, "Unhandled" if verb == "error" else None))
         return Reply(202, b'{"status":"OK"}')
 
-    def _work(self, invocation: Invocation) -> Reply:
+    def _work(self, invocation: Invocation | None) -> Reply:
+        if invocation is None:
+            return Reply(410, _error("Sandbox.Closed", "this environment is closed"))
         headers = {
             "Content-Type": "application/json",
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,

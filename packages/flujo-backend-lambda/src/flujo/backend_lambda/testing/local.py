@@ -75,8 +75,11 @@ class LocalLambda:
         root = Path(task_root).resolve()
         limits = (timeout_s, memory_mb, concurrency)
         spec = FunctionSpec(name, handler, root, *limits, dict(env or {}), tuple(command), retries, copies)
-        self._service.functions[name] = Function(spec)
-        return self._service.functions[name]
+        before = self._service.functions.get(name)
+        function = self._service.functions[name] = Function(spec)
+        if before is not None:
+            self._do(before.cool())
+        return function
 
     def cool(self) -> None:
         """End all warm environments, so that the next invocations start cold."""
