@@ -56,18 +56,22 @@ class Cloud:
 
 def task(ref: str = "lambda_steps:shout", inputs: dict[str, Any] | None = None, code: CodeBlob | None = None) -> bytes:
     """A task as the engine would make it."""
-    return StepTask.model_validate(
-        {
-            "code": code or CodeRef(ref=ref),
-            "name": ref.rpartition(":")[2],
-            "path": ref.rpartition(":")[2],
-            "attempt": 1,
-            "key": "key",
-            "run": {"run_id": "run", "pipeline": "p", "fingerprint": "f"},
-            "options": {},
-            "inputs": {"text": "hi"} if inputs is None else inputs,
-        }
-    ).model_dump_json().encode()
+    return (
+        StepTask.model_validate(
+            {
+                "code": code or CodeRef(ref=ref),
+                "name": ref.rpartition(":")[2],
+                "path": ref.rpartition(":")[2],
+                "attempt": 1,
+                "key": "key",
+                "run": {"run_id": "run", "pipeline": "p", "fingerprint": "f"},
+                "options": {},
+                "inputs": {"text": "hi"} if inputs is None else inputs,
+            }
+        )
+        .model_dump_json()
+        .encode()
+    )
 
 
 def event(

@@ -15,7 +15,7 @@ import pytest
 from flujo.backend_lambda.report import report_in
 from flujo.backend_lambda.testing import Function, LocalLambda
 
-HANDLER = '''
+HANDLER = """
 import os, signal, time
 
 def handler(event, context):
@@ -27,7 +27,7 @@ def handler(event, context):
     if "mark" in event: open(event["mark"], "a").write("x")
     return {"pid": os.getpid(), "left_ms": context.get_remaining_time_in_millis(), "env": sorted(os.environ),
             "x": "x" * event.get("size", 0)}
-'''
+"""
 
 
 @pytest.fixture
@@ -80,7 +80,11 @@ def test_an_exception_keeps_the_process_a_death_does_not(client: Any) -> None:
     raised, kind, _ = invoke(client, {"raise": "no"})
     assert (kind, raised["errorType"], raised["errorMessage"]) == ("Unhandled", "ValueError", "no")
     assert invoke(client, {})[0]["pid"] == first["pid"]
-    for event, words in (({"exit": 3}, "exit status 3"), ({"signal": 11}, "segmentation fault"), ({"signal": 9}, "killed")):
+    for event, words in (
+        ({"exit": 3}, "exit status 3"),
+        ({"signal": 11}, "segmentation fault"),
+        ({"signal": 9}, "killed"),
+    ):
         died, kind, _ = invoke(client, event)
         assert (kind, died["errorType"]) == ("Unhandled", "Runtime.ExitError")
         assert words in died["errorMessage"]

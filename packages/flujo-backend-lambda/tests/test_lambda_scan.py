@@ -119,7 +119,7 @@ class Holder:
     [
         (closing_over(SecretStr("x")), "function 'f' > closure variable 'value'"),
         (closing_over({"a": {"api_key": "abc"}}), "function 'f' > closure variable 'value' > ['a'] > ['api_key']"),
-        (closing_over(Settings(nested={"t": [KEY]})), "function 'f' > closure variable 'value' > .nested > ['t'] > [0]"),
+        (closing_over(Settings(nested={"t": [KEY]})), "function 'f' > closure variable 'value' > .nested > ['t'] > [0]"),  # noqa: E501
         (closing_over(Holder()), "function 'f' > closure variable 'value' > .client_secret"),
         (closing_over(os.environ), "function 'f' > closure variable 'value'"),
         (uses_global, "function 'f' > global 'GLOBAL_SETTINGS' > .api_key"),

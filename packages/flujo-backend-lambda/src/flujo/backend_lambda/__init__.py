@@ -7,11 +7,13 @@ Names are loaded when they are first used, so that a worker's cold start does no
 from importlib import import_module
 
 _NAMES_OF_MODULE = {
+    "artifact": "Artifact build",
     "backend": "LambdaBackend",
     "blobs": "BlobStore S3Blobs",
     "claims": "Claims DynamoClaims S3Claims",
     "errors": "BadReply LambdaFault NotShippable PayloadTooLarge Throttled WorkerCrash",
     "keys": "Ed25519Signer Ed25519Verifier HmacKey Signer Verifier",
+    "registry": "ArtifactStore FileArtifactStore S3ArtifactStore publish",
     "report": "Rates Report",
     "worker": "LambdaWorker worker_from",
 }

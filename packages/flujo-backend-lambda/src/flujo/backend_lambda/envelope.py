@@ -21,7 +21,19 @@ from .errors import Refusal
 from .keys import Signer, Verifier
 from .versions import PYTHON, cloudpickle_version
 
-__all__ = ["MAX_LIFETIME_S", "PAYLOAD_TYPE", "Code", "Envelope", "Header", "check", "check_code", "opened", "sealed"]
+__all__ = [
+    "MAX_LIFETIME_S",
+    "PAYLOAD_TYPE",
+    "Code",
+    "Envelope",
+    "Header",
+    "Signature",
+    "check",
+    "check_code",
+    "opened",
+    "pae",
+    "sealed",
+]
 
 PAYLOAD_TYPE = "application/vnd.flujo.task.v1+json"
 MAX_LIFETIME_S = 24 * 3600.0
@@ -122,7 +134,7 @@ class Header(BaseModel):
 def sealed(header: Header, signer: Signer) -> bytes:
     """The event for the function."""
     payload = header.model_dump_json(exclude_none=True).encode()
-    signature = Signature(keyid=signer.keyid, sig=base64.b64encode(signer.sign(_pae(payload))).decode())
+    signature = Signature(keyid=signer.keyid, sig=base64.b64encode(signer.sign(pae(PAYLOAD_TYPE, payload))).decode())
     coded = base64.b64encode(payload).decode()
     return Envelope(payloadType=PAYLOAD_TYPE, payload=coded, signatures=(signature,)).model_dump_json().encode()
 
@@ -140,7 +152,7 @@ def opened(event: object, keys: Mapping[str, Verifier]) -> Header:
     if envelope.payloadType != PAYLOAD_TYPE:
         raise Refusal("E_TYPE", f"payload type {envelope.payloadType[:80]!r} is not known here")
     payload = _decoded(envelope.payload)
-    signed = _pae(payload)
+    signed = pae(PAYLOAD_TYPE, payload)
     # What verifies is the kind of the key that is held, never a word of the message.
     known = ((keys.get(one.keyid), one.sig) for one in envelope.signatures)
     if not any(key is not None and key.verify(signed, _decoded(sig)) for key, sig in known):
@@ -185,9 +197,9 @@ def check_code(code: Code) -> None:
         raise Refusal("E_PICKLE", why, "Install the same version on both sides")
 
 
-def _pae(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed."""
-    kind = PAYLOAD_TYPE.encode()
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed. The type is in it."""
+    kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
