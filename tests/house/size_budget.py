@@ -46,7 +46,8 @@ DURABILITY = frozenset(
 
 
 REMOTE = frozenset(
-    f"{CORE}.{module}" for module in ("execution", "wire", "imports", "events", "recipes", "sender", "away", "worker")
+    f"{CORE}.{module}"
+    for module in ("execution", "wire", "imports", "events", "recipes", "sender", "away", "places", "worker")
 )
 """Modules of core by which a step leaves its process and runs in another; see ADR-022."""
 

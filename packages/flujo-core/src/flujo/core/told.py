@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import StepTimeout
+from .errors import StepTimeout, WorkerLost
 from .frames import UNSET, Frame, RunState
 from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused
 from .pause import Reconcile
@@ -71,7 +71,9 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
         return
     state.decided.pop(visit, None)
     if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
-        if not isinstance(outcome.error, StepTimeout):  # cut off in the middle: nobody knows whether it happened
+        if not isinstance(
+            outcome.error, (StepTimeout, WorkerLost)
+        ):  # cut off in the middle: nobody knows whether it happened
             _note_begun(state, visit, Begun(is_over=True))
     else:
         state.known.pop(visit, None)

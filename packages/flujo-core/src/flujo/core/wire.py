@@ -195,6 +195,7 @@ class StepTask(Wire):
         policy: The policy of the run, as JSON.
         policy_digest: SHA-256 of it.
         plugins: The plugins that act in the run.
+        tells: Hooks of recorders and observers there that want to be told what happens here.
     """
 
     format: Literal["flujo-task"] = "flujo-task"
@@ -217,6 +218,7 @@ class StepTask(Wire):
     policy: dict[str, Json] = {}
     policy_digest: str = ""
     plugins: tuple[PluginRef, ...] = ()
+    tells: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

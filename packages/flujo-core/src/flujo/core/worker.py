@@ -2,12 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+import platform
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import anyio
+from opentelemetry.context import attach, detach
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pydantic import BaseModel
+
+from .assignable import classes_of
+from .attempt import Attempt, Changes
+from .away import ACTS, digest_of
+from .backends import LocalBackend
+from .bind import Binding, bind
+from .codec import dump, dump_changes, load, load_changes
+from .context import RunContext, RunInfo
+from .errors import FlujoError, InputError, PluginError, SnapshotError, StepFailed, StepTimeout, TaskRejected
+from .events import collector
+from .foreign import attempt, attempt_async, text_of
+from .hooks import Hooks
+from .imports import at
+from .journal import as_entry
+from .ledger import Ledger
+from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success
+from .places import Places
+from .plan import RUN_INPUT, Plan, Scope, Source, StepNode
 from .policy import Policy
-from .wire import CodeBlob, OutcomeData, StepTask
+from .recipes import from_environment, made
+from .registry import Plugins
+from .resources import ResourceScope, ResourceSpec, widened
+from .retry import retry_after_s
+from .run import Run
+from .schedule import start
+from .sender import ERRORS, TEXTS
+from .setup import Setup
+from .snapshot import QuestionData
+from .steps import Step
+from .wire import CodeBlob, CodeRef, ErrorData, EventData, OutcomeData, StepTask, UsageData, WorkerFacts
+
+_W3C = TraceContextTextMapPropagator()
+_REMEMBERED = 256
+"""How many steps a worker keeps ready."""
+
+_FIXED = {"code", "name", "options", "resources", "policy", "plugins", "tells"}
+"""What of a task is the same for all attempts of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A step that is ready to be run, any number of times."""
+
+    node: StepNode
+    plan: Plan
+    plugins: Plugins
+    policy: Policy
+    table: Mapping[str, Any]
+    specs: Mapping[str, ResourceSpec]
+    needs: frozenset[str]
 
 
 class Worker:
@@ -30,15 +89,16 @@ class Worker:
         secret: Callable[[str], str] | None = None,
         engine: str = "worker",
     ) -> None:
-        self._plugins = tuple(plugins)
-
-    async def execute_task(self, task: StepTask) -> OutcomeData:
-        """Run one attempt. Whatever goes wrong is in what it returns; only a cancellation is raised."""
-        raise NotImplementedError
-
-    async def execute(self, data: str | bytes) -> str:
-        """The same with JSON on both sides; a task that cannot be read gives an outcome that says so."""
-        raise NotImplementedError
+        self._given = Plugins(plugins)
+        self._policy = policy or Policy()
+        self._unpack = unpack
+        self._secret = secret or from_environment
+        self._engine = engine
+        self._ready: OrderedDict[str, _Ready] = OrderedDict()
+        self._apps: dict[str, dict[str, object]] = {}
+        self._opening = anyio.Lock()
+        self._exits = AsyncExitStack()
+        self._name = f"{platform.node()}:{os.getpid()}"
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,3 +110,278 @@ class Worker:
 
     async def aclose(self) -> None:
         """Close the resources of app scope."""
+        self._apps.clear()
+        await self._exits.aclose()
+
+    async def execute(self, data: str | bytes) -> str:
+        """As `execute_task`, with JSON on both sides; a task that cannot be read gives an outcome that says so."""
+        try:
+            task = StepTask.read(data)
+        except InputError as error:
+            refused = _error(TaskRejected("E_SHAPE", error.why))
+            return OutcomeData(task_id="", status="aborted", error=refused, usage=UsageData()).model_dump_json()
+        return (await self.execute_task(task)).model_dump_json()
+
+    async def execute_task(self, task: StepTask) -> OutcomeData:
+        """Run one attempt. Whatever goes wrong is in what it returns; only a cancellation is raised."""
+        began = perf_counter()
+        token = attach(_W3C.extract(task.trace)) if task.trace else None
+        try:
+            answer = await self._answer(task)
+        finally:
+            if token is not None:
+                detach(token)
+        facts = WorkerFacts(
+            engine=self._engine, worker=self._name, python=platform.python_version(), duration_s=perf_counter() - began
+        )
+        return answer.model_copy(update={"worker": facts})
+
+    async def _answer(self, task: StepTask) -> OutcomeData:
+        try:
+            ready = self._prepared(task)
+            events: list[EventData] = []
+            run = self._run(task, ready, events)
+        except TaskRejected as error:
+            return OutcomeData(task_id=task.id, status="aborted", error=_error(error), usage=UsageData())
+        done, fault = await attempt_async(self._worked(task, ready, run))
+        return _written(task, ready, run, done or (Failure(_failure(task, fault)), None), events)
+
+    async def _worked(self, task: StepTask, ready: _Ready, run: Run) -> tuple[Outcome, Changes]:
+        """Do it, with its resources open and within its deadline."""
+        trial: Attempt | None = None
+        try:
+            with run.scope or anyio.CancelScope() as scope:
+                app = await self._app(task, ready)
+                async with ResourceScope(ready.specs, "run", ready.needs, app) as opened:
+                    run.values = run.step_values = opened.values
+                    trial = Attempt(run, run.calls, run.state.root, ready.node, task.attempt, task.feedback)
+                    outcome, changes = await trial.work()
+                    opened.cause = outcome.error
+        finally:
+            if trial is not None:
+                trial.ctx.end()  # what it left open counts in full
+        if scope.cancelled_caught:
+            return Failure(StepTimeout(task.path, run.deadline_s or 0.0)), None
+        return outcome, changes
+
+    async def _app(self, task: StepTask, ready: _Ready) -> Mapping[str, object]:
+        """What is open of app scope; it is opened when it is first needed."""
+        names = [name for name in ready.needs if ready.specs[name].scope == "app"]
+        if not names or task.resources is None:
+            return {}
+        async with self._opening:
+            there = self._apps.setdefault(task.resources.model_dump_json(), {})
+            if not there.keys() >= set(names):
+                scope = ResourceScope(ready.specs, "app", names, there)
+                there.update((await self._exits.enter_async_context(scope)).values)
+        return there
+
+    # --- getting ready ----------------------------------------------------------------------------------------------
+
+    def _run(self, task: StepTask, ready: _Ready, events: list[EventData]) -> Run:
+        """The one-step run that an attempt belongs to here."""
+        heard = {hook: (collector(hook, events),) for hook in task.tells}
+        hooks = Hooks(ready.policy, {**ready.table, **heard})
+        here = Places(LocalBackend(), {}, {})
+        by_step = (
+            {0: ready.needs} if any(spec.scope == "step" for spec in map(ready.specs.get, ready.needs) if spec) else {}
+        )
+        setup = Setup(
+            ready.plan, hooks, here, ready.plugins.price_of, ready.specs, frozenset(), ready.needs, by_step, None
+        )
+        data, deadline = task.run, task.deadline
+        info = RunInfo(data.run_id, data.pipeline, data.fingerprint, data.actor, data.tenant, dict(data.tags))
+        left = None if deadline is None else max(0.0, deadline - time.time())
+        scope = None if left is None else anyio.CancelScope(deadline=anyio.current_time() + left)
+        inputs, context = _inputs(task, ready), _context(task, ready)
+        run = _Visit(setup, info, Ledger(task.lease.limits), start(ready.plan, inputs, context), scope)
+        run.deadline_s, run.mark, run.may_begin = left, data.mark, task.options.effect == "at_most_once"
+        run.state.root.prefix = task.path.removesuffix(ready.node.name)
+        if task.told:
+            run.state.known[0, 0] = list(task.told)
+        return run
+
+    def _prepared(self, task: StepTask) -> _Ready:
+        """The step of a task, from what was made ready before where it is the same."""
+        key = task.model_dump_json(include=_FIXED) + (task.context.model if task.context is not None else "")
+        ready = self._ready.get(key)
+        if ready is None:
+            made, fault = attempt(self._made_ready, task)
+            if made is None:
+                raise _refusal(fault)
+            ready = self._ready[key] = made
+            if len(self._ready) > _REMEMBERED:
+                self._ready.popitem(last=False)
+        return ready
+
+    def _made_ready(self, task: StepTask) -> _Ready:
+        policy = self._held_policy(task)
+        specs = {} if task.resources is None else made(task.resources, self._secret)
+        plugins = self._plugins(task, policy)
+        table = {hook: found for hook, found in plugins.hooks(policy, (), specs).table.items() if hook in ACTS}
+        model = None if task.context is None else at(task.context.model)
+        if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise TaskRejected("E_CODE", "its context model is no pydantic model")
+        target, options = self._code(task), task.options
+        step = Step(
+            target, name=task.name, inputs=None, retry=None, timeout_s=options.timeout_s, reads=options.reads,
+            writes=options.writes, limits=None, effect="idempotent", inline=options.inline, when=None, validators=(),
+            cache=False, backend=None, lease=None,
+        )  # fmt: skip
+        resources = None if task.resources is None else at(task.resources.ref)
+        binding = bind(step, specs, resources if isinstance(resources, type) else None, model)
+        node = _node(task, step, binding)
+        by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
+        needs = widened(node.needs(specs) | by_hooks, specs)
+        whole = Source("", 0, (), Any, 0)
+        plan = Plan(task.run.pipeline, (Scope(0, (node,), whole, Any, binding.output, "", True, None),), model)
+        return _Ready(node, plan, plugins, policy, table, specs, needs)
+
+    def _held_policy(self, task: StepTask) -> Policy:
+        """The policy of the run and of this worker together."""
+        if digest_of(task.policy) != task.policy_digest:
+            raise TaskRejected("E_POLICY", "the policy is not the one that its digest is of")
+        policy, error = attempt(Policy.model_validate, task.policy)
+        if policy is None or error is not None:
+            raise TaskRejected("E_POLICY", "the policy cannot be read by this version")
+        missing = self._policy.require - {one.name for one in task.plugins}
+        if missing:
+            raise TaskRejected("E_POLICY", f"this worker requires {', '.join(sorted(missing))}, which does not act")
+        return policy.joined(self._policy)
+
+    def _plugins(self, task: StepTask, policy: Policy) -> Plugins:
+        """The plugins of the run, as far as they act in it here."""
+        given, there = (
+            dict(self._given.acting),
+            {one.distribution: one for one in self._given.installed} if task.plugins else {},
+        )
+        use: list[object] = []
+        for one in task.plugins:
+            found = there.get(one.name)
+            if one.version and (found is None or found.version != one.version or found.state == "blocked"):
+                here = "none" if found is None else f"{found.version}{' (blocked)' if found.state == 'blocked' else ''}"
+                raise TaskRejected("E_POLICY", f"plugin {one.name!r} acts in version {one.version}, here is {here}")
+            if not one.acts:
+                continue
+            if one.settings is None and one.name not in given:
+                why = f"plugin {one.name!r} was given as an object, or with secrets, and does not travel"
+                raise TaskRejected("E_POLICY", f"{why}: give this worker one: Worker(plugins=[...])")
+            use.append(given[one.name] if one.settings is None else one.name)
+        settings = {one.name: one.settings for one in task.plugins if one.settings is not None}
+        plugins, error = attempt(Plugins, use, settings=settings, policy=policy)
+        if plugins is None:
+            raise TaskRejected("E_POLICY", text_of(error or ValueError()))
+        return plugins
+
+    def _code(self, task: StepTask) -> object:
+        if isinstance(task.code, CodeRef):
+            return at(task.code.ref)
+        if self._unpack is None:
+            raise TaskRejected("E_CODE", "this worker takes code by import path only")
+        return self._unpack(task.code)
+
+
+class _Visit(Run):
+    """The run that an attempt belongs to here. It keeps no journal, so nothing may begin in it that is asked for later.
+
+    Attributes:
+        may_begin: Whether its step happens at most once as a whole, which was journaled before it was sent.
+    """
+
+    may_begin: bool = False
+
+    async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
+        """See Running."""
+        if isinstance(told, Begun) and not told.is_over and not self.may_begin:
+            why = f"its call of tool {told.tool!r} may happen at most once, which nobody could know if this worker died"
+            do = "Make the whole step at_most_once, or run it here: step(backend='local')"
+            raise StepFailed(ctx.step_path, "NotRemote", why, do)
+        await super().note_told(ctx, told)
+
+
+def _refusal(error: Exception | None) -> TaskRejected:
+    if isinstance(error, TaskRejected):
+        return error
+    why = f"{type(error).__name__}: {text_of(error or ValueError())}"
+    return TaskRejected("E_POLICY" if isinstance(error, PluginError) else "E_CODE", why)
+
+
+# --- parts of a task --------------------------------------------------------------------------------------------------
+
+
+def _node(task: StepTask, step: Step, binding: Binding) -> StepNode:
+    """The step alone in a plan of its own: its inputs are the run input, by name."""
+    sources = tuple(
+        Source(name, RUN_INPUT, (name,), hint) for name, hint in binding.inputs.items() if name in task.inputs
+    )
+    facts = (0, 0, 0, task.name, task.name, binding, sources, (), (), 0, frozenset(task.options.writes), (), ())
+    return StepNode(*facts, step, classes_of(binding.output), False, Any)
+
+
+def _inputs(task: StepTask, ready: _Ready) -> dict[str, object]:
+    types = {source.parameter: source.type for source in ready.node.sources}
+    try:
+        if task.inputs.keys() != types.keys():
+            raise SnapshotError("its inputs do not fit", f"the step takes {', '.join(types) or 'none'}")
+        return {name: load(types[name], value, f"input {name!r}", strict=True) for name, value in task.inputs.items()}
+    except SnapshotError as error:
+        raise TaskRejected("E_SHAPE", f"{error.what}: {error.why}") from None
+
+
+def _context(task: StepTask, ready: _Ready) -> BaseModel | None:
+    """The context with the declared fields and no others: to read another one raises AttributeError."""
+    model = ready.plan.context_model
+    if task.context is None or model is None:
+        return None
+    try:
+        fields = load_changes(model, task.context.fields, "the task")
+    except SnapshotError as error:
+        raise TaskRejected("E_SHAPE", f"{error.what}: {error.why}") from None
+    context = model.model_construct(_fields_set=set(fields))
+    context.__dict__.clear()
+    context.__dict__.update(fields)
+    return context
+
+
+def _failure(task: StepTask, error: Exception | None) -> FlujoError:
+    if isinstance(error, FlujoError) and _kind(error):
+        return error
+    return StepFailed.by(task.path, error or RuntimeError("nothing came of it"))
+
+
+def _kind(error: FlujoError) -> str:
+    """Its own class, or the nearest of those above it that travel."""
+    return next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS), "")
+
+
+def _error(error: FlujoError) -> ErrorData:
+    """An error in texts, with the classes of what the step raised."""
+    kind, cause, data = _kind(error), error.__cause__, vars(error)
+    facts = {name: kind_(data[name]) for name, kind_ in {**TEXTS, **ERRORS[kind]}.items()}
+    classes = () if cause is None else tuple(f"{cls.__module__}:{cls.__qualname__}" for cls in type(cause).__mro__)
+    return ErrorData(kind=kind, facts=facts, classes=classes, retry_after_s=attempt(retry_after_s, error)[0])
+
+
+def _written(
+    task: StepTask, ready: _Ready, run: Run, ended: tuple[Outcome, Changes], events: list[EventData]
+) -> OutcomeData:
+    """How an attempt ended, as JSON."""
+    outcome, changes = ended
+    run.hide_secrets(outcome.error)
+    facts: dict[str, Any] = {"task_id": task.id, "events": tuple(events), "counts": run.info.counts}
+    facts["usage"] = UsageData.of(run.spent)
+    said = (entry.outcome for entry in map(as_entry, run.journal))
+    facts["told"] = tuple((one.key, one.value) for one in said if isinstance(one, Called))
+    try:
+        if isinstance(outcome, Success):
+            facts["output"] = dump(ready.node.output_type, outcome.output, "its output")
+            if changes:
+                facts["changes"] = dump_changes(ready.plan.context_model, changes, task.path)
+            return OutcomeData.model_construct(status="success", **facts)
+    except SnapshotError as error:
+        outcome = Failure(StepFailed(task.path, "NotSerialisable", f"{error.what}: {error.why}"))
+    if isinstance(outcome, Paused):
+        return OutcomeData(status="paused", question=QuestionData.of(outcome.request), **facts)
+    assert isinstance(outcome, (Failure, Aborted))
+    status = "aborted" if isinstance(outcome, Aborted) else "failure"
+    return OutcomeData.model_construct(status=status, error=_error(outcome.error), **facts)
