@@ -4,7 +4,7 @@ from .artifact import Artifact, build
 from .backend import LambdaBackend
 from .blobs import BlobStore, S3Blobs
 from .claims import Claims, DynamoClaims, S3Claims
-from .errors import BadReply, LambdaFault, NotShippable, PayloadTooLarge, Throttled, WorkerCrash
+from .errors import BadReply, LambdaFault, LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled, WorkerCrash
 from .keys import Ed25519Signer, Ed25519Verifier, HmacKey, Signer, Verifier
 from .registry import ArtifactStore, FileArtifactStore, S3ArtifactStore, publish
 from .report import Rates, Report
@@ -24,6 +24,7 @@ __all__ = [
     "LambdaBackend",
     "LambdaFault",
     "LambdaWorker",
+    "LeaseTooSmall",
     "NotShippable",
     "PayloadTooLarge",
     "Rates",

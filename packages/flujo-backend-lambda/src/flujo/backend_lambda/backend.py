@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import types
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
 
 import anyio
@@ -18,17 +18,20 @@ from flujo.core import (
     Capabilities,
     ConfigurationError,
     Failure,
-    FlujoError,
     Lease,
     StepExecutionRequest,
+    StepFailed,
     StepOutcome,
+    StepTask,
+    TaskRejected,
+    Usage,
     WorkerFacts,
 )
 
 from .blobs import BlobStore, S3Blobs, packed
 from .clients import LambdaClient, aws
 from .envelope import Code, Header, sealed
-from .errors import NotShippable, Throttled
+from .errors import LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled
 from .invocation import SYNC_LIMIT, Answer, check_size, fault_of, invoke
 from .keys import Ed25519Signer, HmacKey, Signer
 from .pickling import pickled
@@ -41,6 +44,9 @@ __all__ = ["LambdaBackend", "backend_from"]
 
 MARGIN_S = 30.0
 """Seconds by which the client waits longer than the function may take: to give up earlier would run a step twice."""
+
+UNSENT = (Throttled, PayloadTooLarge, LeaseTooSmall)
+"""What a step fails with that was never sent, so that nothing of its lease counts."""
 
 _MOST_OVERHEAD = 1.05
 
@@ -115,11 +121,15 @@ class LambdaBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
-        try:
-            async with self._places():
-                return await self._executed(request)
-        except FlujoError as error:
-            return StepOutcome(Failure(error))
+        async with self._places():
+            ready = await self._prepared()
+            try:
+                async with self._lease(request, ready.deployed) as lease:
+                    return await self._executed(request, ready, lease)
+            except UNSENT as error:
+                return StepOutcome(Failure(error), usage=Usage())
+            except NotShippable as error:
+                return StepOutcome(Failure(StepFailed.by(request.ctx.step_path, error)), usage=Usage())
 
     async def check(self) -> Deployed:
         """Ask AWS what could make a run fail; done before the first step.
@@ -131,44 +141,52 @@ class LambdaBackend:
 
     # --- one attempt ------------------------------------------------------------------------------------------------
 
-    async def _executed(self, request: StepExecutionRequest) -> StepOutcome:
-        path = request.ctx.step_path
-        ready = await self._prepared()
-        async with self._lease(request, ready.deployed) as lease:
-            header, event = await self._event(request, ready.deployed)
-            limits = (self._patience(request), int(SYNC_LIMIT * _MOST_OVERHEAD))
-            answer = await self._answer(ready.client, event, path, limits, lease)
-            if answer.error is not None:
-                return StepOutcome(Failure(fault_of(answer, path, ready.deployed.timeout_s)))
-            reading = partial(read, answer.payload, header, self._store, path, self._max_result)
-            body, facts = await anyio.to_thread.run_sync(reading)
-            done = request.outcome(body)
-            done.worker = _facts(facts, answer.report)
-            return done
-
-    async def _answer(
-        self, client: LambdaClient, event: bytes, path: str, limits: tuple[float, int], lease: Lease | None
-    ) -> Answer:
-        patience_s, most = limits
+    async def _executed(self, request: StepExecutionRequest, ready: _Ready, lease: Lease | None) -> StepOutcome:
+        path, deployed = request.ctx.step_path, ready.deployed
         try:
-            answer = await invoke(client, self.function, event, step_path=path, patience_s=patience_s, most=most)
-        except Throttled:
+            header, event = await self._event(request, deployed)
+            patience_s, most = self._patience(request), int(SYNC_LIMIT * _MOST_OVERHEAD)
+            answer = await invoke(ready.client, self.function, event, step_path=path, patience_s=patience_s, most=most)
+        except (*UNSENT, NotShippable):
             if lease is not None:
                 lease.release()
             raise
-        if lease is not None and self._rates is not None and answer.report is not None:
-            lease.settle(cost_usd=self._rates.cost(answer.report))
-        return answer
+        cost = None if self._rates is None or answer.report is None else self._rates.cost(answer.report)
+        if lease is not None and cost is not None:
+            lease.settle(cost_usd=cost)
+        if answer.error is not None:
+            return StepOutcome(Failure(fault_of(answer, path, deployed.timeout_s)))
+        done = await self._read(request, answer, header)
+        if done.usage is not None and self._rates is not None and lease is None:  # it is in the lease of the attempt
+            worst = self._rates.worst(deployed.timeout_s, deployed.memory_mb)
+            done.usage = replace(done.usage, cost_usd=done.usage.cost_usd + (worst if cost is None else cost))
+        return done
+
+    async def _read(self, request: StepExecutionRequest, answer: Answer, header: Header) -> StepOutcome:
+        path = request.ctx.step_path
+        reading = partial(read, answer.payload, header, self._store, path, self._max_result)
+        try:
+            body, facts = await anyio.to_thread.run_sync(reading)
+        except TaskRejected as error:  # nothing ran
+            return StepOutcome(Failure(error), usage=Usage())
+        except StepFailed as error:
+            return StepOutcome(Failure(error))
+        done = request.outcome(body)
+        done.worker = _facts(facts, answer.report)
+        return done
 
     @asynccontextmanager
     async def _lease(self, request: StepExecutionRequest, deployed: Deployed) -> AsyncIterator[Lease | None]:
-        """Hold what the invocation can cost at most. Where AWS does not say what it did cost, that counts."""
-        usage = request.ctx.usage
-        if self._rates is None:
-            if usage.limit_that_needs_prices is not None:
-                why = "the run has a limit in USD, and nobody has said what AWS takes"
-                do = "Give the backend rates=Rates(usd_per_gb_s=..., usd_per_request=...)"
-                raise ConfigurationError(f"step {request.ctx.step_path!r} cannot be sent", why, do)
+        """Hold what the invocation can cost at most. Where AWS does not say what it did cost, that counts.
+
+        An attempt that holds a lease already, for its models and tools, pays from that: see `_carved`.
+        """
+        usage, path = request.ctx.usage, request.ctx.step_path
+        if self._rates is None and usage.limit_that_needs_prices is not None:
+            why = "the run has a limit in USD, and nobody has said what AWS takes"
+            do = "Give the backend rates=Rates(usd_per_gb_s=..., usd_per_request=...)"
+            raise ConfigurationError(f"step {path!r} cannot be sent", why, do)
+        if self._rates is None or usage.holds_lease:
             yield None
             return
         worst = self._rates.worst(deployed.timeout_s, deployed.memory_mb)
@@ -176,26 +194,33 @@ class LambdaBackend:
             yield lease
 
     async def _event(self, request: StepExecutionRequest, deployed: Deployed) -> tuple[Header, bytes]:
-        code, demands = None, None
-        name = request.ctx.step_path
-        if self._allow_pickle and not _has_import_path(request.step.function):
-            work = partial(pickled, request.step.function, name, self._store, self._inline_limit)
+        name, demands = request.ctx.step_path, None
+        try:
+            task = request.task()
+        except StepFailed as error:
+            if error.error_type != "NotImportable" or not self._allow_pickle:
+                raise
+            work = partial(pickled, request.step.target, name, self._store, self._inline_limit)
             code, demands = await anyio.to_thread.run_sync(work)
-        body = request.task(code).model_dump_json().encode()
-        return await anyio.to_thread.run_sync(partial(self._sealed, body, demands, name, deployed))
+            task = request.task(code)
+        if self._rates is not None and request.ctx.usage.holds_lease:
+            task = _carved(task, self._rates.worst(deployed.timeout_s, deployed.memory_mb))
+        return await anyio.to_thread.run_sync(partial(self._sealed, task, demands, deployed))
 
-    def _sealed(self, body: bytes, demands: Code | None, name: str, deployed: Deployed) -> tuple[Header, bytes]:
+    def _sealed(self, task: StepTask, demands: Code | None, deployed: Deployed) -> tuple[Header, bytes]:
+        body = task.model_dump_json().encode()
         variable = find_env_secret(body)
         if variable is not None:
             why = f"the value of variable {variable} is somewhere in its inputs or its context"
-            raise NotShippable("E_SECRET", f"step {name!r}", why, "Take it as a resource that the worker opens")
+            raise NotShippable("E_SECRET", f"step {task.path!r}", why, "Take it as a resource that the worker opens")
         # What counts is the length of the event: the body is written as JSON in JSON, and that as base64.
         spill = len(body) * 3 // 2 > self._inline_limit
         blob = packed(body, self._store, spill=spill)
         lifetime_s = deployed.timeout_s + self._patience_s + MARGIN_S
         header = Header.make(self.audience, blob, lifetime_s=lifetime_s, code=demands, artifact=self._artifact)
         event = sealed(header, self._signer)
-        check_size(event, name, "its input")
+        sizes = {name: len(str(value)) for name, value in task.inputs.items()}
+        check_size(event, task.path, f"input {max(sizes, key=lambda name: sizes[name], default='')!r}")
         return header, event
 
     # --- around it --------------------------------------------------------------------------------------------------
@@ -286,9 +311,20 @@ def _check_client(client: LambdaClient, timeout_s: float) -> None:
     raise ConfigurationError("client= cannot be used: a slow step would run several times", why, do)
 
 
-def _has_import_path(function: object) -> bool:
-    held = function if isinstance(function, types.FunctionType) else type(function)
-    return held.__module__ != "__main__" and "<" not in held.__qualname__
+def _carved(task: StepTask, worst: Decimal) -> StepTask:
+    """The task with what the invocation itself can cost taken off its lease.
+
+    Raises:
+        StepFailed: The lease does not even hold that.
+    """
+    held = task.lease.cost_usd
+    if held is None:
+        return task
+    if held < worst:
+        why = f"it holds {held} USD, and the function alone can cost {worst}"
+        do = "Raise it, or give the function less time or memory: lease=UsageLimits(total_cost_usd_limit=...)"
+        raise LeaseTooSmall(task.path, "LeaseTooSmall", why, do)
+    return task.model_copy(update={"lease": task.lease.model_copy(update={"cost_usd": held - worst})})
 
 
 def _facts(facts: Facts, report: Report | None) -> WorkerFacts:

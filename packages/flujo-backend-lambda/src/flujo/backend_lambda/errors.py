@@ -6,6 +6,7 @@ FlujoError
 │   └── NotShippable      the step, or what it holds, must not or cannot leave this process
 └── StepFailed
     ├── PayloadTooLarge   it does not fit into an invocation, and there is no bucket for it; nothing was sent
+    ├── LeaseTooSmall     what it may use is less than the invocation alone can cost; nothing was sent
     ├── Throttled         AWS let nothing through in time; nothing was sent
     ├── BadReply          what came back is no answer of a worker, or was changed
     └── WorkerLost
@@ -15,9 +16,18 @@ FlujoError
 
 from __future__ import annotations
 
-from flujo.core import ConfigurationError, StepFailed, WorkerLost
+from flujo.core import ConfigurationError, NotSent, StepFailed, WorkerLost
 
-__all__ = ["BadReply", "LambdaFault", "NotShippable", "PayloadTooLarge", "Refusal", "Throttled", "WorkerCrash"]
+__all__ = [
+    "BadReply",
+    "LambdaFault",
+    "LeaseTooSmall",
+    "NotShippable",
+    "PayloadTooLarge",
+    "Refusal",
+    "Throttled",
+    "WorkerCrash",
+]
 
 
 class NotShippable(ConfigurationError):
@@ -43,13 +53,18 @@ class PayloadTooLarge(StepFailed):
         super().__init__(step_path, "PayloadTooLarge", why, "Give the backend and the worker a bucket: bucket='...'")
 
 
+class LeaseTooSmall(StepFailed):
+    """What the step may use is less than the invocation alone can cost. Nothing was sent."""
+
+
 class Throttled(StepFailed):
-    """AWS let nothing through in time. Nothing was sent."""
+    """AWS let nothing through in time. Nothing was sent: its cause is NotSent, which `retry_on` may name."""
 
     def __init__(self, step_path: str, tries: int, reason: str) -> None:
         why = f"refused {tries} times, the last time with {reason}"
         do = "Lower `concurrency` of the backend, or have the function's reserved concurrency raised"
         super().__init__(step_path, "Throttled", why, do)
+        self.__cause__ = NotSent(f"step {step_path!r} was not sent", reason)
 
 
 class WorkerCrash(WorkerLost):

@@ -6,7 +6,6 @@ import base64
 import pickletools
 import sys
 import types
-from collections.abc import Callable
 
 from flujo.core import CodeBlob
 
@@ -22,7 +21,7 @@ __all__ = ["pickled"]
 _PROTOCOL = 5
 
 
-def pickled(function: Callable[..., object], name: str, store: BlobStore | None, limit: int) -> tuple[CodeBlob, Code]:
+def pickled(function: object, name: str, store: BlobStore | None, limit: int) -> tuple[CodeBlob, Code]:
     """A function as bytes, and what it asks of the worker.
 
     Args:
@@ -77,7 +76,7 @@ def _modules(data: bytes) -> tuple[str, ...]:
     return tuple(sorted(name for name in known if name.split(".")[0] not in {*sys.stdlib_module_names, "cloudpickle"}))
 
 
-def _culprit(function: Callable[..., object], name: str) -> tuple[str, str]:
+def _culprit(function: object, name: str) -> tuple[str, str]:
     """Which variable of a function cannot be pickled, and its class."""
     import cloudpickle  # optional, and heavy for who never needs it
 

@@ -11,7 +11,7 @@ import io
 import os
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -54,11 +54,11 @@ _LIVE_DO = "Make it in the step, or take it as a resource: class AppResources(Re
 _SECRET_DO = "Take it as a resource that the worker opens: secrets: SecretManager = Resource(...)"
 
 
-def scan(function: Callable[..., object], name: str) -> None:
+def scan(function: object, name: str) -> None:
     """Look at everything that would travel with a function.
 
     Args:
-        function: The step's function.
+        function: The step's function, or its agent.
         name: What it is called in messages.
 
     Raises:

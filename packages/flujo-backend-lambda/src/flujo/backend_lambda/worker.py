@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flujo.core import CodeBlob, ConfigurationError, Worker
+from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker
 
 from .blobs import BlobStore, S3Blobs, packed, unpacked
 from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims
@@ -123,8 +123,11 @@ class LambdaWorker:
 
     def unpack(self, code: CodeBlob) -> object:
         """The function that a task brought along. Its envelope was checked: a trusted key has signed the task."""
-        self._may_unpickle()
-        return unpickled(code, self._store)
+        try:
+            self._may_unpickle()
+            return unpickled(code, self._store)
+        except Refusal as refusal:
+            raise TaskRejected(refusal.code, refusal.why) from refusal
 
     def _may_unpickle(self) -> None:
         if not self._allow_pickle:
