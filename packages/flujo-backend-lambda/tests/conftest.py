@@ -37,9 +37,7 @@ def signer() -> Ed25519Signer:
 
 
 @pytest.fixture
-def cloud(
-    local_lambda: LocalLambda, moto_url: str, signer: Ed25519Signer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cloud]:
+def cloud(local_lambda: LocalLambda, moto_url: str, signer: Ed25519Signer, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """Whatever boto3 is asked for here answers on this machine."""
     for name, value in {
         "AWS_ENDPOINT_URL": moto_url,
@@ -49,9 +47,7 @@ def cloud(
         "AWS_SECRET_ACCESS_KEY": "local",
     }.items():
         monkeypatch.setenv(name, value)
-    made = Cloud(local_lambda, moto_url, signer)
-    yield made
-    local_lambda.cool()
+    return Cloud(local_lambda, moto_url, signer)
 
 
 @pytest.fixture

@@ -49,11 +49,9 @@ def with_envelope(sealed_event: bytes, **changes: Any) -> bytes:
 
 
 def refused(cloud: Cloud, sent: bytes, code: str, canary: Path) -> None:
-    function = cloud.aws.add("never", handler="none.none")  # so that a wrong name would show
     reply = cloud.invoke(sent)
     assert (reply["status"], reply["code"]) == ("rejected", code)
     assert not canary.exists()
-    assert not function.records
 
 
 def test_check_01_a_tampered_task_is_refused_and_nothing_is_unpickled(cloud: Cloud, canary: Path) -> None:
@@ -62,7 +60,7 @@ def test_check_01_a_tampered_task_is_refused_and_nothing_is_unpickled(cloud: Clo
     _, other = event(cloud)
     swapped = {"body": opened_payload(other)[1]["body"]}
     refused(cloud, with_payload(good, **swapped), "E_SIG", canary)
-    refused(cloud, with_payload(good, aud="steps", exp=time.time() + 9e9), "E_SIG", canary)
+    refused(cloud, with_payload(good, aud=cloud.name, exp=time.time() + 9e9), "E_SIG", canary)
     assert len(function.records) == 2  # each once: a refusal is no fault that is tried again
     said = function.records[-1].result.log.decode()
     assert "task refused" in said
@@ -99,8 +97,8 @@ def test_check_03_a_task_has_its_time(cloud: Cloud, canary: Path) -> None:
 
 
 def test_check_03_clocks_may_differ_by_30_seconds(cloud: Cloud) -> None:
-    header, _ = event(cloud, iat=time.time() + 25, exp=time.time() + 60)
-    check(header, "steps")
+    header, _ = event(cloud, aud="f", iat=time.time() + 25, exp=time.time() + 60)
+    check(header, header.aud)
 
 
 def test_check_06_no_way_down_to_a_weaker_signature(cloud: Cloud, canary: Path) -> None:
@@ -124,7 +122,7 @@ def test_check_06_no_way_down_to_a_weaker_signature(cloud: Cloud, canary: Path) 
 
 
 def test_check_06_a_signed_statement_of_another_kind_is_no_task(cloud: Cloud, canary: Path) -> None:
-    header, _ = event(cloud)
+    header, _ = event(cloud, aud="f")
     keys = {cloud.signer.keyid: cloud.signer.verifier}
     payload = header.model_dump_json().encode()
     signature = base64.b64encode(cloud.signer.sign(payload)).decode()  # of the bare payload, not of DSSE's encoding
@@ -142,10 +140,11 @@ def test_check_08_a_blob_that_was_replaced_is_refused_before_it_is_unpickled(
     cloud: Cloud, s3: Any, canary: Path
 ) -> None:
     cloud.deploy(env={**PICKLES, "FLUJO_LAMBDA_BUCKET": BUCKET})
-    header, sent = event(cloud, spill=True)
+    body = task()
+    header, sent = event(cloud, body, spill=True)
     evil = task(code=canary_code(canary)[0])
     key = f"flujo/{header.body.key}"
-    assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == task()
+    assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == body
     for swapped in (evil, evil.ljust(header.body.size)[: header.body.size], b""):
         s3.put_object(Bucket=BUCKET, Key=key, Body=swapped)
         refused(cloud, sent, "E_DIGEST", canary)
@@ -186,10 +185,10 @@ def test_check_09_an_hmac_key_comes_from_secrets_manager(cloud: Cloud) -> None:
     secrets = boto3.client("secretsmanager")
     arn = secrets.create_secret(Name=f"key-{time.time()}", SecretString="k" * 40)["ARN"]
     secrets.close()
-    cloud.deploy("hushed", env={"FLUJO_LAMBDA_PUBLIC_KEYS": "", "FLUJO_LAMBDA_HMAC_SECRET_ARN": arn})
-    header, _ = event(cloud, b'{"modules": []}', aud="hushed", kind="probe")
-    assert cloud.invoke(sealed(header, HmacKey.from_secrets_manager(arn)), "hushed")["status"] == "done"
-    assert cloud.invoke(sealed(header, cloud.signer), "hushed")["code"] == "E_SIG"
+    cloud.deploy(env={"FLUJO_LAMBDA_PUBLIC_KEYS": "", "FLUJO_LAMBDA_HMAC_SECRET_ARN": arn})
+    header, _ = event(cloud, b'{"modules": []}', kind="probe")
+    assert cloud.invoke(sealed(header, HmacKey.from_secrets_manager(arn)))["status"] == "done"
+    assert cloud.invoke(sealed(header, cloud.signer))["code"] == "E_SIG"
 
 
 def test_check_16_another_python_is_refused_by_the_signed_header(cloud: Cloud, canary: Path) -> None:
@@ -206,8 +205,7 @@ def test_check_16_another_python_is_refused_by_the_signed_header(cloud: Cloud, c
 def test_check_17_a_module_that_the_worker_lacks_is_named_with_what_helps(cloud: Cloud, canary: Path) -> None:
     cloud.deploy(env=PICKLES)
     blob, code = canary_code(canary)
-    lacking = code.model_copy(update={"modules": ("acme.billing", "json")})
-    reply = cloud.invoke(event(cloud, task(code=blob), code=lacking)[1])
+    reply = cloud.invoke(event(cloud, task(code=blob), code=code, modules=("acme.billing", "json"))[1])
     assert (reply["status"], reply["code"]) == ("rejected", "E_IMPORT")
     assert "acme.billing" in reply["why"]
     assert "json" not in reply["why"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -16,6 +16,7 @@ from anyio.lowlevel import RunVar
 
 from flujo.core import (
     Capabilities,
+    CodeRef,
     ConfigurationError,
     Failure,
     Lease,
@@ -194,20 +195,26 @@ class LambdaBackend:
             yield lease
 
     async def _event(self, request: StepExecutionRequest, deployed: Deployed) -> tuple[Header, bytes]:
-        name, demands = request.ctx.step_path, None
+        name = request.ctx.step_path
+        demands: Code | None = None
+        modules: tuple[str, ...] = ()
         try:
             task = request.task()
         except StepFailed as error:
             if error.error_type != "NotImportable" or not self._allow_pickle:
                 raise
             work = partial(pickled, request.step.target, name, self._store, self._inline_limit)
-            code, demands = await anyio.to_thread.run_sync(work)
+            code, demands, modules = await anyio.to_thread.run_sync(work)
             task = request.task(code)
         if self._rates is not None and request.ctx.usage.holds_lease:
             task = _carved(task, self._rates.worst(deployed.timeout_s, deployed.memory_mb))
-        return await anyio.to_thread.run_sync(partial(self._sealed, task, demands, deployed))
+        return await anyio.to_thread.run_sync(
+            partial(self._sealed, task, demands, (*_modules(task), *modules), deployed)
+        )
 
-    def _sealed(self, task: StepTask, demands: Code | None, deployed: Deployed) -> tuple[Header, bytes]:
+    def _sealed(
+        self, task: StepTask, demands: Code | None, modules: Sequence[str], deployed: Deployed
+    ) -> tuple[Header, bytes]:
         body = task.model_dump_json().encode()
         variable = find_env_secret(body)
         if variable is not None:
@@ -217,7 +224,9 @@ class LambdaBackend:
         spill = len(body) * 3 // 2 > self._inline_limit
         blob = packed(body, self._store, spill=spill)
         lifetime_s = deployed.timeout_s + self._patience_s + MARGIN_S
-        header = Header.make(self.audience, blob, lifetime_s=lifetime_s, code=demands, artifact=self._artifact)
+        header = Header.make(
+            self.audience, blob, lifetime_s=lifetime_s, code=demands, modules=modules, artifact=self._artifact
+        )
         event = sealed(header, self._signer)
         sizes = {name: len(str(value)) for name, value in task.inputs.items()}
         check_size(event, task.path, f"input {max(sizes, key=lambda name: sizes[name], default='')!r}")
@@ -325,6 +334,14 @@ def _carved(task: StepTask, worst: Decimal) -> StepTask:
         do = "Raise it, or give the function less time or memory: lease=UsageLimits(total_cost_usd_limit=...)"
         raise LeaseTooSmall(task.path, "LeaseTooSmall", why, do)
     return task.model_copy(update={"lease": task.lease.model_copy(update={"cost_usd": held - worst})})
+
+
+def _modules(task: StepTask) -> list[str]:
+    """Modules that the worker imports for a task."""
+    refs = [task.code.ref] if isinstance(task.code, CodeRef) else []
+    refs += [] if task.context is None else [task.context.model]
+    refs += [] if task.resources is None else [task.resources.ref]
+    return sorted({ref.partition(":")[0] for ref in refs})
 
 
 def _facts(facts: Facts, report: Report | None) -> WorkerFacts:

@@ -11,7 +11,7 @@ import base64
 import binascii
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -66,14 +66,12 @@ class Code(BaseModel):
     Attributes:
         python: Minor version of the Python that made it, e.g. `3.12`.
         cloudpickle: Version of cloudpickle that made it.
-        modules: What it names and does not bring along.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     python: str
     cloudpickle: str
-    modules: tuple[str, ...] = ()
 
 
 class Header(BaseModel):
@@ -88,6 +86,7 @@ class Header(BaseModel):
         exp: When it is void.
         reply_key: With it the worker marks its answer, and what it keeps of it, as made for this task.
         artifact: Digest of the artifact that the worker must be; None takes any.
+        modules: What the worker must be able to import, so that it can say what is missing.
         body: The task, as JSON.
         code: What the step's function asks of the worker, where it travels as a pickle.
     """
@@ -102,6 +101,7 @@ class Header(BaseModel):
     exp: float
     reply_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     artifact: str | None = None
+    modules: tuple[str, ...] = ()
     body: Blob
     code: Code | None = None
 
@@ -113,6 +113,7 @@ class Header(BaseModel):
         *,
         lifetime_s: float,
         code: Code | None = None,
+        modules: Sequence[str] = (),
         artifact: str | None = None,
         kind: Literal["task", "probe"] = "task",
     ) -> Header:
@@ -126,6 +127,7 @@ class Header(BaseModel):
             exp=now + lifetime_s,
             reply_key=secrets.token_hex(32),
             artifact=artifact,
+            modules=tuple(modules),
             body=body,
             code=code,
         )

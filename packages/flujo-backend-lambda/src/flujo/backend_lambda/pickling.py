@@ -20,9 +20,11 @@ __all__ = ["pickled"]
 
 _PROTOCOL = 5
 
+Shipped = tuple[CodeBlob, Code, tuple[str, ...]]
 
-def pickled(function: object, name: str, store: BlobStore | None, limit: int) -> tuple[CodeBlob, Code]:
-    """A function as bytes, and what it asks of the worker.
+
+def pickled(function: object, name: str, store: BlobStore | None, limit: int) -> Shipped:
+    """A function as bytes, and what it asks of the worker: its versions, and the modules that it only names.
 
     Args:
         function: The step's function.
@@ -57,7 +59,7 @@ def pickled(function: object, name: str, store: BlobStore | None, limit: int) ->
     code = CodeBlob(
         packer=PACKER, python=PYTHON, sha256=blob.sha256, size=blob.size, data=blob.text or "", where=blob.key or ""
     )
-    return code, Code(python=PYTHON, cloudpickle=version, modules=_modules(data))
+    return code, Code(python=PYTHON, cloudpickle=version), _modules(data)
 
 
 def _modules(data: bytes) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class LambdaWorker:
         if header.code is not None:
             self._may_unpickle()
             check_code(header.code)
-            importable(header.code.modules)
+        importable(header.modules)
         body = unpacked(header.body, self._store)
         if header.kind == "probe":
             return self._replied(header, json.dumps(_probed(body)).encode(), facts, since)

@@ -26,7 +26,8 @@ RESPONSE_LIMIT = 6 * 1024 * 1024 + 100
 """Bytes that a function may answer."""
 
 _TAIL = 4096
-_INIT_TIMEOUT_S = 10.0
+_INIT_TIMEOUT_S = 120.0
+"""Far more than the 10 s of AWS: a hundred cold starts at once share the few cores of this machine."""
 _PATH = "/2018-06-01/runtime/"
 
 

@@ -53,6 +53,11 @@ class LocalLambda:
         self._loop.close()
 
     @property
+    def functions(self) -> Mapping[str, Function]:
+        """What is deployed, by name."""
+        return self._service.functions
+
+    @property
     def endpoint_url(self) -> str:
         """The address of the Lambda service, for `boto3.client("lambda", endpoint_url=...)`."""
         return f"http://127.0.0.1:{self._port}"
