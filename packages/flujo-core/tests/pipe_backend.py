@@ -1,4 +1,4 @@
-"""A backend of other processes, with nothing but JSON on the pipes to them."""
+"""A backend of another process, with nothing but JSON on the pipes to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
 
 import anyio
 import anyio.to_thread
@@ -18,96 +21,107 @@ HERE = Path(__file__).parent
 
 
 class PipeProcess:
-    """One worker process."""
+    """A worker process, which works on any number of tasks at a time."""
 
-    def __init__(self, plugins: str) -> None:
+    def __init__(self, plugins: str = "") -> None:
         path = os.pathsep.join([str(HERE), *filter(None, sys.path)])
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "pipe_worker.py"), *([plugins] if plugins else [])],
+            [sys.executable, str(HERE / "pipe_worker.py"), plugins],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path},
         )
+        self.is_over = False
+        self._numbers = count(1)
+        self._lock = Lock()
+        self._asked: dict[str, SimpleQueue[str]] = {}
+        self._reader = Thread(target=self._read)
+        self._reader.start()
 
-    def ask(self, line: str) -> str:
-        """Send a line and wait for one; empty where the process went away."""
-        self.tell(line)
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
+    def ask(self, task: str) -> tuple[str, SimpleQueue[str]]:
+        """Send a task; its number, and where its answer comes, empty where the process goes away."""
+        number, answers = str(next(self._numbers)), SimpleQueue[str]()
+        with self._lock:
+            self._asked[number] = answers
+            if self.is_over:
+                answers.put("")
+        self.tell(number, task)
+        return number, answers
 
-    def tell(self, line: str) -> None:
+    def tell(self, number: str, what: str) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(line + "\n")
+        with contextlib.suppress(BrokenPipeError), self._lock:
+            self.process.stdin.write(f"{number} {what}\n")
             self.process.stdin.flush()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            number, _, answer = line.rstrip("\n").partition(" ")
+            self._asked[number].put(answer)
+        with self._lock:
+            self.is_over = True
+            for answers in self._asked.values():
+                answers.put("")
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._reader.join()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
 
 
+class Pool:
+    """The worker process, and the next when it is gone; it knows nothing of the runs that it works for."""
+
+    def __init__(self, plugins: str = "") -> None:
+        self._plugins = plugins
+        self.all: list[PipeProcess] = []
+
+    @property
+    def process(self) -> PipeProcess:
+        if not self.all or self.all[-1].is_over:
+            self.all.append(PipeProcess(self._plugins))
+        return self.all[-1]
+
+    def close(self) -> None:
+        for process in self.all:
+            process.kill()
+
+
 class PipeBackend:
-    """Runs each attempt in a process of its own, which is used again for the next.
+    """Runs steps in a worker process.
 
     Attributes:
         changed: What is made of an answer on its way, for tests of answers that cannot be trusted.
-        sent: All tasks that left, as they were sent.
-        busy: Processes that run something.
+        sent: All tasks, as they were sent.
     """
 
     capabilities = Capabilities(remote=True)
 
-    def __init__(self, *, plugins: str = "", changed: Callable[[str], str] = str) -> None:
-        self._plugins = plugins
-        self._idle: list[PipeProcess] = []
-        self._all: list[PipeProcess] = []
-        self._limiter: anyio.CapacityLimiter | None = None
+    def __init__(self, pool: Pool, *, changed: Callable[[str], str] = str) -> None:
+        self.pool = pool
         self.changed = changed
         self.sent: list[str] = []
-        self.busy: list[PipeProcess] = []
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
-        self._limiter = self._limiter or anyio.CapacityLimiter(100)
-        task = request.task().model_dump_json()
-        self.sent.append(task)
-        process = self._idle.pop() if self._idle else await anyio.to_thread.run_sync(self._started)
-        self.busy.append(process)
-        answer: list[str] = []
-        over = anyio.Event()
-        async with anyio.create_task_group() as group:
-
-            async def ask() -> None:
-                with anyio.CancelScope(shield=True):
-                    answer.append(await anyio.to_thread.run_sync(process.ask, task, limiter=self._limiter))
-                    over.set()
-
-            group.start_soon(ask)
-            try:
-                await over.wait()
-            except BaseException:  # a cancel: it ends there before it ends here
-                with anyio.move_on_after(5, shield=True):
-                    process.tell("cancel")
-                    await over.wait()
-                if not answer:
-                    process.kill()
-                raise
-            finally:
-                self.busy.remove(process)
-                if answer and answer[0]:
-                    self._idle.append(process)
-        if not answer[0]:
+        self.sent.append(request.task().model_dump_json())
+        process = self.pool.process
+        number, answers = process.ask(self.sent[-1])
+        limiter = anyio.CapacityLimiter(1)
+        try:
+            answer = await anyio.to_thread.run_sync(answers.get, abandon_on_cancel=True, limiter=limiter)
+        except BaseException:  # a cancel: it ends there before it ends here
+            answers.put("")  # lets the thread go
+            over = process._asked[number] = SimpleQueue[str]()
+            process.tell(number, "cancel")
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: over.get(timeout=10))
+            raise
+        if not answer:
             return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "its process went away")))
-        return request.outcome(self.changed(answer[0]))
-
-    def _started(self) -> PipeProcess:
-        self._all.append(PipeProcess(self._plugins))
-        return self._all[-1]
-
-    def close(self) -> None:
-        for process in self._all:
-            process.kill()
+        return request.outcome(self.changed(answer))

@@ -1,8 +1,11 @@
-"""A worker process that speaks JSON lines over its pipes: one task at a time, and a line `cancel` ends it."""
+"""A worker process that speaks JSON over its pipes: a line is the number of a task and the task, or `cancel`."""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from importlib import import_module
 
 import anyio
 import anyio.to_thread
@@ -10,32 +13,30 @@ import anyio.to_thread
 from flujo.core import Worker
 
 
-async def main() -> None:
-    plugins = []
-    if len(sys.argv) > 1:
-        from importlib import import_module
+async def main(plugins: str) -> None:
+    module, _, name = plugins.partition(":")
+    given = getattr(import_module(module), name)() if plugins else ()
+    scopes: dict[str, anyio.CancelScope] = {}
 
-        module, name = sys.argv[1].split(":")
-        plugins = getattr(import_module(module), name)()
-    async with Worker(plugins=plugins, engine="pipe") as worker, anyio.create_task_group() as group:
-        scope: anyio.CancelScope | None = None
+    async def work(number: str, line: str) -> None:
+        answer = "cancelled"
+        with anyio.CancelScope() as scopes[number]:
+            answer = await worker.execute(line)
+        sys.stdout.write(f"{number} {answer}\n")
+        sys.stdout.flush()
 
-        async def work(line: str, scope: anyio.CancelScope) -> None:
-            answer = "cancelled"
-            with scope:
-                answer = await worker.execute(line)
-            sys.stdout.write(answer + "\n")
-            sys.stdout.flush()
-
+    async with Worker(plugins=given, engine="pipe") as worker, anyio.create_task_group() as group:
         while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-            if line == "cancel\n":
-                assert scope is not None
-                scope.cancel()
+            number, _, rest = line.rstrip("\n").partition(" ")
+            if rest == "cancel":
+                scopes[number].cancel()
             else:
-                scope = anyio.CancelScope()
-                group.start_soon(work, line, scope)
-        group.cancel_scope.cancel()
+                group.start_soon(work, number, rest)
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    try:
+        anyio.run(main, sys.argv[1])
+    except BaseException:  # a thread reads on, and would keep the process alive
+        traceback.print_exc()
+        os._exit(70)

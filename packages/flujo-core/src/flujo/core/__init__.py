@@ -60,6 +60,7 @@ _NAMES_OF_MODULE = {
     "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
     "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome",
     "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",
+    "recipes": "Secret",
     "worker": "Worker",
     "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",

@@ -87,6 +87,7 @@ from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
 from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
+from .recipes import Secret
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
@@ -225,6 +226,7 @@ __all__ = [
     "RunStore",
     "RunningThread",
     "Scope",
+    "Secret",
     "SecretsFilter",
     "SendModel",
     "SendTool",

@@ -195,7 +195,8 @@ class Away:
         ctx = request.ctx
         mark = f"@{ctx.step_path}@{ctx.attempt}{run.mark}"
         told = run.state.known.get(ctx.visit, ()) if run.state.known else ()
-        sender = Outgoing(self.node, self._fixed, request, context, lease, mark, told, self.able.max_payload)
+        end = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
+        sender = Outgoing(self.node, self._fixed, request, context, lease, mark, told, end, self.able.max_payload)
         request.sender = sender
         done, error = await attempt_async(self.backend.execute_step(request))
         if done is not None:

@@ -34,6 +34,7 @@ class Outgoing:
         lease: What was reserved for it.
         mark: Ends the ids of its records.
         told: What humans and tools told this visit before.
+        deadline: When the run must end, on the event loop's clock.
         max_payload: Most bytes of a task; None is no limit.
         has_left: Whether a task was made, which may have been sent.
     """
@@ -45,6 +46,7 @@ class Outgoing:
     lease: LeaseData
     mark: str
     told: Sequence[tuple[str, JsonValue]]
+    deadline: float | None
     max_payload: int | None
     has_left: bool = False
 
@@ -54,7 +56,7 @@ class Outgoing:
         if code is None and fixed["code"] is None:
             why = f"its code has no import path, and the backend packs none: {self.node.step.target!r}"
             raise StepFailed(ctx.step_path, "NotImportable", why, "Move it to the top of a module")
-        left = None if ctx.deadline is None else ctx.deadline - anyio.current_time()
+        left = None if self.deadline is None else self.deadline - anyio.current_time()
         # Not validated: its values were just written by pydantic, and this is on the way of every attempt.
         task = StepTask.model_construct(
             **{**fixed, "code": code or fixed["code"], "context": self._context()},

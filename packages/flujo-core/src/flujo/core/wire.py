@@ -188,7 +188,8 @@ class StepTask(Wire):
         context: The declared context fields; None where it takes no context.
         resources: How its resources, and those of the plugins, are opened.
         lease: What it may use.
-        deadline: When it must end, in seconds since the epoch; None is never.
+        deadline: When the run must end, in seconds since the epoch, beside the step's own `options.timeout_s`; None is
+            never.
         feedback: What validators said to the attempt before.
         told: What humans and tools told it before, by a digest of what was asked.
         trace: W3C trace context.
