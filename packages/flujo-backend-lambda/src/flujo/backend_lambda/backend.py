@@ -33,7 +33,7 @@ from .blobs import BlobStore, S3Blobs, packed
 from .clients import LambdaClient, aws
 from .envelope import Code, Header, sealed
 from .errors import LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled
-from .invocation import SYNC_LIMIT, Answer, check_size, fault_of, invoke
+from .invocation import SYNC_LIMIT, Answer, Sending, check_size, fault_of, invoke
 from .keys import Ed25519Signer, HmacKey, Signer
 from .pickling import pickled
 from .preflight import Deployed, preflight
@@ -123,13 +123,13 @@ class LambdaBackend:
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
         async with self._places():
-            ready = await self._prepared()
             try:
+                ready = await self._prepared()
                 async with self._lease(request, ready.deployed) as lease:
                     return await self._executed(request, ready, lease)
             except UNSENT as error:
                 return StepOutcome(Failure(error), usage=Usage())
-            except NotShippable as error:
+            except ConfigurationError as error:  # of the backend, or of what the step holds
                 return StepOutcome(Failure(StepFailed.by(request.ctx.step_path, error)), usage=Usage())
 
     async def check(self) -> Deployed:
@@ -146,9 +146,10 @@ class LambdaBackend:
         path, deployed = request.ctx.step_path, ready.deployed
         try:
             header, event = await self._event(request, deployed)
-            patience_s, most = self._patience(request), int(SYNC_LIMIT * _MOST_OVERHEAD)
-            answer = await invoke(ready.client, self.function, event, step_path=path, patience_s=patience_s, most=most)
-        except (*UNSENT, NotShippable):
+            most = int(SYNC_LIMIT * _MOST_OVERHEAD)
+            sending = partial(Sending, ready.client, self.function, event, path, most)
+            answer = await invoke(sending, request, self._patience(request))
+        except (*UNSENT, ConfigurationError):
             if lease is not None:
                 lease.release()
             raise

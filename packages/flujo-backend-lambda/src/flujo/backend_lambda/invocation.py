@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from flujo.core import StepFailed, StepTimeout
+from flujo.core import StepExecutionRequest, StepFailed, StepTimeout
 
 from .clients import LambdaClient, error_code
 from .errors import LambdaFault, PayloadTooLarge, Throttled, WorkerCrash
 from .report import Report, report_in
 
-__all__ = ["ASYNC_LIMIT", "SYNC_LIMIT", "Answer", "check_size", "fault_of", "invoke"]
+__all__ = ["ASYNC_LIMIT", "SYNC_LIMIT", "Answer", "Refused", "Sending", "check_size", "fault_of", "invoke"]
 
 SYNC_LIMIT, ASYNC_LIMIT = 6 * 1024 * 1024, 1024 * 1024
 """Bytes that AWS takes in a synchronous and in an asynchronous invocation."""
@@ -53,53 +55,92 @@ def check_size(event: bytes, step_path: str, field: str, *, limit: int = SYNC_LI
         raise PayloadTooLarge(step_path, field, len(event), limit)
 
 
-async def invoke(
-    client: LambdaClient, function: str, event: bytes, *, step_path: str, patience_s: float, most: int
-) -> Answer:
+class Sending:
+    """An invocation in its thread. A timeout or a cancel leaves it behind: nothing stops what runs at AWS.
+
+    It is the RunningThread of its request, so that a step that was given up counts as abandoned.
+    """
+
+    def __init__(self, client: LambdaClient, function: str, event: bytes, step_path: str, most: int) -> None:
+        """Take what is sent; see `invoke`."""
+        self._send = partial(_send, client, function, event, step_path, most)
+        self._lock = Lock()
+        self._running = self._dropped = False
+        self._then: list[Callable[[], object]] = []
+
+    async def wait(self) -> Answer | Refused:
+        """Send it, and wait for what comes back."""
+        # A limiter of its own: anyio's lets 40 through, and the backend's has let this one through already.
+        limiter = anyio.CapacityLimiter(1)
+        try:
+            return await anyio.to_thread.run_sync(self._work, abandon_on_cancel=True, limiter=limiter)
+        finally:
+            with self._lock:
+                self._dropped = True
+
+    def _work(self) -> Answer | Refused:
+        with self._lock:
+            if self._dropped:  # it was given up before a thread was free
+                return Refused("a cancel", 0.0)
+            self._running = True
+        try:
+            return self._send()
+        finally:
+            with self._lock:
+                self._running = False
+            for act in self._then:
+                act()
+
+    def on_return(self, then: Callable[[], object]) -> bool:
+        """See RunningThread."""
+        with self._lock:
+            if self._running:
+                self._then.append(then)
+            return self._running
+
+
+async def invoke(make: Callable[[], Sending], request: StepExecutionRequest, patience_s: float) -> Answer:
     """Invoke a function; wait and come back where AWS throttles.
 
     Args:
-        client: boto3's, without retries of its own.
-        function: Name or ARN.
-        event: What it is given.
-        step_path: The step, for messages.
+        make: Makes what is sent.
+        request: The attempt.
         patience_s: Seconds after which throttling is a fault.
-        most: Bytes of the longest answer that is read.
 
     Raises:
         Throttled: It was not let through in time; it was never sent.
         LambdaFault: It may have been.
     """
-    give_up = anyio.current_time() + patience_s
-    tries = 0
+    give_up, tries = anyio.current_time() + patience_s, 0
     while True:
         tries += 1
-        answer = await _in_thread(client, function, event, step_path, most)
+        sending = make()
+        request.thread = sending
+        answer = await sending.wait()
+        request.thread = None
         if isinstance(answer, Answer):
             return answer
         # Full jitter, so that parallel steps do not come back in step; at least as long as AWS asks for.
         wait = answer.after_s + random.uniform(0, min(_MOST_S, _BASE_S * 2**tries))
         if anyio.current_time() + wait > give_up:
-            raise Throttled(step_path, tries, answer.reason)
+            raise Throttled(request.ctx.step_path, tries, answer.reason)
         await anyio.sleep(wait)
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused:
+class Refused:
+    """That AWS let an invocation not through.
+
+    Attributes:
+        reason: Its word for why.
+        after_s: Seconds after which it wants to be asked again.
+    """
+
     reason: str
     after_s: float
 
 
-async def _in_thread(client: LambdaClient, function: str, event: bytes, step_path: str, most: int) -> Answer | _Refused:
-    # A limiter of its own: anyio's lets 40 through, and the backend's has let this one through already. A cancel
-    # leaves the thread behind: nothing stops what runs at AWS.
-    limiter = anyio.CapacityLimiter(1)
-    return await anyio.to_thread.run_sync(
-        _send, client, function, event, step_path, most, abandon_on_cancel=True, limiter=limiter
-    )
-
-
-def _send(client: LambdaClient, function: str, event: bytes, step_path: str, most: int) -> Answer | _Refused:
+def _send(client: LambdaClient, function: str, event: bytes, step_path: str, most: int) -> Answer | Refused:
     try:
         given = client.invoke(FunctionName=function, Payload=event, LogType="Tail")
     except Exception as error:  # botocore makes its classes when it runs; their names and codes tell them apart
@@ -113,14 +154,14 @@ def _send(client: LambdaClient, function: str, event: bytes, step_path: str, mos
     return Answer(payload, given.get("FunctionError"), report_in(log))
 
 
-def _refused(error: Exception) -> _Refused | None:
+def _refused(error: Exception) -> Refused | None:
     """Whether AWS surely ran nothing, so that it may be sent again."""
     code, name = error_code(error), type(error).__name__
     if code not in _THROTTLED and name not in _NOT_SENT:
         return None
     response: Mapping[str, Any] = getattr(error, "response", {})
     after = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "0")
-    return _Refused(code or name, float(after) if str(after).replace(".", "", 1).isdigit() else 0.0)
+    return Refused(code or name, float(after) if str(after).replace(".", "", 1).isdigit() else 0.0)
 
 
 def fault_of(answer: Answer, step_path: str, timeout_s: float) -> StepFailed:
