@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
-__all__ = ["Body", "DynamoClient", "LambdaClient", "S3Client", "SecretsClient", "aws", "error_code", "secrets_manager"]
+__all__ = [
+    "Answer",
+    "Body",
+    "DynamoClient",
+    "LambdaClient",
+    "S3Client",
+    "SecretsClient",
+    "aws",
+    "error_code",
+    "secrets_manager",
+]
 
 Answer = Mapping[str, Any]
 
@@ -50,6 +60,9 @@ class LambdaClient(Protocol):
 
     def update_function_configuration(self, **arguments: object) -> Answer:
         """Change how it is run."""
+
+    def publish_version(self, **arguments: object) -> Answer:
+        """Keep what is deployed as a version."""
 
     def get_waiter(self, name: str) -> Any:
         """What waits until a change is done."""

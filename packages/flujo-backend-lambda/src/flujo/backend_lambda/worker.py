@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker
@@ -19,11 +20,15 @@ from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
 from .keys import Verifier, keys_from
+from .packing import MARKER
 from .reply import Facts, Reply, marked
 from .unpickling import unpickled
 from .versions import PYTHON, cloudpickle_version, version_of
 
-__all__ = ["Call", "LambdaWorker", "worker_from"]
+__all__ = ["HANDLER", "Call", "LambdaWorker", "worker_from"]
+
+HANDLER = "flujo.backend_lambda.aws.handler"
+"""What a function is deployed with."""
 
 INLINE_REPLY = 5_500_000
 """Bytes up to which a result comes back in the answer where there is no bucket; AWS refuses more than 6 MB."""
@@ -181,7 +186,7 @@ def worker_from(
         store=S3Blobs(bucket, prefix=prefix) if bucket else None,
         claims=_claims(env.get("FLUJO_LAMBDA_CLAIMS", "s3" if bucket else "memory"), bucket, prefix),
         allow_pickle=env.get("FLUJO_LAMBDA_ALLOW_PICKLE") == "1",
-        artifact=env.get("FLUJO_LAMBDA_ARTIFACT"),
+        artifact=env.get("FLUJO_LAMBDA_ARTIFACT") or _tree(env.get("LAMBDA_TASK_ROOT")),
         inline_limit=int(env.get("FLUJO_LAMBDA_INLINE_LIMIT", "200000")),
         plugins=plugins,
         secret=secret,
@@ -199,6 +204,12 @@ def _claims(kind: str, bucket: str | None, prefix: str) -> Claims:
         why = "it is none of s3 (with FLUJO_LAMBDA_BUCKET), dynamodb:TABLE and memory"
         raise ConfigurationError(f"FLUJO_LAMBDA_CLAIMS={kind!r} cannot be used", why)
     return makes[name]()
+
+
+def _tree(root: str | None) -> str | None:
+    """What the artifact that was unpacked here calls itself; None where this is none."""
+    marker = Path(root or ".", MARKER)
+    return str(json.loads(marker.read_text("utf-8"))["tree"]) if marker.is_file() else None
 
 
 def _found(module: str) -> bool:
