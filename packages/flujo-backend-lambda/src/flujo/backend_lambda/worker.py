@@ -17,6 +17,7 @@ from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker
 
 from .blobs import BlobStore, S3Blobs, packed, unpacked
 from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims
+from .clients import secrets_manager
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
 from .keys import Verifier, keys_from
@@ -169,7 +170,8 @@ def worker_from(
     Args:
         env: The environment.
         plugins: Plugin objects, for those that runs are given as objects.
-        secret: Finds a secret by its name; the environment's variables when left out.
+        secret: Finds a secret by its name; when left out, Secrets Manager does where FLUJO_LAMBDA_SECRETS says what
+            names begin with there, else the environment's variables.
 
     Raises:
         ConfigurationError: It cannot be one, or should not start: it holds a secret key.
@@ -189,7 +191,7 @@ def worker_from(
         artifact=env.get("FLUJO_LAMBDA_ARTIFACT") or _tree(env.get("LAMBDA_TASK_ROOT")),
         inline_limit=int(env.get("FLUJO_LAMBDA_INLINE_LIMIT", "200000")),
         plugins=plugins,
-        secret=secret,
+        secret=secret or _secrets(env.get("FLUJO_LAMBDA_SECRETS")),
     )
 
 
@@ -204,6 +206,20 @@ def _claims(kind: str, bucket: str | None, prefix: str) -> Claims:
         why = "it is none of s3 (with FLUJO_LAMBDA_BUCKET), dynamodb:TABLE and memory"
         raise ConfigurationError(f"FLUJO_LAMBDA_CLAIMS={kind!r} cannot be used", why)
     return makes[name]()
+
+
+def _secrets(prefix: str | None) -> Callable[[str], str] | None:
+    """Reads secrets from Secrets Manager, where their names begin with `prefix`; None reads the environment."""
+    if prefix is None:
+        return None
+    kept: dict[str, str] = {}
+
+    def read(name: str) -> str:
+        if name not in kept:
+            kept[name] = str(secrets_manager().get_secret_value(SecretId=prefix + name)["SecretString"])
+        return kept[name]
+
+    return read
 
 
 def _tree(root: str | None) -> str | None:
