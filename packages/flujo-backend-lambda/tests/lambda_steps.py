@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import anyio
 from pydantic import BaseModel
 
 from flujo.core import PauseForHumanInput, RunContext, step
@@ -56,9 +57,12 @@ async def marks(path: str) -> str:
 
 @step
 async def slow_marks(path: str) -> str:
+    """Leave a line, and end 1.5 s later, but not before there is a file `.go` beside it."""
     with Path(path).open("a") as file:
         file.write("ran\n")
-    time.sleep(1.5)
+    await anyio.sleep(1.5)
+    while not Path(path).with_suffix(".go").exists():
+        await anyio.sleep(0.02)
     return path
 
 

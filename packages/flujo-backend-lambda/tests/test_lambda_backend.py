@@ -95,6 +95,7 @@ def test_check_05_a_replay_while_it_runs_is_refused(cloud: Cloud, s3: Any, tmp_p
             time.sleep(0.02)
         again = cloud.invoke(sent)
         assert (again["status"], again["code"]) == ("lost", "E_DUPLICATE")
+        path.with_suffix(".go").touch()
         assert first.result()["status"] == "done"
     assert cloud.invoke(sent)["status"] == "done"
     assert path.read_text() == "ran\n"
@@ -282,6 +283,7 @@ async def test_check_19_a_timeout_of_the_function_is_one_execution(cloud: Cloud)
 @pytest.mark.anyio
 async def test_check_20_a_slow_step_runs_once(cloud: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "marks"
+    path.with_suffix(".go").touch()
     function = cloud.deploy()
     made = await Flujo(slow_marks, backend=cloud.backend()).run_async(str(path))
     assert made.status == "completed"
@@ -322,12 +324,15 @@ async def test_check_21_a_throttle_storm_ends_well_and_each_runs_once(cloud: Clo
 
 
 @pytest.mark.anyio
-async def test_check_21_with_too_little_time_it_is_throttled_and_never_sent(cloud: Cloud) -> None:
+async def test_check_21_with_too_little_time_it_is_throttled_and_never_sent(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "marks.go").touch()
     function = cloud.deploy(concurrency=1)
     backend = cloud.backend(concurrency=1, patience_s=0.5)
     await backend.check()
     backend._concurrency = 5
-    made = await Flujo(Map(slow_marks, limit=5, on_failure="collect"), backend=backend).run_async(["/dev/null"] * 5)
+    made = await Flujo(Map(slow_marks, limit=5, on_failure="collect"), backend=backend).run_async(
+        [str(tmp_path / "marks")] * 5
+    )
     kinds = [type(one).__name__ for one in made.unwrap()]
     assert kinds.count("Throttled") == 4
     assert len(function.records) == 1

@@ -134,7 +134,6 @@ class DeployFlags(TypedDict):
 @_REGION
 def deploy_(
     function: str,
-    /,
     url: str,
     name: str | None,
     version: str | None,

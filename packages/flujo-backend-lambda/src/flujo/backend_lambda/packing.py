@@ -22,7 +22,7 @@ MARKER = "flujo-artifact.json"
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 _FOLDERS = {"__pycache__", ".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
-_FILES = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", MARKER}
+_FILES = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", ".lock", MARKER}
 """What differs from build to build, or serves nobody in a worker; METADATA and entry_points.txt serve plugins."""
 
 
