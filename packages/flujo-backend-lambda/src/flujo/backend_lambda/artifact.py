@@ -129,6 +129,7 @@ def _requirements(project: Path, given: Path | None) -> str:
 def _install(wanted: Path, target: Path, python: str, platform: str, find_links: Sequence[Path]) -> None:
     hashed = ["--require-hashes"] if "--hash=" in wanted.read_text("utf-8") else []
     links = [part for folder in find_links for part in ("--find-links", str(folder))]
+    links += ["--refresh"] if links else []  # uv keeps a wheel of a folder by its name, however it was rebuilt
     for_whom = ["--python-version", python, "--python-platform", platform, "--only-binary", ":all:"]
     how = ["--no-installer-metadata", "--no-compile-bytecode", "--link-mode", "copy", "-q"]
     _uv("pip", "install", *how, *for_whom, *hashed, *links, "--target", str(target), "-r", str(wanted))
