@@ -47,7 +47,17 @@ DURABILITY = frozenset(
 
 STREAMS = frozenset(
     f"{CORE}.{module}"
-    for module in ("items", "folds", "streamstep", "feed", "delivery", "streams", "modelstream", "streamcalls")
+    for module in (
+        "items",
+        "folds",
+        "reading",
+        "streamstep",
+        "feed",
+        "delivery",
+        "streams",
+        "modelstream",
+        "streamcalls",
+    )
 )
 """Modules of core by which a run is read while it goes on; see ADR-022."""
 
@@ -97,7 +107,7 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     streams = sum(module.code_lines for module in core if module.name in STREAMS)
     rest = sum(module.code_lines for module in core) - governance - language - durability - streams
     yield _at_most("flujo.core, code lines of the engine", rest, 3250)
-    yield _at_most("flujo.core, code lines of streams", streams, 750)
+    yield _at_most("flujo.core, code lines of streams", streams, 1000)
     yield _at_most("flujo.core, code lines of durability", durability, 1680)
     yield _at_most("flujo.core, code lines of the language", language, 1600)
     yield _at_most("flujo.core, code lines of governance", governance, 2350)

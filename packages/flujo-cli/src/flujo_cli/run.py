@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -139,7 +140,7 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     interrupted = interrupts.seen or results.reader_gone
     troubled = results.troubled or batch.trouble is not None
     summary = Summary(ended, budget, flujo.plan, interrupted=interrupted, troubled=troubled)
-    return _conclude(summary, batch, results, flags)
+    return _conclude(summary, batch, results, flags, target if flujo.store is not None else None)
 
 
 def _shared(flujo: Flujo, limits: UsageLimits) -> Budget:
@@ -176,7 +177,7 @@ async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) ->
         return await batch.run(concurrency)
 
 
-def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags) -> int:
+def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags, kept: str | None) -> int:
     """Print what became of it all.
 
     Returns:
@@ -194,11 +195,16 @@ def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags)
     if not flags["as_json"]:
         results.say_how_to_go_on()
     if summary.interrupted:
-        _say_what_is_left(summary.ended)
+        _say_what_is_left(summary.ended, kept)
     return summary.exit_code
 
 
-def _say_what_is_left(ended: Sequence[Ended]) -> None:
-    left = sum(item.status not in ("completed", "paused") for item in ended)
+def _say_what_is_left(ended: Sequence[Ended], kept: str | None) -> None:
+    """Say how to go on with what was interrupted; `kept` is the pipeline as it was named, where a store has its runs."""
+    left = [item for item in ended if item.status not in ("completed", "paused")]
+    begun = [] if kept is None else [item.run_id for item in left if item.result is not None]
     if left:
-        note(f"interrupted: {left} of {len(ended)} not completed; what is done is kept. Run the rest again")
+        do = "Run the rest again" if len(begun) < len(left) else "Go on with them"
+        note(f"interrupted: {len(left)} of {len(ended)} not completed; what is done is kept. {do}")
+    for run_id in begun:
+        click.echo(f"    flujo runs resume {shlex.quote(kept or '')} {shlex.quote(run_id)} --retry", err=True)

@@ -26,7 +26,7 @@ _NAMES_OF_MODULE = {
     "compile": "compile_plan",
     "plan": "BODY_INPUT RUN_INPUT FlowNode Plan PlanNode Scope Source StepNode",
     "assignable": "type_name",
-    "context": "RunContext RunInfo SendModel SendStream SendTool Update",
+    "context": "RunContext RunInfo SendModel SendTool Update",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
     "outcome": "Aborted Effect Failure Outcome Paused Skipped Success",
@@ -39,6 +39,7 @@ _NAMES_OF_MODULE = {
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
+    "reading": "SendStream StreamingAgent",
     "streams": "RunStream StreamOpening",
     "items": "Chunk ModelChunk PausedItem ResultItem StepEnded StepStarted StreamItem UsageUpdate",
     "streamstep": "Stage StreamStep",
@@ -62,7 +63,7 @@ _NAMES_OF_MODULE = {
     "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
-    "StepOutcome StoreFactory StreamingAgent TokenSigner",
+    "StepOutcome StoreFactory TokenSigner",
     "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",

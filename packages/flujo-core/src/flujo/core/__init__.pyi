@@ -4,7 +4,7 @@ from .assignable import type_name
 from .backends import LocalBackend
 from .budgets import Budget
 from .compile import compile_plan
-from .context import RunContext, RunInfo, SendModel, SendStream, SendTool, Update
+from .context import RunContext, RunInfo, SendModel, SendTool, Update
 from .engine import Flujo, RunOptions
 from .errors import (
     AlreadyResumed,
@@ -97,9 +97,9 @@ from .protocols import (
     StepExecutionRequest,
     StepOutcome,
     StoreFactory,
-    StreamingAgent,
     TokenSigner,
 )
+from .reading import SendStream, StreamingAgent
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources

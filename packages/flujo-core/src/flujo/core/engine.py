@@ -193,14 +193,9 @@ class Flujo:
         return handle
 
     def stream_async(self, input: object = None, **options: Unpack[RunOptions]) -> StreamOpening:
-        """Run the pipeline and read what it gives while it goes on; takes what `run_async` takes.
+        """Run the pipeline and read it while it goes on: `async with flujo.stream_async(x) as stream`, see RunStream.
 
-        async with flujo.stream_async(x) as stream:
-            async for text in stream.text(): ...
-        stream.result
-
-        Raises:
-            InputError: On entering; see `run_async`.
+        It takes what `run_async` takes, and raises what that raises on entering.
         """
         prepare = partial(self._prepare, input, None, options)
         return StreamOpening(partial(opened, prepare, self._execute, self._handles))

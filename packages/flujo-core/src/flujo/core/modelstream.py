@@ -16,7 +16,7 @@ import anyio
 
 from . import gates, payloads
 from .calls import Calls, clamped, fit_of, input_bound, no_price, really_used
-from .context import RunContext, SendStream
+from .context import RunContext
 from .delivery import ChunkTransforms, needs_whole
 from .errors import ConfigurationError, NotSent, StepFailed, UsageLimitExceeded
 from .feed import CLEAN_UP_S
@@ -25,6 +25,7 @@ from .gates import Passage
 from .items import ModelChunk
 from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease
+from .reading import SendStream
 from .retry import RetryPolicy
 from .running import Act
 from .telemetry import Piece

@@ -28,15 +28,6 @@ class Agent(Protocol):
         """An `async def` method; annotated parameters are inputs, resources, the context or a RunContext."""
 
 
-@runtime_checkable
-class StreamingAgent(Protocol):
-    """Any object that can be a streaming step: its `stream` is called with the step's inputs."""
-
-    @property
-    def stream(self) -> object:
-        """An async generator method, or a method that gives an async iterator; annotated as an agent's `run`."""
-
-
 class PriceBook(Protocol):
     """Knows what models cost."""
 
