@@ -22,8 +22,14 @@ from flujo.core import (
     InputError,
     Loop,
     Map,
+    MemoryStore,
+    Message,
+    ModelChunk,
+    ModelRequest,
+    ModelUsage,
     Parallel,
     PipelineError,
+    Price,
     RunContext,
     Step,
     StepFailed,
@@ -587,6 +593,36 @@ async def test_check_12_many_streams_at_once_take_turns():
     first_end = max(place for place, number in enumerate(order) if number == order[0])
     counts = {number: order[: first_end + 1].count(number) for number in range(200)}
     assert min(counts.values()) >= 10
+
+
+async def test_a_stored_run_keeps_what_a_stream_made_and_a_resume_pays_for_it_once(tmp_path):
+    calls = []
+
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        calls.append(1)
+        yield ModelChunk("said ")
+        yield ModelChunk(usage=ModelUsage(input_tokens=2, output_tokens=3))
+
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        request = ModelRequest(model="m", messages=(Message(role="user", content=topic),))
+        async with ctx.stream_model(request, send, price=Price(), record=True) as answer:
+            async for text in answer.text():
+                yield text
+        yield await ctx.ask("Go on?", str)
+
+    source = Source(2)
+    flujo = Flujo(source.step() >> StreamingStep(asking, name="ask", pauses=True), store=MemoryStore())
+    async with flujo.stream_async("w") as stream:
+        first = [item.value async for item in stream if isinstance(item, Chunk)]
+    assert first == ["w0 ", "w1 ", "said "]
+    assert stream.result.status == "paused"
+    resumed = await flujo.resume_async(stream.run_id, "yes")
+    assert (resumed.status, resumed.output) == ("completed", "said yes")
+    assert len(calls) == source.opened == 1
+    assert resumed.usage.total_tokens == 5
+    replayed = await flujo.replay_async(stream.run_id)
+    assert replayed.divergence is None
+    assert replayed.result.output == "said yes"
 
 
 # --- compile time -----------------------------------------------------------------------------------------------------
