@@ -21,6 +21,7 @@ LEAVES = {
     "flujo-audit": "flujo.audit",
     "flujo-deidentifier": "flujo.deidentifier",
     "flujo-hitl": "flujo.hitl",
+    "flujo-streaming": "flujo.streaming",
 }
 
 

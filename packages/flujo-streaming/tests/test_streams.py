@@ -22,8 +22,14 @@ from flujo.core import (
     InputError,
     Loop,
     Map,
+    MemoryStore,
+    Message,
+    ModelChunk,
+    ModelRequest,
+    ModelUsage,
     Parallel,
     PipelineError,
+    Price,
     RunContext,
     Step,
     StepFailed,
@@ -273,15 +279,52 @@ async def test_a_fallback_streams_what_was_said_before_it_failed():
     assert stream.result.output == "w0 w1 "
 
 
-async def test_a_streaming_step_after_a_fan_out_streams_too():
-    one = Source()
+async def test_a_streaming_step_after_a_fan_out_is_pulled_by_its_reader_too():
+    one, tasks = Source(), set[int]()
 
     @step(inline=True)
     def joined(found: dict) -> str:
         return "".join(found.values())
 
-    flujo = Flujo(Parallel(Step(same, name="a"), Step(same, name="b")) >> joined >> one.step())
-    assert await lead_of(flujo, one) == 0
+    @step
+    async def slow(text: str) -> str:
+        await anyio.sleep(0.01)
+        return text
+
+    async def where(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for chunk in chunks:
+            tasks.add(anyio.get_current_task().id)
+            yield chunk
+
+    fan_out = Parallel(Step(slow, name="a"), Step(slow, name="b"), Step(same, name="c"))
+    assert await lead_of(Flujo(fan_out >> joined >> one.step() >> StreamingStep(where)), one) == 0
+    assert tasks == {anyio.get_current_task().id}
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_streaming_branch_beside_an_ordinary_one_does_not_hold_it_up(turns):
+    order = []
+
+    async def words(topic: str) -> AsyncIterator[str]:
+        for place in range(20):
+            order.append("chunk")
+            yield f"{place} "
+
+    @step
+    async def other(topic: str) -> str:
+        for _ in range(3):
+            await checkpoint()
+        order.append("other")
+        return topic
+
+    branches = [StreamingStep(words, name="words"), other]
+    flujo = Flujo(Parallel(*(branches if turns % 2 else reversed(branches))))
+    async with flujo.stream_async("w") as stream:
+        async for item in stream:
+            if isinstance(item, Chunk):
+                await anyio.sleep(0.001)
+    assert stream.result.status == "completed"
+    assert order.index("other") < 19
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
@@ -587,6 +630,36 @@ async def test_check_12_many_streams_at_once_take_turns():
     first_end = max(place for place, number in enumerate(order) if number == order[0])
     counts = {number: order[: first_end + 1].count(number) for number in range(200)}
     assert min(counts.values()) >= 10
+
+
+async def test_a_stored_run_keeps_what_a_stream_made_and_a_resume_pays_for_it_once(tmp_path):
+    calls = []
+
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        calls.append(1)
+        yield ModelChunk("said ")
+        yield ModelChunk(usage=ModelUsage(input_tokens=2, output_tokens=3))
+
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        request = ModelRequest(model="m", messages=(Message(role="user", content=topic),))
+        async with ctx.stream_model(request, send, price=Price(), record=True) as answer:
+            async for text in answer.text():
+                yield text
+        yield await ctx.ask("Go on?", str)
+
+    source = Source(2)
+    flujo = Flujo(source.step() >> StreamingStep(asking, name="ask", pauses=True), store=MemoryStore())
+    async with flujo.stream_async("w") as stream:
+        first = [item.value async for item in stream if isinstance(item, Chunk)]
+    assert first == ["w0 ", "w1 ", "said "]
+    assert stream.result.status == "paused"
+    resumed = await flujo.resume_async(stream.run_id, "yes")
+    assert (resumed.status, resumed.output) == ("completed", "said yes")
+    assert len(calls) == source.opened == 1
+    assert resumed.usage.total_tokens == 5
+    replayed = await flujo.replay_async(stream.run_id)
+    assert replayed.divergence is None
+    assert replayed.result.output == "said yes"
 
 
 # --- compile time -----------------------------------------------------------------------------------------------------
