@@ -83,7 +83,7 @@ def check_wheels(dist: Path, user_code: Path) -> list[str]:
         )  # its types are part of ours
         venv.uv_install_ours(*LEAVES)
         # of examples
-        venv.uv_install_ours("flujo-cli", "flujo-streaming")
+        venv.uv_install_ours("flujo-streaming")
         venv.uv_install("psycopg-pool", "boto3", "numpy", "pocketsphinx", "sounddevice", "click", "rich")
         exports = [check_exports(leaf, venv.python) for leaf in LEAVES.values()]
         return [*exports, check_user_code(user_code, venv.python)]
