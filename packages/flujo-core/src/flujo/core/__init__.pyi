@@ -4,7 +4,7 @@ from .assignable import type_name
 from .backends import LocalBackend
 from .budgets import Budget
 from .compile import compile_plan
-from .context import RunContext, RunInfo, SendModel, SendStream, SendTool, Update
+from .context import RunContext, RunInfo, SendModel, SendTool, Update
 from .engine import Flujo, RunOptions
 from .errors import (
     AlreadyResumed,
@@ -29,8 +29,11 @@ from .errors import (
     StepFailed,
     StepTimeout,
     StillRunning,
+    TaskRejected,
     UsageLimitExceeded,
+    WorkerLost,
 )
+from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
@@ -45,7 +48,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
 from .modelstream import ModelStream
-from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
@@ -86,20 +89,9 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
-from .protocols import (
-    Agent,
-    Command,
-    CommandHost,
-    ExecutionBackend,
-    PayloadCodec,
-    PriceBook,
-    RunStore,
-    StepExecutionRequest,
-    StepOutcome,
-    StoreFactory,
-    StreamingAgent,
-    TokenSigner,
-)
+from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
+from .reading import SendStream, StreamingAgent
+from .recipes import Secret
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
@@ -115,6 +107,8 @@ from .streams import RunStream, StreamOpening
 from .streamstep import Stage, StreamStep
 from .usage import Charge, Price, Room, Usage, UsageLimits
 from .wakeup import spawn
+from .wire import CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, UsageData, WorkerFacts
+from .worker import Worker
 
 __all__ = [
     "BODY_INPUT",
@@ -127,18 +121,24 @@ __all__ = [
     "Allow",
     "AlreadyResumed",
     "AmbiguousPause",
+    "BackendFactory",
     "Branch",
     "Budget",
+    "Capabilities",
     "Chain",
     "Charge",
     "Checkpoint",
     "Chunk",
+    "CodeBlob",
+    "CodeRef",
     "Command",
     "CommandHost",
     "ConfigurationError",
     "Deny",
     "Divergence",
+    "Effect",
     "EntryData",
+    "ErrorData",
     "Event",
     "ExecutionBackend",
     "Failure",
@@ -193,6 +193,7 @@ __all__ = [
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
+    "OutcomeData",
     "Parallel",
     "Pause",
     "PauseForHumanInput",
@@ -237,7 +238,9 @@ __all__ = [
     "RunPaused",
     "RunStore",
     "RunStream",
+    "RunningThread",
     "Scope",
+    "Secret",
     "SecretsFilter",
     "SendModel",
     "SendStream",
@@ -257,6 +260,7 @@ __all__ = [
     "StepOutcome",
     "StepRecord",
     "StepStarted",
+    "StepTask",
     "StepTimeout",
     "StillRunning",
     "StoreFactory",
@@ -265,6 +269,7 @@ __all__ = [
     "StreamStep",
     "StreamingAgent",
     "Success",
+    "TaskRejected",
     "TokenFacts",
     "TokenSigner",
     "ToolCall",
@@ -277,9 +282,13 @@ __all__ = [
     "TransformStepOutput",
     "Update",
     "Usage",
+    "UsageData",
     "UsageLimitExceeded",
     "UsageLimits",
     "UsageUpdate",
+    "Worker",
+    "WorkerFacts",
+    "WorkerLost",
     "accepted_fingerprints",
     "compile_plan",
     "decision_digest",

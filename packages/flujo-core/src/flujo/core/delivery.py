@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable
 from typing import Any
 
 from .context import RunContext
@@ -103,22 +102,19 @@ class ChunkTransforms:
 
     def __init__(self, run: Running, path: str, stream_id: str, surface: Surface) -> None:
         self._run = run
-        self._path = path
-        self._state: dict[str, object] = {}
-        self._make: Callable[..., TransformChunk] = partial(
-            TransformChunk, run.info, path, stream_id, surface, self._state
-        )
+        self._about = (run.info, path, stream_id, surface, dict[str, object]())
 
-    def feed(self, value: object) -> Awaitable[object]:
+    def feed(self, value: object) -> Awaitable[Any]:
         """What may be given out now that `value` came."""
         return self._transform(value, is_last=False)
 
-    def finish(self) -> Awaitable[object]:
+    def finish(self) -> Awaitable[Any]:
         """What was held back."""
         return self._transform("", is_last=True)
 
-    def _transform(self, value: object, *, is_last: bool) -> Awaitable[object]:
-        return self._run.transform("transform_chunk", partial(self._make, is_last=is_last), value, object, self._path)
+    def _transform(self, value: object, *, is_last: bool) -> Awaitable[Any]:
+        payload = TransformChunk(*self._about, value, is_last)
+        return self._run.hooks.transform(payload, "transform_chunk", self._run.values, object)
 
 
 async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:

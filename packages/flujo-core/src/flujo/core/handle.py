@@ -45,10 +45,6 @@ class RunHandle:
     async def wait(self) -> PipelineResult:
         """Wait for the result."""
         await self.done.wait()
-        return self.result()
-
-    def result(self) -> PipelineResult:
-        """The result of a run that has ended; raises what kept it from being run."""
         if self._error is not None:
             raise self._error
         assert self._result is not None

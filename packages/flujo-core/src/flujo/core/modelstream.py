@@ -15,8 +15,8 @@ from typing import NoReturn
 import anyio
 
 from . import gates, payloads
-from .calls import Calls, clamped, fit_of, input_bound, really_used, unpriced
-from .context import RunContext, SendStream
+from .calls import Calls, clamped, fit_of, input_bound, no_price, really_used
+from .context import RunContext
 from .delivery import ChunkTransforms, needs_whole
 from .errors import ConfigurationError, NotSent, StepFailed, UsageLimitExceeded
 from .feed import CLEAN_UP_S
@@ -25,6 +25,7 @@ from .gates import Passage
 from .items import ModelChunk
 from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease
+from .reading import SendStream
 from .retry import RetryPolicy
 from .running import Act
 from .telemetry import Piece
@@ -104,11 +105,11 @@ class ModelStream:
         if self._reader is not None:
             raise ConfigurationError("this model stream cannot be entered", "it was read before", "Make another")
         run, path, number = self._run, self._ctx.step_path, 1
-        left = self._ctx.usage.left
-        make = partial(
-            payloads.TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens
-        )
-        self._request = await run.transform("transform_model_request", make, self._request, ModelRequest, path)
+        if run.hooks.of("transform_model_request"):
+            left = self._ctx.usage.left
+            given = payloads.TransformModelRequest(run.info, path, self._request, left.cost_usd, left.tokens)
+            self._request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
+        self._request = self._calls.apart(self._request)
         self._price = run.setup.price_of(self._request.model) if self._price is None else self._price
         while True:
             try:
@@ -158,7 +159,7 @@ class ModelStream:
         answer, path = self._answer, self._ctx.step_path
         acting = "transform_chunk" in self._run.hooks.table
         assert self._act is not None
-        stream_id, transforms = self._act.record_id, dict[int, ChunkTransforms]()
+        stream_id, transforms = self._act.name, dict[int, ChunkTransforms]()
         error: Exception | None = None
         while chunk is not None and error is None:
             answer.note(chunk)
@@ -207,8 +208,13 @@ class ModelStream:
         return ModelChunk(given) if isinstance(given, str) else given
 
     async def _transformed(self, response: ModelResponse) -> ModelResponse:
-        make = partial(payloads.TransformModelResponse, self._run.info, self._ctx.step_path, self._request)
-        return await self._run.transform("transform_model_response", make, response, ModelResponse, self._ctx.step_path)
+        run, hook = self._run, "transform_model_response"
+        if not run.hooks.of(hook):
+            return response
+        asked = self._calls.apart(self._request)
+        given = payloads.TransformModelResponse(run.info, self._ctx.step_path, asked, response)
+        transformed: ModelResponse = await run.hooks.transform(given, hook, run.values, ModelResponse)
+        return transformed
 
     # --- the fixed order --------------------------------------------------------------------------------------------
 
@@ -216,20 +222,21 @@ class ModelStream:
         """Guard, record the intent, reserve, send, and wait for the first piece."""
         run, ctx, request = self._run, self._ctx, self._request
         self._calls.check_open()
-        guarded = partial(payloads.GuardModelCall, run.info, ctx.step_path, number, request)
-        await run.guard("guard_model_call", guarded, ctx)
+        apart, about = self._calls.apart, (run.info, ctx.step_path, number)
+        await run.guard("guard_model_call", lambda: payloads.GuardModelCall(*about, apart(request)), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
-            await run.deny(denial, ctx)
-        self._act = Act("model_call", self._calls.next_id(), ctx, number)
-        await run.intend(self._act, request)
+            await run.deny(denial, ctx.step_path, ctx)
+        self._act = Act("model_call", ctx.step_path, ctx, number, f"call-{next(self._calls.numbers)}")
+        await run.intend(self._act, apart(request))
         self._piece = None if run.watch is None else run.watch.model(ctx, request)
         limit = ctx.usage.limit_that_needs_prices
         if self._price is None and limit is not None:
-            raise unpriced(request.model, limit)
+            raise no_price(request.model, limit)
         lease = self._lease = await self._reserved()
         self._calls.check_open()  # the run may have been stopped while this waited for its turn
         self._sent = True
         if self._price is not None and self._price.source:
+            lease.priced_by = self._price.source
             run.info.count("priced_by", self._price.source)
         most = (self._price or Price()).max_output_tokens
         self._source = aiter(self._send(clamped(request, lease.charge.tokens - input_bound(request), most)))
@@ -239,9 +246,10 @@ class ModelStream:
         """Hold the worst case, and a place under each named limit of the model."""
         meter, limits, inputs = self._ctx.usage, self._run.hooks.policy.named_limits, input_bound(self._request)
         fit = fit_of(self._request, self._price or Price(), inputs)
+        yields = False
         while True:
             # Not by `async with`: it would set a context variable, which a generator cannot take back in its place.
-            lease = meter.open(await meter.acquire(fit))
+            lease = meter.open(await meter.acquire(fit, yields))
             if not limits:
                 return lease
             tokens = lease.charge.tokens
@@ -253,6 +261,7 @@ class ModelStream:
                 gates.INSIDE.set(around)  # what is done between two pieces is not inside
             finally:
                 if lease.waits:  # others need what it holds, or it was cancelled: it comes after them
+                    yields = True
                     lease.release()
             if lease.open:
                 self._passage = passage
@@ -309,15 +318,15 @@ class ModelStream:
             self._passage.used = None if used.unmeasured else used.total_tokens
         with anyio.CancelScope(shield=True):
             await self._places.aclose()
-        run.note_spent(self._ctx, used, "" if self._price is None else self._price.source)
         if self._piece is not None and run.watch is not None:
             run.watch.called(self._piece, self.response, used, sent=self._sent)
             self._piece.end(error)
         if isinstance(error, UsageLimitExceeded):
             run.stop(error, self._ctx)
-        response = self.response or self._answer.response()
-        await run.conclude(act, error, response if self._sent else None, used)
+        response, apart = self.response or self._answer.response(), self._calls.apart
+        await run.conclude(act, error, apart(response) if self._sent else None, used)
         if self._sent and (error is None or isinstance(error, (Exception, GeneratorExit))):
-            facts = (self._ctx.step_path, self._request, self.response, used, perf_counter() - act.started)
+            took = perf_counter() - act.started
+            facts = (self._ctx.step_path, apart(self._request), apart(self.response), used, took)
             await run.observe("on_model_call", partial(payloads.OnModelCall, run.info, *facts), self._ctx)
         self._lease, self._source, self._passage, self._piece = None, None, None, None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from .context import RunContext
-from .outcome import Outcome
 from .usage import Price
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from .kept import Hold, KeptRun, Receipt, TokenFacts
     from .pipeline import PipelineLike
     from .snapshot import EntryData, Snapshot
-    from .steps import Step
 
 
 @runtime_checkable
@@ -26,15 +23,6 @@ class Agent(Protocol):
     @property
     def run(self) -> object:
         """An `async def` method; annotated parameters are inputs, resources, the context or a RunContext."""
-
-
-@runtime_checkable
-class StreamingAgent(Protocol):
-    """Any object that can be a streaming step: its `stream` is called with the step's inputs."""
-
-    @property
-    def stream(self) -> object:
-        """An async generator method, or a method that gives an async iterator; annotated as an agent's `run`."""
 
 
 class PriceBook(Protocol):
@@ -88,43 +76,6 @@ class CommandHost(Protocol):
         Raises:
             FlujoError: There is none, or it cannot be opened; click's errors where the settings cannot be used.
         """
-
-
-@dataclass(slots=True)
-class StepExecutionRequest:
-    """One attempt of a step, in this process: live objects, not to be sent anywhere.
-
-    Attributes:
-        step: The step.
-        arguments: Everything the step's function is called with, by parameter name.
-        timeout_s: Seconds after which the engine cancels the attempt; None is never.
-        ctx: The attempt's RunContext.
-        thread: Set by the backend while the attempt runs in a thread that cannot be cancelled.
-        trace: W3C trace context of the attempt, for a backend that runs it elsewhere: spans made there under it are
-            part of the run's trace. None where nothing is traced.
-    """
-
-    step: Step
-    arguments: Mapping[str, object]
-    timeout_s: float | None
-    ctx: RunContext
-    thread: RunningThread | None = None
-    trace: Mapping[str, str] | None = None
-
-
-class RunningThread(Protocol):
-    """A worker thread that may outlive its attempt. A backend sets it on the request when it starts one."""
-
-    def on_return(self, then: Callable[[], object]) -> bool:
-        """Let the thread call `then` when it returns; False when it does not run: it has returned, or never began."""
-
-
-@dataclass(slots=True)
-class StepOutcome:
-    """What one attempt gave. `changes` are the context fields it wants to write."""
-
-    outcome: Outcome
-    changes: Mapping[str, object] | None = None
 
 
 class TokenSigner(Protocol):
@@ -183,11 +134,12 @@ class RunStore(Protocol):
     async def orphans(self, fingerprint: str) -> Sequence[str]:
         """Ids of the runs of a plan that neither ended nor stand still, and that nobody holds any more."""
 
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """Let one of all resumes of `receipt.run_id` win, and hold it: its journal goes on with `rows`, all at once.
 
         Args:
             position: Length of its journal where the resume wants to go on.
+            stood: How the run stood there, when it was loaded: one that failed since must not be tried again unseen.
             receipt: The decision; its `pause_id` is empty where the run goes on without one.
             rows: The decision as it is journaled; none without one.
 
@@ -195,7 +147,7 @@ class RunStore(Protocol):
             AlreadyResumed: The question was answered before, with this decision.
             ResumeConflict: ... with another.
             StillRunning: Somebody holds the run.
-            ResumeError: Its journal is longer by now, it has completed, or the id is not known.
+            ResumeError: Its journal is longer by now, it stands in another way, or the id is not known.
         """
 
 
@@ -210,10 +162,3 @@ class StoreFactory:
 
     scheme: str
     open: Callable[[str], RunStore]
-
-
-class ExecutionBackend(Protocol):
-    """Where steps run. One `execute_step` is one attempt; the engine retries."""
-
-    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
-        """Run one attempt. Faults of the step are a Failure; only a cancellation is raised."""

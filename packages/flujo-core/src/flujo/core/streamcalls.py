@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .calls import Calls
-from .context import RunContext, SendStream
+from .context import RunContext
 from .delivery import delivered
 from .folds import Chunks, Fold
 from .messages import ModelRequest
 from .modelstream import ModelStream
+from .reading import SendStream
 from .retry import RetryPolicy
 from .streamstep import StreamStep
 from .usage import Price
@@ -21,9 +22,9 @@ class StreamingCalls(Calls):
     def stream_model(
         self, ctx: RunContext, request: ModelRequest, send: SendStream, retry: RetryPolicy | None, price: Price | None
     ) -> ModelStream:
-        """See RunContext.stream_model."""
+        """See StreamingContext.stream_model."""
         return ModelStream(self, ctx, request, send, price, retry)
 
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
-        """See RunContext.deliver."""
+        """See StreamingContext.deliver."""
         return await delivered(self.run, ctx, step, chunks, fold)

@@ -17,7 +17,7 @@ import anyio
 from .errors import ConfigurationError, StepFailed
 from .feed import Feed, Source
 from .folds import Chunks
-from .foreign import attempt, fault_of
+from .foreign import attempt, attempt_async, fault_of
 from .handle import RunHandle
 from .items import Chunk, PausedItem, ResultItem, StreamItem
 from .result import PipelineResult
@@ -38,6 +38,8 @@ class RunStream:
         self._feed = feed
         self._handle = handle
         self._items: AsyncGenerator[StreamItem, None] | None = None
+        self._result: PipelineResult | None = None
+        self._error: Exception | None = None
         self._readers: list[AsyncGeneratorType[Any, None]] = []
         self._task: asyncio.Task[Any] | None = None
         self._scope: anyio.CancelScope | None = None
@@ -56,10 +58,10 @@ class RunStream:
         Raises:
             ConfigurationError: It goes on.
         """
-        if not self._handle.done.is_set():
+        if self._result is None:
             what, why = "`stream.result` cannot be read", "the run goes on"
-            raise ConfigurationError(what, why, "Read the stream to its end, or leave its block, first")
-        return self._handle.result()
+            raise self._error or ConfigurationError(what, why, "Read it to its end, or leave its block, first")
+        return self._result
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run, from whatever task of the event loop; the reader gets an `aborted` result as the last item."""
@@ -114,7 +116,7 @@ class RunStream:
             except BaseException as raised:  # the step's failure, or the end of its time; a cancel goes on up
                 error = self._fault(source, raised)
             await self._close(source, error)
-        result = await self._handle.wait()
+        result = await self._ended()
         for pause in result.pauses:
             yield PausedItem(pause)
         yield ResultItem(result)
@@ -138,10 +140,15 @@ class RunStream:
             except BaseException as raised:  # as above
                 error = self._fault(source, raised)
             await self._close(source, error)
-        result = await self._handle.wait()
+        result = await self._ended()
         if isinstance(result.error, StepFailed) and isinstance(result.error.__cause__, Exception):
             raise result.error.__cause__
         result.unwrap()
+
+    async def _ended(self) -> PipelineResult:
+        """How the run ended; raises what kept it from being run."""
+        self._result, self._error = await attempt_async(self._handle.wait())
+        return self.result
 
     async def _news(self) -> bool:
         """Wait for something to read; False when there is nothing any more."""
@@ -211,7 +218,7 @@ class RunStream:
                 source.ended.set()
             for reader in self._readers:
                 await reader.aclose()
-            await self._handle.done.wait()
+            self._result, self._error = await attempt_async(self._handle.wait())
         self._readers.clear()
         self._items = self._feed.source = None
 
@@ -269,7 +276,7 @@ def opened(
     run = prepare()
     run.scope = run.scope or anyio.CancelScope()
     feed = run.feed = Feed(lambda: run.spent)
-    run.hooks, run.plain, run.quiet = feed.listen(run.hooks), False, False
+    run.hooks, run.plain = feed.listen(run.hooks), False
     run.on_asyncio = attempt(asyncio.current_task)[0] is not None
 
     def ended(handle: RunHandle) -> None:

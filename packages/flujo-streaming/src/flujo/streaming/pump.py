@@ -133,9 +133,8 @@ def buffer(size: int) -> StreamingStep:
     """
     check_size("buffer", size)
 
-    async def ahead(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for chunk in buffered(chunks, size):
-            yield chunk
+    def ahead(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        return buffered(chunks, size)
 
     return StreamingStep(ahead, name=f"buffer({size})")
 
