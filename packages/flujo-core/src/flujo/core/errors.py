@@ -47,7 +47,10 @@ class FlujoError(Exception):
         what: What happened, naming the object.
         why: The cause.
         do: The next act for the reader; empty when there is none.
+        partial: What there was of a stream, or of a loop, when it ended; None where nothing is known.
     """
+
+    partial: object = None
 
     def __init__(self, what: str, why: str = "", do: str = "") -> None:
         self.what: str = scrub(what)
