@@ -11,7 +11,6 @@ from typing import Literal
 import anyio
 
 from . import payloads
-from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
@@ -22,6 +21,7 @@ from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
 from .running import Act, Resumed
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
+from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
 from .written import checkpoint_of, entry_data
@@ -36,9 +36,9 @@ class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
     @cached_property
-    def calls(self) -> Calls:
+    def calls(self) -> StreamingCalls:
         """The way to models and tools."""
-        return Calls(self)
+        return StreamingCalls(self)
 
     async def through(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end, and give the result."""
