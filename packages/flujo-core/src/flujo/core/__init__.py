@@ -62,8 +62,11 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
-    "StepOutcome StoreFactory TokenSigner",
+    "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
+    "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome",
+    "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",
+    "recipes": "Secret",
+    "worker": "Worker",
     "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
@@ -75,7 +78,7 @@ _NAMES_OF_MODULE = {
     # errors
     "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "
     "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists "
-    "RunPaused SnapshotError StepFailed StepTimeout StillRunning UsageLimitExceeded",
+    "RunPaused SnapshotError StepFailed StepTimeout StillRunning TaskRejected UsageLimitExceeded WorkerLost",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

@@ -29,8 +29,11 @@ from .errors import (
     StepFailed,
     StepTimeout,
     StillRunning,
+    TaskRejected,
     UsageLimitExceeded,
+    WorkerLost,
 )
+from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
@@ -86,20 +89,9 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
-from .protocols import (
-    Agent,
-    Command,
-    CommandHost,
-    ExecutionBackend,
-    PayloadCodec,
-    PriceBook,
-    RunStore,
-    StepExecutionRequest,
-    StepOutcome,
-    StoreFactory,
-    TokenSigner,
-)
+from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
 from .reading import SendStream, StreamingAgent
+from .recipes import Secret
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
@@ -115,6 +107,8 @@ from .streams import RunStream, StreamOpening
 from .streamstep import Stage, StreamStep
 from .usage import Charge, Price, Room, Usage, UsageLimits
 from .wakeup import spawn
+from .wire import CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, UsageData, WorkerFacts
+from .worker import Worker
 
 __all__ = [
     "BODY_INPUT",
@@ -127,12 +121,16 @@ __all__ = [
     "Allow",
     "AlreadyResumed",
     "AmbiguousPause",
+    "BackendFactory",
     "Branch",
     "Budget",
+    "Capabilities",
     "Chain",
     "Charge",
     "Checkpoint",
     "Chunk",
+    "CodeBlob",
+    "CodeRef",
     "Command",
     "CommandHost",
     "ConfigurationError",
@@ -140,6 +138,7 @@ __all__ = [
     "Divergence",
     "Effect",
     "EntryData",
+    "ErrorData",
     "Event",
     "ExecutionBackend",
     "Failure",
@@ -194,6 +193,7 @@ __all__ = [
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
+    "OutcomeData",
     "Parallel",
     "Pause",
     "PauseForHumanInput",
@@ -238,7 +238,9 @@ __all__ = [
     "RunPaused",
     "RunStore",
     "RunStream",
+    "RunningThread",
     "Scope",
+    "Secret",
     "SecretsFilter",
     "SendModel",
     "SendStream",
@@ -258,6 +260,7 @@ __all__ = [
     "StepOutcome",
     "StepRecord",
     "StepStarted",
+    "StepTask",
     "StepTimeout",
     "StillRunning",
     "StoreFactory",
@@ -266,6 +269,7 @@ __all__ = [
     "StreamStep",
     "StreamingAgent",
     "Success",
+    "TaskRejected",
     "TokenFacts",
     "TokenSigner",
     "ToolCall",
@@ -278,9 +282,13 @@ __all__ = [
     "TransformStepOutput",
     "Update",
     "Usage",
+    "UsageData",
     "UsageLimitExceeded",
     "UsageLimits",
     "UsageUpdate",
+    "Worker",
+    "WorkerFacts",
+    "WorkerLost",
     "accepted_fingerprints",
     "compile_plan",
     "decision_digest",

@@ -54,8 +54,8 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     return cast("JsonValue", json.loads(text))
 
 
-def load(hint: object, data: JsonValue, where: str) -> object:
-    """Read a value that `dump` wrote.
+def load(hint: object, data: JsonValue, where: str, *, strict: bool | None = None) -> object:
+    """Read a value that `dump` wrote; where it comes from elsewhere, `strict` takes no text for a number.
 
     Raises:
         SnapshotError: It is no value of the type `hint`.
@@ -64,8 +64,9 @@ def load(hint: object, data: JsonValue, where: str) -> object:
         return data
     if _is_mixed(hint):
         return _load_mixed(hint, data, where)
-    adapter = adapter_of(hint)
-    value, error = (None, None) if adapter is None else attempt(adapter.validate_json, json.dumps(data), by_name=True)
+    adapter, text = adapter_of(hint), json.dumps(data)
+    read = None if adapter is None else adapter.validate_json
+    value, error = (None, None) if read is None else attempt(read, text, by_name=True, strict=strict)
     if adapter is None or error is not None:
         why = type_name(hint)
         if isinstance(error, ValidationError):

@@ -115,6 +115,8 @@ class RunContext(StreamingContext):
         feedback: What the validators said to the attempt before this one.
         visit: Frame and node of this visit of the step, by which the engine knows it.
         pending: The question that `ask` raised; the step cannot undo it by catching it.
+        metered: The meter, if this attempt has touched the budget at all.
+        is_over: Whether this attempt has ended.
     """
 
     run: RunInfo
@@ -128,8 +130,8 @@ class RunContext(StreamingContext):
     pending: PauseForHumanInput | None = None
     visit: tuple[int, int] = (0, 0)
     _told: dict[str, list[JsonValue]] | None = None
-    _meter: Meter | None = None
-    _ended: bool = False
+    metered: Meter | None = None
+    is_over: bool = False
 
     @property
     def run_id(self) -> str:
@@ -144,16 +146,11 @@ class RunContext(StreamingContext):
     @property
     def usage(self) -> Meter:
         """The budget: `reserve`, `record`, and what is `left`."""
-        if self._meter is None:
-            self._meter = Meter(self._ledger, partial(self._gate.breached, self), partial(self._gate.spent, self))
-            if self._ended:
-                self._meter.settle_open()
-        return self._meter
-
-    @property
-    def is_over(self) -> bool:
-        """Whether this attempt has ended."""
-        return self._ended
+        if self.metered is None:
+            self.metered = Meter(self._ledger, partial(self._gate.breached, self), partial(self._gate.spent, self))
+            if self.is_over:
+                self.metered.settle_open()
+        return self.metered
 
     def told(self, told: Iterable[tuple[str, JsonValue]]) -> None:
         """Give it what humans and tools told this visit of the step before."""
@@ -163,24 +160,19 @@ class RunContext(StreamingContext):
 
     def end(self) -> None:
         """Settle what is open; a thread that outlives the attempt can reserve nothing more."""
-        self._ended = True
-        if self._meter is not None:
-            self._meter.settle_open()
-
-    @property
-    def metered(self) -> Meter | None:
-        """The meter, if this attempt has touched the budget at all."""
-        return self._meter
+        self.is_over = True
+        if self.metered is not None:
+            self.metered.settle_open()
 
     @property
     def spent(self) -> Usage:
         """What this attempt used so far."""
-        return Usage() if self._meter is None else self._meter.spent
+        return Usage() if self.metered is None else self.metered.spent
 
     @property
     def holds_lease(self) -> bool:
         """Whether a metered call of this attempt is under way."""
-        return self._meter is not None and self._meter.holds_lease
+        return self.metered is not None and self.metered.holds_lease
 
     def check_open(self) -> None:
         """Refuse what is asked of it when its attempt has ended.
@@ -188,7 +180,7 @@ class RunContext(StreamingContext):
         Raises:
             ConfigurationError: It has.
         """
-        if self._ended:
+        if self.is_over:
             what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
             raise ConfigurationError(what, why, "Await its calls inside the step")
 

@@ -13,7 +13,7 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
-from .backends import LocalBackend
+from .away import Terms
 from .budgets import Limits, checked, ledger_under
 from .check import check_words, fitted
 from .compile import compile_plan
@@ -21,16 +21,16 @@ from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
 from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
-from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
 from .pause import Pause
 from .pipeline import PipelineLike
+from .places import Backends, placed
 from .plan import Plan
 from .policy import Policy
-from .protocols import ExecutionBackend, RunStore
+from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
@@ -84,7 +84,8 @@ class Flujo:
         resources: What steps and hooks may be given.
         context_model: Frozen pydantic model of the user's context.
         limits: Limits of each run, or a `Budget` that several runs share.
-        backend: Where steps run; in this process when left out.
+        backend: Where steps run: a backend, its name, or several by the names that steps give (`step(backend=...)`),
+            of which `default` is for the others. In this process when left out.
         plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.
@@ -107,7 +108,7 @@ class Flujo:
         resources: Resources | None = None,
         context_model: type[BaseModel] | None = None,
         limits: Limits = None,
-        backend: ExecutionBackend | None = None,
+        backend: Backends = None,
         store: RunStore | str | None = None,
         plugins: Iterable[object] | Plugins | None = None,
         policy: Policy | None = None,
@@ -127,13 +128,15 @@ class Flujo:
         self.store: RunStore | None = self.plugins.store_of(store) if isinstance(store, str) else store
         specs = specs_of(resources)
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
-        needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.steps}
+        terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
+        places = placed(self.plan, backend, terms)
+        here = [node for node in self.plan.steps if node.index not in places.away]
+        needed = {node.index: widened(node.needs(specs), specs) for node in here}
         by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
         keeping = (kept_runs, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
-        where = gated(backend or LocalBackend(), self.policy.named_limits, specs)
-        self._setup = Setup(self.plan, self.hooks, where, self.plugins.price_of, *scopes, *keeping)
+        self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -259,7 +262,7 @@ class Flujo:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, found.past, now, receipt))
+            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
         claim(found.past, now)
         try:
             return await self._execute(run)
@@ -267,17 +270,15 @@ class Flujo:
             if not run.journal:
                 release(run.info.run_id, found.past)
 
-    async def _claimed(self, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
+    async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
-        assert self.store is not None
         assert run.resumed is not None
         rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
         if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            taking = self.store.claim(past.length, past.stood, now, rows)
-            return await taken(self.store, taking, self.policy.write_timeout_s)
+            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
         except StillRunning:
             if receipt is None:
                 raise
@@ -333,8 +334,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            hold = await taking
-            run.writer = Writer(self.store, hold, limit_s, run.stop)
+            run.writer = Writer(self.store, await taking, limit_s, run.stop)
             return await run.writer.around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from copy import copy
 from threading import Lock
@@ -16,9 +16,8 @@ from time import monotonic
 
 import anyio
 
+from .execution import RunningThread
 from .policy import NamedLimit, fits
-from .protocols import ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
-from .resources import Resources
 from .wakeup import LoopEvent
 
 WINDOW_S = 60.0
@@ -166,30 +165,3 @@ class Passage:
         own, self._held = copy(self), []
         if not thread.on_return(own.leave):
             self._held = own._held
-
-
-class _Gated:
-    """A backend whose attempts pass named limits first."""
-
-    def __init__(self, backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources: frozenset[str]) -> None:
-        self._backend = backend
-        self._limits = limits
-        self._resources = resources
-
-    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
-        """See ExecutionBackend. A thread that outlives its attempt is inside until it returns."""
-        takes_all = any(isinstance(value, Resources) for value in request.arguments.values())
-        used = self._resources if takes_all else self._resources & request.arguments.keys()
-        subjects = [f"backend:{type(self._backend).__name__}", *(f"resource:{name}" for name in used)]
-        async with Passage(self._limits, subjects) as passage:
-            try:
-                return await self._backend.execute_step(request)
-            finally:
-                if request.thread is not None:
-                    passage.stay(request.thread)
-
-
-def gated(backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources: Iterable[str]) -> ExecutionBackend:
-    """The backend behind the named limits of backends and resources, where there are any."""
-    held = {name: limit for name, limit in limits.items() if not name.startswith("model:")}
-    return _Gated(backend, held, frozenset(resources)) if held else backend

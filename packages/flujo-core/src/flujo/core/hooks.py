@@ -154,9 +154,7 @@ class Hooks:
         """
         for implementation in self.of(hook):
             changed, error = implementation.begin(payload, values)
-            if changed is UNCHANGED:
-                continue
-            if error is None and (work := _work_of(changed, implementation)) is not None:
+            if changed is not UNCHANGED and (work := _work_of(changed, implementation)) is not None:
                 changed, error = await attempt_async(work)
             if changed is UNCHANGED:
                 continue

@@ -38,6 +38,7 @@ from collections.abc import Sequence
 import pluggy
 
 from . import payloads
+from .execution import BackendFactory
 from .payloads import Allow, Deny
 from .protocols import Command, PriceBook, StoreFactory
 
@@ -200,6 +201,11 @@ def register_commands() -> Sequence[Command]:
 @hookspec
 def register_stores() -> Sequence[StoreFactory]:
     """Kinds of stores, by the scheme of their URLs: `Flujo(..., store="sqlite:///runs.db")`."""
+
+
+@hookspec
+def register_backends() -> Sequence[BackendFactory]:
+    """Backends by name: `step(backend="ray")`, `Flujo(..., backend="ray")`, `flujo run --backend ray`."""
 
 
 @hookspec

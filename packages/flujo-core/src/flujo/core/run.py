@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Literal
 
@@ -25,6 +25,11 @@ from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
 from .written import checkpoint_of, entry_data
+
+
+def last_began(entries: Iterable[Entry | EntryData]) -> float:
+    """When the last step of some entries began, which come from the last to the first."""
+    return next((entry.started_at for entry in entries if entry.started_at), 0.0)
 
 
 class Run(Work):
@@ -219,12 +224,6 @@ class Run(Work):
     def length(self) -> int:
         """Entries of the whole journal, those before a resume included."""
         return len(self.journal) + (0 if self.past is None else self.past.length)
-
-    @property
-    def began(self) -> float:
-        """When the last step began that it journaled."""
-        mine = next((entry.started_at for entry in map(as_entry, reversed(self.journal)) if entry.started_at), 0.0)
-        return mine or (0.0 if self.past is None else self.past.began)
 
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""

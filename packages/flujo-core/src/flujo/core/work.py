@@ -15,6 +15,7 @@ from .attempt import Attempt, Changes, admit, amended, missing, settled
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
+from .execution import StepOutcome
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
 from .frames import Due, Frame
@@ -22,7 +23,6 @@ from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
 from .plan import FlowNode, StepNode
-from .protocols import StepOutcome
 from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
 from .running import Act, Keep, Running

@@ -203,6 +203,7 @@ class RunWrites:
         return (found[-1][0] if len(found) == limit else 0), number, held
 
     def _delete(self, row: int) -> None:
+        self._in.flush()
         for table in self.tables:
             self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
         self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
@@ -234,6 +235,7 @@ class RunWrites:
     def _length(self, row: int, status: int) -> int:
         if status != STATUS["running"]:
             return int(self._in.db.execute("SELECT length FROM snapshots WHERE run=?", (row,)).fetchone()[0])
+        self._in.flush()
         ends = [
             self._in.db.execute(f"SELECT max(position) FROM {table} WHERE run=?", (row,)).fetchone()[0]
             for table in ("journal", "tail")
@@ -241,13 +243,11 @@ class RunWrites:
         return 1 + max((end for end in ends if end is not None), default=-1)
 
     def _append(self, run_id: str, held: Held, rows: Sequence[EntryData]) -> None:
-        written = [
+        self._in.pending += [
             (held.row, position, self._payloads.row(row, run_id, position))
             for position, row in enumerate(rows, held.next)
         ]
-        self._in.db.executemany("INSERT INTO tail(run, position, payload) VALUES(?,?,?)", written)
-        held.next += len(written)
-        self._in.added += len(written)
+        held.next += len(rows)
 
     def _plan(self, snapshot: Snapshot) -> int:
         key = (snapshot.pipeline, snapshot.fingerprint)
