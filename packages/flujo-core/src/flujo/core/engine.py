@@ -119,8 +119,9 @@ class Flujo:
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
             "store": store, "limits": limits, "hooks": self.observers,
         }  # fmt: skip
-        kept_runs = store is not None
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
+        self.plan: Plan = compile_plan(
+            pipeline, resources=resources, context_model=context_model, kept=store is not None
+        )
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
         self.plugins.hold_to(self.policy)
@@ -133,7 +134,7 @@ class Flujo:
         needed = {node.index: widened(node.needs(specs), specs) for node in here}
         by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        keeping = (kept_runs, None if self.store is None else self.store.signer)
+        keeping = (store is not None, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
