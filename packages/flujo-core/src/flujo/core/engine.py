@@ -84,8 +84,7 @@ class Flujo:
         resources: What steps and hooks may be given.
         context_model: Frozen pydantic model of the user's context.
         limits: Limits of each run, or a `Budget` that several runs share.
-        backend: Where steps run: a backend, its name, or several by the names that steps give (`step(backend=...)`),
-            of which `default` is for the others. In this process when left out.
+        backend: Where steps run: a backend or its name, or several by the names that steps give, and `default`.
         plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.
@@ -120,8 +119,8 @@ class Flujo:
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
             "store": store, "limits": limits, "hooks": self.observers,
         }  # fmt: skip
-        kept_runs = store is not None
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
+        kept = store is not None
+        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
         self.plugins.hold_to(self.policy)
@@ -130,11 +129,10 @@ class Flujo:
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
         places = placed(self.plan, backend, terms)
-        here = [node for node in self.plan.steps if node.index not in places.away]
-        needed = {node.index: widened(node.needs(specs), specs) for node in here}
+        needed = {n.index: widened(n.needs(specs), specs) for n in self.plan.steps if n.index not in places.away}
         by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        keeping = (kept_runs, None if self.store is None else self.store.signer)
+        keeping = (kept, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
