@@ -99,6 +99,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Run the tests that need a Ray cluster, which they start on this machine."""
+    install(session)
+    session.run("pytest", "-q", "-n", "0", "-m", "cluster", *session.posargs)
+
+
+@nox.session
 def sandbox(session: nox.Session) -> None:
     """Run the tests of the sandbox, which need bubblewrap (apt-get install bubblewrap; as root they install it)."""
     install(session)

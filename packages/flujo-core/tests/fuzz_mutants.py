@@ -163,7 +163,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled step is not journaled",
-        work.Work, "_note_cancelled", "self.put(entry, partial(self.journal.append, entry))", "pass",
+        work.Work, "_cut_off", "self.put(entry, partial(self.journal.append, entry))", "pass",
     ),
     Mutant(
         "what runs in a closed body is not cancelled",

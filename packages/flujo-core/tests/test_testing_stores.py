@@ -54,6 +54,12 @@ class SavesAll(MemoryStore):
         self._runs[snapshot.run_id].journal.clear()
 
 
+class KeepsThePlan(MemoryStore):
+    async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        before = self._known(hold.run_id).snapshot.fingerprint
+        await super().save(hold, snapshot.model_copy(update={"fingerprint": before}))
+
+
 class GivesItself(MemoryStore):
     async def load(self, run_id: str) -> KeptRun:
         found = await super().load(run_id)
@@ -67,16 +73,21 @@ class OneJournal(MemoryStore):
 
 
 class LetsAllThrough(MemoryStore):
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         self._known(receipt.run_id).decisions.clear()
         self._known(receipt.run_id).is_held = False
         del self._known(receipt.run_id).journal[position:]
-        return await super().claim(position, receipt, rows)
+        return await super().claim(position, stood, receipt, rows)
 
 
 class SeesNoDecision(MemoryStore):
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
-        return await super().claim(position, replace(receipt, digest=""), rows)
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        return await super().claim(position, stood, replace(receipt, digest=""), rows)
+
+
+class SeesNoFailure(MemoryStore):
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        return await super().claim(position, self._known(receipt.run_id).snapshot.status, receipt, rows)
 
 
 class HoldsNothing(MemoryStore):
@@ -98,10 +109,12 @@ class FindsEverything(MemoryStore):
         (Backwards, "rows_keep_their_order"),
         (Truncates, "rows_survive_being_written_at_once"),
         (SavesAll, "saving_leaves_the_journal"),
+        (KeepsThePlan, "a_run_may_come_over_to_another_plan"),
         (GivesItself, "what_is_loaded_is_a_copy"),
         (OneJournal, "runs_are_apart"),
         (LetsAllThrough, "one_claim_wins"),
         (SeesNoDecision, "claims_are_told_apart"),
+        (SeesNoFailure, "a_claim_is_of_what_was_loaded"),
         (HoldsNothing, "who_holds_a_run_is_alone"),
         (FindsEverything, "orphans_are_found"),
         (SavesAll, "a_run_goes_on_by_its_id"),

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from hitl_trials import paused, question
 
 from flujo.core import Plan
-from flujo.hitl import HitlStore, SQLiteStore
+from flujo.hitl import HitlStore
+from flujo.hitl.store import KeepingStore
 from flujo.hitl.web.app import create_app
 from flujo.hitl.web.people import Users
 from flujo.hitl.web.settings import TrustedHeader, WebSettings
@@ -48,8 +50,9 @@ def _kept(password: str) -> bytes:
 class Browser:
     """A browser without JavaScript: follows no redirect, keeps cookies, fills in the hidden fields of a form."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, app: FastAPI) -> None:
         self.client = client
+        self.app = app
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """Load a page."""
@@ -76,9 +79,10 @@ async def site(
     store: HitlStore, settings: WebSettings, *, plan: Plan | None = None, client: tuple[str, int] = ("127.0.0.1", 1)
 ) -> AsyncIterator[Browser]:
     """A browser at an inbox."""
-    transport = httpx.ASGITransport(create_app(store, settings, plan=plan), client=client, raise_app_exceptions=False)
+    app = create_app(store, settings, plan=plan)
+    transport = httpx.ASGITransport(app, client=client, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=settings.url) as http:
-        yield Browser(http)
+        yield Browser(http, app)
 
 
 SCHEMA = {
@@ -89,7 +93,7 @@ SCHEMA = {
 """An approval."""
 
 
-async def filled(store: SQLiteStore) -> None:
+async def filled(store: KeepingStore) -> None:
     """Three questions: for finance, for law at t1, for anybody."""
     await paused(
         store, "money", question("Pay <b>40</b>?", wanted=SCHEMA, payload={"to": "<script>"}, roles=["finance"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from typing import cast, get_args
 
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
@@ -30,12 +31,13 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_ai.usage import RequestUsage
 from pydantic_core import to_jsonable_python
 
-from flujo.core import ConfigurationError, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
+from flujo.core import ConfigurationError, Effect, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
 
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
-from .translate import Outgoing, changed, incoming, outgoing, revised
+from .streamed import GovernedStream, Opened, Streaming
+from .translate import Outgoing, changed, given_again, incoming, outgoing, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
 """Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
@@ -47,12 +49,14 @@ CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
 find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
 
 _PASSES_BY = (
-    *("extra_body", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
+    *("extra_body", "extra_headers", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
     *("_models", "_inference_profile", "_preset"),
     *("_response_id", "_conversation_id", "_cached_content", "_context_management"),
+    *("_container", "_prompt_variables", "_prediction"),
 )
 """Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens, earlier
-messages. Tools at the provider that a policy allows are given to the agent, not set here."""
+messages or files. Tools at the provider that a policy allows are given to the agent, not set here, and headers that a
+connection needs to the client of its provider."""
 
 FindStep = Callable[[], RunContext]
 
@@ -64,17 +68,19 @@ class CallOptions:
     Attributes:
         retry: How a failed request is made again; each attempt is reserved by itself.
         price: What the model costs where the caller knows; None asks the price books.
+        record: Whether answers are kept in the journal: a step that runs again after a pause or a crash gets them.
     """
 
     retry: RetryPolicy | None = None
     price: Price | None = None
+    record: bool = False
 
 
 class GovernedModel(WrapperModel):
     """A model whose requests are transformed, guarded, recorded, reserved and settled by the run.
 
-    A request has one way out, `request`. What would be another (streams of their own, token counts and compaction by
-    the provider, batches) is served by it or refused.
+    A request has two ways out, `request` and `request_stream`. What would be another (token counts and compaction by
+    the provider, batches) is refused.
     """
 
     def __init__(self, wrapped: Model, find_step: FindStep, options: CallOptions) -> None:
@@ -89,12 +95,8 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
-        ctx = self._find_step()
-        for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
-            if value and name.endswith(_PASSES_BY):
-                raise _other_way(f"the setting {name!r}")
-        settings = _bounded(model_settings, ctx)
-        sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
+        ctx, options = self._find_step(), self._options
+        settings, sent = self._outgoing(ctx, messages, model_settings, model_request_parameters)
         wanted = (model_settings or {}).get("max_tokens")
         answers: list[tuple[pai.ModelResponse, ModelResponse]] = []
 
@@ -108,17 +110,28 @@ class GovernedModel(WrapperModel):
                     response = await cassette.answer(final.model_copy(update={"max_tokens": wanted}), ask)
             except ModelAPIError as error:
                 raise fault_of(error, final.model) from error
-            answers.append((response, incoming(response)))
+            answers.append((response, incoming(response, detailed=options.record)))
             return answers[-1][1]
 
-        try:
-            answer = await ctx.call_model(sent.request, send, retry=self._options.retry, price=self._options.price)
-        except (ModelFault, ModelRejected, ModelUnavailable) as error:
-            if error.__cause__ is None:  # a transform or another send raised it
-                raise
-            # pydantic-ai's own word for it: its fallbacks go by that
-            raise error.__cause__ from error.__cause__.__cause__
-        return revised(*answers[-1], answer, provider=bool(sent.request.provider_tools))
+        with _as_theirs():
+            answer = await ctx.call_model(
+                sent.request, send, retry=options.retry, price=options.price, record=options.record
+            )
+        kept, before = answers[-1] if answers else given_again(answer)
+        return revised(kept, before, answer, provider=bool(sent.request.provider_tools))
+
+    def _outgoing(
+        self,
+        ctx: RunContext,
+        messages: list[pai.ModelMessage],
+        model_settings: ModelSettings | None,
+        params: ModelRequestParameters,
+    ) -> tuple[ModelSettings, Outgoing]:
+        for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
+            if value and name.endswith(_PASSES_BY):
+                raise _other_way(f"the setting {name!r}")
+        settings = _bounded(model_settings, ctx)
+        return settings, outgoing(self.wrapped.model_id, messages, settings, params)
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
         target = self._target(sent.request.model, final.model)
@@ -144,9 +157,30 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: PaiContext[object] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """The whole answer, replayed as a stream: handlers of events see it once it is settled."""
-        response = await self.request(messages, model_settings, model_request_parameters)
-        yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters, replay_events=True)
+        """Make one request through the run, and read the answer as it comes; see `RunContext.stream_model`.
+
+        What a cassette answers, and an answer that somebody transforms as a whole, comes in one piece.
+        """
+        if ACTIVE.get() is not None:
+            response = await self.request(messages, model_settings, model_request_parameters)
+            yield CompletedStreamedResponse(
+                response, model_request_parameters=model_request_parameters, replay_events=True
+            )
+            return
+        ctx = self._find_step()
+        settings, sent = self._outgoing(ctx, messages, model_settings, model_request_parameters)
+
+        def opened(final: ModelRequest) -> Opened:
+            target = self._target(sent.request.model, final.model)
+            asked, params = changed(sent, final)
+            return target.request_stream(asked, _settings(settings, final, target), params, run_context)
+
+        source = Streaming(opened)
+        streamed = ctx.stream_model(sent.request, source.send, retry=self._options.retry, price=self._options.price)
+        with _as_theirs():
+            async with streamed as pieces:
+                provider = bool(sent.request.provider_tools)
+                yield GovernedStream(model_request_parameters, source, pieces, provider)
 
     async def count_tokens(
         self,
@@ -175,6 +209,17 @@ class GovernedModel(WrapperModel):
     async def batch_create(self, requests: Sequence[object]) -> object:  # type: ignore[override]
         """Refused: batches would pass the governor by."""
         raise _other_way("a batch of requests")
+
+
+@contextmanager
+def _as_theirs() -> Iterator[None]:
+    """Raise pydantic-ai's own word for what a model failed with: its fallbacks go by that."""
+    try:
+        yield
+    except (ModelFault, ModelRejected, ModelUnavailable) as error:
+        if error.__cause__ is None:  # a transform or another send raised it
+            raise
+        raise error.__cause__ from error.__cause__.__cause__
 
 
 def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:
@@ -208,7 +253,11 @@ def _other_way(what: str) -> ConfigurationError:
 
 @dataclass
 class GovernedToolset(WrapperToolset[object]):
-    """Tools whose calls are guarded and recorded by the run; those of MCP servers too."""
+    """Tools whose calls are guarded and recorded by the run; those of MCP servers too.
+
+    What becomes of a call that a crash cut off, a tool says by its metadata: `Tool(pay, metadata={"effect":
+    "at_most_once"})` is put to a human, and not made again by itself.
+    """
 
     find_step: FindStep
 
@@ -221,6 +270,19 @@ class GovernedToolset(WrapperToolset[object]):
         """
         toolset.apply(_refuse_sampling)
         return cls(toolset, find_step)
+
+    async def get_tools(self, ctx: PaiContext[object]) -> dict[str, ToolsetTool[object]]:
+        """The tools.
+
+        Raises:
+            ConfigurationError: One says an effect that there is not.
+        """
+        tools = await self.wrapped.get_tools(ctx)
+        for name, tool in tools.items():
+            if (effect := _effect(tool)) not in get_args(Effect):
+                why = f"its metadata says the effect {effect!r}; there are: {', '.join(get_args(Effect))}"
+                raise ConfigurationError(f"tool {name!r} cannot be used", why)
+        return tools
 
     async def call_tool(
         self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
@@ -235,12 +297,16 @@ class GovernedToolset(WrapperToolset[object]):
             given.append((value, _json(value.return_value if isinstance(value, ToolReturn) else value)))
             return given[-1][1]
 
-        result = await self.find_step().call_tool(call, send)
+        result = await self.find_step().call_tool(call, send, effect=cast("Effect", _effect(tool)))
         if given and result.content == given[-1][1]:
             return given[-1][0]  # the value itself: what it carries beside its JSON goes on to pydantic-ai
         if result.is_error:
             raise ToolFailed(str(result.content))
         return result.content
+
+
+def _effect(tool: ToolsetTool[object]) -> object:
+    return (tool.tool_def.metadata or {}).get("effect", "idempotent")
 
 
 def _refuse_sampling(toolset: AbstractToolset[object]) -> None:

@@ -29,7 +29,7 @@ _NAMES_OF_MODULE = {
     "context": "RunContext RunInfo SendModel SendTool Update",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
-    "outcome": "Aborted Failure Outcome Paused Skipped Success",
+    "outcome": "Aborted Effect Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput Reconciled",
     "resume": "decision_digest",
     "snapshot": "Checkpoint EntryData Snapshot",
@@ -39,6 +39,11 @@ _NAMES_OF_MODULE = {
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
+    "reading": "SendStream StreamingAgent",
+    "streams": "RunStream StreamOpening",
+    "items": "Chunk ModelChunk PausedItem ResultItem StepEnded StepStarted StreamItem UsageUpdate",
+    "streamstep": "Stage StreamStep",
+    "modelstream": "ModelStream",
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
     "budgets": "Budget",
@@ -55,7 +60,7 @@ _NAMES_OF_MODULE = {
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
-    "RecordResult StepEnded StepEvent TransformModelRequest "
+    "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
     "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome",
@@ -67,6 +72,7 @@ _NAMES_OF_MODULE = {
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
     "logs": "SecretsFilter",
+    "wakeup": "spawn",
     "schemas": "unfit",
     "scrubbing": "scrub",
     # errors

@@ -38,6 +38,7 @@ from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
+from .items import Chunk, ModelChunk, PausedItem, ResultItem, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
@@ -46,7 +47,8 @@ from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
-from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
+from .modelstream import ModelStream
+from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
@@ -75,8 +77,9 @@ from .payloads import (
     PreStepExecution,
     RecordIntent,
     RecordResult,
-    StepEnded,
+    StepEndEvent,
     StepEvent,
+    TransformChunk,
     TransformModelRequest,
     TransformModelResponse,
     TransformStepInput,
@@ -87,6 +90,7 @@ from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
 from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
+from .reading import SendStream, StreamingAgent
 from .recipes import Secret
 from .registry import Plugins
 from .replay import Divergence, Replay
@@ -99,7 +103,10 @@ from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
+from .streams import RunStream, StreamOpening
+from .streamstep import Stage, StreamStep
 from .usage import Charge, Price, Room, Usage, UsageLimits
+from .wakeup import spawn
 from .wire import CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, UsageData, WorkerFacts
 from .worker import Worker
 
@@ -121,6 +128,7 @@ __all__ = [
     "Chain",
     "Charge",
     "Checkpoint",
+    "Chunk",
     "CodeBlob",
     "CodeRef",
     "Command",
@@ -128,6 +136,7 @@ __all__ = [
     "ConfigurationError",
     "Deny",
     "Divergence",
+    "Effect",
     "EntryData",
     "ErrorData",
     "Event",
@@ -162,8 +171,10 @@ __all__ = [
     "Message",
     "Meter",
     "Migration",
+    "ModelChunk",
     "ModelRequest",
     "ModelResponse",
+    "ModelStream",
     "ModelUsage",
     "NamedLimit",
     "Node",
@@ -187,6 +198,7 @@ __all__ = [
     "Pause",
     "PauseForHumanInput",
     "Paused",
+    "PausedItem",
     "PayloadCodec",
     "Pipeline",
     "PipelineError",
@@ -212,6 +224,7 @@ __all__ = [
     "Resource",
     "ResourceError",
     "Resources",
+    "ResultItem",
     "ResumeConflict",
     "ResumeError",
     "RetryPolicy",
@@ -224,17 +237,21 @@ __all__ = [
     "RunOptions",
     "RunPaused",
     "RunStore",
+    "RunStream",
     "RunningThread",
     "Scope",
     "Secret",
     "SecretsFilter",
     "SendModel",
+    "SendStream",
     "SendTool",
     "Skipped",
     "Snapshot",
     "SnapshotError",
     "Source",
+    "Stage",
     "Step",
+    "StepEndEvent",
     "StepEnded",
     "StepEvent",
     "StepExecutionRequest",
@@ -242,10 +259,15 @@ __all__ = [
     "StepNode",
     "StepOutcome",
     "StepRecord",
+    "StepStarted",
     "StepTask",
     "StepTimeout",
     "StillRunning",
     "StoreFactory",
+    "StreamItem",
+    "StreamOpening",
+    "StreamStep",
+    "StreamingAgent",
     "Success",
     "TaskRejected",
     "TokenFacts",
@@ -253,6 +275,7 @@ __all__ = [
     "ToolCall",
     "ToolDefinition",
     "ToolResult",
+    "TransformChunk",
     "TransformModelRequest",
     "TransformModelResponse",
     "TransformStepInput",
@@ -262,6 +285,7 @@ __all__ = [
     "UsageData",
     "UsageLimitExceeded",
     "UsageLimits",
+    "UsageUpdate",
     "Worker",
     "WorkerFacts",
     "WorkerLost",
@@ -274,6 +298,7 @@ __all__ = [
     "refusal",
     "run_input",
     "scrub",
+    "spawn",
     "step",
     "tier_of",
     "type_name",

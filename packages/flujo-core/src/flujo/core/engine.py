@@ -23,7 +23,7 @@ from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
 from .handle import RunHandle
 from .hooks import Hooks
-from .kept import Hold, Receipt
+from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
 from .pause import Pause
 from .pipeline import PipelineLike
@@ -42,6 +42,7 @@ from .running import Resumed
 from .schedule import start
 from .setup import Setup
 from .snapshot import Snapshot
+from .streams import StreamOpening, opened
 from .usage import UsageLimits
 from .wakeup import loop_is_running
 from .writer import Writer, taken
@@ -194,6 +195,14 @@ class Flujo:
         self._handles.add(handle)
         return handle
 
+    def stream_async(self, input: object = None, **options: Unpack[RunOptions]) -> StreamOpening:
+        """Run the pipeline and read it while it goes on: `async with flujo.stream_async(x) as stream`, see RunStream.
+
+        It takes what `run_async` takes, and raises what that raises on entering.
+        """
+        prepare = partial(self._prepare, input, None, options)
+        return StreamOpening(partial(opened, prepare, self._execute, self._handles))
+
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
@@ -248,29 +257,28 @@ class Flujo:
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         if run.info.run_id in self._active:
             raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
-        position, now = found.past.length, receipt_of(run.info.run_id, decided)
+        now = receipt_of(run.info.run_id, decided)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, position, now, receipt))
-        claim(position, now)
+            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
+        claim(found.past, now)
         try:
             return await self._execute(run)
         finally:
             if not run.journal:
-                release(run.info.run_id, position)
+                release(run.info.run_id, found.past)
 
-    async def _claimed(self, run: Run, position: int, now: Receipt, receipt: Receipt | None) -> Hold:
+    async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
-        assert self.store is not None
         assert run.resumed is not None
         rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
         if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            return await taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
+            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
         except StillRunning:
             if receipt is None:
                 raise
@@ -326,8 +334,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            hold = await taking
-            run.writer = Writer(self.store, hold, limit_s, run.stop)
+            run.writer = Writer(self.store, await taking, limit_s, run.stop)
             return await run.writer.around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)

@@ -47,7 +47,10 @@ class FlujoError(Exception):
         what: What happened, naming the object.
         why: The cause.
         do: The next act for the reader; empty when there is none.
+        partial: What there was of a stream, or of a loop, when it ended; None where nothing is known.
     """
+
+    partial: object = None
 
     def __init__(self, what: str, why: str = "", do: str = "") -> None:
         self.what: str = scrub(what)
@@ -84,9 +87,8 @@ class FlujoError(Exception):
         name, facts = (data.get("error"), data.get("facts")) if isinstance(data, dict) else (None, None)
         kind = globals().get(str(name))
         texts = tuple(facts.get(word) for word in ("what", "why", "do")) if isinstance(facts, dict) else ()
-        if not isinstance(kind, type) or not issubclass(kind, FlujoError) or not isinstance(facts, dict) or not texts:
-            raise ValueError("it is no error of Flujo")
-        if not all(isinstance(text, str) for text in texts):
+        whole = texts and all(isinstance(text, str) for text in texts)
+        if not (whole and isinstance(facts, dict) and isinstance(kind, type) and issubclass(kind, FlujoError)):
             raise ValueError("it is no error of Flujo")
         return _revived(kind, texts, facts)
 

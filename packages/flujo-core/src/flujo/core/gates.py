@@ -23,7 +23,7 @@ from .wakeup import LoopEvent
 WINDOW_S = 60.0
 """What a minute is here; it slides, so that no minute has more than the limit, whenever it begins."""
 
-_INSIDE: ContextVar[tuple[Passage, ...]] = ContextVar("flujo_named_limits", default=())
+INSIDE: ContextVar[tuple[Passage, ...]] = ContextVar("flujo_named_limits", default=())
 """Passages around the running code, those that were left too: a run that a step started may outlive the step."""
 
 
@@ -136,7 +136,7 @@ class Passage:
         self._ways = [(_GATES.setdefault(name, _Gate()), limits[name]) for name in names]
         self._held: list[tuple[_Gate, _Passed]] = []
         self._tokens = tokens
-        self._around = tuple(one for one in _INSIDE.get() if one._held)
+        self._around = tuple(one for one in INSIDE.get() if one._held)
         self.used: int | None = None
 
     async def __aenter__(self) -> Passage:
@@ -147,11 +147,11 @@ class Passage:
         except BaseException:  # a cancel: those that it passed already are left
             self.leave()
             raise
-        _INSIDE.set((*self._around, self))
+        INSIDE.set((*self._around, self))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        _INSIDE.set(self._around)
+        INSIDE.set(self._around)
         self.leave()
 
     def leave(self) -> None:

@@ -13,7 +13,7 @@ from .codec import dump, load, unkept
 from .errors import ConfigurationError, SnapshotError
 from .foreign import attempt
 from .imports import at, path_of
-from .resources import Resource, Resources, ResourceSpec, Scope, declared, specs_of
+from .resources import Resource, Resources, ResourceSpec, Scope, declared
 from .wire import RecipeData
 
 
@@ -63,7 +63,7 @@ def recipe_of(
     return (None if ref is None or problems else RecipeData(ref=ref, values=values, secrets=secrets)), problems
 
 
-def made(recipe: RecipeData, secret: Callable[[str], str]) -> dict[str, ResourceSpec]:
+def made(recipe: RecipeData, secret: Callable[[str], str]) -> Resources:
     """The resources of a recipe, ready to be opened.
 
     Raises:
@@ -79,4 +79,4 @@ def made(recipe: RecipeData, secret: Callable[[str], str]) -> dict[str, Resource
         raise SnapshotError(f"recipe of {recipe.ref!r} does not fit", "it names what the class does not declare")
     values = {name: load(types[name], value, f"resource {name!r}") for name, value in recipe.values.items()}
     found = {field: SecretStr(secret(name)) for field, name in recipe.secrets.items()}
-    return specs_of(cls(**{**absent, **values, **found}))
+    return cls(**{**absent, **values, **found})

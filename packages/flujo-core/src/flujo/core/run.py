@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Literal
 
 import anyio
 
 from . import payloads
-from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
@@ -22,18 +21,24 @@ from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
 from .running import Act
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
+from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
 from .written import checkpoint_of, entry_data
+
+
+def last_began(entries: Iterable[Entry | EntryData]) -> float:
+    """When the last step of some entries began, which come from the last to the first."""
+    return next((entry.started_at for entry in entries if entry.started_at), 0.0)
 
 
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
     @cached_property
-    def calls(self) -> Calls:
+    def calls(self) -> StreamingCalls:
         """The way to models and tools."""
-        return Calls(self)
+        return StreamingCalls(self)
 
     async def through(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end, and give the result."""
@@ -57,7 +62,7 @@ class Run(Work):
         self._note_time_left()
         if scope.cancelled_caught:
             self._cut()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
@@ -89,7 +94,7 @@ class Run(Work):
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.run_input
-        act = Act("run", info.run_id + self.mark)
+        act = Act("run", call=info.run_id)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
@@ -116,7 +121,7 @@ class Run(Work):
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
         self._note_time_left()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
         if self.scope is not None:
             self.scope.deadline = math.inf
         if self.hooks.table:
@@ -197,7 +202,7 @@ class Run(Work):
         """How it ended, once it has."""
         if not self.is_finished:
             self._finish()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()

@@ -11,7 +11,7 @@ import anyio
 from pydantic import BaseModel, JsonValue
 
 from .codec import dump, dump_changes, load, load_changes
-from .context import RunContext, RunInfo
+from .context import RunInfo
 from .errors import FlujoError, GuardDenied, InputError, RunAborted, SnapshotError, StepFailed
 from .events import read
 from .execution import StepExecutionRequest, StepOutcome
@@ -19,7 +19,7 @@ from .foreign import attempt
 from .outcome import Failure, Outcome, Paused, Success
 from .plan import StepNode
 from .retry import RetryPolicy
-from .wire import Code, ContextData, ErrorData, LeaseData, OutcomeData, RunData, StepTask
+from .wire import Code, ContextData, ErrorData, LeaseData, OutcomeData, RunData, StepTask, task_id
 
 
 @dataclass(slots=True)
@@ -59,11 +59,14 @@ class Outgoing:
         left = None if self.deadline is None else self.deadline - anyio.current_time()
         # Not validated: its values were just written by pydantic, and this is on the way of every attempt.
         task = StepTask.model_construct(
+            format="flujo-task",
+            version=1,
             **{**fixed, "code": code or fixed["code"], "context": self._context()},
             path=ctx.step_path,
             attempt=ctx.attempt,
             key=ctx.idempotency_key,
-            run=_run_data(run, self.mark),
+            mark=self.mark,
+            run=_run_data(run),
             inputs={s.parameter: self._input(s.parameter, s.type) for s in self.node.sources},
             lease=self.lease,
             deadline=None if left is None else time.time() + left,
@@ -108,14 +111,16 @@ class Outgoing:
 
     def outcome(self, data: OutcomeData | str | bytes) -> StepOutcome:
         """See StepExecutionRequest.outcome. Of an answer that does not fit nothing counts, so its lease does whole."""
-        path = self.request.ctx.step_path
+        ctx = self.request.ctx
         try:
             answer = data if isinstance(data, OutcomeData) else OutcomeData.read(data)
-            if answer.task_id != task_id(self.request.ctx, self.mark):
+            if answer.task_id != task_id(ctx.run_id, ctx.step_path, ctx.attempt, self.mark):
                 raise SnapshotError("the answer does not fit", "it is the answer to another task")
             return self._read(answer)
         except (InputError, SnapshotError) as error:
-            failed = StepFailed(path, "AnswerMismatch", f"what came back cannot be used: {error.what}: {error.why}")
+            failed = StepFailed(
+                ctx.step_path, "AnswerMismatch", f"what came back cannot be used: {error.what}: {error.why}"
+            )
             return StepOutcome(Failure(failed))
 
     def _read(self, answer: OutcomeData) -> StepOutcome:
@@ -152,7 +157,7 @@ class Outgoing:
         return Failure(failed)
 
 
-def _run_data(run: RunInfo, mark: str) -> RunData:
+def _run_data(run: RunInfo) -> RunData:
     return RunData.model_construct(
         run_id=run.run_id,
         pipeline=run.pipeline,
@@ -160,15 +165,7 @@ def _run_data(run: RunInfo, mark: str) -> RunData:
         actor=run.actor,
         tenant=run.tenant,
         tags=dict(run.tags),
-        mark=mark,
     )
-
-
-def task_id(ctx: RunContext, mark: str) -> str:
-    """The id that `StepTask.id` has."""
-    return StepTask.model_construct(
-        run=RunData.model_construct(run_id=ctx.run_id, mark=mark), path=ctx.step_path, attempt=ctx.attempt
-    ).id
 
 
 ERRORS: Mapping[str, Mapping[str, type]] = {

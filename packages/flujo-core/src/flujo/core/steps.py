@@ -38,7 +38,8 @@ class StepOptions:
         validators: Asked with the output, or the output and the context; they return None or True where it is good,
             else False or a text, which the next attempt finds in `ctx.feedback`.
         cache: Keep the output, and give it again for equal inputs and equal context fields of `reads`, while the Flujo
-            lives. Raise `version` when the function's meaning changes.
+            lives; where a step is given the context and names none, all must be equal. Raise `version` when the
+            function's meaning changes.
         pauses: It may pause the run: what the run holds must then be serialisable when it is compiled.
         backend: Where it runs, by name; None is where the Flujo says, "local" is the process of the run.
         lease: Most that one attempt may use on a remote backend. It is reserved before it leaves, and counts in full
@@ -133,6 +134,9 @@ class Node:
     def __rrshift__(self, other: Agent) -> Chain:
         return _joined(other, self)
 
+    def fused(self, other: Node) -> Node | None:
+        """The one node that this and the one after it in a chain make; None where each stays itself."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
@@ -214,6 +218,8 @@ class Chain:
             part = left.pop()
             if isinstance(part, Chain):
                 left += (part._right, part._left)
+            elif found and (one := found[-1].fused(part)) is not None:
+                found[-1] = one
             else:
                 found.append(part)
         return tuple(found)

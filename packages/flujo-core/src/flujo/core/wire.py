@@ -23,13 +23,14 @@ MAX_BYTES = 64 * 2**20
 """A longer text is no task or outcome of ours, and is not parsed."""
 
 
-def _is_json(value: JsonValue) -> JsonValue:
+def _is_json(value: Any) -> Any:
     if problem := no_json(value):
         raise ValueError(f"it holds {problem}")
     return value
 
 
 Json = Annotated[JsonValue, AfterValidator(_is_json)]
+Jsons = Annotated[dict[str, JsonValue], AfterValidator(_is_json)]
 Money = Annotated[Decimal, AfterValidator(money)]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -101,7 +102,7 @@ Code = CodeRef | CodeBlob
 
 
 class RunData(Wire):
-    """Which run it belongs to; see `RunInfo`. `mark` ends the ids of its records: they are unique in the run."""
+    """Which run it belongs to; see `RunInfo`."""
 
     run_id: str
     pipeline: str
@@ -109,14 +110,13 @@ class RunData(Wire):
     actor: str | None = None
     tenant: str | None = None
     tags: dict[str, str] = {}
-    mark: str = ""
 
 
 class ContextData(Wire):
     """The declared fields of the context, and only these. `model` is its class's import path."""
 
     model: str
-    fields: dict[str, Json] = {}
+    fields: Jsons = {}
 
 
 class RecipeData(Wire):
@@ -129,7 +129,7 @@ class RecipeData(Wire):
     """
 
     ref: str
-    values: dict[str, Json] = {}
+    values: Jsons = {}
     secrets: dict[str, str] = {}
 
 
@@ -160,7 +160,7 @@ class PluginRef(Wire):
     name: str
     version: str = ""
     acts: tuple[str, ...] = ()
-    settings: dict[str, Json] | None = None
+    settings: Jsons | None = None
 
 
 class OptionsData(Wire):
@@ -182,6 +182,7 @@ class StepTask(Wire):
         path: Where it stands in the pipeline.
         attempt: Number of the attempt, from 1.
         key: Idempotency key: the same for all attempts.
+        mark: Ends the ids of its records, so that they are unique in the run.
         run: Which run.
         options: How it is run.
         inputs: Its inputs by parameter name.
@@ -206,9 +207,10 @@ class StepTask(Wire):
     path: str
     attempt: Annotated[int, Field(ge=1)]
     key: str
+    mark: str = ""
     run: RunData
     options: OptionsData
-    inputs: dict[str, Json]
+    inputs: Jsons
     context: ContextData | None = None
     resources: RecipeData | None = None
     lease: LeaseData = LeaseData()
@@ -216,7 +218,7 @@ class StepTask(Wire):
     feedback: tuple[str, ...] = ()
     told: tuple[tuple[str, Json], ...] = ()
     trace: dict[str, str] = {}
-    policy: dict[str, Json] = {}
+    policy: Jsons = {}
     policy_digest: str = ""
     plugins: tuple[PluginRef, ...] = ()
     tells: tuple[str, ...] = ()
@@ -224,8 +226,12 @@ class StepTask(Wire):
     @property
     def id(self) -> str:
         """The same for each delivery of this attempt, and for no other attempt."""
-        run = self.run
-        return hashlib.sha256(f"{run.run_id}\0{self.path}\0{self.attempt}\0{run.mark}".encode()).hexdigest()
+        return task_id(self.run.run_id, self.path, self.attempt, self.mark)
+
+
+def task_id(run_id: str, path: str, attempt: int, mark: str) -> str:
+    """The id of a task; see `StepTask.id`."""
+    return hashlib.sha256(f"{run_id}\0{path}\0{attempt}\0{mark}".encode()).hexdigest()
 
 
 # --- what comes back --------------------------------------------------------------------------------------------------
@@ -272,7 +278,7 @@ class EventData(Wire):
     """What a recorder or an observer is to be told; `facts` are those of the payload of `hook`, without its run."""
 
     hook: str
-    facts: dict[str, Json]
+    facts: Jsons
 
 
 class WorkerFacts(Wire):
@@ -323,7 +329,7 @@ class OutcomeData(Wire):
     output: Json = None
     error: ErrorData | None = None
     question: QuestionData | None = None
-    changes: dict[str, Json] | None = None
+    changes: Jsons | None = None
     usage: UsageData | None = None
     events: tuple[EventData, ...] = ()
     told: tuple[tuple[str, Json], ...] = ()

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import anyio.lowlevel
 
 from . import payloads
-from .attempt import Attempt, Changes, missing, settled
+from .attempt import Attempt, Changes, admit, amended, missing, settled
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
@@ -21,10 +21,11 @@ from .foreign import attempt, attempt_async, fault_of
 from .frames import Due, Frame
 from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
-from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
+from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
 from .plan import FlowNode, StepNode
 from .relay import YIELD_EVERY, Relay, Worker
-from .running import Running
+from .retry import RetryPolicy
+from .running import Act, Keep, Running
 from .schedule import advance, end_well, limit_reached
 from .usage import Usage
 from .values import Node, context_at, inputs_of
@@ -44,8 +45,8 @@ class Work(Running):
 
         Without it, all of the run: one thing in this task, several by workers.
 
-        A step that is one call of its function, with nobody looking on but observers, is called here: what `_step`
-        does, for less. What is journaled of it is made when it ends, as what is made before is held by all that waits.
+        A step that is one call of its function, and that nobody watches, is called here: what `_step` does, for less.
+        What is journaled of it is made when it ends, as what is made before is held by all that waits.
         """
         state, hooks = self.state, self.hooks
         while (item := self._take() if take is None else take()) is not None:
@@ -56,31 +57,32 @@ class Work(Running):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
-            inputs = value = error = None
+            inputs = value = error = act = None
             started, clock = time(), perf_counter()
             try:
                 inputs = inputs_of(frame, node)
-                if hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
+                if hooks.around_step:
+                    act = Act("step", frame.prefix + node.name, worker)
+                    await admit(self, act, node, inputs)
+                elif hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
                     await self._heed_begun(telling, worker)
                 call: Any = node.step.function(**inputs)
                 value = await call  # not by attempt_async, which costs a call more
             except BaseException as raised:  # an answer like others, but for a cancel
-                error = fault_of(raised)
-                if error is None:
-                    path = frame.prefix + node.name
-                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, path, started), clock)
-                    raise
+                entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started)
+                error = fault_of(raised) or await self._cut_off(entry, clock, raised, act)
             path, classes, due_before = frame.prefix + node.name, node.output_classes, len(state.due)
-            ended: Ended | Entry = (frame.id, node.index, value, path, started, perf_counter() - clock)
-            if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
+            ended: Ended = (frame.id, node.index, value, path, started, perf_counter() - clock)
+            is_odd = error is not None or hooks.ends_step or isinstance(value, Update)
+            if not is_odd and (classes is None or isinstance(value, classes)):
                 self.journal.append(ended)
                 end_well(state, frame, node, value)
                 self._look(due_before, worker, worker)
+                if hooks.after_step and (telling := self._tell_ended(ended)) is not None:
+                    await self._heed_ended(telling, due_before, worker)
             else:
                 done = told(value, missing(path, error) if inputs is None else error, path, inputs or {})
-                ended = self._note_odd(node, as_entry(ended), done, worker)
-            if not self.plain and (telling := self._tell_ended(ended)) is not None:
-                await self._heed_ended(telling, due_before, worker)
+                await self._note_odd(act, node, as_entry(ended), done, worker)
 
     def _take(self) -> tuple[Frame, Node | None] | None:
         """What is to be done next; no node where several things are due, or the event loop has to run."""
@@ -102,14 +104,14 @@ class Work(Running):
         self.workers: set[Worker] | frozenset[Worker] = workers
         return Relay(self.state.due, workers, self.do, self.release).run()
 
-    def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
+    def note(self, entry: Entry, worker: Worker | None = None, keep: Keep = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
         due_before = len(self.state.due)
         self.journal.append(entry)
         advance(self.state, entry)
         self._look(due_before, worker, keep)
 
-    def _look(self, due_before: int, worker: Worker | None, keep: RunContext | Worker | None) -> None:
+    def _look(self, due_before: int, worker: Worker | None, keep: Keep) -> None:
         """See what came of an entry."""
         state = self.state
         if worker is not None:
@@ -120,14 +122,14 @@ class Work(Running):
             self.stop(state.failure.error, keep)
 
     async def keep(
-        self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None, *, holds: bool = False
+        self, entry: Entry, worker: Worker | None = None, keep: Keep = None, *, holds: bool = False
     ) -> list[Due]:
         """Have it kept and noted; what is due by it comes back, not to be done yet, where that is to be held."""
         held: list[Due] = []
 
         def then() -> None:
             due_before = len(self.state.due)
-            self.note(entry, worker, ctx)
+            self.note(entry, worker, keep)
             if holds:
                 held.extend(self.state.taken_back(due_before))
 
@@ -177,15 +179,20 @@ class Work(Running):
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _note_odd(self, node: StepNode, entry: Entry, done: StepOutcome, worker: Worker | None) -> Entry:
-        """Note the end of a step that was called and did not just give its output."""
-        entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
-        self.hide_secrets(entry.outcome.error)
-        entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
-        if isinstance(entry.outcome, Aborted):
-            self.stop(entry.outcome.error, worker)
-        self.note(entry, worker, worker)
-        return entry
+    async def _note_odd(
+        self, act: Act | None, node: StepNode, entry: Entry, done: StepOutcome, worker: Worker | None
+    ) -> None:
+        """Note the end of a step that was called and did not just give its output, or whose output others look at."""
+        outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+        if act is not None:
+            try:
+                outcome = await amended(self, act, node, outcome)
+            except BaseException as stop:  # a cancel
+                await self._cut_off(entry, act.started, stop, act)
+            paused = isinstance(outcome, Paused)
+            await self.conclude(act, outcome.error, outcome.output, Usage(), paused=paused)
+            entry.duration_s = perf_counter() - act.started
+        await self._note_end(entry, outcome, worker, worker)
 
     def _tell_begun(self, frame: Frame, node: StepNode, inputs: Mapping[str, object]) -> Telling | None:
         facts = (self.info, frame.prefix + node.name, node.step.name, 1, dict(inputs))
@@ -204,11 +211,14 @@ class Work(Running):
         finally:
             self.state.due.extend(reversed(held))
 
-    def _note_cancelled(self, entry: Entry, clock: float) -> None:
-        """Journal what was stopped: it keeps what was paid for."""
+    async def _cut_off(self, entry: Entry, clock: float, stop: BaseException, act: Act | None = None) -> NoReturn:
+        """Record and journal what a cancel stopped: it keeps what was paid for. The cancel goes on up."""
+        if act is not None:
+            await self.conclude(act, stop, None, Usage())
         entry.duration_s, entry.cancelled = perf_counter() - clock, True
         entry.outcome = Aborted(self.verdict or RunAborted("cancelled"))
         self.put(entry, partial(self.journal.append, entry))
+        raise stop
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run one step with all its attempts."""
@@ -221,21 +231,23 @@ class Work(Running):
                 outcome = await self._unwanted(frame, node, entry.path)
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
-        except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
-            self._note_cancelled(entry, clock)
-            raise
-        entry.duration_s, entry.outcome = perf_counter() - clock, outcome
-        entry.is_void = self.verdict is not None and isinstance(outcome, Failure)
+        except BaseException as stop:  # a cancel
+            await self._cut_off(entry, clock, stop)
+        entry.duration_s = perf_counter() - clock
+        await self._note_end(entry, outcome, worker, ctx)
+
+    async def _note_end(self, entry: Entry, outcome: Outcome, worker: Worker | None, keep: Keep) -> None:
+        """Note how a step ended, and tell observers."""
+        entry.outcome, entry.is_void = outcome, self.verdict is not None and isinstance(outcome, Failure)
         if isinstance(outcome, Aborted):
-            self.stop(outcome.error, ctx)
-        held = await self.keep(entry, worker, ctx, holds=not self.plain)
+            self.stop(outcome.error, keep)
+        held = await self.keep(entry, worker, keep, holds=not self.plain)
         if not self.plain:
             try:
                 if entry.cached:
-                    await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
-                telling = self._tell_ended(entry)
-                if telling is not None:
-                    await self.heed(telling, ctx)
+                    await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), keep)
+                if (telling := self._tell_ended(entry)) is not None:
+                    await self.heed(telling, keep)
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
@@ -287,7 +299,7 @@ class Work(Running):
             if trial.ctx.metered is not None:
                 await self._warn(entry.path, trial.ctx)
             entry.cached = trial.cached
-            if not await self._again(node, outcome, trial):
+            if node.step.options.retry is None or not await self._again(node.step.options.retry, outcome, trial):
                 return trial.ctx, outcome, changes
             feedback = trial.feedback
 
@@ -309,10 +321,9 @@ class Work(Running):
             self.breach_told = True
             await self.observe("on_governor_breach", partial(payloads.OnGovernorBreach, self.info, path, breach), ctx)
 
-    async def _again(self, node: StepNode, outcome: Outcome, trial: Attempt) -> bool:
+    async def _again(self, retry: RetryPolicy, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
-        retry = node.step.options.retry
-        if retry is None or not isinstance(outcome, Failure) or self.verdict is not None:
+        if not isinstance(outcome, Failure) or self.verdict is not None:
             return False
         cause = outcome.error.__cause__
         error = cause if isinstance(cause, Exception) else outcome.error

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ from .foreign import attempt, attempt_async, text_of
 from .hooks import Hooks
 from .imports import at
 from .journal import as_entry
+from .keeper import Keeper
 from .ledger import Ledger
 from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success
 from .places import Places
@@ -38,7 +39,7 @@ from .plan import RUN_INPUT, Plan, Scope, Source, StepNode
 from .policy import Policy
 from .recipes import from_environment, made
 from .registry import Plugins
-from .resources import ResourceScope, ResourceSpec, widened
+from .resources import ResourceScope, specs_of, widened
 from .retry import retry_after_s
 from .run import Run
 from .schedule import start
@@ -52,20 +53,15 @@ _W3C = TraceContextTextMapPropagator()
 _REMEMBERED = 256
 """How many steps a worker keeps ready."""
 
-_FIXED = {"code", "name", "options", "resources", "policy", "plugins", "tells"}
-"""What of a task is the same for all attempts of a step."""
+_NOTHING = UsageData()
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A step that is ready to be run, any number of times."""
+    """A step that is ready to be run, any number of times: what its runs share, and which resources they need."""
 
     node: StepNode
-    plan: Plan
-    plugins: Plugins
-    policy: Policy
-    table: Mapping[str, Any]
-    specs: Mapping[str, ResourceSpec]
+    setup: Setup
     needs: frozenset[str]
 
 
@@ -93,12 +89,12 @@ class Worker:
         self._policy = policy or Policy()
         self._unpack = unpack
         self._secret = secret or from_environment
-        self._engine = engine
-        self._ready: OrderedDict[str, _Ready] = OrderedDict()
+        self._ready: OrderedDict[object, _Ready] = OrderedDict()
         self._apps: dict[str, dict[str, object]] = {}
         self._opening = anyio.Lock()
         self._exits = AsyncExitStack()
-        self._name = f"{platform.node()}:{os.getpid()}"
+        name = f"{platform.node()}:{os.getpid()}"
+        self._facts = WorkerFacts(engine=engine, worker=name, python=platform.python_version())
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,20 +127,18 @@ class Worker:
         finally:
             if token is not None:
                 detach(token)
-        facts = WorkerFacts(
-            engine=self._engine, worker=self._name, python=platform.python_version(), duration_s=perf_counter() - began
-        )
+        facts = self._facts.model_copy(update={"duration_s": perf_counter() - began})
         return answer.model_copy(update={"worker": facts})
 
     async def _answer(self, task: StepTask) -> OutcomeData:
         try:
             ready = self._prepared(task)
             events: list[EventData] = []
-            run = self._run(task, ready, events)
+            run = _run(task, ready, events)
         except TaskRejected as error:
-            return OutcomeData(task_id=task.id, status="aborted", error=_error(error), usage=UsageData())
+            return OutcomeData(task_id=task.id, status="aborted", error=_error(error), usage=_NOTHING)
         done, fault = await attempt_async(self._worked(task, ready, run))
-        return _written(task, ready, run, done or (Failure(_failure(task, fault)), None), events)
+        return _written(task, run, done or (Failure(_failure(task, fault)), None), events)
 
     async def _worked(self, task: StepTask, ready: _Ready, run: Run) -> tuple[Outcome, Changes]:
         """Do it, with its resources open and within its deadline."""
@@ -152,7 +146,7 @@ class Worker:
         try:
             with run.scope or anyio.CancelScope() as scope:
                 app = await self._app(task, ready)
-                async with ResourceScope(ready.specs, "run", ready.needs, app) as opened:
+                async with ResourceScope(ready.setup.specs, "run", ready.needs, app) as opened:
                     run.values = run.step_values = opened.values
                     trial = Attempt(run, run.calls, run.state.root, ready.node, task.attempt, task.feedback)
                     outcome, changes = await trial.work()
@@ -166,44 +160,23 @@ class Worker:
 
     async def _app(self, task: StepTask, ready: _Ready) -> Mapping[str, object]:
         """What is open of app scope; it is opened when it is first needed."""
-        names = [name for name in ready.needs if ready.specs[name].scope == "app"]
+        names = [name for name in ready.needs if ready.setup.specs[name].scope == "app"]
         if not names or task.resources is None:
             return {}
         async with self._opening:
             there = self._apps.setdefault(task.resources.model_dump_json(), {})
             if not there.keys() >= set(names):
-                scope = ResourceScope(ready.specs, "app", names, there)
-                there.update((await self._exits.enter_async_context(scope)).values)
+                keeper = Keeper(ResourceScope(ready.setup.specs, "app", names, there))  # no task's end is its end
+                there.update((await self._exits.enter_async_context(keeper)).values)
         return there
 
     # --- getting ready ----------------------------------------------------------------------------------------------
 
-    def _run(self, task: StepTask, ready: _Ready, events: list[EventData]) -> Run:
-        """The one-step run that an attempt belongs to here."""
-        heard = {hook: (collector(hook, events),) for hook in task.tells}
-        hooks = Hooks(ready.policy, {**ready.table, **heard})
-        here = Places(LocalBackend(), {}, {})
-        by_step = (
-            {0: ready.needs} if any(spec.scope == "step" for spec in map(ready.specs.get, ready.needs) if spec) else {}
-        )
-        setup = Setup(
-            ready.plan, hooks, here, ready.plugins.price_of, ready.specs, frozenset(), ready.needs, by_step, None
-        )
-        data, deadline = task.run, task.deadline
-        info = RunInfo(data.run_id, data.pipeline, data.fingerprint, data.actor, data.tenant, dict(data.tags))
-        left = None if deadline is None else max(0.0, deadline - time.time())
-        scope = None if left is None else anyio.CancelScope(deadline=anyio.current_time() + left)
-        inputs, context = _inputs(task, ready), _context(task, ready)
-        run = _Visit(setup, info, Ledger(task.lease.limits), start(ready.plan, inputs, context), scope)
-        run.deadline_s, run.mark, run.may_begin = left, data.mark, task.options.effect == "at_most_once"
-        run.state.root.prefix = task.path.removesuffix(ready.node.name)
-        if task.told:
-            run.state.known[0, 0] = list(task.told)
-        return run
-
     def _prepared(self, task: StepTask) -> _Ready:
         """The step of a task, from what was made ready before where it is the same."""
-        key = task.model_dump_json(include=_FIXED) + (task.context.model if task.context is not None else "")
+        model = None if task.context is None else task.context.model
+        parts = [*task.plugins, *([] if task.resources is None else [task.resources])]
+        key = (task.code, task.name, task.options, model, task.policy_digest, *[one.model_dump_json() for one in parts])
         ready = self._ready.get(key)
         if ready is None:
             made, fault = attempt(self._made_ready, task)
@@ -216,7 +189,8 @@ class Worker:
 
     def _made_ready(self, task: StepTask) -> _Ready:
         policy = self._held_policy(task)
-        specs = {} if task.resources is None else made(task.resources, self._secret)
+        resources = None if task.resources is None else made(task.resources, self._secret)
+        specs = specs_of(resources)
         plugins = self._plugins(task, policy)
         table = {hook: found for hook, found in plugins.hooks(policy, (), specs).table.items() if hook in ACTS}
         model = None if task.context is None else at(task.context.model)
@@ -228,14 +202,16 @@ class Worker:
             writes=options.writes, limits=None, effect="idempotent", inline=options.inline, when=None, validators=(),
             cache=False, backend=None, lease=None,
         )  # fmt: skip
-        resources = None if task.resources is None else at(task.resources.ref)
-        binding = bind(step, specs, resources if isinstance(resources, type) else None, model)
+        binding = bind(step, specs, None if resources is None else type(resources), model)
         node = _node(task, step, binding)
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         needs = widened(node.needs(specs) | by_hooks, specs)
         whole = Source("", 0, (), Any, 0)
         plan = Plan(task.run.pipeline, (Scope(0, (node,), whole, Any, binding.output, "", True, None),), model)
-        return _Ready(node, plan, plugins, policy, table, specs, needs)
+        by_step = {0: needs} if any(specs[name].scope == "step" for name in needs) else {}
+        hooks, here = Hooks(policy, table), Places(LocalBackend(), {}, {})
+        scopes = (specs, frozenset[str](), needs, by_step, resources)
+        return _Ready(node, Setup(plan, hooks, here, plugins.price_of, *scopes), needs)
 
     def _held_policy(self, task: StepTask) -> Policy:
         """The policy of the run and of this worker together."""
@@ -309,6 +285,25 @@ def _refusal(error: Exception | None) -> TaskRejected:
 # --- parts of a task --------------------------------------------------------------------------------------------------
 
 
+def _run(task: StepTask, ready: _Ready, events: list[EventData]) -> _Visit:
+    """The one-step run that an attempt belongs to here."""
+    setup, data, limits = ready.setup, task.run, task.lease.limits
+    if task.tells:
+        heard = {hook: (collector(hook, events),) for hook in task.tells}
+        setup = replace(setup, hooks=Hooks(setup.hooks.policy, {**setup.hooks.table, **heard}))
+    info = RunInfo(data.run_id, data.pipeline, data.fingerprint, data.actor, data.tenant, dict(data.tags))
+    left = None if task.deadline is None else max(0.0, task.deadline - time.time())
+    scope = None if left is None else anyio.CancelScope(deadline=anyio.current_time() + left)
+    state = start(setup.plan, _inputs(task, ready), _context(task, ready))
+    run = _Visit(setup, info, None if limits.unlimited else Ledger(limits), state, scope)
+    run.deadline_s, run.mark, run.may_begin = left, task.mark, task.options.effect == "at_most_once"
+    run.state.root.prefix = task.path.removesuffix(ready.node.name)
+    if task.told:
+        state.listen()
+        state.known[0, 0] = list(task.told)
+    return run
+
+
 def _node(task: StepTask, step: Step, binding: Binding) -> StepNode:
     """The step alone in a plan of its own: its inputs are the run input, by name."""
     sources = tuple(
@@ -330,7 +325,7 @@ def _inputs(task: StepTask, ready: _Ready) -> dict[str, object]:
 
 def _context(task: StepTask, ready: _Ready) -> BaseModel | None:
     """The context with the declared fields and no others: to read another one raises AttributeError."""
-    model = ready.plan.context_model
+    model = ready.setup.plan.context_model
     if task.context is None or model is None:
         return None
     try:
@@ -362,26 +357,33 @@ def _error(error: FlujoError) -> ErrorData:
     return ErrorData(kind=kind, facts=facts, classes=classes, retry_after_s=attempt(retry_after_s, error)[0])
 
 
-def _written(
-    task: StepTask, ready: _Ready, run: Run, ended: tuple[Outcome, Changes], events: list[EventData]
-) -> OutcomeData:
-    """How an attempt ended, as JSON."""
+def _written(task: StepTask, run: Run, ended: tuple[Outcome, Changes], events: list[EventData]) -> OutcomeData:
+    """How an attempt ended, as JSON. It is made of what was just written by pydantic, and so not validated again."""
     outcome, changes = ended
+    plan, spent = run.setup.plan, run.spent
     run.hide_secrets(outcome.error)
-    facts: dict[str, Any] = {"task_id": task.id, "events": tuple(events), "counts": run.info.counts}
-    facts["usage"] = UsageData.of(run.spent)
     said = (entry.outcome for entry in map(as_entry, run.journal))
-    facts["told"] = tuple((one.key, one.value) for one in said if isinstance(one, Called))
+    facts: dict[str, Any] = {
+        "task_id": task.id, "output": None, "error": None, "question": None, "changes": None, "events": tuple(events),
+        "usage": UsageData.of(spent) if spent.requests or spent.cost_usd or spent.total_tokens else _NOTHING,
+        "told": tuple((one.key, one.value) for one in said if isinstance(one, Called)), "counts": run.info.counts,
+        "worker": None,
+    }  # fmt: skip
     try:
         if isinstance(outcome, Success):
-            facts["output"] = dump(ready.node.output_type, outcome.output, "its output")
-            if changes:
-                facts["changes"] = dump_changes(ready.plan.context_model, changes, task.path)
-            return OutcomeData.model_construct(status="success", **facts)
+            facts["output"] = dump(plan.steps[0].output_type, outcome.output, "its output")
+            facts["changes"] = dump_changes(plan.context_model, changes, task.path) if changes else None
+            return OutcomeData.model_construct(**_FORM, status="success", **facts)
     except SnapshotError as error:
         outcome = Failure(StepFailed(task.path, "NotSerialisable", f"{error.what}: {error.why}"))
     if isinstance(outcome, Paused):
-        return OutcomeData(status="paused", question=QuestionData.of(outcome.request), **facts)
+        facts["question"] = QuestionData.of(outcome.request)
+        return OutcomeData.model_construct(**_FORM, status="paused", **facts)
     assert isinstance(outcome, (Failure, Aborted))
-    status = "aborted" if isinstance(outcome, Aborted) else "failure"
-    return OutcomeData.model_construct(status=status, error=_error(outcome.error), **facts)
+    facts["error"] = _error(outcome.error)
+    return OutcomeData.model_construct(
+        **_FORM, status="aborted" if isinstance(outcome, Aborted) else "failure", **facts
+    )
+
+
+_FORM: Mapping[str, Any] = {"format": "flujo-outcome", "version": 1}
