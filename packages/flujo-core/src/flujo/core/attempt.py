@@ -9,11 +9,9 @@ import anyio
 from pydantic import BaseModel
 
 from . import signals
-from .assignable import type_name
 from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
-from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
@@ -22,6 +20,7 @@ from .frames import Frame
 from .keeper import Keeper
 from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
+from .places import settled
 from .plan import RUN_INPUT, StepNode
 from .resources import ResourceScope
 from .running import Act, Running
@@ -298,32 +297,3 @@ def missing(path: str, error: Exception | None) -> StepFailed:
     failed = StepFailed(path, "InputMissing", f"a part of its input is missing ({type(error).__name__}: {error})")
     failed.__cause__ = error
     return failed
-
-
-def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:
-    """What a backend gave, checked: its output against the step's type, its context changes against the model."""
-    outcome = done.outcome
-    if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
-        return Aborted(outcome.error), None
-    if isinstance(outcome, Success):
-        problem = _problem(node, outcome.output, done, model)
-        if problem is not None:
-            return Failure(StepFailed(path, *problem)), None
-    return outcome, done.changes
-
-
-def _problem(
-    node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
-) -> tuple[str, str] | None:
-    """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-    if node.output_classes is not None and not isinstance(output, node.output_classes):
-        return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
-    if node.step.options.validate:
-        _, problem = fitted(node.output_type)(output)
-        if problem is not None:
-            return "OutputMismatch", problem
-    if done.changes:
-        done.changes, problem = fitted_changes(model, node.step.options.writes, done.changes)
-        if problem is not None:
-            return "UpdateMismatch", problem
-    return None

@@ -84,8 +84,7 @@ class Flujo:
         resources: What steps and hooks may be given.
         context_model: Frozen pydantic model of the user's context.
         limits: Limits of each run, or a `Budget` that several runs share.
-        backend: Where steps run: a backend, its name, or several by the names that steps give (`step(backend=...)`),
-            of which `default` is for the others. In this process when left out.
+        backend: Where steps run: a backend or its name, or several by the names that steps give, and `default`.
         plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.

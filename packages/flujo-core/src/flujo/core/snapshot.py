@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import from_json
 
+from .check import reason
 from .errors import SnapshotError
 from .foreign import attempt
 from .pause import Pause, PauseForHumanInput, shown
@@ -275,10 +276,7 @@ class Snapshot(_Data):
             data = attempt(from_json, json_data)[0]
             if isinstance(data, dict):  # of another form, whatever does not fit in it is no damage
                 check_form(data.get("format", FORMAT), data.get("version", VERSION))
-            first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            why = f"{place}: {first['msg']}" if place else first["msg"]
-            raise SnapshotError("snapshot cannot be used", why, _DO) from None
+            raise SnapshotError("snapshot cannot be used", reason(error), _DO) from None
         check_form(read.format, read.version)
         if read.digest != read.computed_digest():
             why = "its digest does not fit: something in it was changed"
