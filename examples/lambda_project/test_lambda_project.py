@@ -18,7 +18,17 @@ FLUJO = Path(sys.executable).parent / "flujo"
 def test_many_invocations_at_once_from_the_command_line(many: int, tmp_path: Path) -> None:
     ids = [f"patient-{number:04d}" for number in range(many)]
     (tmp_path / "ids.jsonl").write_text("".join(f'"{one}"\n' for one in ids))
-    on_lambda = [FLUJO, "run", HERE / "on_lambda.py", "--input", tmp_path / "ids.jsonl", "--concurrency", str(many)]
+    on_lambda = [
+        FLUJO,
+        "run",
+        HERE / "pseudonyms.py",
+        "--backend",
+        "lambda",
+        "--input",
+        tmp_path / "ids.jsonl",
+        "--concurrency",
+        str(many),
+    ]
     command = [sys.executable, HERE / "local.py", "--", *on_lambda, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=110)
     assert done.returncode == 0, done.stderr
