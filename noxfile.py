@@ -86,7 +86,7 @@ def coverage(session: nox.Session) -> None:
     """
     install(session)
     fuzz = [f"--ignore-glob=*/{files}*" for files in ("test_engine_fuzz", "test_engine_mutants", "test_fuzz_")]
-    chosen = ["-m", "not soak and not sandbox and not alone", *fuzz]
+    chosen = ["-m", "not soak and not sandbox and not ministack and not alone", *fuzz]
     session.run("pytest", "-q", "--cov", "--cov-report=", *chosen, "packages/flujo-core/tests")
     session.run("coverage", "report", "--include", "*/flujo/core/*", "--fail-under", str(CORE_COVERAGE))
 
@@ -99,10 +99,24 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Run the tests that need a Ray cluster, which they start on this machine."""
+    install(session)
+    session.run("pytest", "-q", "-n", "0", "-m", "cluster", *session.posargs)
+
+
+@nox.session
 def sandbox(session: nox.Session) -> None:
     """Run the tests of the sandbox, which need bubblewrap (apt-get install bubblewrap; as root they install it)."""
     install(session)
     session.run("pytest", "-q", "-m", "sandbox", *session.posargs)
+
+
+@nox.session
+def ministack(session: nox.Session) -> None:
+    """Build, publish, deploy and invoke the example of Lambda on MiniStack, another project's AWS."""
+    install(session)
+    session.run("pytest", "-q", "-m", "ministack", *session.posargs)
 
 
 @nox.session

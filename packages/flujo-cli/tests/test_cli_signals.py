@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import threading
@@ -45,6 +46,39 @@ def test_the_first_signal_keeps_what_is_done_and_prints_the_summary(cli, number:
     assert json.loads((cli.folder / "results/_summary.json").read_text())["exit_code"] == 130
     assert "2 of 3 not completed" in err
     assert "Traceback" not in err
+
+
+def test_an_interrupted_run_that_is_kept_is_gone_on_with_by_the_line_that_is_printed(cli) -> None:
+    cli.write(
+        "slow_once.py",
+        """
+        from pathlib import Path
+        import anyio
+        from flujo.core import step
+        @step
+        async def count(text: str) -> int:
+            print("counted", flush=True)
+            return len(text)
+        @step
+        async def wait(value: int) -> int:
+            if not Path("waited").exists():
+                Path("waited").touch()
+                print("waiting", flush=True)
+                await anyio.sleep(60)
+            return value + 1
+        pipeline = count >> wait
+        """,
+    )
+    process = cli.start("run", "slow_once.py", "--text", "abc", "--store", "sqlite:///runs.db")
+    wait_for(process, b"waiting")
+    process.send_signal(signal.SIGINT)
+    code, _, err = end(process)
+    assert code == 130
+    (line,) = [line.strip() for line in err.splitlines() if "flujo runs resume" in line]
+    assert line.endswith(" --retry")
+    done = cli.process(*shlex.split(line)[1:], "--store", "sqlite:///runs.db")
+    assert (done.code, done.out.strip()) == (0, "4")
+    assert "counted" not in done.out + done.err
 
 
 def test_the_second_signal_ends_the_process_at_once(cli) -> None:

@@ -285,6 +285,17 @@ async def test_a_snapshot_of_a_later_version_is_refused_and_says_to_upgrade() ->
     await refusal(json.dumps(document))
 
 
+@pytest.mark.parametrize("other", [{"version": 2}, {"format": "kedro-session"}])
+@pytest.mark.parametrize("fits", [True, False])
+async def test_a_text_of_another_form_is_refused_as_that_when_it_is_read(other: dict[str, Any], fits: bool) -> None:
+    """Also where it has what this form does not: that is no damage, and another text would not help."""
+    document = {**json.loads(await good()), **other, **({} if fits else {"later": True})}
+    with pytest.raises(SnapshotError) as caught:
+        Snapshot.model_validate_json(json.dumps(document))
+    assert str(next(iter(other.values()))) in str(caught.value)
+    assert "later:" not in str(caught.value)
+
+
 async def test_a_snapshot_of_another_pipeline_is_refused_by_fingerprint() -> None:
     error = await refusal(await good(), build(version=2))
     assert "fingerprint" in str(error) or "changed" in str(error)

@@ -54,6 +54,12 @@ class SavesAll(MemoryStore):
         self._runs[snapshot.run_id].journal.clear()
 
 
+class KeepsThePlan(MemoryStore):
+    async def save(self, hold: Hold, snapshot: Snapshot) -> None:
+        before = self._known(hold.run_id).snapshot.fingerprint
+        await super().save(hold, snapshot.model_copy(update={"fingerprint": before}))
+
+
 class GivesItself(MemoryStore):
     async def load(self, run_id: str) -> KeptRun:
         found = await super().load(run_id)
@@ -103,6 +109,7 @@ class FindsEverything(MemoryStore):
         (Backwards, "rows_keep_their_order"),
         (Truncates, "rows_survive_being_written_at_once"),
         (SavesAll, "saving_leaves_the_journal"),
+        (KeepsThePlan, "a_run_may_come_over_to_another_plan"),
         (GivesItself, "what_is_loaded_is_a_copy"),
         (OneJournal, "runs_are_apart"),
         (LetsAllThrough, "one_claim_wins"),

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hitl_trials import store_at
 
 from flujo.hitl import SQLiteStore
+from flujo.hitl.store import KeepingStore
 from flujo_cli.main import run
 
 OpenStore = Callable[..., SQLiteStore]
@@ -67,6 +69,17 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def place(postgres_server: Any, request: pytest.FixtureRequest) -> str:
     """A schema of its own on that server, as `hitl_trials.store_at` reads it."""
     return f"{postgres_server.get_uri()}#own_{os.getpid()}_{next(_numbers)}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_store(request: pytest.FixtureRequest) -> Iterator[KeepingStore]:
+    """A store of each kind."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("open_store")()
+        return
+    store = store_at(request.getfixturevalue("place"))
+    yield store
+    store.close()
 
 
 _numbers = count()

@@ -48,7 +48,8 @@ async def test_the_first_decision_counts_and_the_same_again_gets_its_receipt(sto
 
 async def test_what_is_not_open_not_shown_or_expired_is_refused(store: SQLiteStore) -> None:
     late = datetime.now(UTC) - timedelta(seconds=1)
-    snapshot = await paused(store, "r", question(), question(pause="late", expires_at=late))
+    timed = question(pause="late", expires_at=late, on_expiry=0)
+    snapshot = await paused(store, "r", question(), timed, question(pause="stuck", expires_at=late))
     with pytest.raises(ResumeError, match="does not wait for it"):
         await store.record_decision("r", "other", 1, shown_digest=shown(snapshot))
     with pytest.raises(ResumeError, match="not what it asks"):

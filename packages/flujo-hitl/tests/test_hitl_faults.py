@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 from conftest import OpenStore
-from hitl_trials import HERE, PLAN, paused, receipt, row, run
+from hitl_trials import HERE, PLAN, paused, question, receipt, row, run
 
 from flujo.core import ConfigurationError, RunExists, StillRunning
 from flujo.hitl import SQLiteStore, StoreBusy, StoreDamaged, StoreError, StoreForeign, StoreWriteError
@@ -113,8 +114,25 @@ async def test_a_file_of_a_later_version_is_refused(path: Path, open_store: Open
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         other.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
-    with pytest.raises(StoreForeign, match=r"version 2.*Update flujo-hitl"):
+    with pytest.raises(StoreForeign, match=r"version 3.*Update flujo-hitl"):
         await open_store().load("r")
+
+
+async def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path, open_store: OpenStore) -> None:
+    first, late = open_store(), datetime.now(UTC) - timedelta(days=1)
+    await paused(first, "r", question(expires_at=late))
+    first.close()
+    with closing(sqlite3.connect(path)) as other:
+        for change in ("DROP INDEX pauses_expire", "ALTER TABLE runs DROP COLUMN target",
+                       "ALTER TABLE pauses DROP COLUMN stuck", "PRAGMA user_version=1",
+                       "CREATE INDEX pauses_expire ON pauses(expires) WHERE expires IS NOT NULL"):  # fmt: skip
+            other.execute(change)
+        other.commit()
+    store = open_store()
+    await paused(store, "new", question(expires_at=late), tags={"target": "flows.py:pay"})
+    assert [(one.run_id, one.target) for one in (await store.runs()).items] == [("new", "flows.py:pay"), ("r", None)]
+    # of the older one nobody knows whether something was declared: a worker tries it
+    assert [one.run_id for one in await store.expired(datetime.now(UTC))] == ["r"]
 
 
 async def test_a_file_whose_version_is_missing_half_way_is_made_whole(path: Path, store: SQLiteStore) -> None:

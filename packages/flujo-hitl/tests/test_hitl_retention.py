@@ -1,10 +1,14 @@
 """What is deleted is gone from the file; a copy is whole."""
 
 import os
+import sqlite3
+import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from conftest import OpenStore
 from hitl_trials import PLAN, paused, receipt, row, run
@@ -130,3 +134,14 @@ async def test_the_file_is_for_its_owner_alone(path: Path, open_store: OpenStore
         os.umask(before)
     for one in path.parent.iterdir():
         assert one.stat().st_mode & 0o077 == 0, one
+
+
+async def test_what_is_added_in_the_same_breath_as_a_run_is_deleted_goes_with_it(store: SQLiteStore) -> None:
+    hold = await store.create(run("r"))
+    store._lane.post(lambda: time.sleep(0.2))  # so that what follows is one transaction
+    async with anyio.create_task_group() as group:
+        for work in (store.append(hold, [row(0)]), store.release(hold), store.delete("r")):
+            group.start_soon(lambda work=work: work)  # type: ignore[misc]
+            await anyio.lowlevel.checkpoint()
+    with closing(sqlite3.connect(store.path)) as db:
+        assert [db.execute(f"SELECT count(*) FROM {one}").fetchone() for one in ("tail", "journal")] == [(0,), (0,)]

@@ -183,6 +183,37 @@ def test_a_run_that_waits_is_cancelled_by_a_worker(flujo: Flujo, letter: str) ->
     assert (anew.code, "Send this?" in anew.err) == (5, True)
 
 
+def test_a_run_that_no_worker_holds_is_ended_here(flujo: Flujo, letter: str) -> None:
+    asked = flujo("runs", "cancel", letter)
+    assert (asked.code, "flujo runs worker letters.py:letters" in asked.out) == (0, True), asked.err
+    other = flujo("runs", "cancel", letter, "--now", "letters.py:counts")
+    assert (other.code, "Resume it with the pipeline" in other.err) == (2, True), other.err
+    done = flujo("runs", "cancel", letter, "--now", "letters.py")
+    assert done.code == 2  # there are several in it
+    done = flujo("runs", "cancel", letter, "--now", "letters.py:letters", "--json")
+    assert (done.code, json.loads(done.out)) == (0, {"run_id": letter, "status": "aborted"}), done.err
+    assert flujo("runs", "inbox").out == ""
+    assert flujo("runs", "cancel", letter, "--now", "letters.py:letters").code == 2
+
+
+def test_a_run_says_from_where_it_began(flujo: Flujo, letter: str) -> None:
+    assert flujo("runs", "list").out.split()[-1] == "letters.py:letters"
+    row = json.loads(flujo("runs", "list", "--json").out)
+    assert row["target"] == "letters.py:letters"
+    shown = flujo("runs", "show", letter).out
+    assert "begun from letters.py:letters" in shown
+    assert f"plan {row['fingerprint']}" in shown
+
+
+def test_a_worker_of_a_pipeline_that_changed_says_what_it_was(flujo: Flujo, letter: str) -> None:
+    assert flujo("runs", "approve", letter, "--yes").code == 0
+    Path("letters.py").write_text(LETTERS.replace(">> send,", ">> send >> how_many,"))
+    sys.modules.pop("letters", None)
+    told = flujo("runs", "worker", "letters.py:letters", "--once")
+    assert (told.code, f"run {letter} refused" in told.out) == (3, True), told.err
+    assert "of letters.py:letters, and 'letters' is now" in told.out
+
+
 def test_old_runs_are_purged(flujo: Flujo, letter: str) -> None:
     assert flujo("runs", "purge", "--older-than", "0s").out == "Deleted 0 runs.\n"  # it waits
     assert flujo("runs", "purge", "--older-than", "30d", "--status", "paused").out == "Deleted 0 runs.\n"

@@ -16,6 +16,7 @@ from hypothesis import given
 from web_site import PROXY, Browser, filled, site, users_in
 
 from flujo.hitl import SQLiteStore
+from flujo.hitl.store import KeepingStore
 from flujo.hitl.web.app import create_app
 from flujo.hitl.web.guards import MAX_BODY
 from flujo.hitl.web.people import Users
@@ -28,12 +29,17 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def store(either_store: KeepingStore) -> KeepingStore:
+    return either_store
+
+
+@pytest.fixture
 def users(tmp_path: Path) -> Users:
     return users_in(tmp_path)
 
 
 @pytest.fixture
-async def api(store: SQLiteStore, users: Users) -> AsyncIterator[Browser]:
+async def api(store: KeepingStore, users: Users) -> AsyncIterator[Browser]:
     await filled(store)
     async with site(store, WebSettings(users=users, header=PROXY)) as found:
         found.client.headers["authorization"] = f"Bearer {users.new_token('ann')}"
@@ -45,7 +51,7 @@ def decision(run: str, shown: str, decided: object, **more: object) -> dict[str,
 
 
 @pytest.mark.anyio
-async def test_a_question_is_listed_shown_and_decided(api: Browser, store: SQLiteStore) -> None:
+async def test_a_question_is_listed_shown_and_decided(api: Browser, store: KeepingStore) -> None:
     listed = (await api.get("/api/inbox")).json()
     assert [one["run_id"] for one in listed["items"]] == ["money", "any"]
     run = (await api.get("/api/run", params={"id": "money"})).json()
@@ -66,7 +72,7 @@ async def test_a_question_is_listed_shown_and_decided(api: Browser, store: SQLit
 
 
 @pytest.mark.anyio
-async def test_what_is_refused_says_why(api: Browser, store: SQLiteStore) -> None:
+async def test_what_is_refused_says_why(api: Browser, store: KeepingStore) -> None:
     shown = (await api.get("/api/inbox")).json()["items"][0]["shown_digest"]
     for body, code in (
         (decision("money", "0" * 64, {"approved": True}), 409),
@@ -85,14 +91,14 @@ async def test_what_is_refused_says_why(api: Browser, store: SQLiteStore) -> Non
 
 
 @pytest.mark.anyio
-async def test_a_body_that_is_too_long_is_told_so(api: Browser, store: SQLiteStore) -> None:
+async def test_a_body_that_is_too_long_is_told_so(api: Browser, store: KeepingStore) -> None:
     shown = (await api.get("/api/inbox")).json()["items"][1]["shown_digest"]
     answer = await api.client.post("/api/decide", json=decision("any", shown, 7, reason="x" * MAX_BODY))
     assert (answer.status_code, answer.json()["what"]) == (413, "The request is too long")
 
 
 @pytest.mark.anyio
-async def test_a_text_may_name_the_character_that_it_may_not_hold(api: Browser, store: SQLiteStore) -> None:
+async def test_a_text_may_name_the_character_that_it_may_not_hold(api: Browser, store: KeepingStore) -> None:
     shown = (await api.get("/api/inbox")).json()["items"][1]["shown_digest"]
     for typed, code in (("a \0", 422), ("\\\0", 422), ("write \\u0000 for it", 200)):
         answer = await api.client.post("/api/decide", json=decision("any", shown, 7, reason=typed))
@@ -102,7 +108,7 @@ async def test_a_text_may_name_the_character_that_it_may_not_hold(api: Browser, 
 
 
 @pytest.mark.anyio
-async def test_a_role_that_may_see_a_run_may_not_answer_all_it_asks(api: Browser, store: SQLiteStore) -> None:
+async def test_a_role_that_may_see_a_run_may_not_answer_all_it_asks(api: Browser, store: KeepingStore) -> None:
     mine, other = question("Mine?", pause="mine", roles=["board"]), question("Theirs?", pause="theirs", roles=["law"])
     snapshot = await paused(store, "both", mine, other)
     run = (await api.get("/api/run", params={"id": "both"})).json()
@@ -112,7 +118,7 @@ async def test_a_role_that_may_see_a_run_may_not_answer_all_it_asks(api: Browser
 
 
 @pytest.mark.anyio
-async def test_a_cookie_alone_changes_nothing(api: Browser, store: SQLiteStore) -> None:
+async def test_a_cookie_alone_changes_nothing(api: Browser, store: KeepingStore) -> None:
     shown = (await api.get("/api/inbox")).json()["items"][0]["shown_digest"]
     del api.client.headers["authorization"]
     api.act_as("ann")
@@ -129,7 +135,7 @@ async def test_a_cookie_alone_changes_nothing(api: Browser, store: SQLiteStore) 
 
 
 @pytest.mark.anyio
-async def test_an_operator_sees_all_runs_and_ends_one(store: SQLiteStore, users: Users) -> None:
+async def test_an_operator_sees_all_runs_and_ends_one(store: KeepingStore, users: Users) -> None:
     await filled(store)
     async with site(store, WebSettings(users=users)) as api:
         api.client.headers["authorization"] = f"Bearer {users.new_token('ops')}"

@@ -16,7 +16,7 @@ from hitl_trials import paused, question
 from web_site import PASSWORD, PROXY, SCHEMA, URL, Browser, filled, site, users_in
 
 from flujo.core import ConfigurationError, Flujo, Parallel, PauseForHumanInput, Pipeline, Step
-from flujo.hitl import SQLiteStore
+from flujo.hitl.store import KeepingStore
 from flujo.hitl.web import live
 from flujo.hitl.web.guards import MAX_BODY
 from flujo.hitl.web.people import Users
@@ -31,12 +31,17 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def store(either_store: KeepingStore) -> KeepingStore:
+    return either_store
+
+
+@pytest.fixture
 def users(tmp_path: Path) -> Users:
     return users_in(tmp_path)
 
 
 @pytest.fixture
-async def browser(store: SQLiteStore, users: Users) -> AsyncIterator[Browser]:
+async def browser(store: KeepingStore, users: Users) -> AsyncIterator[Browser]:
     await filled(store)
     async with site(store, WebSettings(users=users, header=PROXY)) as found:
         yield found
@@ -77,7 +82,7 @@ async def test_who_wanted_a_page_gets_it_after_signing_in(browser: Browser) -> N
     assert (await browser.sign_in("ann")).headers["location"] == MONEY
 
 
-async def test_a_cookie_goes_over_tls_only_where_there_is_tls(store: SQLiteStore, users: Users) -> None:
+async def test_a_cookie_goes_over_tls_only_where_there_is_tls(store: KeepingStore, users: Users) -> None:
     settings = WebSettings(url="https://approvals.example.org", users=users)
     async with site(store, settings) as browser:
         answer = await browser.sign_in("ann")
@@ -96,7 +101,7 @@ async def test_who_is_removed_or_has_another_password_is_out_at_once(browser: Br
     assert (await browser.get("/")).status_code == 303
 
 
-async def test_guessing_a_password_is_slowed_down(store: SQLiteStore, users: Users) -> None:
+async def test_guessing_a_password_is_slowed_down(store: KeepingStore, users: Users) -> None:
     async with site(store, WebSettings(users=users, sign_ins=3)) as browser:
         codes = [(await browser.sign_in("ann", f"wrong {number}")).status_code for number in range(4)]
         late = await browser.sign_in("ann")
@@ -104,7 +109,7 @@ async def test_guessing_a_password_is_slowed_down(store: SQLiteStore, users: Use
     assert (late.status_code, int(late.headers["retry-after"]) > 0) == (429, True)
 
 
-async def test_people_behind_a_proxy_are_counted_by_their_own_address(store: SQLiteStore, users: Users) -> None:
+async def test_people_behind_a_proxy_are_counted_by_their_own_address(store: KeepingStore, users: Users) -> None:
     async def codes(browser: Browser, *forwarded: str) -> list[int]:
         found = []
         for number, one in enumerate(forwarded):
@@ -121,7 +126,7 @@ async def test_people_behind_a_proxy_are_counted_by_their_own_address(store: SQL
         assert await codes(browser, "198.51.100.1", "198.51.100.2", "198.51.100.3") == [401, 401, 429]
 
 
-async def test_a_proxy_says_who_it_is_and_nobody_else_does(store: SQLiteStore, users: Users) -> None:
+async def test_a_proxy_says_who_it_is_and_nobody_else_does(store: KeepingStore, users: Users) -> None:
     await filled(store)
     header = TrustedHeader("X-User", [ipaddress.ip_network("10.0.0.0/24")], "X-Roles")
     said = {"X-User": "eve", "X-Roles": "finance, law"}
@@ -166,7 +171,7 @@ async def test_settings_that_would_not_be_safe_are_refused(users: Users, given: 
     ],
 )
 async def test_where_people_reach_it_is_written_as_browsers_do(
-    store: SQLiteStore, users: Users, url: str, host: str, origin: str
+    store: KeepingStore, users: Users, url: str, host: str, origin: str
 ) -> None:
     settings = WebSettings(url=url, users=users, header=PROXY)
     assert (settings.host, settings.origin) == (host, origin)
@@ -208,7 +213,7 @@ async def test_other_hosts_and_bodies_that_are_too_long_are_refused(browser: Bro
     assert (await browser.client.post("/sign-in", content=parts(), headers=kind)).status_code == 413
 
 
-async def test_a_form_of_another_site_is_refused(browser: Browser, store: SQLiteStore) -> None:
+async def test_a_form_of_another_site_is_refused(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ann")
     page = await browser.get(MONEY)
     browser.client.headers["origin"] = "https://evil.example"
@@ -244,7 +249,7 @@ async def test_one_tenant_does_not_see_another(browser: Browser) -> None:
     assert (await browser.get("/question?run=any&id=ask")).status_code == 404
 
 
-async def test_long_lists_have_parts(browser: Browser, store: SQLiteStore) -> None:
+async def test_long_lists_have_parts(browser: Browser, store: KeepingStore) -> None:
     for number in range(60):
         await paused(store, f"r{number}", question(f"Number {number}?"))
     browser.act_as("ann")
@@ -259,7 +264,7 @@ async def test_long_lists_have_parts(browser: Browser, store: SQLiteStore) -> No
     assert (await browser.get("/?after=x")).status_code == 422
 
 
-async def test_a_run_is_drawn_with_how_it_stands(store: SQLiteStore, users: Users) -> None:
+async def test_a_run_is_drawn_with_how_it_stands(store: KeepingStore, users: Users) -> None:
     async def ask(value: int) -> int:
         raise PauseForHumanInput("How many?", schema=int)
 
@@ -284,7 +289,7 @@ async def test_a_run_is_drawn_with_how_it_stands(store: SQLiteStore, users: User
         assert len(re.findall(r'class="step success"', page)) == 2
 
 
-async def test_what_follows_a_run_ends_with_it(browser: Browser, store: SQLiteStore) -> None:
+async def test_what_follows_a_run_ends_with_it(browser: Browser, store: KeepingStore) -> None:
     async def add(value: int) -> int:
         return value + 1
 
@@ -306,7 +311,7 @@ async def test_a_page_follows_on_after_a_stream_had_its_time(browser: Browser, m
     assert "event: done" not in answer.text  # which tells the browser not to connect anew
 
 
-async def test_what_follows_a_run_ends_where_it_is_deleted(browser: Browser, store: SQLiteStore) -> None:
+async def test_what_follows_a_run_ends_where_it_is_deleted(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ops")
     answers: list[httpx.Response] = []
 
@@ -321,7 +326,7 @@ async def test_what_follows_a_run_ends_where_it_is_deleted(browser: Browser, sto
     assert answers[0].text.endswith("event: done\ndata: \n\n")
 
 
-async def test_what_a_page_leaves_out_is_told_by_a_command_that_gives_it(store: SQLiteStore, users: Users) -> None:
+async def test_what_a_page_leaves_out_is_told_by_a_command_that_gives_it(store: KeepingStore, users: Users) -> None:
     async def write(value: int) -> str:
         return "x" * 5000 + "the end"
 
@@ -333,7 +338,7 @@ async def test_what_a_page_leaves_out_is_told_by_a_command_that_gives_it(store: 
     assert "cut here; flujo runs show RUN --json gives all" in page
 
 
-async def test_an_operator_ends_a_run(browser: Browser, store: SQLiteStore) -> None:
+async def test_an_operator_ends_a_run(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ops")
     page = await browser.get("/run?id=money")
     assert (await browser.send(page, "/cancel")).status_code == 303
@@ -350,7 +355,7 @@ async def test_an_operator_ends_a_run(browser: Browser, store: SQLiteStore) -> N
 # --- deciding ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_decision_is_recorded_with_who_and_why(browser: Browser, store: SQLiteStore) -> None:
+async def test_a_decision_is_recorded_with_who_and_why(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ann")
     page = await browser.get(MONEY)
     assert "to: &#34;&lt;script&gt;&#34;" in page.text  # text only, whatever a model wrote
@@ -364,7 +369,7 @@ async def test_a_decision_is_recorded_with_who_and_why(browser: Browser, store: 
     assert (await browser.get(MONEY)).headers["location"] == "/receipt?run=money&id=ask"
 
 
-async def test_the_same_again_is_fine_and_another_is_a_conflict(browser: Browser, store: SQLiteStore) -> None:
+async def test_the_same_again_is_fine_and_another_is_a_conflict(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ann")
     page = await browser.get(MONEY)
     yes, no = {"answer.approved": "true"}, {"answer.approved": "false"}
@@ -376,7 +381,7 @@ async def test_the_same_again_is_fine_and_another_is_a_conflict(browser: Browser
     assert one.decision == {"approved": True}
 
 
-async def test_what_was_not_seen_cannot_be_decided(browser: Browser, store: SQLiteStore) -> None:
+async def test_what_was_not_seen_cannot_be_decided(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ann")
     page = await browser.get(MONEY)
     stale = await browser.send(page, "/question", shown="0" * 64, **{"answer.approved": "true"})
@@ -388,7 +393,7 @@ async def test_what_was_not_seen_cannot_be_decided(browser: Browser, store: SQLi
     assert not await store.decided()
 
 
-async def test_a_question_that_expired_is_told(browser: Browser, store: SQLiteStore) -> None:
+async def test_a_question_that_expired_is_told(browser: Browser, store: KeepingStore) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     await paused(store, "soon", question("Now?", wanted={"type": "boolean"}, expires_at=soon))
     browser.act_as("ann")
@@ -401,7 +406,7 @@ async def test_a_question_that_expired_is_told(browser: Browser, store: SQLiteSt
     assert (sent.status_code, "expired at" in sent.text) == (410, True)
 
 
-async def test_an_answer_that_does_not_fit_is_kept_in_the_form(browser: Browser, store: SQLiteStore) -> None:
+async def test_an_answer_that_does_not_fit_is_kept_in_the_form(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ann")
     page = await browser.get("/question?run=any&id=ask")
     for wrong, why in (("many", "is no whole number"), ("", "must be filled in")):
@@ -428,7 +433,7 @@ async def test_deciding_too_often_is_slowed_down(open_store: OpenStore, users: U
     assert codes == [422, 422, 429]
 
 
-async def test_a_store_that_cannot_be_used_is_told_without_its_path(browser: Browser, store: SQLiteStore) -> None:
+async def test_a_store_that_cannot_be_used_is_told_without_its_path(browser: Browser, store: KeepingStore) -> None:
     browser.act_as("ann")
     store.close()
     answer: httpx.Response = await browser.get("/")

@@ -14,8 +14,19 @@ import anyio
 import pytest
 from annotated_types import MultipleOf
 from conftest import OpenStore
+from hitl_trials import paused, question
 
-from flujo.core import ConfigurationError, Flujo, MemoryStore, OnRunEnd, PauseForHumanInput, Pipeline, RunContext, Step
+from flujo.core import (
+    ConfigurationError,
+    Flujo,
+    MemoryStore,
+    OnRunEnd,
+    PauseForHumanInput,
+    Pipeline,
+    RunContext,
+    Step,
+    migrate,
+)
 from flujo.hitl import Progress, SQLiteStore, Worker
 
 pytestmark = pytest.mark.anyio
@@ -95,9 +106,59 @@ async def test_one_that_expired_without_an_outcome_stops_no_other(store: SQLiteS
         Flujo(flow).plan.fingerprint
         == Flujo(Pipeline(Step(soon, name="ask") >> Step(double), name="asks")).plan.fingerprint
     )
-    told = await worked(store, flow)
-    assert events(told) == [("refused", "stuck")]
-    assert "expired" in told[-1].why
+    await Flujo(flow, store=store).run_async(1, run_id="other")
+    assert events(await worked(store, flow)) == []
+
+
+def soon(*, name: str = "soon", on_expiry: object = None) -> Pipeline:
+    async def soon(value: int) -> Even:
+        late = datetime.now(UTC) - timedelta(days=1)
+        raise PauseForHumanInput("Now?", schema=Even, expires_at=late, on_expiry=on_expiry)  # type: ignore[arg-type]
+
+    return Pipeline(Step(soon) >> Step(double), name=name)
+
+
+async def test_many_that_expired_without_an_outcome_hold_up_no_later_one(store: SQLiteStore) -> None:
+    flow = soon(on_expiry=2)
+    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    plan = Flujo(flow).plan.fingerprint
+    for number in range(1001):
+        await paused(store, f"r{number}", question(f"Number {number}?", expires_at=old), fingerprint=plan)
+    await Flujo(flow, store=store).run_async(1, run_id="late")
+    assert events(await worked(store, flow)) == [("ended", "late")]
+
+
+async def test_an_outcome_that_does_not_fit_is_told(store: SQLiteStore) -> None:
+    await Flujo(soon(on_expiry=3), store=store).run_async(1, run_id="odd")
+    told = await worked(store, soon(on_expiry=3))
+    assert events(told) == [("refused", "odd")]
+    assert "does not fit" in told[-1].why
+
+
+async def test_a_question_that_was_opened_again_is_taken_up_as_soon_as_it_is_answered(store: SQLiteStore) -> None:
+    await answered(store, "r", 3)
+    told: list[Progress] = []
+    worker = Worker(Flujo(FLOW, store=store), told.append)
+    await worker.work(once=True)
+    (again,) = (await store.open_pauses()).items
+    await store.record_decision("r", again.pause_id, 4, shown_digest=again.shown_digest)
+    await worker.work(once=True)
+    assert events(told) == [("reopened", "r"), ("ended", "r")]
+
+
+async def test_runs_of_a_pipeline_with_a_migration_go_on(store: SQLiteStore, anyio_backend: str) -> None:
+    old = Pipeline(Step(ask) >> Step(double, name=f"double-{anyio_backend}"), name="asks")  # a migration is for good
+    new = Pipeline(Step(ask) >> Step(double, name=f"double-{anyio_backend}", version=2), name="asks")
+    await answered(store, "r", 4, old)
+    await answered(store, "ends", 4, old)
+    await store.request_cancel("ends")
+    before, after = Flujo(old).plan.fingerprint, Flujo(new).plan.fingerprint
+    told = await worked(store, new)
+    assert sorted(events(told)) == [("refused", "ends"), ("refused", "r")]
+    assert f"it began with plan {before[:12]}, and 'asks' is now {after[:12]}" in told[-1].why
+    migrate(before, after, lambda snapshot: snapshot)
+    assert sorted(events(await worked(store, new))) == [("ended", "ends"), ("ended", "r")]
+    assert (await store.load("ends")).snapshot.status == "aborted"
 
 
 async def test_what_was_left_behind_goes_on_and_what_is_damaged_stops_no_other(open_store: OpenStore) -> None:

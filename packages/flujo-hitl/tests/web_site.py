@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from hitl_trials import paused, question
 
 from flujo.core import Plan
-from flujo.hitl import HitlStore, SQLiteStore
+from flujo.hitl import HitlStore
+from flujo.hitl.store import KeepingStore
 from flujo.hitl.web.app import create_app
 from flujo.hitl.web.people import Users
 from flujo.hitl.web.settings import TrustedHeader, WebSettings
@@ -92,7 +93,7 @@ SCHEMA = {
 """An approval."""
 
 
-async def filled(store: SQLiteStore) -> None:
+async def filled(store: KeepingStore) -> None:
     """Three questions: for finance, for law at t1, for anybody."""
     await paused(
         store, "money", question("Pay <b>40</b>?", wanted=SCHEMA, payload={"to": "<script>"}, roles=["finance"])

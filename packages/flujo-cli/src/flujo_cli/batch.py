@@ -9,7 +9,18 @@ from typing import Literal
 
 import anyio
 
-from flujo.core import Budget, Flujo, FlujoError, PipelineResult, ResourceError, RunHandle, RunOptions, Usage
+from flujo.core import (
+    Budget,
+    Chunk,
+    Flujo,
+    FlujoError,
+    PipelineResult,
+    ResourceError,
+    RunHandle,
+    RunOptions,
+    RunStream,
+    Usage,
+)
 
 from .inputs import Item
 from .progress import Progress
@@ -60,6 +71,7 @@ class Batch:
         options: What every run is given beside its input.
         progress: Is told what happens.
         emit: Takes each item as it ends, while it is still in memory.
+        chunk: Takes the name of an item and what its streaming steps give, as it comes; None where nobody reads it.
     """
 
     def __init__(
@@ -71,6 +83,7 @@ class Batch:
         *,
         progress: Progress,
         emit: Callable[[Ended], None],
+        chunk: Callable[[str, object], None] | None = None,
     ) -> None:
         self.ended: list[Ended] = []
         self.cancelled = False
@@ -82,7 +95,8 @@ class Batch:
         self._options = options
         self._progress = progress
         self._emit = emit
-        self._handles: dict[str, RunHandle] = {}
+        self._chunk = chunk
+        self._handles: dict[str, RunHandle | RunStream] = {}
 
     async def run(self, concurrency: int) -> list[Ended]:
         """Run all items.
@@ -129,9 +143,12 @@ class Batch:
         error: FlujoError | None = None
         options: RunOptions = {**self._options, "run_id": run_id, "limits": self._budget}
         try:
-            handle = self._flujo.start(item.value, **options)
-            self._handles[run_id] = handle
-            result = await handle.wait()
+            if self._chunk is None:
+                handle = self._flujo.start(item.value, **options)
+                self._handles[run_id] = handle
+                result = await handle.wait()
+            else:
+                result = await self._read(item, run_id, options, self._chunk)
             error = result.error
         except FlujoError as problem:
             error = problem
@@ -144,3 +161,14 @@ class Batch:
         self.ended.append(ended)
         self._progress.item_ended(ended)
         self._emit(ended)
+
+    async def _read(
+        self, item: Item, run_id: str, options: RunOptions, chunk: Callable[[str, object], None]
+    ) -> PipelineResult:
+        """Run one item and hand on its chunks as they come."""
+        async with self._flujo.stream_async(item.value, **options) as stream:
+            self._handles[run_id] = stream
+            async for told in stream:
+                if isinstance(told, Chunk):
+                    chunk(item.name, told.value)
+        return stream.result

@@ -31,6 +31,7 @@ KNOWN = {
     "chat": Known("flujo-agent", "Talk with a model, under limits; goes on later where a store keeps it."),
     "eval": Known("flujo-agent", "Score a pipeline on a dataset, and compare with a saved run."),
     "hitl": Known("flujo-hitl", "Answer what runs ask in a browser, or by a JSON API."),
+    "lambda": Known("flujo-backend-lambda", "Build, deploy and ask AWS Lambda workers."),
     "pii": Known("flujo-deidentifier", "Find personal data in files."),
     "runs": Known("flujo-hitl", "Look at stored runs, answer what they ask, go on with them."),
     "solve": Known("flujo-agent", "Let a recipe solve a task: made, checked, made again, under limits."),

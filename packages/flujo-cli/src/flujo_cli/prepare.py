@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypedDict
@@ -44,6 +44,7 @@ def prepare(
     *,
     store: str | None = None,
     keeps: bool = False,
+    backend: str | None = None,
 ) -> tuple[Target, Flujo]:
     """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
 
@@ -53,6 +54,7 @@ def prepare(
         hooks: Observers.
         store: URL of a store; None takes FLUJO_STORE, or that of the settings.
         keeps: Whether runs are kept there at all.
+        backend: Where steps run that do not say it themselves; None is where the file says.
 
     Raises:
         Problem: The file, the settings or an option cannot be used.
@@ -68,7 +70,7 @@ def prepare(
         target = Target(DEFAULT_NAME, "", spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
     where = _url_of(store, settings) if keeps else None
-    return target, build(target, settings, use, policy, hooks, store=where)
+    return target, build(target, settings, use, policy, hooks, store=where, backend=backend)
 
 
 def store_of(url: str | None) -> RunStore:
@@ -127,36 +129,41 @@ def build(
     hooks: Observers,
     *,
     store: str | None = None,
+    backend: str | None = None,
 ) -> Flujo:
     """A Flujo of what was found. One that the file built itself keeps all it has, and gets the rest on top."""
     found = target.found
+    given: dict[str, Any] = {
+        name: value for name, value in (("store", store), ("backend", backend)) if value is not None
+    }
     if not isinstance(found, Flujo):
         plugins = Plugins(use, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
-        return Flujo(found, plugins=plugins, policy=policy, hooks=hooks, store=store)
+        return Flujo(found, plugins=plugins, policy=policy, hooks=hooks, **given)
     there = _acting(found)
     more = [name for name in use if name not in there]
     required = policy.require - there
     if not more and not required:
-        return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks, store)
+        return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks, given)
     plugins = Plugins(more, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
     plugins.hold_to(policy.model_copy(update={"require": required}))
     here = {name for name, _ in plugins.acting}
     plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
-    return _extended(found, plugins, policy, hooks, store)
+    return _extended(found, plugins, policy, hooks, given)
 
 
 def _extended(
-    flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers, store: str | None
+    flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers, given: Mapping[str, Any]
 ) -> Flujo:
     """A Flujo like this one with these plugins and more observers, held to a second policy as well."""
+    before: Any = flujo.given["backend"]
     together: dict[str, Any] = {
         "plugins": plugins,
         "policy": flujo.policy.joined(policy),
         "hooks": [*flujo.observers, *hooks],
     }
-    if store is not None:
-        together["store"] = store
-    return Flujo(**{**flujo.given, **together})
+    if "backend" in given and isinstance(before, Mapping):  # what steps name stays as it is
+        together["backend"] = {**before, "default": given["backend"]}
+    return Flujo(**{**flujo.given, **given, **together})
 
 
 def _acting(flujo: Flujo) -> set[str]:

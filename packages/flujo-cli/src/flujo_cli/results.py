@@ -65,15 +65,23 @@ class Results:
         self._many = many
         self._debug = debug
         self._is_stored = stored
+        self._streamed: list[str] = []
+
+    def chunk(self, name: str, value: object) -> None:
+        """Print what a streaming step gave, right after what it gave before."""
+        heading = f"--- {name}\n" if self._many and not self._streamed else ""
+        self._streamed.append(value if isinstance(value, str) else as_text(value) + "\n")
+        self._write(heading + self._streamed[-1])
 
     def emit(self, ended: Ended) -> None:
         """Hand out what one item gave, or say why it gave nothing."""
+        was_streamed = self._was_streamed(ended)
         stored = self._store(ended)
         if ended.status == "paused":
             self._kept[ended.index] = self._keep(ended)
         if self._json:
             self._print_json(ended, stored)
-        elif ended.status == "completed" and not stored:
+        elif ended.status == "completed" and not stored and not was_streamed:
             heading = f"--- {ended.name}\n" if self._many else ""
             self._print(heading + self._text(ended))
         if ended.error is not None and not self._json:
@@ -82,6 +90,13 @@ class Results:
         if ended.status == "paused" and not self._json:
             with self._progress.paused():
                 self._ask(ended)
+
+    def _was_streamed(self, ended: Ended) -> bool:
+        """Whether all of its output was printed while it came; ends the line of what was."""
+        told, self._streamed = "".join(self._streamed), []
+        if told and not told.endswith("\n"):
+            self._write("\n")
+        return bool(told) and ended.status == "completed" and self._text(ended) == told
 
     def conclude(self, summary: Summary) -> None:
         """Hand out what became of all of them."""
@@ -160,11 +175,14 @@ class Results:
             say(f"output of {ended.name!r} is no JSON", str(error), "Let the last step return plain data or a model")
 
     def _print(self, text: str) -> None:
+        self._write(text if text.endswith("\n") else text + "\n")
+
+    def _write(self, text: str) -> None:
         if self.reader_gone:
             return
         try:
             with self._progress.paused():
-                self._stream.write(text if text.endswith("\n") else text + "\n")
+                self._stream.write(text)
                 self._stream.flush()
         except BrokenPipeError:
             self.reader_gone = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -36,6 +37,7 @@ Examples:
   flujo run pipeline.py --input report.txt --max-usd 0.50
   flujo run flows.py:summary --input notes/ --out summaries/ --concurrency 4
   flujo run flows.py --input cases.jsonl --json > results.jsonl
+  flujo run chat.py --text "Tell me more" --stream
   cat note.txt | flujo run flows.py --input - --plugin flujo-audit
 
 \b
@@ -51,6 +53,7 @@ class RunFlags(PolicyOptions):
     value: str | None
     text: str | None
     store: str | None
+    backend: str | None
     max_usd: str | None
     max_tokens: int | None
     max_requests: int | None
@@ -58,6 +61,7 @@ class RunFlags(PolicyOptions):
     concurrency: int
     out: Path | None
     as_json: bool
+    stream: bool
     quiet: bool
     actor: str | None
     tenant: str | None
@@ -73,8 +77,10 @@ class RunFlags(PolicyOptions):
 @click.option("--max-requests", type=int, metavar="N", help="Most calls to models for all items together.")
 @policy_options
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
+@click.option("--backend", metavar="NAME", help="Where steps run that do not say it themselves, e.g. ray.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
+@click.option("--stream", is_flag=True, help="Print what streaming steps give as it comes.")
 @click.option("--actor", metavar="NAME", help="Who runs it, for audit and traces.")
 @click.option("--tenant", metavar="NAME", help="For whom it is run, for audit and traces.")
 @click.option("--deadline", type=float, metavar="S", help="Seconds after which an item's run is ended.")
@@ -100,6 +106,10 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
         raise click.UsageError("--input and --text exclude each other.")
     if math.isnan(flags["max_input_mb"]):  # it compares with no bound
         raise click.UsageError("--max-input-mb is not a number; give megabytes, e.g. 10.")
+    if flags["stream"] and (flags["as_json"] or flags["out"] is not None or flags["concurrency"] > 1):
+        raise click.UsageError(
+            "--stream goes to stdout, one item at a time: leave out --json, --out and --concurrency."
+        )
     with Interrupts() as interrupts:
         code = _run(target, flags, interrupts, debug=ctx.ensure_object(State).debug)
     ctx.exit(code)
@@ -108,19 +118,21 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
 def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
     limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
     relay = _Relay()
-    _, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True)
+    found, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True, backend=flags["backend"])
     items = read_items(flags["value"], flags["text"], flags["max_input_mb"], flujo.plan)
     folder = None
     if flags["out"] is not None:
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
     budget = _shared(flujo, limits)
-    relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"])
+    relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"] or flags["stream"])
     results = Results(
         sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug,
         stored=flujo.store is not None,
     )  # fmt: skip
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
-    batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit)
+    options["tags"] = {"target": f"{found.where}:{found.name}"}  # who finds the run in a store, knows what it is of
+    chunk = results.chunk if flags["stream"] else None
+    batch = Batch(flujo, items, budget, options, progress=relay.progress, emit=results.emit, chunk=chunk)
     results.on_reader_gone = batch.cancel
     try:
         with redirect_stdout(sys.stderr):  # what steps print must not mix with results
@@ -130,7 +142,7 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     interrupted = interrupts.seen or results.reader_gone
     troubled = results.troubled or batch.trouble is not None
     summary = Summary(ended, budget, flujo.plan, interrupted=interrupted, troubled=troubled)
-    return _conclude(summary, batch, results, flags)
+    return _conclude(summary, batch, results, flags, target if flujo.store is not None else None)
 
 
 def _shared(flujo: Flujo, limits: UsageLimits) -> Budget:
@@ -167,7 +179,7 @@ async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) ->
         return await batch.run(concurrency)
 
 
-def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags) -> int:
+def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags, kept: str | None) -> int:
     """Print what became of it all.
 
     Returns:
@@ -185,11 +197,16 @@ def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags)
     if not flags["as_json"]:
         results.say_how_to_go_on()
     if summary.interrupted:
-        _say_what_is_left(summary.ended)
+        _say_what_is_left(summary.ended, kept)
     return summary.exit_code
 
 
-def _say_what_is_left(ended: Sequence[Ended]) -> None:
-    left = sum(item.status not in ("completed", "paused") for item in ended)
+def _say_what_is_left(ended: Sequence[Ended], kept: str | None) -> None:
+    """Say how to go on with what was interrupted; `kept` is the pipeline as named, where a store has its runs."""
+    left = [item for item in ended if item.status not in ("completed", "paused")]
+    begun = [] if kept is None else [item.run_id for item in left if item.result is not None]
     if left:
-        note(f"interrupted: {left} of {len(ended)} not completed; what is done is kept. Run the rest again")
+        do = "Run the rest again" if len(begun) < len(left) else "Go on with them"
+        note(f"interrupted: {len(left)} of {len(ended)} not completed; what is done is kept. {do}")
+    for run_id in begun:
+        click.echo(f"    flujo runs resume {shlex.quote(kept or '')} {shlex.quote(run_id)} --retry", err=True)

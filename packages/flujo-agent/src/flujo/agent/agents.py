@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
@@ -17,7 +18,7 @@ from flujo.core import Agent, Chain, PipelineError, Price, RetryPolicy, RunConte
 from .cassette import replaying
 from .errors import NeedsAsyncio
 from .models import short_name
-from .prompts import Dialogue, prompt_of
+from .prompts import Dialogue, Turn, prompt_of
 from .spec import AgentOptions, AgentSpec, OutputMode, context_problems
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class ModelAgent(Generic[T]):
         reads: Fields of the run's context that the model is shown.
         run: The step's function. Its input, whatever the step before gave, becomes the prompt: a text as it is,
             anything else as JSON. Everything it calls goes through the step's RunContext.
+        stream: The same as a streaming step, `StreamingStep(agent)` of flujo-streaming: its text as it comes, or the
+            JSON of its answer.
     """
 
     def __init__(
@@ -77,8 +80,41 @@ class ModelAgent(Generic[T]):
         known: dict[str, object] = {} if context_model is None else {"context": context_model}
         self.run.__annotations__ = {"prompt": object, "ctx": RunContext, **known, "return": output_type}
         self.run.__qualname__ = f"{type(self).__name__}.run"
+        self.stream: Callable[..., AsyncIterator[str]] = self._streaming(context_model)
+
+    def _streaming(self, context_model: type[BaseModel] | None) -> Callable[..., AsyncIterator[str]]:
+        async def stream(prompt: object, ctx: RunContext) -> AsyncIterator[str]:
+            async with aclosing(self._stream(prompt, ctx)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        async def informed(prompt: object, ctx: RunContext, context: BaseModel) -> AsyncIterator[str]:
+            known = {name: getattr(context, name) for name in self.reads}
+            async with aclosing(self._stream(prompt, ctx, known)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+        function: Callable[..., AsyncIterator[str]] = stream if context_model is None else informed
+        if context_model is not None:
+            function.__annotations__["context"] = context_model
+        return function
+
+    async def _stream(
+        self, prompt: object, ctx: RunContext, known: Mapping[str, object] | None = None
+    ) -> AsyncGenerator[str]:
+        runner, text, earlier = await self._prepared(prompt, known)
+        deps = ctx if self._deps is None else self._deps
+        async with aclosing(runner.stream(self.name, text, deps, ctx, earlier)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def _run(self, prompt: object, ctx: RunContext, known: Mapping[str, object] | None = None) -> T:
+        runner, text, earlier = await self._prepared(prompt, known)
+        return await runner.run(self.name, text, ctx if self._deps is None else self._deps, ctx, earlier)
+
+    async def _prepared(
+        self, prompt: object, known: Mapping[str, object] | None
+    ) -> tuple[Runner[T], str, Sequence[Turn]]:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -92,7 +128,7 @@ class ModelAgent(Generic[T]):
             # in a thread: to import pydantic-ai, and to load a local model, takes seconds
             runner = await anyio.to_thread.run_sync(self._prepare, loop)
             await runner.open()
-        return await runner.run(self.name, text, ctx if self._deps is None else self._deps, ctx, earlier)
+        return runner, text, earlier
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> Runner[T]:
         runners = self._runners[replaying()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from flujo.core import ConfigurationError, Effect, ModelRequest, ModelResponse, 
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
+from .streamed import GovernedStream, Opened, Streaming
 from .translate import Outgoing, changed, given_again, incoming, outgoing, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
@@ -78,8 +79,8 @@ class CallOptions:
 class GovernedModel(WrapperModel):
     """A model whose requests are transformed, guarded, recorded, reserved and settled by the run.
 
-    A request has one way out, `request`. What would be another (streams of their own, token counts and compaction by
-    the provider, batches) is served by it or refused.
+    A request has two ways out, `request` and `request_stream`. What would be another (token counts and compaction by
+    the provider, batches) is refused.
     """
 
     def __init__(self, wrapped: Model, find_step: FindStep, options: CallOptions) -> None:
@@ -95,11 +96,7 @@ class GovernedModel(WrapperModel):
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
         ctx, options = self._find_step(), self._options
-        for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
-            if value and name.endswith(_PASSES_BY):
-                raise _other_way(f"the setting {name!r}")
-        settings = _bounded(model_settings, ctx)
-        sent = outgoing(self.wrapped.model_id, messages, settings, model_request_parameters)
+        settings, sent = self._outgoing(ctx, messages, model_settings, model_request_parameters)
         wanted = (model_settings or {}).get("max_tokens")
         answers: list[tuple[pai.ModelResponse, ModelResponse]] = []
 
@@ -116,17 +113,25 @@ class GovernedModel(WrapperModel):
             answers.append((response, incoming(response, detailed=options.record)))
             return answers[-1][1]
 
-        try:
+        with _as_theirs():
             answer = await ctx.call_model(
                 sent.request, send, retry=options.retry, price=options.price, record=options.record
             )
-        except (ModelFault, ModelRejected, ModelUnavailable) as error:
-            if error.__cause__ is None:  # a transform or another send raised it
-                raise
-            # pydantic-ai's own word for it: its fallbacks go by that
-            raise error.__cause__ from error.__cause__.__cause__
         kept, before = answers[-1] if answers else given_again(answer)
         return revised(kept, before, answer, provider=bool(sent.request.provider_tools))
+
+    def _outgoing(
+        self,
+        ctx: RunContext,
+        messages: list[pai.ModelMessage],
+        model_settings: ModelSettings | None,
+        params: ModelRequestParameters,
+    ) -> tuple[ModelSettings, Outgoing]:
+        for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
+            if value and name.endswith(_PASSES_BY):
+                raise _other_way(f"the setting {name!r}")
+        settings = _bounded(model_settings, ctx)
+        return settings, outgoing(self.wrapped.model_id, messages, settings, params)
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
         target = self._target(sent.request.model, final.model)
@@ -152,9 +157,30 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: PaiContext[object] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """The whole answer, replayed as a stream: handlers of events see it once it is settled."""
-        response = await self.request(messages, model_settings, model_request_parameters)
-        yield CompletedStreamedResponse(response, model_request_parameters=model_request_parameters, replay_events=True)
+        """Make one request through the run, and read the answer as it comes; see `RunContext.stream_model`.
+
+        What a cassette answers, and an answer that somebody transforms as a whole, comes in one piece.
+        """
+        if ACTIVE.get() is not None:
+            response = await self.request(messages, model_settings, model_request_parameters)
+            yield CompletedStreamedResponse(
+                response, model_request_parameters=model_request_parameters, replay_events=True
+            )
+            return
+        ctx = self._find_step()
+        settings, sent = self._outgoing(ctx, messages, model_settings, model_request_parameters)
+
+        def opened(final: ModelRequest) -> Opened:
+            target = self._target(sent.request.model, final.model)
+            asked, params = changed(sent, final)
+            return target.request_stream(asked, _settings(settings, final, target), params, run_context)
+
+        source = Streaming(opened)
+        streamed = ctx.stream_model(sent.request, source.send, retry=self._options.retry, price=self._options.price)
+        with _as_theirs():
+            async with streamed as pieces:
+                provider = bool(sent.request.provider_tools)
+                yield GovernedStream(model_request_parameters, source, pieces, provider)
 
     async def count_tokens(
         self,
@@ -183,6 +209,17 @@ class GovernedModel(WrapperModel):
     async def batch_create(self, requests: Sequence[object]) -> object:  # type: ignore[override]
         """Refused: batches would pass the governor by."""
         raise _other_way("a batch of requests")
+
+
+@contextmanager
+def _as_theirs() -> Iterator[None]:
+    """Raise pydantic-ai's own word for what a model failed with: its fallbacks go by that."""
+    try:
+        yield
+    except (ModelFault, ModelRejected, ModelUnavailable) as error:
+        if error.__cause__ is None:  # a transform or another send raised it
+            raise
+        raise error.__cause__ from error.__cause__.__cause__
 
 
 def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pydantic_ai
+from pydantic_ai import AgentRunResultEvent
 from pydantic_ai import messages as pai
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback
@@ -19,6 +21,7 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDen
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset
 from pydantic_ai.usage import RunUsage
 from pydantic_ai.usage import UsageLimits as PaiLimits
+from pydantic_core import to_json
 
 from flujo.core import RunContext
 
@@ -28,6 +31,7 @@ from .governed import CURRENT, CallOptions, Governed, GovernedModel, GovernedToo
 from .models import known_price, make
 from .prompts import ToolApproval, Turn
 from .spec import AgentSpec
+from .streamed import text_of
 
 if TYPE_CHECKING:
     from .spec import AnyTool
@@ -92,6 +96,62 @@ class Runner(Generic[T]):
                 asked, messages = None, result.all_messages()
         finally:
             CURRENT.reset(token)
+
+    async def stream(
+        self, name: str, prompt: str, deps: object, ctx: RunContext, earlier: Sequence[Turn] = ()
+    ) -> AsyncGenerator[str]:
+        """Run the agent once and give its text as it comes; a value that is no text comes as JSON at the end.
+
+        The models find their step in a context variable, which is set around each pull: what a generator sets stays
+        set for its reader.
+        """
+        pieces = self._pieces(name, prompt, deps, ctx, earlier)
+        async with aclosing(pieces):
+            while True:
+                token = CURRENT.set(ctx)
+                try:
+                    piece = await anext(pieces, None)
+                finally:
+                    CURRENT.reset(token)
+                if piece is None:
+                    break
+                yield piece
+
+    async def _pieces(
+        self, name: str, prompt: str, deps: object, ctx: RunContext, earlier: Sequence[Turn]
+    ) -> AsyncGenerator[str]:
+        governed: list[AbstractCapability[object]] = []
+        if self.wrapped is not None:
+            governed.append(Governed(lambda: ctx, self.wrapped))
+        asked: str | None = prompt
+        messages, decided, usage = _messages(earlier), None, RunUsage()
+        while True:
+            told, result = False, None
+            with as_flujo_errors(name):
+                # Not by `iter`: it holds a task group open in the reader's task, whose cancel would meet the reader.
+                async with self.agent.run_stream_events(
+                    asked,
+                    message_history=messages,
+                    deferred_tool_results=decided,
+                    deps=deps,
+                    capabilities=governed or None,
+                    usage_limits=self.limits,
+                    usage=usage,
+                    infer_name=False,
+                ) as events:
+                    async for event in events:
+                        if isinstance(event, AgentRunResultEvent):
+                            result = event.result
+                        elif text := text_of(event):
+                            told = True
+                            yield text
+            assert result is not None
+            if not isinstance(result.output, DeferredToolRequests):
+                if not told:
+                    yield to_json(result.output).decode()
+                return
+            decided = await _decided(name, result.output, ctx)
+            asked, messages = None, result.all_messages()
 
 
 async def _decided(agent: str, requests: DeferredToolRequests, ctx: RunContext) -> DeferredToolResults:

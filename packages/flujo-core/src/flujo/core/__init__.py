@@ -39,6 +39,11 @@ _NAMES_OF_MODULE = {
     # run
     "engine": "Flujo RunOptions",
     "handle": "RunHandle",
+    "reading": "SendStream StreamingAgent",
+    "streams": "RunStream StreamOpening",
+    "items": "Chunk ModelChunk PausedItem ResultItem StepEnded StepStarted StreamItem UsageUpdate",
+    "streamstep": "Stage StreamStep",
+    "modelstream": "ModelStream",
     "result": "PipelineResult StepRecord",
     "usage": "Charge Price Room Usage UsageLimits",
     "budgets": "Budget",
@@ -55,21 +60,25 @@ _NAMES_OF_MODULE = {
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
     "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
-    "RecordResult StepEnded StepEvent TransformModelRequest "
+    "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command CommandHost ExecutionBackend PayloadCodec PriceBook RunStore StepExecutionRequest "
-    "StepOutcome StoreFactory TokenSigner",
+    "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
+    "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome",
+    "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",
+    "recipes": "Secret",
+    "worker": "Worker",
     "hooks": "Hooks Implementation tier_of",
     "registry": "Plugins",
     "loader": "PLUGIN_API_VERSION Installed",
     "backends": "LocalBackend",
     "logs": "SecretsFilter",
+    "wakeup": "spawn",
     "schemas": "unfit",
     "scrubbing": "scrub",
     # errors
     "errors": "AlreadyResumed AmbiguousPause ConfigurationError FlujoError GuardDenied HoldLost InputError LoopLimit "
     "LoopRunning NotSent PipelineError PluginError ResourceError ResumeConflict ResumeError RunAborted RunExists "
-    "RunPaused SnapshotError StepFailed StepTimeout StillRunning UsageLimitExceeded",
+    "RunPaused SnapshotError StepFailed StepTimeout StillRunning TaskRejected UsageLimitExceeded WorkerLost",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}
 

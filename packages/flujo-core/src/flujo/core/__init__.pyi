@@ -29,12 +29,16 @@ from .errors import (
     StepFailed,
     StepTimeout,
     StillRunning,
+    TaskRejected,
     UsageLimitExceeded,
+    WorkerLost,
 )
+from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
+from .items import Chunk, ModelChunk, PausedItem, ResultItem, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
@@ -43,6 +47,7 @@ from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
+from .modelstream import ModelStream
 from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -72,8 +77,9 @@ from .payloads import (
     PreStepExecution,
     RecordIntent,
     RecordResult,
-    StepEnded,
+    StepEndEvent,
     StepEvent,
+    TransformChunk,
     TransformModelRequest,
     TransformModelResponse,
     TransformStepInput,
@@ -83,19 +89,9 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
-from .protocols import (
-    Agent,
-    Command,
-    CommandHost,
-    ExecutionBackend,
-    PayloadCodec,
-    PriceBook,
-    RunStore,
-    StepExecutionRequest,
-    StepOutcome,
-    StoreFactory,
-    TokenSigner,
-)
+from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
+from .reading import SendStream, StreamingAgent
+from .recipes import Secret
 from .registry import Plugins
 from .replay import Divergence, Replay
 from .resources import Resource, Resources
@@ -107,7 +103,12 @@ from .scrubbing import scrub
 from .snapshot import Checkpoint, EntryData, Snapshot
 from .steps import Chain, Node, Ref, Step, run_input, step
 from .store import MemoryStore
+from .streams import RunStream, StreamOpening
+from .streamstep import Stage, StreamStep
 from .usage import Charge, Price, Room, Usage, UsageLimits
+from .wakeup import spawn
+from .wire import CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, UsageData, WorkerFacts
+from .worker import Worker
 
 __all__ = [
     "BODY_INPUT",
@@ -120,11 +121,16 @@ __all__ = [
     "Allow",
     "AlreadyResumed",
     "AmbiguousPause",
+    "BackendFactory",
     "Branch",
     "Budget",
+    "Capabilities",
     "Chain",
     "Charge",
     "Checkpoint",
+    "Chunk",
+    "CodeBlob",
+    "CodeRef",
     "Command",
     "CommandHost",
     "ConfigurationError",
@@ -132,6 +138,7 @@ __all__ = [
     "Divergence",
     "Effect",
     "EntryData",
+    "ErrorData",
     "Event",
     "ExecutionBackend",
     "Failure",
@@ -164,8 +171,10 @@ __all__ = [
     "Message",
     "Meter",
     "Migration",
+    "ModelChunk",
     "ModelRequest",
     "ModelResponse",
+    "ModelStream",
     "ModelUsage",
     "NamedLimit",
     "Node",
@@ -184,10 +193,12 @@ __all__ = [
     "OnToolCall",
     "OnUsageWarning",
     "Outcome",
+    "OutcomeData",
     "Parallel",
     "Pause",
     "PauseForHumanInput",
     "Paused",
+    "PausedItem",
     "PayloadCodec",
     "Pipeline",
     "PipelineError",
@@ -213,6 +224,7 @@ __all__ = [
     "Resource",
     "ResourceError",
     "Resources",
+    "ResultItem",
     "ResumeConflict",
     "ResumeError",
     "RetryPolicy",
@@ -225,15 +237,21 @@ __all__ = [
     "RunOptions",
     "RunPaused",
     "RunStore",
+    "RunStream",
+    "RunningThread",
     "Scope",
+    "Secret",
     "SecretsFilter",
     "SendModel",
+    "SendStream",
     "SendTool",
     "Skipped",
     "Snapshot",
     "SnapshotError",
     "Source",
+    "Stage",
     "Step",
+    "StepEndEvent",
     "StepEnded",
     "StepEvent",
     "StepExecutionRequest",
@@ -241,23 +259,36 @@ __all__ = [
     "StepNode",
     "StepOutcome",
     "StepRecord",
+    "StepStarted",
+    "StepTask",
     "StepTimeout",
     "StillRunning",
     "StoreFactory",
+    "StreamItem",
+    "StreamOpening",
+    "StreamStep",
+    "StreamingAgent",
     "Success",
+    "TaskRejected",
     "TokenFacts",
     "TokenSigner",
     "ToolCall",
     "ToolDefinition",
     "ToolResult",
+    "TransformChunk",
     "TransformModelRequest",
     "TransformModelResponse",
     "TransformStepInput",
     "TransformStepOutput",
     "Update",
     "Usage",
+    "UsageData",
     "UsageLimitExceeded",
     "UsageLimits",
+    "UsageUpdate",
+    "Worker",
+    "WorkerFacts",
+    "WorkerLost",
     "accepted_fingerprints",
     "compile_plan",
     "decision_digest",
@@ -267,6 +298,7 @@ __all__ = [
     "refusal",
     "run_input",
     "scrub",
+    "spawn",
     "step",
     "tier_of",
     "type_name",

@@ -9,19 +9,19 @@ import anyio
 from pydantic import BaseModel
 
 from . import signals
-from .assignable import type_name
+from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
-from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
+from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
 from .keeper import Keeper
 from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
+from .places import settled
 from .plan import RUN_INPUT, StepNode
-from .protocols import StepExecutionRequest, StepOutcome
 from .resources import ResourceScope
 from .running import Act, Running
 from .telemetry import Watch, carrier
@@ -71,18 +71,18 @@ class Attempt:
 
     def execute(self) -> Awaitable[tuple[Outcome, Changes]]:
         """Run it; only a cancellation is raised."""
-        return self._hooked() if self.run.watch is None else self._watched(self.run.watch)
+        return self.work() if self.run.watch is None else self._watched(self.run.watch)
 
     async def _watched(self, watch: Watch) -> tuple[Outcome, Changes]:
         with watch.step(self.ctx, self.node.step.name) as piece:
-            outcome, changes = await self._hooked()
+            outcome, changes = await self.work()
             piece.fail(outcome.error)
             piece.note({signals.IS_CACHED: self.cached or None})
             if self.ctx.metered is not None:
                 piece.use(self.ctx.spent)
             return outcome, changes
 
-    async def _hooked(self) -> tuple[Outcome, Changes]:
+    async def work(self) -> tuple[Outcome, Changes]:
         """Transform, guard, record and announce the attempt around its work, where somebody acts."""
         run, hooks = self.run, self.run.hooks
         act = Act("step", self.path, self.ctx, self.number) if hooks.around_step or hooks.before_step else None
@@ -139,8 +139,7 @@ class Attempt:
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         """Do the work, or find that it was done before."""
         cache = self.run.setup.cache
-        reads = self.node.step.options.reads or self.node.binding.context_parameter
-        key = cache.key(self.node, inputs, self._context() if reads else None)
+        key = cache.key(self.node, inputs, self._context())
         # An attempt that follows another looks no more: what it would find may be what was refused.
         kept = cache.find(key) if key is not None and self.number == 1 else None
         if kept is not None:
@@ -158,18 +157,23 @@ class Attempt:
             if self.run.verdict is not None:
                 await self.run.note_told(self.ctx, Begun(is_over=True))
                 return Aborted(self.run.verdict), None
-        request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
-        if self.run.watch is not None and not isinstance(self.run.setup.backend, LocalBackend):
+        request, places = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx), self.run.setup.places
+        backend = places.chosen.get(node.index, places.default) if places.chosen else places.default
+        if self.run.watch is not None and not isinstance(backend, LocalBackend):
             request.trace = carrier()
         done: StepOutcome | None = None
         try:
-            if timeout_s is None and not node.binding.injects:
-                done = await self.run.setup.backend.execute_step(request)
+            if node.index in places.away:
+                with anyio.move_on_after(math.inf if timeout_s is None else timeout_s + GRACE_S):
+                    context = self._context() if node.step.options.reads or node.step.options.writes else None
+                    done = await places.away[node.index].execute(self.run, request, self.frame, context)
+            elif timeout_s is None and not node.binding.injects:
+                done = await backend.execute_step(request)
             elif timeout_s is None:
-                done = await self._work(request, None)
+                done = await self._work(backend, request, None)
             else:
                 with anyio.move_on_after(timeout_s) as limit:
-                    done = await self._work(request, limit)
+                    done = await self._work(backend, request, limit)
         except (ResourceError, StepFailed) as error:
             return Failure(error), None
         if done is None:
@@ -179,21 +183,23 @@ class Attempt:
             return Paused(self.ctx.pending), None
         return settled(node, self.path, done, self.run.setup.plan.context_model)
 
-    async def _work(self, request: StepExecutionRequest, limit: anyio.CancelScope | None) -> StepOutcome:
+    async def _work(
+        self, backend: ExecutionBackend, request: StepExecutionRequest, limit: anyio.CancelScope | None
+    ) -> StepOutcome:
         """Run it on the backend, with what lives for one attempt; an abandoned thread keeps that until it returns."""
         run, node = self.run, self.node
         wanted = run.setup.step_resources.get(node.index)
         if wanted is None:
             if node.binding.injects:
                 request.arguments = self._arguments(request.arguments, run.step_values)
-            return await run.setup.backend.execute_step(request)
+            return await backend.execute_step(request)
         scope = ResourceScope(run.setup.specs, "step", wanted, run.step_values)
         keeper = Keeper(scope) if node.step.needs_thread else None
         await (keeper or scope).__aenter__()
         error: BaseException | None = None
         try:
             request.arguments = self._arguments(request.arguments, scope.values)
-            done = await run.setup.backend.execute_step(request)
+            done = await backend.execute_step(request)
             if isinstance(done.outcome, Failure):
                 error = done.outcome.error.__cause__ or done.outcome.error
         except BaseException as raised:  # a cancel: close as after any error, then it goes on up
@@ -291,32 +297,3 @@ def missing(path: str, error: Exception | None) -> StepFailed:
     failed = StepFailed(path, "InputMissing", f"a part of its input is missing ({type(error).__name__}: {error})")
     failed.__cause__ = error
     return failed
-
-
-def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:
-    """What a backend gave, checked: its output against the step's type, its context changes against the model."""
-    outcome = done.outcome
-    if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
-        return Aborted(outcome.error), None
-    if isinstance(outcome, Success):
-        problem = _problem(node, outcome.output, done, model)
-        if problem is not None:
-            return Failure(StepFailed(path, *problem)), None
-    return outcome, done.changes
-
-
-def _problem(
-    node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
-) -> tuple[str, str] | None:
-    """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-    if node.output_classes is not None and not isinstance(output, node.output_classes):
-        return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
-    if node.step.options.validate:
-        _, problem = fitted(node.output_type)(output)
-        if problem is not None:
-            return "OutputMismatch", problem
-    if done.changes:
-        done.changes, problem = fitted_changes(model, node.step.options.writes, done.changes)
-        if problem is not None:
-            return "UpdateMismatch", problem
-    return None

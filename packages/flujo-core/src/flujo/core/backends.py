@@ -14,10 +14,10 @@ from anyio.lowlevel import RunVar
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .execution import StepExecutionRequest, StepOutcome
 from .foreign import fault_of
 from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
-from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
 
 THREADS = 256

@@ -19,7 +19,7 @@ from .context import MakeCall, RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
 from .foreign import T, attempt
 from .gates import Passage
-from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
@@ -36,14 +36,14 @@ class Calls:
 
     def __init__(self, run: Running) -> None:
         self.run = run
-        self._numbers = count(1)
+        self.numbers = count(1)
         self._beginning: set[tuple[tuple[int, int], str]] = set()
 
     # --- models -----------------------------------------------------------------------------------------------------
 
     async def recorded(self, ctx: RunContext, request: ModelRequest, make: MakeCall) -> ModelResponse:
         """See CallGate.recorded. Where the answer is known no call is made, so that nobody is asked about it."""
-        self._check_open()
+        self.check_open()
         key = model_key(request, ctx.attempt)
         known, answer = ctx.recall(key)
         if known:
@@ -76,19 +76,19 @@ class Calls:
     async def _attempt(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, price: Price | None, attempt: int
     ) -> ModelResponse:
-        run, path, request = self.run, ctx.step_path, self._apart(request)
-        self._check_open()
+        run, path, request = self.run, ctx.step_path, self.apart(request)
+        self.check_open()
         about = run.info, path, attempt
-        await run.guard("guard_model_call", lambda: payloads.GuardModelCall(*about, self._apart(request)), ctx)
+        await run.guard("guard_model_call", lambda: payloads.GuardModelCall(*about, self.apart(request)), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
             await run.deny(denial, path, ctx)
-        act = Act("model_call", path, ctx, attempt, f"call-{next(self._numbers)}")
+        act = Act("model_call", path, ctx, attempt, f"call-{next(self.numbers)}")
         call = _ModelCall(run, ctx, request, send, price)
         try:
-            await run.intend(act, self._apart(request))
+            await run.intend(act, self.apart(request))
             response = await call.make()
             if run.hooks.of("transform_model_response"):
-                given = payloads.TransformModelResponse(run.info, path, self._apart(request), response)
+                given = payloads.TransformModelResponse(run.info, path, self.apart(request), response)
                 response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
@@ -97,26 +97,26 @@ class Calls:
             if call.sent and isinstance(error, Exception):
                 await self._observe_model_call(call, None, act)
             raise
-        await run.conclude(act, None, self._apart(response), call.reservation.used)
-        await self._observe_model_call(call, self._apart(response), act)
+        await run.conclude(act, None, self.apart(response), call.reservation.used)
+        await self._observe_model_call(call, self.apart(response), act)
         return response
 
-    def _apart(self, value: T) -> T:
+    def apart(self, value: T) -> T:
         """A copy, where somebody acts: what one changes in what it is shown must reach nobody else."""
         return deepcopy(value) if self.run.hooks.table else value
 
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
         used, took = call.reservation.used, perf_counter() - act.started
-        facts = (call.ctx.step_path, self._apart(call.request), response, used, took)
+        facts = (call.ctx.step_path, self.apart(call.request), response, used, took)
         await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
-        run, path, call = self.run, ctx.step_path, self._apart(call)
-        self._check_open()
-        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, self._apart(call))
+        run, path, call = self.run, ctx.step_path, self.apart(call)
+        self.check_open()
+        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, self.apart(call))
         refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
@@ -126,10 +126,10 @@ class Calls:
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self._numbers)}")
+        act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self.numbers)}")
         sent = False
         try:
-            await run.intend(act, self._apart(call))
+            await run.intend(act, self.apart(call))
             if effect == "at_most_once":
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
@@ -146,8 +146,8 @@ class Calls:
         try:
             await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
         finally:
-            await run.conclude(act, None, self._apart(result), Usage())
-        await self._observe_tool_call(ctx, call, self._apart(result), act)
+            await run.conclude(act, None, self.apart(result), Usage())
+        await self._observe_tool_call(ctx, call, self.apart(result), act)
         return result
 
     async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
@@ -160,10 +160,10 @@ class Calls:
             await self.run.note_told(ctx, Begun(key, call.name))
         finally:
             self._beginning.discard(mine)
-        self._check_open()
+        self.check_open()
 
     async def _observe_tool_call(self, ctx: RunContext, call: ToolCall, result: ToolResult | None, act: Act) -> None:
-        facts = (ctx.step_path, self._apart(call), result, perf_counter() - act.started)
+        facts = (ctx.step_path, self.apart(call), result, perf_counter() - act.started)
         await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
@@ -174,7 +174,8 @@ class Calls:
         """See CallGate.spent."""
         self.run.note_spent(ctx, used, priced_by)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse what is asked of a run that is being stopped: its verdict is raised."""
         if self.run.verdict is not None:
             raise self.run.verdict
 
@@ -212,7 +213,7 @@ class _ModelCall:
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
         if self.price is None and limit is not None:
-            raise _unpriced(self.request.model, limit)
+            raise no_price(self.request.model, limit)
         limits = self.run.hooks.policy.named_limits
         while limits:
             async with self.reservation as lease, AsyncExitStack() as places:
@@ -242,38 +243,41 @@ class _ModelCall:
             self.run.info.count("priced_by", self.price.source)
         try:
             most = (self.price or Price()).max_output_tokens
-            response: object = await self.send(_clamped(self.request, lease.charge.tokens - self.inputs, most))
+            response: object = await self.send(clamped(self.request, lease.charge.tokens - self.inputs, most))
         except NotSent:
             self.sent = False
             lease.release()
             raise
         except BaseException:  # a cancel too: nobody knows what was used
-            lease.close(self._in_full(lease))
+            lease.close(in_full(lease, self.price))
             raise
         if not isinstance(response, ModelResponse):
-            lease.close(self._in_full(lease))
+            lease.close(in_full(lease, self.price))
             why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
             raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
-        lease.close(self._really_used(lease, response))
+        lease.close(really_used(self.ctx, lease, response.usage, self.price))
         return response
 
-    def _in_full(self, lease: Lease) -> Usage:
-        charge, unpriced = lease.charge, int(self.price is None)
-        return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=unpriced)
 
-    def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:
-        usage = response.usage
-        if usage is None:
-            return self._in_full(lease)
-        cost = usage.cost_usd
-        if cost is None:
-            cost = (self.price or Price()).cost(usage.input_tokens, usage.output_tokens)
-        unpriced = int(self.price is None and usage.cost_usd is None)
-        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost, unpriced=unpriced)
-        # Without a money limit the output need not be bounded, so what was reserved is no bound either.
-        if cost > lease.charge.cost_usd and self.ctx.usage.money_limited:
-            used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
-        return used
+def in_full(lease: Lease, price: Price | None) -> Usage:
+    """All that was reserved: nobody said what was used."""
+    charge = lease.charge
+    return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=int(price is None))
+
+
+def really_used(ctx: RunContext, lease: Lease, usage: ModelUsage | None, price: Price | None) -> Usage:
+    """What the provider says that was used, and what that costs; all that was reserved where it says nothing."""
+    if usage is None:
+        return in_full(lease, price)
+    cost = usage.cost_usd
+    if cost is None:
+        cost = (price or Price()).cost(usage.input_tokens, usage.output_tokens)
+    unpriced = int(price is None and usage.cost_usd is None)
+    used = Usage(usage.input_tokens, usage.output_tokens, 1, cost, unpriced=unpriced)
+    # Without a money limit the output need not be bounded, so what was reserved is no bound either.
+    if cost > lease.charge.cost_usd and ctx.usage.money_limited:
+        used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
+    return used
 
 
 def _unknown_end(path: str, call: ToolCall) -> StepFailed:
@@ -281,7 +285,8 @@ def _unknown_end(path: str, call: ToolCall) -> StepFailed:
     return StepFailed(path, "NeedsReconcile", why, "Resume the run with retry=True: it asks what became of the call")
 
 
-def _unpriced(model: str, limit: object) -> UsageLimitExceeded:
+def no_price(model: str, limit: object) -> UsageLimitExceeded:
+    """The refusal of a model whose price is unknown."""
     return UsageLimitExceeded(
         "total_cost_usd_limit",
         f"{limit} USD",
@@ -300,7 +305,7 @@ def _tool_result(ctx: RunContext, call: ToolCall, answer: object) -> ToolResult:
     return made
 
 
-def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:
+def clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest:
     """The request with `max_tokens` no larger than what was reserved for output; 0 means nothing was bounded."""
     bound = most if request.max_tokens is None else request.max_tokens
     if room <= 0 or (bound is not None and bound <= room):

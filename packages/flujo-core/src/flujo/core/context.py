@@ -21,6 +21,7 @@ from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Meter
 from .outcome import Effect
 from .pause import PauseForHumanInput, pause_of
+from .reading import StreamGate, StreamingContext
 from .retry import RetryPolicy
 from .usage import Price, Usage
 
@@ -80,7 +81,7 @@ class Update(Generic[T]):
         return f"Update({self.output!r}, fields={sorted(self.changes)})"
 
 
-class CallGate(Protocol):
+class CallGate(StreamGate, Protocol):
     """The one way to a model or a tool; the engine gives it to each step."""
 
     async def call_model(
@@ -102,7 +103,7 @@ class CallGate(Protocol):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class RunContext:
+class RunContext(StreamingContext):
     """What a step learns about its run, and its only way to models and tools.
 
     Attributes:

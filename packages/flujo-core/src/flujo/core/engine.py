@@ -13,7 +13,7 @@ import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
-from .backends import LocalBackend
+from .away import Terms
 from .budgets import Limits, checked, ledger_under
 from .check import check_words, fitted
 from .compile import compile_plan
@@ -21,16 +21,16 @@ from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
 from .foreign import attempt_async, text_of
 from .found import continued, decide_on, find
-from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
 from .pause import Pause
 from .pipeline import PipelineLike
+from .places import Backends, placed
 from .plan import Plan
 from .policy import Policy
-from .protocols import ExecutionBackend, RunStore
+from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
 from .resources import Resources, ResourceScope, specs_of, widened
@@ -42,6 +42,7 @@ from .running import Resumed
 from .schedule import start
 from .setup import Setup
 from .snapshot import Snapshot
+from .streams import StreamOpening, opened
 from .usage import UsageLimits
 from .wakeup import loop_is_running
 from .writer import Writer, taken
@@ -83,7 +84,7 @@ class Flujo:
         resources: What steps and hooks may be given.
         context_model: Frozen pydantic model of the user's context.
         limits: Limits of each run, or a `Budget` that several runs share.
-        backend: Where steps run; in this process when left out.
+        backend: Where steps run: a backend or its name, or several by the names that steps give, and `default`.
         plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.
@@ -106,7 +107,7 @@ class Flujo:
         resources: Resources | None = None,
         context_model: type[BaseModel] | None = None,
         limits: Limits = None,
-        backend: ExecutionBackend | None = None,
+        backend: Backends = None,
         store: RunStore | str | None = None,
         plugins: Iterable[object] | Plugins | None = None,
         policy: Policy | None = None,
@@ -118,21 +119,22 @@ class Flujo:
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
             "store": store, "limits": limits, "hooks": self.observers,
         }  # fmt: skip
-        kept_runs = store is not None
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
+        kept = store is not None
+        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
         self.plugins.hold_to(self.policy)
         self.store: RunStore | None = self.plugins.store_of(store) if isinstance(store, str) else store
         specs = specs_of(resources)
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
-        needed = {node.index: widened(node.needs(specs), specs) for node in self.plan.steps}
+        terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
+        places = placed(self.plan, backend, terms)
+        needed = {n.index: widened(n.needs(specs), specs) for n in self.plan.steps if n.index not in places.away}
         by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        keeping = (kept_runs, None if self.store is None else self.store.signer)
+        keeping = (kept, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
-        where = gated(backend or LocalBackend(), self.policy.named_limits, specs)
-        self._setup = Setup(self.plan, self.hooks, where, self.plugins.price_of, *scopes, *keeping)
+        self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -190,6 +192,14 @@ class Flujo:
         handle = RunHandle(run, partial(self._execute, run), self._handles.discard)
         self._handles.add(handle)
         return handle
+
+    def stream_async(self, input: object = None, **options: Unpack[RunOptions]) -> StreamOpening:
+        """Run the pipeline and read it while it goes on: `async with flujo.stream_async(x) as stream`, see RunStream.
+
+        It takes what `run_async` takes, and raises what that raises on entering.
+        """
+        prepare = partial(self._prepare, input, None, options)
+        return StreamOpening(partial(opened, prepare, self._execute, self._handles))
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
@@ -250,7 +260,7 @@ class Flujo:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, found.past, now, receipt))
+            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
         claim(found.past, now)
         try:
             return await self._execute(run)
@@ -258,17 +268,15 @@ class Flujo:
             if not run.journal:
                 release(run.info.run_id, found.past)
 
-    async def _claimed(self, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
+    async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
-        assert self.store is not None
         assert run.resumed is not None
         rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
         if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            taking = self.store.claim(past.length, past.stood, now, rows)
-            return await taken(self.store, taking, self.policy.write_timeout_s)
+            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
         except StillRunning:
             if receipt is None:
                 raise
@@ -324,8 +332,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            hold = await taking
-            run.writer = Writer(self.store, hold, limit_s, run.stop)
+            run.writer = Writer(self.store, await taking, limit_s, run.stop)
             return await run.writer.around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)

@@ -10,6 +10,7 @@ FlujoError                  what happened, why, and what to do next
 ├── RunExists               a run with this id is already known
 ├── StepFailed              a step ended with a failure; `__cause__` is the original exception
 │   ├── StepTimeout         ... because its time was up
+│   ├── WorkerLost          ... because its worker went away or did not answer; nobody knows how it ended
 │   └── LoopLimit           ... because a loop was not good in time; `partial` is its last output
 ├── RunPaused               the output of a run was read that waits for a human
 ├── SnapshotError           a snapshot cannot be used (also a ValueError)
@@ -21,6 +22,7 @@ FlujoError                  what happened, why, and what to do next
 ├── HoldLost                another process took the run over while this one was at it
 ├── UsageLimitExceeded      a limit refused further work
 ├── GuardDenied             a guard, or a required recorder, did not let the work through
+│   └── TaskRejected        a worker refused a task before it did anything
 ├── RunAborted              a hook, or a cancel, ended the run
 └── NotSent                 raised by the code that sends a request which surely never left
 
@@ -45,7 +47,10 @@ class FlujoError(Exception):
         what: What happened, naming the object.
         why: The cause.
         do: The next act for the reader; empty when there is none.
+        partial: What there was of a stream, or of a loop, when it ended; None where nothing is known.
     """
+
+    partial: object = None
 
     def __init__(self, what: str, why: str = "", do: str = "") -> None:
         self.what: str = scrub(what)
@@ -82,9 +87,8 @@ class FlujoError(Exception):
         name, facts = (data.get("error"), data.get("facts")) if isinstance(data, dict) else (None, None)
         kind = globals().get(str(name))
         texts = tuple(facts.get(word) for word in ("what", "why", "do")) if isinstance(facts, dict) else ()
-        if not isinstance(kind, type) or not issubclass(kind, FlujoError) or not isinstance(facts, dict) or not texts:
-            raise ValueError("it is no error of Flujo")
-        if not all(isinstance(text, str) for text in texts):
+        whole = texts and all(isinstance(text, str) for text in texts)
+        if not (whole and isinstance(facts, dict) and isinstance(kind, type) and issubclass(kind, FlujoError)):
             raise ValueError("it is no error of Flujo")
         return _revived(kind, texts, facts)
 
@@ -184,6 +188,14 @@ class StepTimeout(StepFailed):
         tail = "; its thread cannot be stopped and was abandoned" if abandoned else ""
         message = f"no result after {seconds:g} s{tail}"
         super().__init__(step_path, "StepTimeout", message, "Raise `timeout_s`, or make the step faster")
+
+
+class WorkerLost(StepFailed):
+    """The worker of a step went away or did not answer: nobody knows how it ended, so its whole lease counts."""
+
+    def __init__(self, step_path: str, why: str, do: str = "") -> None:
+        do = do or "Say `retry=` where the step may be tried again: all attempts have the same idempotency key"
+        super().__init__(step_path, "WorkerLost", why, do)
 
 
 class LoopLimit(StepFailed):
@@ -294,6 +306,13 @@ class GuardDenied(FlujoError):
         self.hook = hook
         self.reason: str = scrub(str(reason))
         super().__init__(f"{hook} of plugin {plugin!r} denied", self.reason)
+
+
+class TaskRejected(GuardDenied):
+    """A worker refused a task before it did anything; it is never tried again. `hook` is why, as `E_POLICY`."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__("worker", code, reason)
 
 
 class RunAborted(FlujoError):

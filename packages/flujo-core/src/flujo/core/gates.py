@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from copy import copy
 from threading import Lock
@@ -16,15 +16,14 @@ from time import monotonic
 
 import anyio
 
+from .execution import RunningThread
 from .policy import NamedLimit, fits
-from .protocols import ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
-from .resources import Resources
 from .wakeup import LoopEvent
 
 WINDOW_S = 60.0
 """What a minute is here; it slides, so that no minute has more than the limit, whenever it begins."""
 
-_INSIDE: ContextVar[tuple[Passage, ...]] = ContextVar("flujo_named_limits", default=())
+INSIDE: ContextVar[tuple[Passage, ...]] = ContextVar("flujo_named_limits", default=())
 """Passages around the running code, those that were left too: a run that a step started may outlive the step."""
 
 
@@ -137,7 +136,7 @@ class Passage:
         self._ways = [(_GATES.setdefault(name, _Gate()), limits[name]) for name in names]
         self._held: list[tuple[_Gate, _Passed]] = []
         self._tokens = tokens
-        self._around = tuple(one for one in _INSIDE.get() if one._held)
+        self._around = tuple(one for one in INSIDE.get() if one._held)
         self.used: int | None = None
 
     async def __aenter__(self) -> Passage:
@@ -148,11 +147,11 @@ class Passage:
         except BaseException:  # a cancel: those that it passed already are left
             self.leave()
             raise
-        _INSIDE.set((*self._around, self))
+        INSIDE.set((*self._around, self))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        _INSIDE.set(self._around)
+        INSIDE.set(self._around)
         self.leave()
 
     def leave(self) -> None:
@@ -166,30 +165,3 @@ class Passage:
         own, self._held = copy(self), []
         if not thread.on_return(own.leave):
             self._held = own._held
-
-
-class _Gated:
-    """A backend whose attempts pass named limits first."""
-
-    def __init__(self, backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources: frozenset[str]) -> None:
-        self._backend = backend
-        self._limits = limits
-        self._resources = resources
-
-    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
-        """See ExecutionBackend. A thread that outlives its attempt is inside until it returns."""
-        takes_all = any(isinstance(value, Resources) for value in request.arguments.values())
-        used = self._resources if takes_all else self._resources & request.arguments.keys()
-        subjects = [f"backend:{type(self._backend).__name__}", *(f"resource:{name}" for name in used)]
-        async with Passage(self._limits, subjects) as passage:
-            try:
-                return await self._backend.execute_step(request)
-            finally:
-                if request.thread is not None:
-                    passage.stay(request.thread)
-
-
-def gated(backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources: Iterable[str]) -> ExecutionBackend:
-    """The backend behind the named limits of backends and resources, where there are any."""
-    held = {name: limit for name, limit in limits.items() if not name.startswith("model:")}
-    return _Gated(backend, held, frozenset(resources)) if held else backend

@@ -38,6 +38,7 @@ from collections.abc import Sequence
 import pluggy
 
 from . import payloads
+from .execution import BackendFactory
 from .payloads import Allow, Deny
 from .protocols import Command, PriceBook, StoreFactory
 
@@ -86,7 +87,16 @@ def transform_model_request(payload: payloads.TransformModelRequest) -> object:
 
 @hookspec
 def transform_model_response(payload: payloads.TransformModelResponse) -> object:
-    """Return a new ModelResponse, or UNCHANGED."""
+    """Return a new ModelResponse, or UNCHANGED.
+
+    Of a model that is streamed it sees the whole answer at its end. A plugin that has this and no `transform_chunk`
+    makes the answer come in one piece, so that nothing passes unseen.
+    """
+
+
+@hookspec
+def transform_chunk(payload: payloads.TransformChunk) -> object:
+    """Return a new piece of a stream, or UNCHANGED; "" holds a text back, which is asked for again with `is_last`."""
 
 
 # --- record: before the effect and after it; a fault of a required plugin denies the work or ends the run -------------
@@ -191,6 +201,11 @@ def register_commands() -> Sequence[Command]:
 @hookspec
 def register_stores() -> Sequence[StoreFactory]:
     """Kinds of stores, by the scheme of their URLs: `Flujo(..., store="sqlite:///runs.db")`."""
+
+
+@hookspec
+def register_backends() -> Sequence[BackendFactory]:
+    """Backends by name: `step(backend="ray")`, `Flujo(..., backend="ray")`, `flujo run --backend ray`."""
 
 
 @hookspec

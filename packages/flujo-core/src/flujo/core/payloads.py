@@ -143,6 +143,31 @@ class TransformModelResponse(StepEvent):
     value: ModelResponse
 
 
+Surface = Literal["model", "step"]
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class TransformChunk(StepEvent):
+    """A piece of a stream on its way to who reads it.
+
+    A transform of texts may hold some back: it gives "" where nothing may be seen yet, and what it holds when it is
+    asked with `is_last`, with the value "". What it has to remember stands in `state`, under a key of its own.
+
+    Attributes:
+        stream_id: The same for all pieces of a stream.
+        surface: "model" for a model's answer on its way to the step, "step" for a step's chunk on its way out.
+        state: Lives as long as the stream; all transforms share it.
+        is_last: Whether the stream has ended.
+        value: The piece.
+    """
+
+    stream_id: str
+    surface: Surface
+    state: dict[str, object]
+    value: object
+    is_last: bool
+
+
 # --- records --------------------------------------------------------------------------------------------------------
 
 RecordKind = Literal["run", "step", "model_call", "tool_call"]
@@ -187,7 +212,10 @@ class RecordResult(Event):
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnRunStart(Event):
-    """A run was let through and starts; `steps` is how many the plan has."""
+    """A run was let through and starts; `steps` is how many the plan has.
+
+    `input` is None where a transform acts on the inputs of steps: observers see it in each step, as that leaves it.
+    """
 
     input: object
     steps: int
@@ -198,7 +226,7 @@ class PreStepExecution(GuardStep):
     """An attempt of a step starts. Raising AbortPipeline here means the step does not run."""
 
 
-class StepEnded(StepEvent):
+class StepEndEvent(StepEvent):
     """What the payloads of a step's end know.
 
     Args:
@@ -222,13 +250,13 @@ class StepEnded(StepEvent):
         return self._record
 
 
-class PostStepExecution(StepEnded):
+class PostStepExecution(StepEndEvent):
     """A step completed."""
 
     __slots__ = ()
 
 
-class OnStepFailure(StepEnded):
+class OnStepFailure(StepEndEvent):
     """A step failed after its last attempt; `error` says why."""
 
     __slots__ = ("error",)
@@ -304,14 +332,17 @@ class OnRunPause(Event):
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnRunResume(Event):
-    """A run goes on from where it stood."""
+    """A run goes on from where it stood; `input` is that of OnRunStart."""
 
     input: object
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnHumanDecision(StepEvent):
-    """A human decided what a paused step asked; the run is about to go on."""
+    """A human decided what a paused step asked; the run is about to go on.
+
+    `decision` is None where a transform acts on outputs of steps: observers see it as the step's, as that leaves it.
+    """
 
     pause: Pause
     decision: object

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from .context import RunContext
-from .outcome import Outcome
 from .usage import Price
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from .kept import Hold, KeptRun, Receipt, TokenFacts
     from .pipeline import PipelineLike
     from .snapshot import EntryData, Snapshot
-    from .steps import Step
 
 
 @runtime_checkable
@@ -79,43 +76,6 @@ class CommandHost(Protocol):
         Raises:
             FlujoError: There is none, or it cannot be opened; click's errors where the settings cannot be used.
         """
-
-
-@dataclass(slots=True)
-class StepExecutionRequest:
-    """One attempt of a step, in this process: live objects, not to be sent anywhere.
-
-    Attributes:
-        step: The step.
-        arguments: Everything the step's function is called with, by parameter name.
-        timeout_s: Seconds after which the engine cancels the attempt; None is never.
-        ctx: The attempt's RunContext.
-        thread: Set by the backend while the attempt runs in a thread that cannot be cancelled.
-        trace: W3C trace context of the attempt, for a backend that runs it elsewhere: spans made there under it are
-            part of the run's trace. None where nothing is traced.
-    """
-
-    step: Step
-    arguments: Mapping[str, object]
-    timeout_s: float | None
-    ctx: RunContext
-    thread: RunningThread | None = None
-    trace: Mapping[str, str] | None = None
-
-
-class RunningThread(Protocol):
-    """A worker thread that may outlive its attempt. A backend sets it on the request when it starts one."""
-
-    def on_return(self, then: Callable[[], object]) -> bool:
-        """Let the thread call `then` when it returns; False when it does not run: it has returned, or never began."""
-
-
-@dataclass(slots=True)
-class StepOutcome:
-    """What one attempt gave. `changes` are the context fields it wants to write."""
-
-    outcome: Outcome
-    changes: Mapping[str, object] | None = None
 
 
 class TokenSigner(Protocol):
@@ -202,10 +162,3 @@ class StoreFactory:
 
     scheme: str
     open: Callable[[str], RunStore]
-
-
-class ExecutionBackend(Protocol):
-    """Where steps run. One `execute_step` is one attempt; the engine retries."""
-
-    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
-        """Run one attempt. Faults of the step are a Failure; only a cancellation is raised."""

@@ -34,6 +34,7 @@ class Plugins:
     Attributes:
         allowed: Distributions that may be imported, by name with the versions; None is all.
         acting: Name and object of each that acts.
+        named: What those were made with that were named, not given as objects.
 
     Raises:
         PluginError: A named one is missing, blocked or broken.
@@ -55,6 +56,7 @@ class Plugins:
         self._books: list[PriceBook] | None = None
         self.acting: list[tuple[str, object]] = []
         self._settings = settings or {}
+        self.named: dict[str, Mapping[str, object]] = {}
         for item in [use] if isinstance(use, str) else use:
             self.acting += self._named(item) if isinstance(item, str) else [(self._name_of(item), item)]
 
@@ -100,7 +102,8 @@ class Plugins:
             raise PluginError(f"plugin {name!r} is missing", why, f"Install it: pip install {name}")
         if name in dict(self.acting):
             return []
-        return [(name, instance(load(plugin), self._settings.get(name, {}))) for plugin in found]
+        self.named[name] = self._settings.get(name, {})
+        return [(name, instance(load(plugin), self.named[name])) for plugin in found]
 
     @property
     def installed(self) -> list[Installed]:

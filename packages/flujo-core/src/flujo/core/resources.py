@@ -98,15 +98,15 @@ class Resources:
             cls._hints = attempt(hints_of, cls, local_names(cls.__qualname__))[0]
 
     def __init__(self, **given: object) -> None:
-        declared = _declared(type(self))
+        known = declared(type(self))
         for name, value in given.items():
-            if name not in declared:
-                have = ", ".join(declared) or "none"
+            if name not in known:
+                have = ", ".join(known) or "none"
                 raise ConfigurationError(f"{type(self).__name__} has no resource {name!r}", f"it declares: {have}")
             setattr(self, name, value)
 
 
-def _declared(cls: type[Resources]) -> dict[str, object]:
+def declared(cls: type[Resources]) -> dict[str, object]:
     """Annotated fields, those of base classes first."""
     try:
         hints = hints_of(cls) if cls._hints is None else cls._hints
@@ -137,7 +137,7 @@ def specs_of(resources: Resources | None) -> dict[str, ResourceSpec]:
     owner = type(resources).__name__
     specs: dict[str, ResourceSpec] = {}
     missing = object()
-    for name, hint in _declared(type(resources)).items():
+    for name, hint in declared(type(resources)).items():
         value = getattr(resources, name, missing)
         if value is missing:
             why = "it has neither a Resource(...) nor a value"
@@ -324,8 +324,6 @@ class ResourceScope:
         Raises:
             ResourceError: One failed to close, or took too long. The others are closed all the same.
         """
-        if not self._opened:
-            return
         faults: list[tuple[str, Exception | None]] = []
         stopped: BaseException | None = None
         while self._opened:

@@ -19,7 +19,6 @@ from .plan import FlowNode, Plan, StepNode
 from .result import StepRecord
 from .schedule import find_due, flow_input
 from .snapshot import (
-    VERSION,
     BegunData,
     Checkpoint,
     DecidedData,
@@ -30,6 +29,7 @@ from .snapshot import (
     PauseData,
     QuestionData,
     Snapshot,
+    check_form,
 )
 from .values import context_at
 from .written import body_type, collects, passed_type
@@ -43,11 +43,7 @@ def check_snapshot(plan: Plan, snapshot: Snapshot) -> None:
     Raises:
         SnapshotError: It is foreign, of a later version, or of another pipeline.
     """
-    if snapshot.format != "flujo-snapshot":
-        raise SnapshotError("snapshot cannot be used", f"its format is {snapshot.format!r}, not 'flujo-snapshot'", _DO)
-    if snapshot.version != VERSION:
-        why = f"its form has version {snapshot.version}, and this flujo-core reads version {VERSION}"
-        raise SnapshotError("snapshot cannot be used", why, "Install the flujo-core that wrote it, or a later one")
+    check_form(snapshot.format, snapshot.version)
     if snapshot.fingerprint != plan.fingerprint:
         why = f"it is of pipeline {snapshot.pipeline!r} as it was then, and {plan.name!r} is another or has changed"
         do = f"Resume it with the pipeline that it was made with, or migrate({snapshot.fingerprint!r}, ...)"

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from . import telemetry
 from .context import RunContext, RunInfo
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .feed import Feed
 from .foreign import attempt
 from .frames import Due, Part, RunState, around
 from .hooks import Hooks, Telling
@@ -73,6 +74,7 @@ class Running:
         left_s: Seconds of the deadline that are left, once it stands still.
         mark: Ends the ids of its records, so that those of each resume are others.
         writer: Writes it there while it goes on.
+        feed: Where its reader is given chunks; None where nobody reads while it goes on.
         is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
         turns: How many items may be done before the event loop is let run.
@@ -92,6 +94,7 @@ class Running:
     own_limits: UsageLimits | None = None
     mark: str = ""
     writer: Writer | None = None
+    feed: Feed | None = None
     deadline_s: float | None = None
     left_s: float | None = None
     breach_told: bool = False

@@ -11,8 +11,9 @@ from opentelemetry import trace
 from .backends import LocalBackend
 from .cache import Cache
 from .hooks import Hooks
+from .places import Places
 from .plan import Plan
-from .protocols import ExecutionBackend, TokenSigner
+from .protocols import TokenSigner
 from .resources import Resources, ResourceSpec
 from .usage import Price
 
@@ -24,7 +25,7 @@ class Setup:
     Attributes:
         plan: The plan.
         hooks: Acting hook implementations.
-        backend: Where steps run.
+        places: Where steps run.
         price_of: Asks the price books.
         specs: The resources by name.
         hook_resources: Names that hooks need.
@@ -39,7 +40,7 @@ class Setup:
 
     plan: Plan
     hooks: Hooks
-    backend: ExecutionBackend
+    places: Places
     price_of: Callable[[str], Price | None]
     specs: Mapping[str, ResourceSpec]
     hook_resources: frozenset[str]
@@ -53,7 +54,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         trace.get_tracer_provider()  # makes the one that the environment names: no run looks there again
-        self.is_here = type(self.backend) is LocalBackend and not self.is_kept
+        self.is_here = type(self.places.default) is LocalBackend and not self.is_kept
 
     def resources_view(self, values: Mapping[str, object]) -> Resources:
         """The user's Resources class with the open resources as its fields."""

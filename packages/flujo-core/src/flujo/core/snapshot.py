@@ -8,17 +8,35 @@ from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_core import from_json
 
+from .check import reason
 from .errors import SnapshotError
+from .foreign import attempt
 from .pause import Pause, PauseForHumanInput, shown
 from .result import RunStatus
 from .usage import Usage, UsageLimits
 
+FORMAT = "flujo-snapshot"
+_DO = "Use the text that model_dump_json() gave, whole"
 VERSION = 1
 """Version of the form of a snapshot; a later one is refused."""
 
 MAX_BYTES = 64 * 2**20
 """A longer text is no snapshot of ours, and is not parsed."""
+
+
+def check_form(form: object, version: object) -> None:
+    """Refuse what is foreign, or of a form that this version does not read.
+
+    Raises:
+        SnapshotError: It is.
+    """
+    if form != FORMAT:
+        raise SnapshotError("snapshot cannot be used", f"its format is {form!r}, not {FORMAT!r}", _DO)
+    if version != VERSION:
+        why = f"its form has version {version!r}, and this flujo-core reads version {VERSION}"
+        raise SnapshotError("snapshot cannot be used", why, "Install the flujo-core that wrote it, or a later one")
 
 
 _SHOWN = {"run_id", "pipeline", "status", "position", "id", "parent", "frame", "node", "slot", "place", "kind", "path"}
@@ -213,7 +231,7 @@ class Snapshot(_Data):
         digest: SHA-256 of all else, so that damage is found; empty of what never left its process.
     """
 
-    format: str = "flujo-snapshot"
+    format: str = FORMAT
     version: int = VERSION
     run_id: str
     pipeline: str
@@ -255,12 +273,12 @@ class Snapshot(_Data):
         try:
             read = super().model_validate_json(json_data, **options)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            why = f"{place}: {first['msg']}" if place else first["msg"]
-            do = "Use the text that model_dump_json() gave, whole"
-            raise SnapshotError("snapshot cannot be used", why, do) from None
-        if read.version == VERSION and read.digest != read.computed_digest():
+            data = attempt(from_json, json_data)[0]
+            if isinstance(data, dict):  # of another form, whatever does not fit in it is no damage
+                check_form(data.get("format", FORMAT), data.get("version", VERSION))
+            raise SnapshotError("snapshot cannot be used", reason(error), _DO) from None
+        check_form(read.format, read.version)
+        if read.digest != read.computed_digest():
             why = "its digest does not fit: something in it was changed"
             raise SnapshotError(f"snapshot of run {read.run_id!r} cannot be used", why, "Use it as it was written")
         return read

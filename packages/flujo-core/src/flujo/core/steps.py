@@ -41,6 +41,10 @@ class StepOptions:
             lives; where a step is given the context and names none, all must be equal. Raise `version` when the
             function's meaning changes.
         pauses: It may pause the run: what the run holds must then be serialisable when it is compiled.
+        backend: Where it runs, by name; None is where the Flujo says, "local" is the process of the run.
+        lease: Most that one attempt may use on a remote backend. It is reserved before it leaves, and counts in full
+            where nobody knows what became of it. None is all that is left under its limits, so that under a limit of
+            the run alone one such step waits for the other.
     """
 
     inputs: Mapping[str, Origin] | None = None
@@ -57,6 +61,8 @@ class StepOptions:
     validators: tuple[Question, ...] = ()
     cache: bool = False
     pauses: bool = False
+    backend: str | None = None
+    lease: UsageLimits | None = None
 
 
 _OPTION_NAMES = tuple(StepOptions.__dataclass_fields__)
@@ -127,6 +133,9 @@ class Node:
 
     def __rrshift__(self, other: Agent) -> Chain:
         return _joined(other, self)
+
+    def fused(self, other: Node) -> Node | None:
+        """The one node that this and the one after it in a chain make; None where each stays itself."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -209,6 +218,8 @@ class Chain:
             part = left.pop()
             if isinstance(part, Chain):
                 left += (part._right, part._left)
+            elif found and (one := found[-1].fused(part)) is not None:
+                found[-1] = one
             else:
                 found.append(part)
         return tuple(found)
@@ -258,6 +269,8 @@ def step(
     validators: Iterable[Callable[..., object]] | Callable[..., object] = (),
     cache: bool = False,
     pauses: bool = False,
+    backend: str | None = None,
+    lease: UsageLimits | None = None,
 ) -> Callable[[Callable[..., object]], Step]: ...
 def step(
     function: Callable[..., object] | None = None, /, **options: Any
@@ -300,6 +313,11 @@ def _problems(name: object, options: StepOptions, function: Callable[..., object
         (not isinstance(options.inputs, (Mapping, type(None))), "inputs= is a dict: {'parameter': source}"),
         (not isinstance(retry, (RetryPolicy, type(None))), "retry= is a RetryPolicy(max_attempts=...)"),
         (not isinstance(options.limits, (UsageLimits, type(None))), "limits= is a UsageLimits(...)"),
+        (
+            not isinstance(options.backend, (str, type(None))),
+            "backend= is the name of one; Flujo(backend=...) gives it",
+        ),
+        (not isinstance(options.lease, (UsageLimits, type(None))), "lease= is a UsageLimits(...)"),
         (timeout is not None and not (number and timeout > 0), f"timeout_s={timeout!r} must be seconds above 0"),
         (not all(isinstance(field, str) for field in fields), "reads= and writes= are names of context fields"),
         (options.effect not in get_args(Effect), f"effect={options.effect!r} must be one of {get_args(Effect)}"),

@@ -115,8 +115,12 @@ class Piece:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.fail(error)
         detach(self._token)
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """End one that was, or was never, the current span."""
+        self.fail(error)
         _safely(self._span.end)
         if self.is_timed:
             self._watch.count(self._time, perf_counter() - self._started, self.facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from .errors import StepTimeout
+from .errors import StepTimeout, WorkerLost
 from .frames import UNSET, Frame, RunState
 from .messages import ModelRequest, ToolCall
 from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused, Spent
@@ -94,7 +94,7 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
         if visit in state.known:
             was = state.known[visit]  # as many as before: by their number its questions are told apart
             state.known[visit] = [("", None) if key.startswith(_OF_MODELS) else (key, told) for key, told in was]
-        if not isinstance(outcome.error, StepTimeout):  # cut off in the middle: nobody knows whether it happened
+        if not isinstance(outcome.error, (StepTimeout, WorkerLost)):  # cut off: nobody knows whether it happened
             _note_begun(state, visit, Begun(is_over=True))
     else:
         state.known.pop(visit, None)

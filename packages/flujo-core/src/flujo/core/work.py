@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import anyio.lowlevel
 
 from . import payloads
-from .attempt import Attempt, Changes, admit, amended, missing, settled
+from .attempt import Attempt, Changes, admit, amended, missing
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
+from .execution import StepOutcome
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
 from .frames import Due, Frame
 from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
+from .places import settled
 from .plan import FlowNode, StepNode
-from .protocols import StepOutcome
 from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
 from .running import Act, Keep, Running

@@ -142,7 +142,11 @@ class Deidentifier:
         Raises:
             DeidentifierError: Some text was not analysed; nothing of it was given out.
         """
-        return redact_chunks(chunks, HoldBack(self._detect, hold_chars))
+        return redact_chunks(chunks, self.hold_back(hold_chars))
+
+    def hold_back(self, hold_chars: int = 64) -> HoldBack:
+        """The state of a stream that is redacted a piece at a time; see `redact_stream`."""
+        return HoldBack(self._detect, hold_chars)
 
     def _detectors(self, view: str, known_names: Collection[str]) -> Iterable[Finding]:
         # Local import: compiling the patterns takes over 50 ms, which a mere import of this package should not cost.

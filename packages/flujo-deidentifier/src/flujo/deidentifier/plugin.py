@@ -21,18 +21,22 @@ from flujo.core import (
     ModelRequest,
     OnRunEnd,
     RunInfo,
+    TransformChunk,
     TransformModelRequest,
     TransformStepInput,
     hookimpl,
 )
 from flujo.deidentifier.cache import RedactionCache
 from flujo.deidentifier.deidentifier import Deidentifier, Redaction
+from flujo.deidentifier.stream import HoldBack, fed
 from flujo.deidentifier.values import redact_value
 
 __all__ = ["Plugin", "flujo_api", "register_commands"]
 
 flujo_api = "1.0"
 _RUNS_REMEMBERED = 1_000
+_HELD = "flujo-deidentifier"
+"""Where the state of a stream stands."""
 
 
 @hookimpl
@@ -42,13 +46,14 @@ def register_commands() -> Sequence[Command]:
 
 
 class Plugin:
-    """De-identifies run inputs and model requests.
+    """De-identifies run inputs, model requests, and the chunks that streaming steps give their reader.
 
     Args:
         profile: As for `Deidentifier`.
         max_chars: As for `Deidentifier`.
         timeout_s: As for `Deidentifier`, in seconds.
         cache_chars: Characters of known texts kept in memory, so that equal texts are analysed once.
+        hold_chars: How many characters of a stream are held back, as for `Deidentifier.redact_stream`.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -61,8 +66,11 @@ class Plugin:
         max_chars: int = 2_000_000,
         timeout_s: float = 120.0,
         cache_chars: int = 8_000_000,
+        hold_chars: int = 64,
     ) -> None:
         self.deidentifier: Deidentifier = Deidentifier(profile, max_chars=max_chars, timeout_s=timeout_s)
+        self.deidentifier.hold_back(hold_chars)  # refuses a number that cannot be used, before anything runs
+        self._hold_chars = hold_chars
         self._cache = RedactionCache(cache_chars)
         self._counted: OrderedDict[str, set[int]] = OrderedDict()
 
@@ -78,6 +86,25 @@ class Plugin:
         texts = [(m.content, [call.arguments for call in m.tool_calls]) for m in request.messages]
         cleaned = await self._clean(payload.run, texts)
         return UNCHANGED if cleaned is UNCHANGED else _with_texts(request, cleaned)
+
+    @hookimpl
+    async def transform_chunk(self, payload: TransformChunk) -> object:
+        """Redacts what a streaming step gives its reader, which nobody can take back; text with a short hold-back."""
+        if payload.surface != "step":
+            return UNCHANGED
+        value = payload.value
+        if not isinstance(value, str):
+            return await self._clean(payload.run, value)
+        held = payload.state.setdefault(_HELD, None) or self.deidentifier.hold_back(self._hold_chars)
+        assert isinstance(held, HoldBack)
+        payload.state[_HELD] = held
+        released = await fed(held.feed, value, held.pending)
+        if payload.is_last:
+            released += await fed(lambda _: held.finish(), "", held.pending)
+        for entity, number in held.counts.items():
+            payload.run.count("redactions", entity, number)
+        held.counts.clear()
+        return released
 
     @hookimpl
     def on_run_end(self, payload: OnRunEnd) -> None:

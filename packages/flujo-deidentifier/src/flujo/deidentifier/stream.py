@@ -6,6 +6,7 @@ finding nor touches one. Everything given out stays known as left context, and i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 
@@ -14,7 +15,7 @@ from anyio import to_thread
 from flujo.core import ConfigurationError
 from flujo.deidentifier.findings import Finding, replace
 
-__all__ = ["HoldBack", "redact_chunks"]
+__all__ = ["HoldBack", "fed", "redact_chunks"]
 
 _CONTEXT = 800
 _LONGEST_HELD = 512
@@ -23,7 +24,11 @@ _WORTH_A_THREAD = 8_000  # characters; below this, the switch costs more than it
 
 
 class HoldBack:
-    """The state of one stream. `feed` and `finish` give back what may be released, redacted."""
+    """The state of one stream. `feed` and `finish` give back what may be released, redacted.
+
+    Attributes:
+        counts: Identifiers of each type that were taken out of what was released.
+    """
 
     def __init__(self, detect: Callable[[str, Collection[str]], list[Finding]], hold_chars: int) -> None:
         if hold_chars < 16:
@@ -35,6 +40,7 @@ class HoldBack:
         self._context = ""
         self._pending = ""
         self._names: set[str] = set()
+        self.counts: Counter[str] = Counter()
 
     @property
     def pending(self) -> int:
@@ -67,6 +73,7 @@ class HoldBack:
         ]
         released = replace(text[base:cut], inside)
         self._remember(text[base:cut], inside)
+        self.counts.update(finding.entity for finding in inside)
         self._pending = text[cut:]
         self._context = _tail(text[:cut])
         return released
@@ -109,15 +116,16 @@ async def redact_chunks(chunks: AsyncIterable[str], state: HoldBack) -> AsyncIte
         if isinstance(chunks, AsyncGenerator):
             await stack.enter_async_context(aclosing(chunks))
         async for chunk in chunks:
-            released = await _run(state.feed, chunk, state.pending)
+            released = await fed(state.feed, chunk, state.pending)
             if released:
                 yield released
-        rest = await _run(lambda _: state.finish(), "", state.pending)
+        rest = await fed(lambda _: state.finish(), "", state.pending)
         if rest:
             yield rest
 
 
-async def _run(work: Callable[[str], str], chunk: str, pending: int) -> str:
+async def fed(work: Callable[[str], str], chunk: str, pending: int) -> str:
+    """What `work` releases for a chunk; a long one is analysed in a worker thread."""
     if len(chunk) + pending > _WORTH_A_THREAD:
         return await to_thread.run_sync(work, chunk)
     return work(chunk)

@@ -72,11 +72,12 @@ def runs() -> None:
 @AS_JSON
 @click.pass_context
 def list_runs(ctx: click.Context, /, url: str | None, limit: int, as_json: bool, **only: Unpack[ListFilters]) -> None:
-    """Print the runs of a store, the newest first: id, how it stands, pipeline, tenant, when it changed."""
+    """Print the runs of a store, the newest first: id, how it stands, pipeline, tenant, when it changed, FILE:NAME."""
     store = listing(host_of(ctx).store(url))
     page = anyio.run(lambda: store.runs(**only, limit=limit))
     for row in page.items:
-        facts = (row.run_id, row.status, row.pipeline, row.tenant, row.changed_at.isoformat(timespec="seconds"))
+        changed = row.changed_at.isoformat(timespec="seconds")
+        facts = (row.run_id, row.status, row.pipeline, row.tenant, changed, row.target)
         click.echo(json.dumps(to_jsonable_python(row)) if as_json else line(*facts))
     if page.next is not None and not as_json:
         click.echo(f"There are more: --limit {min(1000, limit * 2)}", err=True)

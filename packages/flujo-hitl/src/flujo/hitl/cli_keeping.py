@@ -13,8 +13,11 @@ import click
 
 from flujo.core import InputError
 
+from .listed import TARGET as BEGUN_FROM
 from .printing import AS_JSON, RUN, STORE, host_of, listing, span
 from .schema import STATUS
+from .shown import printable
+from .worker import Worker
 
 __all__ = ["backup", "cancel", "delete", "purge"]
 
@@ -28,17 +31,30 @@ class Whose(TypedDict):
 
 @click.command()
 @RUN
+@click.option("--now", "target", metavar="FILE[:NAME]", help="End it here, at once: by its pipeline, as a worker does.")
 @STORE
 @AS_JSON
 @click.pass_context
-def cancel(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> None:
+def cancel(ctx: click.Context, run_id: str, target: str | None, url: str | None, as_json: bool) -> None:
     """Ask that RUN ends: a worker of its pipeline ends it, whether it goes on there or waits for an answer.
 
     What was done is kept, and the run is `aborted`. One that `flujo run` runs is ended there, with Ctrl-C.
+
+    \b
+      flujo runs cancel RUN
+      flujo runs cancel RUN --now flows.py    # where no worker runs
     """
     store = listing(host_of(ctx).store(url))
     anyio.run(store.request_cancel, run_id)
-    _say({"run_id": run_id, "cancel_requested": True}, "Asked for. A worker ends the run.", as_json=as_json)
+    if target is not None:
+        working = Worker(host_of(ctx).prepare(target, store=url), lambda _: None)
+        result = anyio.run(working.cancel, run_id)
+        _say({"run_id": run_id, "status": result.status}, f"The run is {result.status}.", as_json=as_json)
+        return
+    begun = anyio.run(store.load, run_id).snapshot.tags.get(BEGUN_FROM)
+    by = f"flujo runs worker {printable(begun or 'FILE')}"
+    text = f"Asked for. A worker ends the run: {by} (none runs? Say --now {printable(begun or 'FILE')})"
+    _say({"run_id": run_id, "cancel_requested": True}, text, as_json=as_json)
 
 
 @click.command()

@@ -53,12 +53,16 @@ class Writing(Protocol):
     plans: dict[tuple[str, str], int]
     version: int
     """Of what other connections wrote; while it stays the same, so do the holds of this store."""
-    added: int
+    pending: list[tuple[int, int, bytes]]
+    """Entries of this batch (run, position, payload): written all at once, before it is committed."""
     has_deleted: bool
 
     @property
     def db(self) -> Connection:
         """The connection."""
+
+    def flush(self) -> None:
+        """Write the entries that are pending: who reads a journal in this transaction, or deletes it, does so first."""
 
     def register(self) -> None:
         """Write who holds runs from here on."""

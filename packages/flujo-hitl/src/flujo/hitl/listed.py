@@ -11,7 +11,10 @@ from pydantic import JsonValue
 
 from flujo.core import Receipt
 
-__all__ = ["Decided", "OpenPause", "Page", "RunRow"]
+__all__ = ["TARGET", "Decided", "OpenPause", "Page", "RunRow"]
+
+TARGET = "target"
+"""The tag by which the command line says from which FILE:NAME a run was begun."""
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class RunRow:
         began_at: When, in UTC.
         changed_at: When it was last created, claimed or saved.
         is_cancel_requested: Whether somebody wants it to end.
+        target: The FILE:NAME that the command line began it from; None where something else did.
     """
 
     run_id: str
@@ -54,6 +58,7 @@ class RunRow:
     began_at: datetime
     changed_at: datetime
     is_cancel_requested: bool
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ T = TypeVar("T")
 _MAX_PAGE = 1000
 
 _RUN = (
-    "SELECT r.id, r.run_id, p.pipeline, p.fingerprint, r.status, r.tenant, r.actor, r.began, r.changed, r.cancel"
-    " FROM runs r CROSS JOIN plans p ON p.id=r.plan"
+    "SELECT r.id, r.run_id, p.pipeline, p.fingerprint, r.status, r.tenant, r.actor, r.began, r.changed, r.cancel,"
+    " r.target FROM runs r CROSS JOIN plans p ON p.id=r.plan"
 )
 _PAUSE = "SELECT r.id, r.run_id, q.pause, p.pipeline, p.fingerprint, r.tenant, q.question, q.shown, q.expires, q.roles"
 _DECISION = "SELECT r.run_id, d.pause, d.digest, d.decided, d.decision, d.actor, d.reason, d.applied"
@@ -90,7 +90,7 @@ class Lists:
 
     def expired(self, now: datetime, fingerprint: str | None, limit: int) -> Sequence[OpenPause]:
         """See HitlStore."""
-        where, facts = ["q.expires<?", _UNDECIDED], [stamp(now)]
+        where, facts = ["q.expires<?", "q.stuck IS NULL", _UNDECIDED], [stamp(now)]
         of_plan, plan = _of_plan(fingerprint)
         tables = "pauses q CROSS JOIN runs r ON r.id=q.run CROSS JOIN plans p ON p.id=r.plan"
         ask = f"{_PAUSE} FROM {tables} WHERE {_all(where + of_plan)} ORDER BY q.expires LIMIT ?"
@@ -151,9 +151,9 @@ class Lists:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    _, run_id, pipeline, fingerprint, status, tenant, actor, began, changed, cancel = row
+    _, run_id, pipeline, fingerprint, status, tenant, actor, began, changed, cancel, target = row
     names = (run_id, pipeline, unpacked(fingerprint), status_of(status), tenant, actor)
-    return RunRow(*names, moment(began), moment(changed), cancel is not None)
+    return RunRow(*names, moment(began), moment(changed), cancel is not None, target)
 
 
 def _filters(pipeline: str | None, tenant: str | None) -> tuple[list[str], list[object]]:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import psycopg
 
-from flujo.core import ConfigurationError, EntryData, FlujoError, PayloadCodec, TokenSigner
+from flujo.core import ConfigurationError, FlujoError, PayloadCodec, TokenSigner
 
-from .connection import Connection, Cursor, Held
+from .connection import Connection, Cursor
 from .errors import StoreClosed, StoreDamaged, StoreError
 from .lane import Ticket
 from .owner import Me, Owner, is_gone
-from .payloads import Payloads
 from .postgres_schema import Place, PostgresConnection, connect, fault_of
 from .postgres_transactions import PostgresTransactions, in_our_time
 from .reads import RunReads
@@ -85,28 +84,17 @@ class PostgresStore(KeepingStore):
 
 
 class _Writes(RunWrites):
-    """Entries go straight to the journal, all of a batch at once."""
+    """Entries go straight to the journal."""
 
     tables: Sequence[str] = ("snapshots", "journal", "pauses", "decisions")
     lock: str = " FOR UPDATE"
 
-    def __init__(self, transactions: PostgresTransactions, payloads: Payloads) -> None:
-        super().__init__(transactions, payloads)
-        self._transactions = transactions
-
     def _length(self, row: int, status: int) -> int:
         if status != STATUS["running"]:
             return super()._length(row, status)
-        self._transactions.flush()
+        self._in.flush()
         (last,) = self._in.db.execute("SELECT max(position) FROM journal WHERE run=?", (row,)).fetchone()
         return 0 if last is None else int(last) + 1
-
-    def _append(self, run_id: str, held: Held, rows: Sequence[EntryData]) -> None:
-        self._transactions.pending += [
-            (held.row, position, self._payloads.row(row, run_id, position))
-            for position, row in enumerate(rows, held.next)
-        ]
-        held.next += len(rows)
 
 
 class _Reads(RunReads):

@@ -51,7 +51,14 @@ CREATE TABLE owners(
 CREATE TABLE batches(writer BIGINT PRIMARY KEY, number BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT now());
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_SECOND = """
+ALTER TABLE runs ADD COLUMN target TEXT;
+ALTER TABLE pauses ADD COLUMN stuck INTEGER;
+DROP INDEX pauses_expire;
+CREATE INDEX pauses_expire ON pauses(expires) WHERE expires IS NOT NULL AND stuck IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 """What leads from each version of the schema to the next; `version` is how many of them were done."""
 
 

@@ -59,10 +59,8 @@ class PostgresTransactions:
         self.held: dict[str, Held] = {}
         self.plans: dict[tuple[str, str], int] = {}
         self.version: int = 0
-        self.added: int = 0
         self.has_deleted: bool = False
         self.pending: list[tuple[int, int, bytes]] = []
-        """Entries of this batch; they are sent all at once before it is committed."""
         self._place = place
         self._db: PostgresConnection | None = None
         self._writer = secrets.randbits(62)
@@ -153,7 +151,7 @@ class PostgresTransactions:
                 raise
 
     def flush(self) -> None:
-        """Send the entries that were added."""
+        """See Writing."""
         if self.pending:
             # as three lists: half the time of a row after the other
             self.db.execute(_ENTRIES, tuple(map(list, zip(*self.pending, strict=True))))

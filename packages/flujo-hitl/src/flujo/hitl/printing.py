@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from flujo.core import CommandHost, EntryData, Pause, PipelineResult, RunStore, Snapshot, scrub
 
+from .listed import TARGET as BEGUN_FROM
 from .protocol import HitlStore
 from .shown import printable
 
@@ -111,7 +112,9 @@ def stand(snapshot: Snapshot) -> Iterator[str]:
     usage = snapshot.checkpoint.usage
     yield f"run {printable(snapshot.run_id)} of pipeline {printable(snapshot.pipeline)}: {snapshot.status}"
     yield f"  spent {usage.cost_usd} USD, {usage.total_tokens} tokens, {usage.requests} requests"
-    for name, value in (("actor", snapshot.actor), ("tenant", snapshot.tenant)):
+    yield f"  plan {snapshot.fingerprint}"
+    begun = ("begun from", snapshot.tags.get(BEGUN_FROM))
+    for name, value in (begun, ("actor", snapshot.actor), ("tenant", snapshot.tenant)):
         if value:
             yield f"  {name} {printable(value)}"
 
@@ -122,7 +125,14 @@ def asked(pauses: Iterable[Pause]) -> Iterator[str]:
         yield f"  {printable(pause.id)}: {printable(scrub(pause.question))}"
         yield f"    answer: {'any JSON' if pause.schema is None else json.dumps(pause.schema, ensure_ascii=False)}"
         if pause.expires_at is not None:
-            yield f"    open until {pause.expires_at.isoformat()}"
+            yield f"    {_until(pause.expires_at, stuck=pause.on_expiry is None)}"
+
+
+def _until(end: datetime, *, stuck: bool) -> str:
+    if end > datetime.now(UTC):
+        return f"open until {end.isoformat()}"
+    now = "nothing was declared for that: cancel the run" if stuck else "a worker goes on with what was declared"
+    return f"expired at {end.isoformat()}; {now}"
 
 
 def did(rows: Iterable[EntryData]) -> Iterator[str]:

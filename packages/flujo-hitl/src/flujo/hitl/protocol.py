@@ -74,7 +74,7 @@ class HitlStore(RunStore, Protocol):
         """
 
     async def expired(self, now: datetime, fingerprint: str | None = None, limit: int = 100) -> Sequence[OpenPause]:
-        """Questions that were not answered in time, the oldest first."""
+        """Questions that were not answered in time, and for which an outcome was declared; the oldest first."""
 
     async def request_cancel(self, run_id: str) -> None:
         """Say that a run should end; whoever holds it looks for that. Raises ResumeError for an unknown id, and one

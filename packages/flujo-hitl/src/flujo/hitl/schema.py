@@ -54,7 +54,15 @@ CREATE TABLE owners(
   lease_s REAL NOT NULL, beat INTEGER NOT NULL, beat_mono REAL NOT NULL, beat_wall REAL NOT NULL);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# `stuck` is 1 where nothing was declared for when a question expires: such ones are left to people, however many.
+_SECOND = """
+ALTER TABLE runs ADD COLUMN target TEXT;
+ALTER TABLE pauses ADD COLUMN stuck INTEGER;
+DROP INDEX pauses_expire;
+CREATE INDEX pauses_expire ON pauses(expires) WHERE expires IS NOT NULL AND stuck IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 """What leads from each version of the file to the next; `user_version` is how many of them were done."""
 
 

@@ -60,6 +60,7 @@ class Transactions:
         self.plans: dict[tuple[str, str], int] = {}
         self.has_deleted: bool = False
         """Whether what was deleted still stands in the write-ahead log."""
+        self.pending: list[tuple[int, int, bytes]] = []
         self.added: int = 0
         """Entries that were added since the tail was looked at."""
         self._is_registered = False
@@ -118,11 +119,19 @@ class Transactions:
                 ticket.result = ticket.work()
             except FlujoError as refused:
                 ticket.error = refused
+        self.flush()
         db.execute("COMMIT")
         if beat is not None:
             self.me.kept(beat)
         if self.has_deleted:  # before who deleted is told that it is gone
             self._clean(db)
+
+    def flush(self) -> None:
+        """See Writing: one call for a batch, which takes less of the processor than one for each entry."""
+        if self.pending:
+            self.db.executemany("INSERT INTO tail(run, position, payload) VALUES(?,?,?)", self.pending)
+            self.added += len(self.pending)
+            self.pending.clear()
 
     def tidy(self) -> None:
         """See Writes."""
@@ -167,6 +176,7 @@ class Transactions:
     def _roll_back(self) -> None:
         self.held.clear()
         self.plans.clear()
+        self.pending.clear()
         self.me.unsettle()  # what was written of us may be rolled back with the rest
         if self._db is None:
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -23,10 +25,11 @@ from flujo.core import (
     ResumeError,
     SnapshotError,
     StillRunning,
+    accepted_fingerprints,
 )
 
 from .errors import StoreError
-from .listed import Decided
+from .listed import TARGET, Decided
 from .protocol import HitlStore
 
 __all__ = ["Progress", "Worker"]
@@ -34,7 +37,8 @@ __all__ = ["Progress", "Worker"]
 _MOST_LISTED = 1000
 _LONGEST_WAIT_S = 600.0
 
-Resume = Callable[[], Awaitable[PipelineResult]]
+Resume = Callable[[], Awaitable[PipelineResult | None]]
+"""Goes on with a run; gives None where its question is open again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Worker:
         self._active: dict[str, anyio.CancelScope] = {}
         self._cancelled: set[str] = set()
         self._others: set[str] = set()
-        self._later: dict[str, tuple[int, float]] = {}
+        self._later: dict[tuple[str, str], tuple[int, float]] = {}
         self._is_ending = False
         self._wake = anyio.Event()
 
@@ -108,16 +112,29 @@ class Worker:
                 with anyio.move_on_after(poll_s):
                     await self._wake.wait()
 
+    async def cancel(self, run_id: str) -> PipelineResult:
+        """End one run that nobody holds, at once; it is `aborted`, and what was done is kept.
+
+        Raises:
+            StillRunning: Somebody holds it.
+            FlujoError: It is not of this pipeline, or there is nothing to end.
+        """
+        async with self.flujo:
+            self._cancelled = {run_id}
+            return await self.flujo.resume_async(run_id, retry=True)
+
     # --- what waits -----------------------------------------------------------------------------------------------
 
     async def _look(self, group: anyio.abc.TaskGroup, poll_s: float, *, once: bool) -> int:
         """Begin with what waits, as far as there is room; how many that were."""
         before = len(self._active)
         try:
-            for run_id, why, resume in await self._waiting():
+            waiting = await self._waiting()
+            await self._refuse_changed({run_id for run_id, _, _ in waiting} | self._active.keys())
+            for run_id, why, resume in waiting:
                 if len(self._active) >= self._room or self._is_ending:
                     break
-                if run_id not in self._active and self._is_due(run_id):
+                if run_id not in self._active and self._is_due(run_id, why):
                     self._active[run_id] = anyio.CancelScope()
                     group.start_soon(self._go_on, run_id, why, resume, poll_s)
         except StoreError as error:
@@ -127,42 +144,68 @@ class Worker:
         return len(self._active) - before
 
     async def _waiting(self) -> list[tuple[str, str, Resume]]:
-        plan, store = self.flujo.plan.fingerprint, self.store
+        store, now = self.store, datetime.now(UTC)
         found: list[tuple[str, str, Resume]] = []
         for run_id in await self._to_cancel():
             found.append((run_id, "to be cancelled", self._again(run_id)))
-        for decided in await store.decided(plan, _MOST_LISTED):
-            who = f" by {decided.actor}" if decided.actor else ""
-            found.append((decided.receipt.run_id, f"decided{who}: {decided.receipt.pause_id}", self._with(decided)))
-        for late in await store.expired(datetime.now(UTC), plan, _MOST_LISTED):
-            found.append((late.run_id, f"expired: {late.pause_id}", self._late(late.run_id, late.pause_id)))
-        for run_id in await store.orphans(plan):
-            found.append((run_id, "left behind", self._again(run_id)))
+        for plan in self._plans():
+            for decided in await store.decided(plan, _MOST_LISTED):
+                who = f" by {decided.actor}" if decided.actor else ""
+                found.append((decided.receipt.run_id, f"decided{who}: {decided.receipt.pause_id}", self._with(decided)))
+            for late in await store.expired(now, plan, _MOST_LISTED):
+                found.append((late.run_id, f"expired: {late.pause_id}", self._late(late.run_id, late.pause_id)))
+            for run_id in await store.orphans(plan):
+                found.append((run_id, "left behind", self._again(run_id)))
         return found
+
+    def _plans(self) -> list[str]:
+        """Fingerprints of the plans whose runs go on here: of this one, and those that a migration leads from."""
+        return accepted_fingerprints(self.flujo.plan.fingerprint)
+
+    async def _refuse_changed(self, ours: AbstractSet[str]) -> None:
+        """Tell, once each, of runs that were decided and began with this pipeline as it is no more."""
+        decided = {one.receipt.run_id for one in await self.store.decided(None, _MOST_LISTED)}
+        for run_id in decided - ours - self._others:
+            is_ours = False  # one that is deleted or damaged is perhaps of another pipeline
+            with suppress(ResumeError, SnapshotError):
+                is_ours = await self._is_ours(run_id)
+            if not is_ours:
+                self._others.add(run_id)
 
     async def _to_cancel(self) -> list[str]:
         """Runs of ours that should end; what runs here is cancelled at once."""
         wanted = [run_id for run_id in await self.store.cancel_requested() if run_id not in self._others]
         ours: list[str] = []
+        others: list[str] = []
         for run_id in wanted:
             if run_id in self._active:
                 self._active[run_id].cancel()
-            elif await self._is_ours(run_id):
-                ours.append(run_id)
             else:
-                self._others.add(run_id)
+                try:
+                    (ours if await self._is_ours(run_id) else others).append(run_id)
+                except SnapshotError as error:
+                    self._tell(Progress("refused", run_id, str(error)))
+                    others.append(run_id)
+                except ResumeError:  # deleted since
+                    continue
+        self._others.update(others)
         self._cancelled = set(ours)
         return ours
 
     async def _is_ours(self, run_id: str) -> bool:
-        try:
-            kept = await self.store.load(run_id)
-        except SnapshotError as error:
-            self._tell(Progress("refused", run_id, str(error)))
-            return False
-        except ResumeError:  # deleted since
-            return False
-        return kept.snapshot.fingerprint == self.flujo.plan.fingerprint
+        """Whether a run goes on here; where it would, had the pipeline not changed, that is told."""
+        snapshot, plan = (await self.store.load(run_id)).snapshot, self.flujo.plan
+        if snapshot.fingerprint in self._plans():
+            return True
+        if snapshot.pipeline == plan.name:
+            begun = snapshot.tags.get(TARGET)
+            why = (
+                f"it began with plan {snapshot.fingerprint[:12]}{f' of {begun}' if begun else ''}, and"
+                f" {plan.name!r} is now {plan.fingerprint[:12]}"
+            )
+            do = "Run a worker with the pipeline as it was, or register a migration: flujo.core.migrate"
+            self._tell(Progress("refused", run_id, str(ResumeError("it cannot go on here", why, do))))
+        return False
 
     def _again(self, run_id: str) -> Resume:
         return lambda: self.flujo.resume_async(run_id, retry=True)
@@ -171,14 +214,14 @@ class Worker:
         return lambda: self.flujo.resume_async(run_id, pause=pause_id)
 
     def _with(self, decided: Decided) -> Resume:
-        async def resume() -> PipelineResult:
+        async def resume() -> PipelineResult | None:
             receipt = decided.receipt
             try:
                 return await self.flujo.resume_async(receipt.run_id, decided.decision, pause=receipt.pause_id)
             except InputError as error:  # who recorded it could not know the pipeline's own types
                 await self.store.withdraw(receipt)
                 self._tell(Progress("reopened", receipt.run_id, str(error)))
-                raise
+                return None
 
         return resume
 
@@ -194,15 +237,16 @@ class Worker:
         try:
             with scope:
                 result = await resume()
-                self._later.pop(run_id, None)
-                self._tell(Progress("ended", run_id, why, result))
+                self._later = {key: wait for key, wait in self._later.items() if key[0] != run_id}
+                if result is not None:
+                    self._tell(Progress("ended", run_id, why, result))
             if scope.cancelled_caught:
                 self._tell(Progress("cancelled", run_id, "on request"))
-        except (StillRunning, AlreadyResumed, InputError):  # it goes on elsewhere, or its question is open again
-            self._put_off(run_id, poll_s)
+        except (StillRunning, AlreadyResumed):  # it goes on elsewhere
+            self._put_off(run_id, why, poll_s)
         except Exception as error:  # whatever is wrong with one run, the others must go on
             said = str(error) if isinstance(error, FlujoError) else f"{type(error).__name__}: {error}"
-            is_first = self._put_off(run_id, poll_s) == 1
+            is_first = self._put_off(run_id, why, poll_s) == 1
             if is_first and not (isinstance(error, ResumeError) and await self._went_on(run_id)):
                 self._tell(Progress("refused", run_id, said))
         finally:
@@ -216,12 +260,12 @@ class Worker:
         except StoreError:
             return False
 
-    def _put_off(self, run_id: str, poll_s: float) -> int:
+    def _put_off(self, run_id: str, why: str, poll_s: float) -> int:
         """Try a run later, and each time much later; how often that was."""
-        times = self._later.get(run_id, (0, 0.0))[0] + 1
+        times = self._later.get((run_id, why), (0, 0.0))[0] + 1
         wait_s = min(_LONGEST_WAIT_S, poll_s * 2 ** min(times, 20))
-        self._later[run_id] = (times, time.monotonic() + wait_s)
+        self._later[run_id, why] = (times, time.monotonic() + wait_s)
         return times
 
-    def _is_due(self, run_id: str) -> bool:
-        return self._later.get(run_id, (0, 0.0))[1] <= time.monotonic()
+    def _is_due(self, run_id: str, why: str) -> bool:
+        return self._later.get((run_id, why), (0, 0.0))[1] <= time.monotonic()

@@ -23,12 +23,14 @@ from flujo.core import (
 )
 
 from .connection import Held, Writing
+from .listed import TARGET
 from .payloads import Payloads, moment, packed, stamp, unpacked
 from .schema import STATUS, status_of
 
 __all__ = ["RunWrites", "unknown"]
 
 _CANCELLABLE = (STATUS["running"], STATUS["paused"])
+_PAUSE = "INSERT INTO pauses(run, pause, shown, expires, roles, question, stuck) VALUES(?,?,?,?,?,?,?)"
 _KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 
 
@@ -68,10 +70,10 @@ class RunWrites:
         payload = self._payloads.snapshot(snapshot)
         self._in.register()
         facts = (run_id, self._plan(snapshot), STATUS[snapshot.status], 1, self._in.me.id, now, now)
-        words = (snapshot.tenant, snapshot.actor)
+        words = (snapshot.tenant, snapshot.actor, snapshot.tags.get(TARGET))
         insert = (
-            "INSERT INTO runs(run_id, plan, status, fence, owner, began, changed, tenant, actor)"
-            " VALUES(?,?,?,?,?,?,?,?,?) RETURNING id"
+            "INSERT INTO runs(run_id, plan, status, fence, owner, began, changed, tenant, actor, target)"
+            " VALUES(?,?,?,?,?,?,?,?,?,?) RETURNING id"
         )
         (row,) = db.execute(insert, (*facts, *words)).fetchone()
         db.execute("INSERT INTO snapshots VALUES(?,?,0,?)", (row, snapshot.checkpoint.position, payload))
@@ -87,14 +89,14 @@ class RunWrites:
         held, db = self._held(hold), self._in.db
         payload = self._payloads.snapshot(snapshot)
         pauses = list(self._pauses(held.row, snapshot))
-        facts = (STATUS[snapshot.status], _now(), snapshot.status == "paused", held.row)
-        db.execute(
-            "UPDATE runs SET status=?, owner=NULL, changed=?, cancel=CASE WHEN ? THEN cancel END WHERE id=?", facts
-        )
+        # its plan, too: it may have come over from another one by a migration
+        facts = (self._plan(snapshot), STATUS[snapshot.status], _now(), snapshot.status == "paused", held.row)
+        change = "plan=?, status=?, owner=NULL, changed=?, cancel=CASE WHEN ? THEN cancel END"
+        db.execute(f"UPDATE runs SET {change} WHERE id=?", facts)
         standing = (snapshot.checkpoint.position, held.next, payload, held.row)
         db.execute("UPDATE snapshots SET position=?, length=?, payload=? WHERE run=?", standing)
         db.execute("DELETE FROM pauses WHERE run=?", (held.row,))
-        db.executemany("INSERT INTO pauses VALUES(?,?,?,?,?,?)", pauses)
+        db.executemany(_PAUSE, pauses)
         self._in.held.pop(hold.run_id, None)
 
     def release(self, hold: Hold) -> None:
@@ -201,6 +203,7 @@ class RunWrites:
         return (found[-1][0] if len(found) == limit else 0), number, held
 
     def _delete(self, row: int) -> None:
+        self._in.flush()
         for table in self.tables:
             self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
         self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
@@ -232,6 +235,7 @@ class RunWrites:
     def _length(self, row: int, status: int) -> int:
         if status != STATUS["running"]:
             return int(self._in.db.execute("SELECT length FROM snapshots WHERE run=?", (row,)).fetchone()[0])
+        self._in.flush()
         ends = [
             self._in.db.execute(f"SELECT max(position) FROM {table} WHERE run=?", (row,)).fetchone()[0]
             for table in ("journal", "tail")
@@ -239,13 +243,11 @@ class RunWrites:
         return 1 + max((end for end in ends if end is not None), default=-1)
 
     def _append(self, run_id: str, held: Held, rows: Sequence[EntryData]) -> None:
-        written = [
+        self._in.pending += [
             (held.row, position, self._payloads.row(row, run_id, position))
             for position, row in enumerate(rows, held.next)
         ]
-        self._in.db.executemany("INSERT INTO tail(run, position, payload) VALUES(?,?,?)", written)
-        held.next += len(written)
-        self._in.added += len(written)
+        held.next += len(rows)
 
     def _plan(self, snapshot: Snapshot) -> int:
         key = (snapshot.pipeline, snapshot.fingerprint)
@@ -268,6 +270,7 @@ class RunWrites:
                 None if pause.expires_at is None else stamp(pause.expires_at),
                 f",{','.join(sorted(pause.roles))}," if pause.roles else None,
                 self._payloads.words(pause.question, f"question {pause.id} of {snapshot.run_id}"),
+                1 if pause.expires_at is not None and pause.on_expiry is None else None,
             )
             for pause in asks
         ]

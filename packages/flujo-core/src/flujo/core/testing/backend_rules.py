@@ -6,26 +6,49 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+from pydantic import BaseModel
 
 from flujo.core import (
+    Capabilities,
     ExecutionBackend,
     Failure,
     Flujo,
+    OutcomeData,
     PipelineResult,
     Step,
     StepExecutionRequest,
     StepFailed,
     StepOutcome,
+    StepTask,
     StepTimeout,
     Success,
 )
+from flujo.core.execution import Sender, capabilities_of
 from flujo.core.foreign import attempt_async
+from flujo.core.wire import Code
 
 from . import trial_steps as steps
 from .verdict import demand
 
 TOGETHER = 10
 """Steps that run at the same time in the rule about that."""
+
+
+class _Noted:
+    """A sender that notes what it makes."""
+
+    def __init__(self, sender: Sender, tasks: list[StepTask]) -> None:
+        self._sender = sender
+        self._tasks = tasks
+
+    def task(self, code: Code | None) -> StepTask:
+        """See StepExecutionRequest.task."""
+        self._tasks.append(self._sender.task(code))
+        return self._tasks[-1]
+
+    def outcome(self, data: OutcomeData | str | bytes) -> StepOutcome:
+        """See StepExecutionRequest.outcome."""
+        return self._sender.outcome(data)
 
 
 class Trial:
@@ -35,18 +58,23 @@ class Trial:
         folder: An empty folder for marks.
         returned: What `execute_step` returned, in order of return.
         raised: What it raised instead.
+        tasks: What left the process, where the backend is remote.
     """
 
     def __init__(self, backend: ExecutionBackend, folder: str) -> None:
         self.backend = backend
+        self.capabilities: Capabilities = capabilities_of(backend)
         self.folder = folder
         self.returned: list[object] = []
         self.raised: list[BaseException] = []
+        self.tasks: list[StepTask] = []
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Let the backend do it. What it may not do is noted and kept from the engine, which is not under test."""
         given: object = None
         error: BaseException | None = None
+        if request.sender is not None:
+            request.sender = _Noted(request.sender, self.tasks)
         try:
             given, error = await attempt_async(self.backend.execute_step(request))
         except anyio.get_cancelled_exc_class() as cancel:
@@ -63,9 +91,9 @@ class Trial:
         name = type(given if error is None else error).__name__
         return StepOutcome(Failure(StepFailed(request.ctx.step_path, name, "given by the backend")))
 
-    async def run(self, step: Step, value: object, **options: Any) -> PipelineResult:
+    async def run(self, step: Step, value: object, context: BaseModel | None = None, **options: Any) -> PipelineResult:
         """Run one step; `options` are those of `Flujo`."""
-        return await Flujo(step, backend=self, **options).run_async(value)
+        return await Flujo(step, backend=self, **options).run_async(value, context=context)
 
     async def outcome(self, step: Step, value: object, **options: Any) -> StepOutcome:
         """Run one step and give what the backend made of it."""
@@ -208,7 +236,7 @@ async def concurrent_steps_are_isolated(trial: Trial) -> None:
 
 
 async def context_variables(trial: Trial) -> None:
-    """A step sees the context variables of who runs it; in another process it cannot: `skip` this rule there."""
+    """A step sees the context variables of who runs it; of a remote backend this is not asked."""
     token = steps.TAG.set("the caller's")
     try:
         for step in (steps.read_tag, steps.read_tag_in_thread):

@@ -14,11 +14,13 @@ import anyio
 from anyio.lowlevel import current_token
 
 from flujo.core import ConfigurationError, ExecutionBackend, Governor, LoopRunning, PriceBook, RunStore, UsageLimits
+from flujo.core.execution import capabilities_of
 from flujo.core.foreign import attempt
 
 from .backend_rules import BACKEND_RULES, Trial
 from .governor_rules import GOVERNOR_RULES, GovernorTrial
 from .price_rules import PRICE_RULES, BookTrial, PriceRule
+from .remote_rules import REMOTE_RULES
 from .store_rules import STORE_RULES, StoreTrial
 from .verdict import NotConforming
 
@@ -46,8 +48,15 @@ def _named(rules: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]
     return {rule.__name__: rule for rule in rules}
 
 
+_ALL_BACKEND_RULES = (*BACKEND_RULES, *REMOTE_RULES)
+
 _SUITES = (
-    _Suite(ExecutionBackend, "execute_step", _named(BACKEND_RULES), lambda make, folder: Trial(make(), folder)),
+    _Suite(
+        ExecutionBackend,
+        "execute_step",
+        _named((*BACKEND_RULES, *REMOTE_RULES)),
+        lambda make, folder: Trial(make(), folder),
+    ),
     _Suite(PriceBook, "price", _named(PRICE_RULES), lambda make, _: BookTrial(make(), ())),
     _Suite(RunStore, "append", _named(STORE_RULES), lambda make, _: StoreTrial(make())),
     _Suite(Governor, "reserve", _named(GOVERNOR_RULES), lambda make, _: GovernorTrial(make)),
@@ -96,6 +105,7 @@ def assert_conforms(
     if unknown:
         why = f"there is no rule {', '.join(sorted(unknown))}"
         raise ConfigurationError("skip= cannot be used", why, f"The rules are: {', '.join(suite.rules)}")
+    skip = {*skip, *_out_of_place(make, suite)}
     rules = {name: rule for name, rule in suite.rules.items() if name not in skip}
     if suite.protocol is PriceBook:
         broken = _broken_prices(make, rules, tuple(models))
@@ -124,6 +134,14 @@ def _suite_of(make: Callable[..., object], protocol: type | None) -> _Suite:
         known = ", ".join(f"{suite.protocol.__name__} ({suite.method})" for suite in _SUITES)
         raise ConfigurationError(what, f"there are rules for {known}")
     return found[0]
+
+
+def _out_of_place(make: Callable[..., object], suite: _Suite) -> set[str]:
+    """Rules that are not asked of it: a step in another process sees no context variable, one in this no wire."""
+    if suite.protocol is not ExecutionBackend:
+        return set()
+    is_remote = capabilities_of(attempt(make)[0]).remote
+    return {"context_variables"} if is_remote else {rule.__name__ for rule in REMOTE_RULES}
 
 
 def _name(thing: object) -> str:

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from flujo.core import (
+    Capabilities,
     ConfigurationError,
     EntryData,
     ExecutionBackend,
@@ -27,6 +28,7 @@ from flujo.core import (
     StepOutcome,
     TokenSigner,
 )
+from flujo.core.execution import capabilities_of
 
 Point = Literal[
     "before_step", "after_step", "before_write", "after_write",
@@ -82,6 +84,7 @@ class FaultInjector:
 
     def __init__(self, backend: ExecutionBackend | None = None) -> None:
         self.backend: ExecutionBackend = backend or LocalBackend()
+        self.capabilities: Capabilities = capabilities_of(self.backend)
         self.struck: list[tuple[str, str]] = []
         self._visits: Counter[tuple[Point, str | None]] = Counter()
         self._faults: list[_Fault] = []

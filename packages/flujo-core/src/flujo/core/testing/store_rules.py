@@ -127,6 +127,17 @@ async def saving_leaves_the_journal(trial: StoreTrial) -> None:
     demand(found.length == 3, f"the length is {found.length}, not 3")
 
 
+async def a_run_may_come_over_to_another_plan(trial: StoreTrial) -> None:
+    """`save` keeps the plan of a run, too: a migration leads from one to another."""
+    hold = await trial.store.create(trial.run())
+    moved = trial.run(status="paused").model_copy(update={"fingerprint": "1" * 64, "pipeline": "moved"})
+    await trial.store.save(hold, moved)
+    found = await trial.store.load(trial.run_id)
+    demand(found.snapshot == moved, f"load gave {found.snapshot!r}, of another plan than save was given")
+    await trial.store.release(await trial.store.claim(0, "paused", trial.receipt(""), []))
+    demand(trial.run_id in await trial.store.orphans("1" * 64), "it is no orphan of the plan that it came over to")
+
+
 async def what_is_loaded_is_a_copy(trial: StoreTrial) -> None:
     """Changing what `load` gave changes nothing in the store."""
     hold = await trial.store.create(trial.run())
@@ -272,6 +283,7 @@ STORE_RULES: tuple[StoreRule, ...] = (
     rows_keep_their_order,
     rows_survive_being_written_at_once,
     saving_leaves_the_journal,
+    a_run_may_come_over_to_another_plan,
     what_is_loaded_is_a_copy,
     runs_are_apart,
     one_claim_wins,

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -33,8 +34,11 @@ def marks(folder: str) -> list[str]:
     return file.read_text(encoding="utf-8").split() if file.exists() else []
 
 
-class Place(str):
-    """The folder for marks, as a resource."""
+@dataclass(frozen=True)
+class Place:
+    """The folder for marks, as a resource; it is plain data, so that it can travel."""
+
+    folder: str
 
 
 class Held:
@@ -44,11 +48,11 @@ class Held:
 @asynccontextmanager
 async def hold(place: Place) -> AsyncIterator[Held]:
     """Mark when the resource is opened and closed."""
-    mark(place, "opened")
+    mark(place.folder, "opened")
     try:
         yield Held()
     finally:
-        mark(place, "closed")
+        mark(place.folder, "closed")
 
 
 class TrialResources(Resources):

@@ -1,0 +1,156 @@
+"""Build an artifact: the user's modules and everything they need, for the Python and the machine of the function."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flujo.core import ConfigurationError
+
+from .packing import Packed, pack
+from .sbom import Component, components_in, sbom
+from .versions import PYTHON
+
+__all__ = ["PLATFORMS", "Artifact", "build"]
+
+PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
+"""What AWS calls a machine, and what uv does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An artifact and what is known of it.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        python: Minor version of the Python it was built for.
+        packed: The zip, and what is in it.
+        components: Distributions in it.
+    """
+
+    name: str
+    version: str
+    python: str
+    packed: Packed
+    components: tuple[Component, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the zip: its address."""
+        return self.packed.digest
+
+    @property
+    def manifest(self) -> bytes:
+        """What is in it: every file with its digest."""
+        told = {
+            "format": "flujo-artifact/1",
+            "name": self.name,
+            "version": self.version,
+            "python": self.python,
+            "sha256": self.digest,
+            "tree": self.packed.tree,
+            "size": len(self.packed.data),
+            "unzipped": self.packed.unzipped,
+            "files": dict(self.packed.files),
+        }
+        return json.dumps(told, indent=1, sort_keys=True).encode() + b"\n"
+
+    @property
+    def sbom(self) -> bytes:
+        """What it is made of, as CycloneDX."""
+        return sbom(self.name, self.version, self.packed.tree, self.components)
+
+    def write(self, folder: Path) -> Path:
+        """Write zip, manifest and bill of materials into a folder, and return the path of the zip."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}-{self.version}.zip"
+        path.write_bytes(self.packed.data)
+        path.with_suffix(".manifest.json").write_bytes(self.manifest)
+        path.with_suffix(".sbom.json").write_bytes(self.sbom)
+        return path
+
+
+def build(
+    project: Path,
+    *,
+    name: str | None = None,
+    version: str = "0",
+    python: str = PYTHON,
+    machine: str = "x86_64",
+    requirements: Path | None = None,
+    find_links: Sequence[Path] = (),
+) -> Artifact:
+    """Build the artifact of a project, with uv.
+
+    Its dependencies are those of `uv.lock` where it has one, by their hashes; else those of `requirements`, or of its
+    `requirements.txt`. The modules and packages of its folder (of `src`, where there is one) come along.
+
+    Args:
+        project: Folder with the modules of the steps.
+        name: Name of the artifact; that of the folder where left out.
+        version: Its version.
+        python: Minor version of the function's Python.
+        machine: `x86_64` or `arm64`.
+        requirements: Instead of the project's lock.
+        find_links: Folders with wheels that no index has.
+
+    Raises:
+        ConfigurationError: uv is missing or fails, or the artifact would be too large.
+    """
+    if machine not in PLATFORMS:
+        raise ConfigurationError(f"machine={machine!r} cannot be used", f"it is none of {', '.join(PLATFORMS)}")
+    with tempfile.TemporaryDirectory(prefix="flujo-build-") as made:
+        target, wanted = Path(made, "target"), Path(made, "requirements.txt")
+        target.mkdir()
+        wanted.write_text(_requirements(project, requirements), "utf-8")
+        _install(wanted, target, python, PLATFORMS[machine], find_links)
+        _copy(project / "src" if (project / "src").is_dir() else project, target)
+        components = tuple(components_in(target))
+        packed = pack(target)
+    return Artifact(name or project.resolve().name, version, python, packed, components)
+
+
+def _requirements(project: Path, given: Path | None) -> str:
+    if given is None and (project / "uv.lock").exists():
+        return _uv("export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "-q", cwd=project)
+    path = given or project / "requirements.txt"
+    if not path.exists():
+        why = f"there is neither {project / 'uv.lock'} nor {path}"
+        raise ConfigurationError("the artifact cannot be built", why, "Lock the project: uv lock")
+    return path.read_text("utf-8")
+
+
+def _install(wanted: Path, target: Path, python: str, platform: str, find_links: Sequence[Path]) -> None:
+    hashed = ["--require-hashes"] if "--hash=" in wanted.read_text("utf-8") else []
+    links = [part for folder in find_links for part in ("--find-links", str(folder))]
+    links += ["--refresh"] if links else []  # uv keeps a wheel of a folder by its name, however it was rebuilt
+    for_whom = ["--python-version", python, "--python-platform", platform, "--only-binary", ":all:"]
+    how = ["--no-installer-metadata", "--no-compile-bytecode", "--link-mode", "copy", "-q"]
+    _uv("pip", "install", *how, *for_whom, *hashed, *links, "--target", str(target), "-r", str(wanted))
+
+
+def _copy(code: Path, target: Path) -> None:
+    """The modules and packages of a folder, tests left out."""
+    for path in sorted(code.iterdir()):
+        if path.name.startswith((".", "test_", "conftest")) or path.name in ("tests", "dist", "build"):
+            continue
+        if path.is_dir() and any(path.rglob("*.py")):
+            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
+        elif path.suffix == ".py":
+            shutil.copy2(path, target / path.name)
+
+
+def _uv(*arguments: str, cwd: Path | None = None) -> str:
+    found = shutil.which("uv")
+    if found is None:
+        raise ConfigurationError("the artifact cannot be built", "it takes uv, which is not there", "pip install uv")
+    done = subprocess.run([found, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigurationError("the artifact cannot be built", f"uv {arguments[0]} said: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,178 @@
+"""Claims: who runs a task says so first, where all workers look. A task that was delivered twice runs once.
+
+The model is that of Powertools' idempotency: a claim is held for a time, after which it is free again, and a task that
+ended has its answer kept, which every further delivery gets.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from .clients import DynamoClient, S3Client, aws, error_code
+from .errors import Refusal
+
+__all__ = ["Claim", "Claims", "DynamoClaims", "MemoryClaims", "S3Claims"]
+
+KEPT_S = 7 * 24 * 3600
+"""Seconds for which DynamoDB keeps an answer; in S3 a lifecycle rule decides."""
+
+_DYNAMO_ITEM = 350_000
+_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "ConditionalCheckFailedException")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That this worker runs a task; or, with `reply`, that it ended before, and how.
+
+    Attributes:
+        task_id: The task.
+        token: What proves that the claim is still this worker's.
+        reply: The answer that was kept.
+    """
+
+    task_id: str
+    token: str
+    reply: str | None = None
+
+
+class Claims(Protocol):
+    """Where claims are kept."""
+
+    def begin(self, task_id: str, lease_s: float) -> Claim:
+        """Claim a task for `lease_s` seconds, or get its answer; raises Refusal E_DUPLICATE while another runs it."""
+
+    def finish(self, claim: Claim, reply: str) -> None:
+        """Keep the answer, unless the claim was taken over meanwhile."""
+
+
+class MemoryClaims:
+    """Claims of one process. They stop no delivery to another one: a bucket or a table does."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._kept: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
+        self._most = most
+
+    def begin(self, task_id: str, lease_s: float) -> Claim:
+        """Claim a task."""
+        until, reply = self._kept.get(task_id, (0.0, None))
+        if reply is not None:
+            return Claim(task_id, "", reply)
+        if until > time.time():
+            raise _duplicate(until)
+        self._kept[task_id] = (time.time() + lease_s, None)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return Claim(task_id, "")
+
+    def finish(self, claim: Claim, reply: str) -> None:
+        """Keep the answer."""
+        self._kept[claim.task_id] = (0.0, reply)
+
+
+class S3Claims:
+    """Claims as objects of a bucket, by conditional writes. The bucket wants a lifecycle rule for the prefix."""
+
+    def __init__(self, bucket: str, *, prefix: str = "flujo/claims/", client: S3Client | None = None) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._client = client
+
+    def begin(self, task_id: str, lease_s: float) -> Claim:
+        """Claim a task."""
+        token = self._put(task_id, {"until": time.time() + lease_s}, IfNoneMatch="*")
+        if token is not None:
+            return Claim(task_id, token)
+        found = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + task_id)
+        kept = json.loads(found["Body"].read(64 * 1024 * 1024))
+        if "reply" in kept:
+            return Claim(task_id, "", kept["reply"])
+        if kept["until"] > time.time():
+            raise _duplicate(kept["until"])
+        token = self._put(task_id, {"until": time.time() + lease_s}, IfMatch=found["ETag"])
+        if token is None:  # another was faster in taking it over
+            raise _duplicate(time.time() + lease_s)
+        return Claim(task_id, token)
+
+    def finish(self, claim: Claim, reply: str) -> None:
+        """Keep the answer."""
+        self._put(claim.task_id, {"reply": reply}, IfMatch=claim.token)
+
+    @property
+    def _s3(self) -> S3Client:
+        if self._client is None:
+            self._client = aws("s3")
+        return self._client
+
+    def _put(self, task_id: str, kept: Mapping[str, object], **condition: str) -> str | None:
+        body = json.dumps(kept).encode()
+        try:
+            done = self._s3.put_object(Bucket=self._bucket, Key=self._prefix + task_id, Body=body, **condition)
+        except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
+            if error_code(error) not in _LOST:
+                raise
+            return None
+        return str(done["ETag"])
+
+
+class DynamoClaims:
+    """Claims as items of a table with the key `task_id` (a string), and `expires` as its time to live."""
+
+    def __init__(self, table: str, *, client: DynamoClient | None = None) -> None:
+        self._table = table
+        self._client = client
+
+    def begin(self, task_id: str, lease_s: float) -> Claim:
+        """Claim a task."""
+        now, until = time.time(), time.time() + lease_s
+        item = {"task_id": {"S": task_id}, "until": {"N": repr(until)}, "expires": {"N": str(int(now) + KEPT_S)}}
+        free = "attribute_not_exists(task_id) OR (attribute_not_exists(reply) AND #until < :now)"
+        if self._put(item, free, {":now": {"N": repr(now)}}):
+            return Claim(task_id, repr(until))
+        key = {"task_id": {"S": task_id}}
+        kept = self._dynamo.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item", {})
+        if "reply" in kept:
+            return Claim(task_id, "", kept["reply"]["S"])
+        raise _duplicate(float(kept.get("until", {}).get("N", until)))
+
+    def finish(self, claim: Claim, reply: str) -> None:
+        """Keep the answer; one that an item cannot hold is not kept, and its task stays claimed."""
+        large = len(reply.encode()) > _DYNAMO_ITEM
+        item = {
+            "task_id": {"S": claim.task_id},
+            "until": {"N": repr(time.time() + KEPT_S) if large else claim.token},
+            "expires": {"N": str(int(time.time()) + KEPT_S)},
+            **({} if large else {"reply": {"S": reply}}),
+        }
+        self._put(item, "#until = :held", {":held": {"N": claim.token}})
+
+    @property
+    def _dynamo(self) -> DynamoClient:
+        if self._client is None:
+            self._client = aws("dynamodb")
+        return self._client
+
+    def _put(self, item: Mapping[str, object], condition: str, values: Mapping[str, object]) -> bool:
+        try:
+            self._dynamo.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#until": "until"},
+                ExpressionAttributeValues=values,
+            )
+        except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
+            if error_code(error) not in _LOST:
+                raise
+            return False
+        return True
+
+
+def _duplicate(until: float) -> Refusal:
+    left_s = max(0.0, until - time.time())
+    why = f"another worker runs this task, or did until it died; its claim ends in {left_s:.0f} s"
+    return Refusal("E_DUPLICATE", why, "Nothing is to be done: the other delivery answers", ran=True)

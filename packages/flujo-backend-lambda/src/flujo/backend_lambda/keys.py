@@ -1,0 +1,204 @@
+"""Keys: what signs a task here, and what checks it in the worker. Which algorithm counts is a fact of the key held."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from flujo.core import ConfigurationError
+
+from .clients import secrets_manager
+
+__all__ = ["Ed25519Signer", "Ed25519Verifier", "HmacKey", "Signer", "Verifier", "keys_from", "public_keys"]
+
+SHORTEST_HMAC = 32
+_SECRET = ("HMAC", "PRIVATE", "SIGNING")
+_ADVICE = "Sign with Ed25519 and give the worker the public key only, in FLUJO_LAMBDA_PUBLIC_KEYS"
+
+
+class Verifier(Protocol):
+    """Says whether a signature is that of its key."""
+
+    @property
+    def keyid(self) -> str:
+        """Name of the key in an envelope."""
+
+    def verify(self, data: bytes, signature: bytes) -> bool:
+        """Whether `signature` was made for `data` with this key."""
+
+
+class Signer(Protocol):
+    """Signs with its key."""
+
+    @property
+    def keyid(self) -> str:
+        """Name of the key in an envelope."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`."""
+
+
+class Ed25519Verifier:
+    """Checks with a public key: 32 bytes, as base64 text, or as PEM.
+
+    Raises:
+        ConfigurationError: It is no Ed25519 public key.
+    """
+
+    def __init__(self, key: bytes | str) -> None:
+        try:
+            self._key = _public(key.encode() if isinstance(key, str) else key)
+        except ValueError as error:
+            raise ConfigurationError("a public key cannot be used", "it is no Ed25519 public key", _MAKE) from error
+        self._raw = self._key.public_bytes_raw()
+
+    @property
+    def keyid(self) -> str:
+        """Name of the key: the start of its digest."""
+        return hashlib.sha256(self._raw).hexdigest()[:16]
+
+    @property
+    def text(self) -> str:
+        """The key as base64 text, for FLUJO_LAMBDA_PUBLIC_KEYS."""
+        return base64.b64encode(self._raw).decode()
+
+    def verify(self, data: bytes, signature: bytes) -> bool:
+        """Whether `signature` was made for `data` with the private half."""
+        try:
+            self._key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Ed25519Signer:
+    """Signs with a private key, as PEM (`openssl genpkey -algorithm ed25519 -out signing.pem`) or the path of one.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds no Ed25519 private key without a pass phrase.
+    """
+
+    def __init__(self, key: bytes | str | os.PathLike[str]) -> None:
+        pem = key if isinstance(key, bytes) else _read(Path(key))
+        try:
+            private = serialization.load_pem_private_key(pem, None)
+        except (ValueError, TypeError) as error:
+            why = "it is no private key in PEM, or has a pass phrase"
+            raise ConfigurationError("the signing key cannot be used", why, _MAKE) from error
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ConfigurationError("the signing key cannot be used", "it is no Ed25519 key", _MAKE)
+        self._key = private
+        self.verifier: Ed25519Verifier = Ed25519Verifier(private.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> Ed25519Signer:
+        """A new key, for tests."""
+        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return cls(Ed25519PrivateKey.generate().private_bytes(serialization.Encoding.PEM, form, plain))
+
+    @property
+    def keyid(self) -> str:
+        """Name of the key."""
+        return self.verifier.keyid
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`."""
+        return self._key.sign(data)
+
+    def __repr__(self) -> str:
+        return f"Ed25519Signer(keyid={self.keyid!r})"
+
+
+class HmacKey:
+    """A shared key, for who may not use Ed25519. Who can read it can sign, so it comes from Secrets Manager only."""
+
+    def __init__(self, key: bytes, keyid: str) -> None:
+        if len(key) < SHORTEST_HMAC:
+            why = f"it has {len(key)} bytes, at least {SHORTEST_HMAC} are needed"
+            raise ConfigurationError(f"HMAC key {keyid!r} cannot be used", why, _ADVICE)
+        self._key = key
+        self.keyid: str = keyid
+
+    @classmethod
+    def from_secrets_manager(cls, arn: str, client: object = None) -> HmacKey:
+        """Read the key that `arn` names.
+
+        Raises:
+            ConfigurationError: `arn` names no secret, or the key is shorter than 32 bytes.
+        """
+        if not arn.startswith("arn:") or ":secretsmanager:" not in arn:
+            why = "an HMAC key is named by the ARN of its secret; the key itself belongs in no variable and no file"
+            raise ConfigurationError("an HMAC key cannot be used", why, _ADVICE)
+        found = secrets_manager(client).get_secret_value(SecretId=arn)
+        key = found.get("SecretBinary") or str(found.get("SecretString", "")).encode()
+        return cls(key, hashlib.sha256(arn.encode()).hexdigest()[:16])
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`."""
+        return hmac.digest(self._key, data, "sha256")
+
+    def verify(self, data: bytes, signature: bytes) -> bool:
+        """Whether `signature` was made for `data` with this key."""
+        return hmac.compare_digest(self.sign(data), signature)
+
+    def __repr__(self) -> str:
+        return f"HmacKey(keyid={self.keyid!r})"
+
+
+def public_keys(texts: Iterable[str]) -> dict[str, Verifier]:
+    """Checkers by the name of their key."""
+    return {key.keyid: key for key in map(Ed25519Verifier, texts)}
+
+
+def keys_from(env: Mapping[str, str]) -> dict[str, Verifier]:
+    """The keys a worker trusts, by what its environment says.
+
+    Raises:
+        ConfigurationError: There is none, one cannot be used, or a secret key stands in the environment itself, which
+            everybody can read who may call `lambda:GetFunctionConfiguration`.
+    """
+    for name in env:
+        if name.startswith("FLUJO_LAMBDA_") and any(word in name for word in _SECRET) and not name.endswith("_ARN"):
+            why = f"{name} holds a secret key; who may read the function's configuration could sign tasks with it"
+            raise ConfigurationError("the worker does not start", why, _ADVICE)
+    keys = public_keys(text for text in env.get("FLUJO_LAMBDA_PUBLIC_KEYS", "").replace(",", " ").split())
+    arn = env.get("FLUJO_LAMBDA_HMAC_SECRET_ARN")
+    if arn:
+        shared = HmacKey.from_secrets_manager(arn)
+        keys[shared.keyid] = shared
+    if not keys:
+        raise ConfigurationError(
+            "the worker does not start", "it knows no key that tasks could be signed with", _ADVICE
+        )
+    return keys
+
+
+_MAKE = "Make one: openssl genpkey -algorithm ed25519 -out signing.pem"
+
+
+def _public(key: bytes) -> Ed25519PublicKey:
+    if len(key) == 32:
+        return Ed25519PublicKey.from_public_bytes(key)
+    if b"-----BEGIN" in key:
+        found = serialization.load_pem_public_key(key)
+        if not isinstance(found, Ed25519PublicKey):
+            raise ValueError("another kind of key")
+        return found
+    return Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        what = f"signing key {str(path)!r} cannot be read"
+        raise ConfigurationError(what, error.strerror or "", _MAKE) from error

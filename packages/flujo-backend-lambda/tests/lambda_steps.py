@@ -1,0 +1,101 @@
+"""Steps that the tests run on a worker: it imports this file from its own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+import anyio
+from pydantic import BaseModel
+
+from flujo.core import PauseForHumanInput, RunContext, step
+
+
+class Digest(BaseModel):
+    """A validated result."""
+
+    text: str
+    rounds: int
+    digest: str
+
+
+@step
+async def shout(text: str) -> str:
+    return text.upper() + "!"
+
+
+@step
+def plain(text: str) -> int:
+    return len(text)
+
+
+@step
+async def twice(text: str) -> str:
+    return text * 2
+
+
+@step
+async def hashed(text: str) -> Digest:
+    """Real work: at least 100 ms of hashing, answering differently per input."""
+    digest, rounds, end = text.encode(), 0, time.perf_counter() + 0.1
+    while time.perf_counter() < end:
+        digest, rounds = hashlib.sha256(digest).digest(), rounds + 1
+    return Digest(text=text, rounds=rounds, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+@step
+async def marks(path: str) -> str:
+    """Leave a line in a file, so that a test can count how often it ran."""
+    with Path(path).open("a") as file:
+        file.write("ran\n")
+    return path
+
+
+@step
+async def slow_marks(path: str) -> str:
+    """Leave a line, and end 1.5 s later, but not before there is a file `.go` beside it."""
+    with Path(path).open("a") as file:
+        file.write("ran\n")
+    await anyio.sleep(1.5)
+    while not Path(path).with_suffix(".go").exists():
+        await anyio.sleep(0.02)
+    return path
+
+
+Way = Literal["exit", "segv", "kill", "sleep", "raise", "ok", "hush"]
+
+
+@step
+async def dies(way: Way) -> str:
+    """End the process, in one of several ways."""
+    if way == "exit":
+        os._exit(3)
+    if way in ("segv", "kill"):
+        os.kill(os.getpid(), signal.SIGSEGV if way == "segv" else signal.SIGKILL)
+    if way == "sleep":
+        time.sleep(30)
+    if way == "raise":
+        raise ValueError("no such customer")
+    return f"{way} {os.getpid()}"
+
+
+@step
+async def grows(size: int) -> str:
+    return "x" * size
+
+
+@step
+async def asks(text: str) -> str:
+    raise PauseForHumanInput(f"Is {text} right?", schema=str)
+
+
+@step
+async def meets_model(text: str, ctx: RunContext) -> str:
+    """Use money of the run, at its worst case."""
+    async with ctx.usage.reserve(cost_usd="0.10") as lease:
+        lease.settle(cost_usd="0.10")
+    return text

@@ -1,0 +1,71 @@
+"""A task runs once, however often it is delivered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from lambda_kit import BUCKET
+
+from flujo.backend_lambda import Claims, DynamoClaims, S3Claims
+from flujo.backend_lambda.claims import MemoryClaims
+from flujo.backend_lambda.errors import Refusal
+
+Make = Callable[[], Claims]
+
+
+@pytest.fixture(params=["memory", "s3", "dynamodb"])
+def claims(request: pytest.FixtureRequest) -> Claims:
+    if request.param == "memory":
+        return MemoryClaims()
+    client: Any = request.getfixturevalue(request.param)
+    return S3Claims(BUCKET, client=client) if request.param == "s3" else DynamoClaims("claims", client=client)
+
+
+def test_check_04_a_task_that_ended_gives_its_answer(claims: Claims) -> None:
+    claim = claims.begin("task", 60)
+    assert claim.reply is None
+    claims.finish(claim, "answer")
+    assert claims.begin("task", 60).reply == "answer"
+    assert claims.begin("other", 60).reply is None
+
+
+def test_check_05_a_task_that_runs_is_refused_until_its_lease_is_over(claims: Claims) -> None:
+    claims.begin("task", 0.3)
+    with pytest.raises(Refusal, match="E_DUPLICATE") as refused:
+        claims.begin("task", 60)
+    assert refused.value.ran
+    time.sleep(0.35)
+    again = claims.begin("task", 60)
+    assert again.reply is None
+    claims.finish(again, "second")
+    assert claims.begin("task", 60).reply == "second"
+
+
+def test_who_lost_a_claim_writes_nothing_over_the_answer_of_who_took_it(claims: Claims) -> None:
+    if isinstance(claims, MemoryClaims):
+        return  # one process: nobody takes anything over while it lives
+    late = claims.begin("task", 0.01)
+    time.sleep(0.05)
+    winner = claims.begin("task", 60)
+    claims.finish(winner, "of the winner")
+    claims.finish(late, "of the late one")
+    assert claims.begin("task", 60).reply == "of the winner"
+
+
+def test_an_answer_that_no_item_holds_is_not_kept(dynamodb: Any) -> None:
+    claims = DynamoClaims("claims", client=dynamodb)
+    claims.finish(claims.begin("task", 0.01), "x" * 500_000)
+    with pytest.raises(Refusal, match="E_DUPLICATE"):
+        claims.begin("task", 60)
+
+
+def test_memory_forgets_the_oldest() -> None:
+    claims = MemoryClaims(most=2)
+    for name in "abc":
+        claims.finish(claims.begin(name, 60), name)
+    claims.begin("d", 60)
+    assert claims.begin("c", 60).reply == "c"
+    assert claims.begin("a", 60).reply is None

@@ -1,0 +1,192 @@
+"""What a function holds is looked at before it leaves: live objects and secrets, by where they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from flujo.backend_lambda import NotShippable
+from flujo.backend_lambda.blobs import MAX_BLOB
+from flujo.backend_lambda.pickling import pickled
+from flujo.backend_lambda.scan import _lately, find_env_secret, scan
+from flujo.backend_lambda.unpickling import unpickled
+
+KEY = "AKIAABCDEFGHIJKLMNOP"
+
+
+@dataclass
+class Settings:
+    """Plain data with a name that gives it away."""
+
+    region: str = "eu"
+    api_key: str = ""
+    nested: dict[str, Any] = field(default_factory=dict)
+
+
+def closing_over(value: object) -> Callable[..., object]:
+    async def held(text: str) -> object:
+        return text, value
+
+    return held
+
+
+@pytest.fixture
+def open_file(tmp_path: Path) -> Iterator[Any]:
+    with (tmp_path / "file").open("w") as file:
+        yield file
+
+
+async def generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (threading.Lock, "_thread.lock"),
+        (anyio.Lock, "anyio"),
+        (asyncio.Queue, "asyncio.queues.Queue"),
+        (asyncio.Lock, "asyncio.locks.Lock"),
+        (lambda: httpx.Client(), "httpx.Client"),
+        (lambda: generator(), "async_generator"),
+        (lambda: (x for x in [1]), "generator"),
+    ],
+    ids=["lock", "anyio-lock", "asyncio-queue", "asyncio-lock", "httpx", "async-generator", "generator"],
+)
+def test_check_14_a_live_object_is_refused_though_some_would_pickle(make: Callable[[], object], kind: str) -> None:
+    live = make()
+    with pytest.raises(NotShippable, match=kind) as refused:
+        scan(closing_over([{"deep": live}]), "held")
+    assert refused.value.code == "E_LIVE"
+    assert refused.value.path == "function 'held' > closure variable 'value' > [0] > ['deep']"
+    assert "resource" in refused.value.do
+    if isinstance(live, httpx.Client):
+        live.close()
+
+
+def test_check_14_an_open_file_is_refused(open_file: Any) -> None:
+    with pytest.raises(NotShippable, match="TextIOWrapper") as refused:
+        scan(closing_over(open_file), "held")
+    assert refused.value.code == "E_LIVE"
+
+
+def test_check_13_an_unpicklable_closure_names_variable_type_and_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn:
+        def __reduce__(self) -> str:
+            raise TypeError("I stay here")
+
+    with pytest.raises(NotShippable) as refused:
+        pickled(closing_over(Stubborn()), "held", None, MAX_BLOB)
+    assert refused.value.code == "E_PICKLE"
+    assert refused.value.path == "function 'held' > closure variable 'value'"
+    assert "Stubborn" in refused.value.why
+    assert "I stay here" in refused.value.why
+    assert "resource" in refused.value.do
+
+
+GLOBAL_SETTINGS = Settings(api_key=KEY)
+
+
+async def uses_global(text: str) -> str:
+    return text + GLOBAL_SETTINGS.region
+
+
+async def has_default(text: str, password: str = "hunter22") -> str:
+    return text + password
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.client_secret = "correct horse"
+
+    async def run(self, text: str) -> str:
+        return text
+
+
+@pytest.mark.parametrize(
+    ("function", "path"),
+    [
+        (closing_over(SecretStr("x")), "function 'f' > closure variable 'value'"),
+        (closing_over({"a": {"api_key": "abc"}}), "function 'f' > closure variable 'value' > ['a'] > ['api_key']"),
+        (closing_over(Settings(nested={"t": [KEY]})), "function 'f' > closure variable 'value' > .nested > ['t'] > [0]"),  # noqa: E501
+        (closing_over(Holder()), "function 'f' > closure variable 'value' > .client_secret"),
+        (closing_over(os.environ), "function 'f' > closure variable 'value'"),
+        (uses_global, "function 'f' > global 'GLOBAL_SETTINGS' > .api_key"),
+        (has_default, "function 'f' > default of parameter 'password'"),
+        (Holder().run, "function 'f' > bound object > .client_secret"),
+        (partial(has_default, password="x"), "function 'f' > argument 'password' of partial"),
+        (closing_over(closing_over(SecretStr("x"))),
+         "function 'f' > closure variable 'value' > closure variable 'value'"),
+    ],
+    ids=["SecretStr", "name", "form", "attribute", "environ", "global", "default", "method", "partial", "nested"],
+)  # fmt: skip
+def test_check_15_a_secret_is_refused_and_named_by_where_it_stands(function: Callable[..., object], path: str) -> None:
+    with pytest.raises(NotShippable) as refused:
+        scan(function, "f")
+    assert (refused.value.code, refused.value.path) == ("E_SECRET", path)
+    for secret in ("hunter22", KEY, "correct horse", "abc"):
+        assert secret not in str(refused.value).replace("'f'", "")
+
+
+def test_check_15_a_value_of_the_environment_is_a_secret_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BILLING_TOKEN", "plain words that say nothing")
+    _lately.cache_clear()  # what was read less than a second ago is not read again
+    with pytest.raises(NotShippable, match="value of variable BILLING_TOKEN") as refused:
+        scan(closing_over("plain words that say nothing"), "f")
+    assert refused.value.code == "E_SECRET"
+
+
+def test_check_15_a_session_of_boto3_is_refused() -> None:
+    import boto3
+
+    with pytest.raises(NotShippable) as refused:
+        scan(closing_over(boto3.Session(region_name="eu-central-1")), "f")
+    assert refused.value.code in ("E_LIVE", "E_SECRET")
+
+
+def test_check_15_the_second_net_looks_at_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLING_TOKEN", "plain words that say nothing")
+    _lately.cache_clear()  # what was read less than a second ago is not read again
+
+    class Hiding:
+        def __reduce__(self) -> tuple[object, ...]:
+            return str, ("there: plain words that say nothing",)
+
+    with pytest.raises(NotShippable, match="BILLING_TOKEN") as refused:
+        pickled(closing_over(Hiding()), "f", None, MAX_BLOB)
+    assert refused.value.code == "E_SECRET"
+    assert find_env_secret(b"x plain words that say nothing x") == "BILLING_TOKEN"
+    assert find_env_secret(b"nothing") is None
+
+
+def test_plain_data_passes_and_arrives() -> None:
+    limits = {"max_tokens": 400, "rates": [1.5, None], "words": ("a", frozenset({1})), "when": Path("x")}
+    code, demands, modules = pickled(closing_over(limits), "held", None, MAX_BLOB)
+    function: Any = unpickled(code, None)
+    assert asyncio.run(function("hi")) == ("hi", limits)
+    assert demands.python == code.python
+    assert modules == ()
+
+
+def test_modules_that_a_pickle_names_are_told() -> None:
+    _, _, modules = pickled(closing_over(httpx.Timeout(3)), "held", None, MAX_BLOB)
+    assert any(name.startswith("httpx") for name in modules)
+
+
+def test_a_cycle_ends() -> None:
+    ring: list[object] = []
+    ring.append(ring)
+    scan(closing_over(ring), "f")

@@ -1,0 +1,62 @@
+"""What runs in the processes of the cluster. It is imported there, and never in the process of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from importlib import import_module
+
+import anyio
+
+from flujo.core import Worker
+
+__all__ = ["StepActor"]
+
+
+class StepActor:
+    """One process of the cluster: tasks come and go as JSON; what it opens for them stays open between them.
+
+    Args:
+        paths: Where modules are found, beside where this Python looks anyway.
+        worker: `package.module:name` of a function that makes the Worker; empty makes one without any settings.
+    """
+
+    def __init__(self, paths: Sequence[str], worker: str = "") -> None:
+        sys.path += [path for path in paths if path not in sys.path]
+        module, _, name = worker.partition(":")
+        self._worker: Worker = getattr(import_module(module), name)() if worker else Worker(engine="ray")
+        self._scopes: dict[int, anyio.CancelScope] = {}
+
+    async def run(self, tasks: Sequence[tuple[int, str]]) -> AsyncIterator[list[tuple[int, str]]]:
+        """Run tasks side by side; answers come as they are there, together those that came together.
+
+        An answer is empty where its task was cancelled, or ended with what is no error of the step.
+        """
+        answers: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        running = [asyncio.ensure_future(self._one(number, task, answers)) for number, task in tasks]
+        left = len(running)
+        while left:
+            there = [await answers.get()]
+            while not answers.empty():
+                there.append(answers.get_nowait())
+            left -= len(there)
+            yield there
+
+    async def _one(self, number: int, task: str, answers: asyncio.Queue[tuple[int, str]]) -> None:
+        answer = ""
+        try:
+            with anyio.CancelScope() as self._scopes[number]:
+                answer = await self._worker.execute(task)
+        finally:
+            del self._scopes[number]
+            answers.put_nowait((number, answer))
+
+    async def cancel(self, number: int) -> None:
+        """Cancel a task; `run` returns when it has ended."""
+        if number in self._scopes:
+            self._scopes[number].cancel()
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        await self._worker.aclose()

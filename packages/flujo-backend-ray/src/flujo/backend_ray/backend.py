@@ -1,0 +1,214 @@
+"""`RayBackend`: one async actor per process of the cluster, JSON there and back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Future
+from itertools import count
+from threading import Event, Lock, Thread
+from typing import Any
+
+import anyio
+
+from flujo.core import Capabilities, Failure, StepExecutionRequest, StepOutcome, WorkerLost
+
+from .actor import StepActor
+from .errors import NeedsAsyncio
+
+__all__ = ["RayBackend"]
+
+CANCEL_S = 10.0
+"""Seconds that a cancelled step may take to end in its actor, before the actor is ended."""
+
+
+class RayBackend:
+    """Runs steps in actors of a Ray cluster; without an address, of one that is started on this machine.
+
+    Args:
+        address: Address of a cluster, as `ray.init` takes it; None is the one that this process is connected to, else
+            the one that `RAY_ADDRESS` names, else a local one that ends with this process.
+        actors: How many processes work; None is one per CPU of the cluster.
+        worker: `package.module:name` of a function that makes the `flujo.core.Worker` in each of them: with plugin
+            objects, a policy, a way to secrets. None makes one without any.
+        actor_options: Further options of the actors, as `.options(...)` of Ray takes them, e.g. `{"num_gpus": 1}`.
+
+    Raises:
+        NeedsAsyncio: When a step is run on another event loop than asyncio's.
+    """
+
+    capabilities: Capabilities = Capabilities(remote=True)
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        actors: int | None = None,
+        worker: str | None = None,
+        actor_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._address = address
+        self._size = actors
+        self._maker = worker or ""
+        self._options = dict(actor_options or {})
+        self._lock = Lock()
+        self._actors: list[Actor] = []
+        self._numbers = count(1)
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        """See ExecutionBackend."""
+        try:
+            asyncio.current_task()
+        except RuntimeError:
+            raise NeedsAsyncio from None
+        task = request.task().model_dump_json()
+        actor = await self._actor()
+        answer = await actor.work(next(self._numbers), task)
+        if answer is None:
+            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "the process of its actor went away")))
+        return request.outcome(answer)
+
+    async def _actor(self) -> Actor:
+        """The one that has least to do."""
+        if not self._actors or any(actor.is_gone for actor in self._actors):
+            await anyio.to_thread.run_sync(self._start)
+        return min(self._actors, key=lambda actor: actor.busy)
+
+    def _start(self) -> None:
+        """Start as many as are to work, and others for those that are gone; blocks."""
+        with self._lock:
+            connect(self._address)
+            size = self._size or max(1, int(_ray().cluster_resources().get("CPU", 1)))
+            there = [actor for actor in self._actors if not actor.is_gone]
+            self._actors = there + [Actor(self._maker, self._options) for _ in range(size - len(there))]
+
+    async def aclose(self) -> None:
+        """Close what the actors opened, and end them. The cluster stays."""
+        with self._lock:
+            actors, self._actors = self._actors, []
+        for actor in actors:
+            await actor.close()
+
+
+def _ray() -> Any:
+    """Ray's module. It takes a second to load, and its functions have no types."""
+    import ray  # heavy: 1 s
+
+    return ray
+
+
+def connect(address: str | None) -> None:
+    """Connect to a cluster, or start one here; does nothing where this process is connected. It blocks.
+
+    A local cluster ends with the thread that started it (Linux tells its processes of the end of their parent, which
+    is that thread), so one is started by a thread that stays.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what Ray would tell its makers of this machine stays here
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes longer than its 30 s
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what it will do some day
+    connected: Future[None] = Future()
+
+    def stay() -> None:
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
+        except Exception as error:  # whatever it is, who waits is told, and nothing of a cluster stays behind
+            ray.shutdown()
+            connected.set_exception(error)
+            return
+        connected.set_result(None)
+        Event().wait()
+
+    Thread(target=stay, name="flujo-ray", daemon=True).start()
+    connected.result()
+
+
+class Waiting:
+    """A task that waits for its answer: None where its process went away."""
+
+    def __init__(self, number: int, task: str) -> None:
+        self.number: int = number
+        self.task: str = task
+        self.answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    def end(self, answer: str | None) -> None:
+        """Its answer is there."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+class Actor:
+    """One actor, from this side. Tasks that are given in one turn of the event loop go to it in one call.
+
+    Attributes:
+        busy: How many tasks it has.
+        is_gone: Whether its process went away.
+    """
+
+    def __init__(self, maker: str, options: Mapping[str, Any]) -> None:
+        kind: Any = _ray().remote(StepActor)
+        given = {"max_concurrency": 10_000, "num_cpus": 0, "scheduling_strategy": "SPREAD", "max_task_retries": 0}
+        self._handle: Any = kind.options(**given, **options).remote([path for path in sys.path if path], maker)
+        self._outgoing: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self.busy: int = 0
+        self.is_gone: bool = False
+
+    async def work(self, number: int, task: str) -> str | None:
+        """Have a task done; None where its process went away."""
+        loop, waiting = asyncio.get_running_loop(), Waiting(number, task)
+        if loop not in self._outgoing:
+            self._outgoing[loop] = []
+            loop.call_soon(self._send, loop)
+        self._outgoing[loop].append(waiting)
+        self.busy += 1
+        try:
+            return await waiting.answer
+        except BaseException:  # a cancel: it ends there before it ends here
+            if waiting in self._outgoing.get(loop, ()):
+                self._outgoing[loop].remove(waiting)
+            else:
+                await self._cancel(waiting)
+            raise
+        finally:
+            self.busy -= 1
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        call = loop.create_task(self._call(self._outgoing.pop(loop)))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _call(self, batch: list[Waiting]) -> None:
+        ray = _ray()
+        left = {waiting.number: waiting for waiting in batch}
+        try:
+            async for ref in self._handle.run.remote([(one.number, one.task) for one in batch]):
+                for number, answer in await ref:
+                    left.pop(number).end(answer or None)
+        except ray.exceptions.RayError:  # of the steps' own errors none comes this way
+            self.is_gone = True
+        finally:
+            for waiting in left.values():
+                waiting.end(None)
+
+    async def _cancel(self, waiting: Waiting) -> None:
+        waiting.answer = asyncio.get_running_loop().create_future()  # the first was cancelled with who waited for it
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S) as late:
+            self._handle.cancel.remote(waiting.number)
+            await waiting.answer
+        if late.cancelled_caught:
+            self.is_gone = True
+            _ray().kill(self._handle)
+
+    async def close(self) -> None:
+        """Close what it opened, and end it."""
+        ray = _ray()
+        try:
+            await self._handle.close.remote()
+        except ray.exceptions.RayError:  # it went away before
+            return
+        ray.kill(self._handle)

@@ -1,0 +1,85 @@
+"""Steps, resources and plugins of the tests; they are imported in the actors too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from flujo.core import (
+    Allow,
+    Deny,
+    GuardToolCall,
+    Map,
+    Resource,
+    Resources,
+    RunContext,
+    Step,
+    ToolCall,
+    ToolResult,
+    UsageLimits,
+    Worker,
+    hookimpl,
+    step,
+)
+
+
+class Opened:
+    """A live object; it knows how often one was opened in its process."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        Opened.count += 1
+
+
+@asynccontextmanager
+async def open_one() -> AsyncIterator[Opened]:
+    yield Opened()
+
+
+class AppResources(Resources):
+    opened: Opened = Resource(open_one, scope="app")
+
+
+@step
+async def how_often(_: int, opened: Opened) -> list[int]:
+    return [os.getpid(), opened.count]
+
+
+@step
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@step(limits=UsageLimits(total_cost_usd_limit="0.10"))
+async def cost_ten_cents(number: int, ctx: RunContext) -> int:
+    async with ctx.usage.reserve(cost_usd="0.10") as lease:
+        lease.settle(cost_usd="0.10")
+    return number
+
+
+@step
+async def delete(folder: str, ctx: RunContext) -> str:
+    async def send(call: ToolCall) -> ToolResult:
+        Path(folder, "deleted").write_text("", encoding="utf-8")
+        return ToolResult(content="gone")
+
+    return str((await ctx.call_tool(ToolCall(name="delete"), send)).content)
+
+
+class NoDeleting:
+    """A guard, which an object is: it does not travel, so the actors make one of their own."""
+
+    @hookimpl
+    def guard_tool_call(self, payload: GuardToolCall) -> Allow | Deny:
+        return Deny("nothing is deleted here") if payload.call.name == "delete" else Allow()
+
+
+def worker() -> Worker:
+    return Worker(plugins=[NoDeleting()], engine="ray")
+
+
+doubled = Map(Step(double))
+pipeline = doubled

@@ -1,0 +1,94 @@
+"""Steps on a real Ray cluster of this machine, which is started once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import anyio
+import pytest
+import ray_steps as steps
+
+from flujo.backend_ray import NeedsAsyncio, RayBackend
+from flujo.core import Flujo, GuardDenied, Map, PipelineError, Step, StepFailed, UsageLimitExceeded, UsageLimits
+from flujo.core.testing import assert_conforms
+from flujo.core.testing.remote_rules import REMOTE_RULES
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[RayBackend]:
+    made = RayBackend(actors=2)
+    yield made
+    anyio.run(made.aclose)
+
+
+def test_it_holds_every_rule_of_a_remote_backend(backend: RayBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flujo.core.testing.conformance.LIMIT_S", 120)  # on a busy machine an actor starts slowly
+    held = assert_conforms(backend, loops=["asyncio"])
+    assert {rule.__name__ for rule in REMOTE_RULES} <= set(held)
+
+
+def test_a_thousand_items_keep_their_order(backend: RayBackend) -> None:
+    result = Flujo(steps.doubled, backend=backend).run(list(range(1000)))
+    assert result.unwrap() == [2 * number for number in range(1000)]
+    assert result.counts["executed_by"] == {"ray": 1000}
+
+
+def test_a_budget_for_five_of_a_hundred_lets_exactly_five_through(backend: RayBackend) -> None:
+    limits = UsageLimits(total_cost_usd_limit="0.50")
+    result = Flujo(Map(steps.cost_ten_cents), backend=backend, limits=limits).run(list(range(100)))
+    assert result.status == "stopped"
+    assert isinstance(result.error, UsageLimitExceeded)
+    assert result.total_cost_usd == Decimal("0.50")
+    assert sum(record.status == "completed" for record in result.step_history) == 5
+
+
+def test_a_resource_of_app_scope_is_opened_once_in_each_process(backend: RayBackend) -> None:
+    flujo = Flujo(Map(steps.how_often), backend=backend, resources=steps.AppResources())
+    outputs = [pair for _ in range(3) for pair in flujo.run(list(range(20))).unwrap()]  # type: ignore[attr-defined]
+    assert os.getpid() not in {pid for pid, _ in outputs}
+    assert {opened for _, opened in outputs} == {1}
+
+
+def test_steps_that_cannot_leave_are_found_when_the_flujo_is_built(backend: RayBackend) -> None:
+    async def local(number: int) -> int:
+        return number
+
+    with pytest.raises(PipelineError, match=r"step 'local' runs on RayBackend, but nothing can import its code"):
+        Flujo(Step(local), backend=backend)
+
+
+def test_guards_act_in_the_actors(backend: RayBackend, tmp_path: Path) -> None:
+    guarded = RayBackend(actors=1, worker="ray_steps:worker")
+    result = Flujo(steps.delete, backend=guarded, plugins=[steps.NoDeleting()]).run(str(tmp_path))
+    assert result.status == "aborted"
+    assert isinstance(result.error, GuardDenied)
+    assert (result.error.plugin, result.error.hook) == ("NoDeleting", "guard_tool_call")
+    assert not (tmp_path / "deleted").exists()
+
+
+def test_on_trio_it_says_that_it_needs_asyncio(backend: RayBackend) -> None:
+    result = anyio.run(Flujo(steps.double, backend=backend).run_async, 1, backend="trio")
+    assert isinstance(result.error, StepFailed)
+    assert isinstance(result.error.__cause__, NeedsAsyncio)
+
+
+def test_a_step_names_it_and_the_others_run_here(backend: RayBackend) -> None:
+    here, there = Step(steps.double, name="here"), Step(steps.double, name="there", backend="ray")
+    result = Flujo(here >> there, backend={"ray": backend}).run(1)
+    assert result.unwrap() == 4
+    assert result.counts["executed_by"] == {"ray": 1}
+
+
+def test_the_command_line_needs_no_setup(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text((Path(__file__).parent / "ray_steps.py").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "flujo_cli", "run", "flow.py:double", "--backend", "ray", "--text", "21", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert '"output": 42' in done.stdout or '"output":42' in done.stdout

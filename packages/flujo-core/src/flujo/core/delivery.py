@@ -1,0 +1,147 @@
+"""How the chunks of a streaming step get to whoever reads the run, and become the step's output."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from anyio.lowlevel import checkpoint
+
+from .context import RunContext
+from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
+from .feed import Feed, Source
+from .folds import Chunks, Fold
+from .items import Chunk
+from .pause import PauseForHumanInput
+from .payloads import Surface, TransformChunk
+from .running import Running
+from .streamstep import StreamStep
+
+
+async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tuple[Chunks, ...], fold: Fold) -> Any:
+    """See RunContext.deliver."""
+    path = ctx.step_path
+    if "transform_chunk" in run.hooks.table:
+        stages = (*stages, transformed(run, path, stages[-1], f"{path}@{ctx.attempt}", "step"))
+    source, feed = Source(run.info, stages, fold, path), run.feed
+    try:
+        if feed is not None and needs_whole(run, "transform_step_output"):
+            feed.withheld.add(path)
+            feed = None
+        if feed is not None and await _is_alone(run):
+            await feed.hand_over(source)
+        else:
+            await _pull(source, feed)
+    except BaseException:  # a cancel: what there is of it is kept
+        if run.verdict is not None:
+            keep_partial(run.verdict, fold)
+        raise
+    if source.error is not None:
+        raise _told(source, step)
+    return fold.value()
+
+
+async def _is_alone(run: Running) -> bool:
+    """Whether nothing else of the run goes on, or can begin, before this step ends."""
+    if run.workers:
+        await checkpoint()  # what is ready gets its worker
+        await checkpoint()  # on trio perhaps only now
+    return sum(worker.frame is not None for worker in run.workers) <= 1
+
+
+async def _pull(source: Source, feed: Feed | None) -> None:
+    """Pull the chunks in this task."""
+    add, path, error = source.fold.add, source.path, None
+    try:
+        async for chunk in source.chunks:
+            add(chunk)
+            if feed is not None:
+                await feed.give(Chunk(chunk, path))
+    except Exception as raised:  # the step's failure, once all is closed
+        error = raised
+    finally:
+        await source.close(error)
+
+
+def _told(source: Source, step: StreamStep) -> Exception:
+    """What a stream failed with: its own error, which knows the stage and what there was of the stream."""
+    error = source.error
+    assert error is not None
+    stage = _stage_of(error, source, step)
+    if isinstance(error, PauseForHumanInput):
+        return error
+    if stage is not None and len(step.stages) > 1:
+        error.add_note(f"raised in stage {stage!r} of step {source.path!r}")
+    told: FlujoError
+    if isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted)):
+        told = error
+    else:
+        own = isinstance(error, StepFailed) and error.step_path == source.path
+        told = error if own and isinstance(error, StepFailed) else StepFailed.by(source.path, error)
+    keep_partial(told, source.fold)
+    return told
+
+
+def _stage_of(error: Exception, source: Source, step: StreamStep) -> str | None:
+    """The stage that raised: a traceback goes through the stages from the last on, as far as that one."""
+    trace, place, found = error.__traceback__, len(source.stages) - 1, len(source.stages)
+    while trace is not None and place >= 0:
+        if trace.tb_frame.f_code is getattr(source.stages[place], "ag_code", None):
+            found, place = place, place - 1
+        trace = trace.tb_next
+    return step.parts[found] if found < len(step.parts) else None
+
+
+def keep_partial(error: FlujoError, fold: Fold) -> None:
+    """Let an error know what there was of a stream when it ended."""
+    if error.partial is None:
+        error.partial = fold.value()
+
+
+# --- chunk transforms -------------------------------------------------------------------------------------------------
+
+
+def needs_whole(run: Running, hook: str) -> bool:
+    """Whether somebody transforms the whole by `hook` and no chunks, so that no chunk may be seen before that."""
+    hooks = run.hooks
+    return bool({one.plugin for one in hooks.of(hook)} - {one.plugin for one in hooks.of("transform_chunk")})
+
+
+class ChunkTransforms:
+    """The chunk transforms of one stream. A transform may hold text back; what it holds comes at the end."""
+
+    def __init__(self, run: Running, path: str, stream_id: str, surface: Surface) -> None:
+        self._run = run
+        self._about = (run.info, path, stream_id, surface, dict[str, object]())
+
+    def feed(self, value: object) -> Awaitable[Any]:
+        """What may be given out now that `value` came."""
+        return self._transform(value, is_last=False)
+
+    def finish(self) -> Awaitable[Any]:
+        """What was held back."""
+        return self._transform("", is_last=True)
+
+    def _transform(self, value: object, *, is_last: bool) -> Awaitable[Any]:
+        payload = TransformChunk(*self._about, value, is_last)
+        return self._run.hooks.transform(payload, "transform_chunk", self._run.values, object)
+
+
+async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
+    """The chunks as the transforms leave them; what these hold back comes at the end, and before an error."""
+    transforms = ChunkTransforms(run, path, stream_id, surface)
+    error: Exception | None = None
+    try:
+        async for chunk in chunks:
+            given = await transforms.feed(chunk)
+            if given != "":
+                yield given
+    except StepFailed:
+        raise
+    except Exception as raised:  # what was held back is given out before it
+        error = raised
+    rest = await transforms.finish()
+    if rest != "":
+        yield rest
+    if error is not None:
+        raise error

@@ -1,0 +1,353 @@
+"""Steps that leave their process: what is checked before, what travels, and what is made of the answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import remote_pipeline as flows
+from pipe_backend import PipeBackend, Pool
+from pydantic import BaseModel, SecretStr
+
+from flujo.core import (
+    Capabilities,
+    Flujo,
+    GuardDenied,
+    LocalBackend,
+    Map,
+    OnModelCall,
+    Pipeline,
+    PipelineError,
+    PluginError,
+    Policy,
+    PostStepExecution,
+    RetryPolicy,
+    RunContext,
+    Step,
+    StepExecutionRequest,
+    StepFailed,
+    StepOutcome,
+    StepTask,
+    TaskRejected,
+    UsageLimits,
+    Worker,
+    hookimpl,
+)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    made = Pool("remote_pipeline:plugins")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def backend(pool: Pool) -> PipeBackend:
+    return PipeBackend(pool)
+
+
+class Remote(LocalBackend):
+    """Says that it is remote; for what is decided before anything runs."""
+
+    capabilities = Capabilities(remote=True)
+
+
+# --- before anything runs ---------------------------------------------------------------------------------------------
+
+
+async def _unsendable(value: object) -> object:
+    return value
+
+
+def _local_step() -> Step:
+    async def local(number: int) -> int:
+        return number
+
+    return Step(local)
+
+
+class Live:
+    """A type that no JSON holds."""
+
+
+async def _takes_live(_: int) -> Live:
+    return Live()
+
+
+async def _gives_secret(_: int) -> SecretStr:
+    return SecretStr("x")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Flujo(_local_step(), backend=Remote()), "nothing can import its code"),
+        (lambda: Flujo(Step(lambda n: n, name="lambda"), backend=Remote()), "nothing can import its code"),
+        (lambda: Flujo(Step(_takes_live), backend=Remote()), "its output, Live, cannot travel"),
+        (lambda: Flujo(Step(_gives_secret), backend=Remote()), "a secret, which is never written"),
+        (
+            lambda: Flujo(flows.reads_nothing, backend=Remote(), context_model=flows.Facts),
+            "takes the context and says not what of it travels",
+        ),
+        (
+            lambda: Flujo(flows.with_key, backend=Remote(), resources=flows.Holding(key=SecretStr("k"))),
+            "was given a secret, which never travels",
+        ),
+    ],
+)
+def test_what_cannot_travel_is_found_when_the_flujo_is_built(make: Callable[[], Flujo], said: str) -> None:
+    with pytest.raises(PipelineError, match=said) as caught:
+        make()
+    assert "runs on Remote" in str(caught.value)
+
+
+def test_a_backend_of_an_unknown_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(Exception, match=r"backend 'rai' cannot be used.*did you mean 'ray'"):
+        Flujo(Step(flows.give, backend="rai"), backend={"ray": LocalBackend()})
+
+
+def test_a_plugin_that_works_here_only_refuses_remote_steps_and_no_others() -> None:
+    class Local:
+        local_only = True
+
+        @hookimpl
+        def post_step_execution(self, payload: PostStepExecution) -> None:
+            """Watch."""
+
+    with pytest.raises(PluginError, match="works in the process of the run only, and step 'give' runs on Remote"):
+        Flujo(flows.give, backend=Remote(), plugins=[Local()])
+    assert Flujo(flows.give, plugins=[Local()]).run(1).unwrap() == 1
+    assert Flujo(Step(flows.give, backend="local"), backend=Remote(), plugins=[Local()]).run(1).unwrap() == 1
+
+
+def test_a_backend_that_does_not_say_that_it_is_remote_gets_no_task() -> None:
+    class Sends:
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            return request.outcome(request.task().model_dump_json())
+
+    with pytest.raises(Exception, match="its backend does not say that it is remote"):
+        Flujo(flows.give, backend=Sends()).run(1).unwrap()
+
+
+# --- where steps run --------------------------------------------------------------------------------------------------
+
+
+def test_each_step_runs_where_it_says(backend: PipeBackend) -> None:
+    here, there = Step(flows.where, name="here"), Step(flows.where, name="there", backend="pipe")
+    result = Flujo(Pipeline(here, there), backend={"pipe": backend}).run(0)
+    pids = result.unwrap()
+    assert isinstance(pids, dict)
+    assert pids["here"] == os.getpid() != pids["there"]
+    turned = {"default": backend, "pipe": LocalBackend()}
+    pids = Flujo(Pipeline(here, there), backend=turned).run(0).unwrap()
+    assert isinstance(pids, dict)
+    assert pids["there"] == os.getpid() != pids["here"]
+    assert Flujo(Step(flows.where, backend="local"), backend=backend).run(0).unwrap() == os.getpid()
+
+
+def test_inputs_context_and_changes_go_and_come_back_with_their_types(backend: PipeBackend) -> None:
+    assert Flujo(flows.add, backend=backend).run(flows.Pair(left=1, right=2)).unwrap() == 3
+    result = Flujo(flows.count_letters, backend=backend, context_model=flows.Facts).run("")
+    assert result.unwrap() == 5
+    assert result.context == flows.Facts(count=5)
+    assert "not for workers" not in backend.sent[-1]
+
+
+def test_the_task_holds_what_the_worker_must_know_and_nothing_live(backend: PipeBackend) -> None:
+    Flujo(flows.give, backend=backend, policy=Policy(guard_timeout_s=2)).run(7, run_id="r-1", actor="ann")
+    task = StepTask.read(backend.sent[-1])
+    assert (task.run.run_id, task.run.actor, task.path, task.attempt) == ("r-1", "ann", "give", 1)
+    assert task.code.model_dump() == {"kind": "ref", "ref": "remote_pipeline:give"}
+    assert task.inputs == {"number": 7}
+    assert task.policy["guard_timeout_s"] == 2
+    assert len(task.policy_digest) == len(task.key) == len(task.id) == 64
+
+
+# --- guards, transforms, recorders and observers ----------------------------------------------------------------------
+
+
+def test_transforms_and_guards_of_model_calls_act_on_the_worker_and_their_counts_come_back(
+    backend: PipeBackend,
+) -> None:
+    seen: list[OnModelCall] = []
+
+    def watch(event: OnModelCall) -> None:
+        seen.append(event)
+
+    limits = UsageLimits(total_cost_usd_limit=1)
+    result = Flujo(flows.ask_model, backend=backend, plugins=[flows.Mask()], hooks=[watch], limits=limits).run("Ann")
+    text, pid = str(result.unwrap()).split("@")
+    assert (text, int(pid) != os.getpid()) == ("***", True)
+    assert result.counts["masked"] == {"texts": 1}
+    assert result.total_cost_usd == Decimal("0.020")
+    [event] = seen
+    assert event.request.messages[0].content == "***"
+    assert event.usage.total_tokens == 15
+
+
+def test_a_guard_that_denies_on_the_worker_ends_the_run(backend: PipeBackend) -> None:
+    result = Flujo(flows.give, backend=backend, plugins=[flows.Forbid(os.getpid())]).run(1)
+    assert result.status == "aborted"
+    assert isinstance(result.error, GuardDenied)
+    assert (result.error.plugin, result.error.hook) == ("Forbid", "guard_step")
+
+
+def test_a_worker_whose_own_policy_is_not_met_refuses_every_task() -> None:
+    class Same:
+        capabilities = Capabilities(remote=True)
+
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            worker = Worker(policy=Policy(require={"flujo-audit"}))
+            return request.outcome(await worker.execute(request.task().model_dump_json()))
+
+    result = Flujo(Step(flows.give, retry=RetryPolicy(max_attempts=3)), backend=Same()).run(1)
+    assert isinstance(result.error, TaskRejected)
+    assert result.error.hook == "E_POLICY"
+    assert "flujo-audit" in str(result.error)
+
+
+def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_either(backend: PipeBackend) -> None:
+    policy = Policy(allow_models={"other:*"})
+    result = Flujo(flows.ask_model, backend=backend, policy=policy).run("Ann")
+    assert result.status == "aborted"
+    assert "acme:small" in str(result.error)
+
+
+# --- humans and effects -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_step_that_asks_on_a_worker_is_told_the_answer_there(backend: PipeBackend) -> None:
+    flujo = Flujo(flows.confirm, backend=backend)
+    paused = await flujo.run_async("pay")
+    assert paused.status == "paused"
+    assert paused.pauses[0].question == "pay?"
+    done = await flujo.resume_async(paused, True)
+    assert done.unwrap() == "pay: True"
+
+
+def test_a_tool_that_may_be_called_at_most_once_is_not_called_where_nobody_could_know(backend: PipeBackend) -> None:
+    result = Flujo(flows.pay, backend=backend).run(1)
+    assert isinstance(result.error, StepFailed)
+    assert result.error.error_type == "NotRemote"
+    whole = Flujo(Step(flows.pay, effect="at_most_once"), backend=backend).run(1)
+    assert whole.unwrap() == "paid"
+
+
+def test_steps_without_a_lease_of_their_own_share_a_limit_one_after_another(backend: PipeBackend) -> None:
+    limits = UsageLimits(total_cost_usd_limit="0.05")
+    result = Flujo(Map(flows.ask_model), backend=backend, limits=limits, plugins=[flows.Mask()]).run(["a", "b"])
+    assert result.status == "completed"
+    assert result.total_cost_usd == Decimal("0.040")
+
+
+# --- answers that cannot be trusted -----------------------------------------------------------------------------------
+
+
+def _with(**facts: Any) -> Callable[[str], str]:
+    return lambda answer: json.dumps({**json.loads(answer), **facts})
+
+
+_EVENT = {"hook": "on_tool_call", "facts": {"step_path": "another", "call": {}, "result": None, "duration_s": 0.0}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda _: "\x80\x04\x95pickled",
+        lambda _: "{}",
+        lambda _: "[" * 100_000,
+        lambda answer: answer.replace('"output":1', '"output":NaN'),
+        lambda answer: answer.replace('"output":1', '"output":"\\ud800"'),
+        _with(output="1"),
+        _with(output=1.5),
+        _with(output=True),
+        _with(status="paused"),
+        _with(status="failure"),
+        _with(task_id="0" * 64),
+        _with(extra=1),
+        _with(version=2),
+        _with(changes={"private": "taken"}),
+        _with(usage={"cost_usd": "-1"}),
+        _with(usage={"cost_usd": "NaN"}),
+        _with(usage={"input_tokens": -5}),
+        _with(usage={"requests": 10**30}),
+        _with(events=[_EVENT]),
+        _with(events=[{"hook": "guard_run", "facts": {}}]),
+        _with(status="aborted", error={"kind": "StepFailed", "facts": {}}),
+        _with(status="failure", error={"kind": "KeyboardInterrupt", "facts": {}}),
+        _with(status="failure", error={"kind": "RunExists", "facts": {"what": "", "why": "", "do": ""}}),
+        _with(counts={"x": {"y": -1}}),
+    ],
+)
+def test_an_answer_that_does_not_fit_fails_the_step_and_costs_its_whole_lease(
+    pool: Pool, changed: Callable[[str], str]
+) -> None:
+    backend = PipeBackend(pool, changed=changed)
+    step = Step(_spends_nothing, lease=UsageLimits(total_cost_usd_limit="0.25"))
+    limits = UsageLimits(total_cost_usd_limit=1)
+    result = Flujo(step, backend=backend, limits=limits).run(1)
+    assert isinstance(result.error, StepFailed)
+    assert result.error.error_type == "AnswerMismatch"
+    assert result.total_cost_usd == Decimal("0.25")
+
+
+async def _spends_nothing(number: int, ctx: RunContext) -> int:
+    return number
+
+
+def test_an_answer_that_is_too_long_is_not_parsed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flujo.core.wire.MAX_BYTES", 1000)
+    result = Flujo(flows.give, backend=PipeBackend(pool, changed=lambda answer: answer + " " * 1000)).run(1)
+    assert "more than the 1000 that are read" in str(result.error)
+
+
+def test_a_value_that_json_cannot_hold_fails_the_step_before_anything_is_sent(backend: PipeBackend) -> None:
+    result = Flujo(Step(flows.anything), backend=backend).run(object())
+    assert isinstance(result.error, StepFailed)
+    assert result.error.error_type == "NotSerialisable"
+    assert "input 'value'" in str(result.error)
+    assert backend.sent == []
+
+
+def test_a_task_above_the_limit_of_its_backend_is_refused_by_name_and_size(pool: Pool) -> None:
+    class Small(PipeBackend):
+        capabilities = Capabilities(remote=True, max_payload=10_000)
+
+    backend = Small(pool)
+    result = Flujo(flows.anything, backend=backend).run("x" * 20_000)
+    assert isinstance(result.error, StepFailed)
+    assert result.error.error_type == "PayloadTooLarge"
+    assert "input 'value'" in str(result.error)
+    assert backend.sent == []
+
+
+@pytest.mark.anyio
+async def test_a_worker_says_what_is_wrong_with_a_task_that_it_cannot_read() -> None:
+    async with Worker() as worker:
+        for data in ("", "{}", "\x80\x04pickle", '{"format": "flujo-task"}'):
+            answer = json.loads(await worker.execute(data))
+            assert answer["status"] == "aborted"
+            assert answer["error"]["facts"]["hook"] == "E_SHAPE"
+
+
+def test_a_step_that_a_worker_does_not_have_is_refused(backend: PipeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(number: int) -> int:
+        return number
+
+    gone.__qualname__ = gone.__name__ = "gone"
+    monkeypatch.setattr(flows, "gone", gone, raising=False)
+    gone.__module__ = "remote_pipeline"
+    result = Flujo(Step(gone), backend=backend).run(1)
+    assert isinstance(result.error, TaskRejected)
+    assert result.error.hook == "E_CODE"
+
+
+def test_models_of_this_module_are_no_part_of_a_task() -> None:
+    assert not issubclass(StepTask, flows.Pair)
+    assert issubclass(StepTask, BaseModel)

@@ -1,0 +1,44 @@
+"""The items of a stream as JSON, the same for server-sent events, WebSockets and the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from flujo.core import Chunk, PausedItem, PipelineResult, StepEnded, StepStarted, StreamItem, UsageUpdate, scrub
+
+__all__ = ["as_data"]
+
+
+def as_data(item: StreamItem) -> dict[str, Any]:
+    """An item as plain data, `type` first. Outputs of steps are left out: the chunks and the result hold them."""
+    if isinstance(item, Chunk):
+        return {"type": "chunk", "step": item.step_path, "choice": item.choice, "value": _json(item.value)}
+    if isinstance(item, StepStarted):
+        return {"type": "step_started", "step": item.step_path, "name": item.name, "attempt": item.attempt}
+    if isinstance(item, StepEnded):
+        error = item.record.error
+        told = None if error is None else scrub(str(error))
+        return {"type": "step_ended", "step": item.step_path, "status": item.record.status, "error": told}
+    if isinstance(item, UsageUpdate):
+        usage = item.usage
+        tokens = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+        return {"type": "usage", "step": item.step_path, **tokens, "cost_usd": str(usage.cost_usd)}
+    if isinstance(item, PausedItem):
+        pause = item.pause
+        return {"type": "paused", "id": pause.id, "step": pause.step_path, "question": pause.question}
+    return {"type": "result", **_result(item.result)}
+
+
+def _result(result: PipelineResult) -> dict[str, Any]:
+    output = _json(result.output) if result.status == "completed" else None
+    return {
+        "run_id": result.run_id, "status": result.status, "output": output,
+        "error": None if result.error is None else scrub(str(result.error)),
+        "total_tokens": result.usage.total_tokens, "cost_usd": str(result.total_cost_usd),
+    }  # fmt: skip
+
+
+def _json(value: object) -> Any:
+    return to_jsonable_python(value, fallback=repr, bytes_mode="base64")
