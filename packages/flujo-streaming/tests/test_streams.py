@@ -21,6 +21,7 @@ from flujo.core import (
     Fallback,
     Flujo,
     InputError,
+    LocalBackend,
     Loop,
     Map,
     MemoryStore,
@@ -33,7 +34,9 @@ from flujo.core import (
     Price,
     RunContext,
     Step,
+    StepExecutionRequest,
     StepFailed,
+    StepOutcome,
     StepTimeout,
     step,
 )
@@ -763,6 +766,24 @@ async def test_what_cannot_be_a_stream_is_refused():
         Source().step(collect="average")
     with pytest.raises(PipelineError, match="move timeout_s there"):
         Flujo(Source().step() >> StreamingStep(shout, timeout_s=3))
+
+
+async def test_a_stream_stays_in_the_process_of_its_reader():
+    sent = []
+
+    class Elsewhere:
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            sent.append(request.step.name)
+            return await LocalBackend().execute_step(request)
+
+    source = Source(2)
+    flujo = Flujo(same >> source.step() >> shout >> length, backend=Elsewhere())
+    async with flujo.stream_async("w") as stream:
+        assert [text async for text in stream.text()] == ["W0 ", "W1 "]
+    assert stream.result.output == 6
+    assert sent == ["same", "length"]
+    with pytest.raises(PipelineError, match="stays where its reader is"):
+        source.step(backend="lambda")
 
 
 async def test_chunks_that_do_not_fit_the_next_stage_are_refused():

@@ -198,8 +198,9 @@ class Flujo:
 
         It takes what `run_async` takes, and raises what that raises on entering.
         """
-        prepare = partial(self._prepare, input, None, options)
-        return StreamOpening(partial(opened, prepare, self._execute, self._handles))
+        return StreamOpening(
+            partial(opened, partial(self._prepare, input, None, options), self._execute, self._handles)
+        )
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):

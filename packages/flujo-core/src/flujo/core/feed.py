@@ -64,6 +64,8 @@ class Source:
         """Close them, the last first, each with its clean-up done; what that raises is told after `error`."""
         self.error = self.error or error
         for stage in reversed(self.stages):
+            if getattr(stage, "ag_frame", stage) is None:  # it has ended
+                continue
             with anyio.move_on_after(CLEAN_UP_S, shield=True) as limit:
                 try:
                     await stage.aclose()
