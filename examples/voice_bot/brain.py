@@ -8,8 +8,9 @@ all of it. By default ``word`` says what ``act`` returned; where a model is conf
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +35,7 @@ from .phrases import AGAIN, APPROVALS, BY_PHRASE, COMMANDS, GO_ON, NO, YES, Hous
 
 HOW = f"Say: {YES.replace(' ', ', ', 1)}. Or: {NO.replace(' ', ', ', 1)}."
 WORDING = "You are the voice of a house. Say this to its owner in one or two short, friendly sentences, without lists:"
+FAILED = "Sorry, that did not work."
 TRIES = 2
 """How often an answer to "shall I?" may be something else before that counts as no."""
 
@@ -165,7 +167,7 @@ class Butler:
             ):
                 yield given
 
-    async def _read(self, stream: RunStream) -> AsyncIterator[str]:
+    async def _read(self, stream: RunStream) -> AsyncGenerator[str, None]:
         """Give the sentences of a run, and the question it ends with where it waits for a human."""
         self._whole = ""
         async for item in stream:
@@ -178,7 +180,7 @@ class Butler:
                 yield item.result.pauses[0].question
                 yield HOW
             elif isinstance(item, ResultItem) and item.result.status != "completed":
-                yield "Sorry, that did not work."
+                yield FAILED
 
     async def _decided(self, waiting: PipelineResult, heard: Heard) -> AsyncIterator[str]:
         """Go on with the run that waits, or ask again: a question that was not heard to its end cannot be approved."""
@@ -189,7 +191,10 @@ class Butler:
             return
         self._waiting, self._whole = None, ""
         result = await self._flow.resume_async(waiting, heard.text == YES)
-        for sentence in result.output if result.status == "completed" else ["Sorry, that did not work."]:
+        if result.status != "completed":
+            yield FAILED
+            return
+        for sentence in cast("list[str]", result.output):  # the last step collects its chunks in a list
             yield sentence
 
 

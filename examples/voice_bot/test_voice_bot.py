@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from flujo.streaming import StreamingStep
 from voice_bot import mouth
-from voice_bot.brain import HOW, Butler
+from voice_bot.brain import FAILED, HOW, Butler, model_wording
 from voice_bot.conversation import Brain, Conversation, Event, Said, Saying
 from voice_bot.devices import Files
 from voice_bot.ears import Ears, Heard, Onset
@@ -218,7 +219,33 @@ def test_a_command_that_fails_is_told_and_the_conversation_goes_on(monkeypatch: 
     rule = BY_PHRASE["turn on the kitchen lights"]
     monkeypatch.setitem(BY_PHRASE, rule.phrase, type(rule)(rule.phrase, broken))
     done = anyio.run(partial(talk, rule.phrase, "turn on the heating"))
-    assert done.answers == ["Sorry, that did not work.", "The heating is on."]
+    assert done.answers == [FAILED, "The heating is on."]
+
+
+# --- a model ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """A model of llama.cpp with random weights, as the tests of flujo-agent make it: it babbles."""
+    file = HERE.parents[1] / "packages" / "flujo-agent" / "tests" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_models", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return Path(module.write(tmp_path / "tiny.gguf"))
+
+
+@pytest.mark.soak  # llama.cpp takes every core for a while
+@pytest.mark.timeout(400)
+def test_a_model_words_the_answers_of_the_rules(tiny_model: Path) -> None:
+    texts = ("turn on the heating", "good night", "what time is it")
+    done = anyio.run(partial(talk, *texts, interrupt_after=1, wording=model_wording(f"local:{tiny_model}")))
+    assert done.house.log == list(texts)
+    assert FAILED not in done.begun
+    assert any(done.begun), "some of its babble ends at once"
+    assert not set(done.begun) & {BY_PHRASE[text].deed(House()) for text in texts}
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ LEAVES = {
     "flujo-audit": "flujo.audit",
     "flujo-deidentifier": "flujo.deidentifier",
     "flujo-hitl": "flujo.hitl",
+    "flujo-streaming": "flujo.streaming",
 }
 
 
@@ -63,7 +64,7 @@ def check_user_code(folder: Path, python: Path) -> str:
     Raises:
         GateError: pyright finds errors, or did not look at every file.
     """
-    files = sorted(file for file in folder.rglob("*.py") if not file.name.startswith("test_"))
+    files = sorted(file for file in folder.rglob("*.py") if not file.name.startswith(("test_", "conftest")))
     report = pyright("--pythonpath", python, *files, python=python)
     errors = [d for d in report["generalDiagnostics"] if d["severity"] == "error"]
     if errors:
@@ -82,7 +83,9 @@ def check_wheels(dist: Path, user_code: Path) -> list[str]:
             *LEAVES, extras=["eval", "code", "sql", "postgres", "web"]
         )  # its types are part of ours
         venv.uv_install_ours(*LEAVES)
-        venv.uv_install("psycopg-pool", "boto3")  # of examples
+        # of examples
+        venv.uv_install_ours("flujo-streaming")
+        venv.uv_install("psycopg-pool", "boto3", "numpy", "pocketsphinx", "sounddevice", "click", "rich")
         exports = [check_exports(leaf, venv.python) for leaf in LEAVES.values()]
         return [*exports, check_user_code(user_code, venv.python)]
 

@@ -140,8 +140,7 @@ class Attempt:
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         """Do the work, or find that it was done before."""
         cache = self.run.setup.cache
-        reads = self.node.step.options.reads or self.node.binding.context_parameter
-        key = cache.key(self.node, inputs, self._context() if reads else None)
+        key = cache.key(self.node, inputs, self._context())
         # An attempt that follows another looks no more: what it would find may be what was refused.
         kept = cache.find(key) if key is not None and self.number == 1 else None
         if kept is not None:

@@ -260,7 +260,7 @@ class Flujo:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, found.past, now, receipt))
+            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
         claim(found.past, now)
         try:
             return await self._execute(run)
@@ -268,17 +268,15 @@ class Flujo:
             if not run.journal:
                 release(run.info.run_id, found.past)
 
-    async def _claimed(self, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
+    async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
-        assert self.store is not None
         assert run.resumed is not None
         rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
         if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            taking = self.store.claim(past.length, past.stood, now, rows)
-            return await taken(self.store, taking, self.policy.write_timeout_s)
+            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
         except StillRunning:
             if receipt is None:
                 raise
@@ -334,8 +332,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            hold = await taking
-            run.writer = Writer(self.store, hold, limit_s, run.stop)
+            run.writer = Writer(self.store, await taking, limit_s, run.stop)
             return await run.writer.around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)

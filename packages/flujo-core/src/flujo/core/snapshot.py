@@ -32,12 +32,11 @@ def check_form(form: object, version: object) -> None:
     Raises:
         SnapshotError: It is.
     """
-    what = "snapshot cannot be used"
     if form != FORMAT:
-        raise SnapshotError(what, f"its format is {form!r}, not {FORMAT!r}", _DO)
+        raise SnapshotError("snapshot cannot be used", f"its format is {form!r}, not {FORMAT!r}", _DO)
     if version != VERSION:
         why = f"its form has version {version!r}, and this flujo-core reads version {VERSION}"
-        raise SnapshotError(what, why, "Install the flujo-core that wrote it, or a later one")
+        raise SnapshotError("snapshot cannot be used", why, "Install the flujo-core that wrote it, or a later one")
 
 
 _SHOWN = {"run_id", "pipeline", "status", "position", "id", "parent", "frame", "node", "slot", "place", "kind", "path"}

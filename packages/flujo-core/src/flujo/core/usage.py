@@ -10,8 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 from .errors import ConfigurationError, UsageLimitExceeded
 
-__all__ = ["Charge", "Fit", "Money", "Price", "Room", "Standing", "Usage", "UsageLimits", "money"]
-
 Money = Decimal | int | str | float
 """What is accepted as an amount of USD; a float counts by its repr, so `0.1` means one tenth exactly."""
 
