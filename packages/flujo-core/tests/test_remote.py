@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import pytest
 import remote_pipeline as flows
 from pipe_backend import PipeBackend, Pool
 from pydantic import BaseModel, SecretStr
 
 from flujo.core import (
+    Budget,
     Capabilities,
+    Failure,
     Flujo,
     GuardDenied,
     LocalBackend,
@@ -35,6 +38,7 @@ from flujo.core import (
     TaskRejected,
     UsageLimits,
     Worker,
+    WorkerLost,
     hookimpl,
 )
 
@@ -244,6 +248,46 @@ def test_steps_without_a_lease_of_their_own_share_a_limit_one_after_another(back
     result = Flujo(Map(flows.ask_model), backend=backend, limits=limits, plugins=[flows.Mask()]).run(["a", "b"])
     assert result.status == "completed"
     assert result.total_cost_usd == Decimal("0.040")
+
+
+class Unreliable:
+    """Workers of which some die, some answer late, and some do the work and are not heard."""
+
+    capabilities = Capabilities(remote=True)
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.most = Decimal(0)
+        self.asked = 0
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        self.asked += 1
+        number = self.asked
+        used = self.budget.spent
+        self.most = max(self.most, used.cost_usd + used.reserved_usd)
+        task = request.task().model_dump_json()
+        await anyio.sleep(0.05 if number % 20 == 1 else 0)  # late
+        if number % 10 == 0:
+            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "it died")))
+        async with Worker() as worker:
+            answers = [await worker.execute(task) for _ in range(2 if number % 20 == 3 else 1)]
+        outcomes = [request.outcome(answer) for answer in answers]
+        return outcomes[-1]
+
+
+@pytest.mark.anyio
+async def test_a_hundred_leases_of_workers_that_die_answer_late_or_twice_keep_the_limit_and_leak_nothing() -> None:
+    budget = Budget(UsageLimits(total_cost_usd_limit="3.00"))
+    backend = Unreliable(budget)
+    step = Step(flows.ask_model, lease=UsageLimits(total_cost_usd_limit="0.10"))
+    flujo = Flujo(Map(step, on_failure="collect"), backend=backend, limits=budget)
+    result = await flujo.run_async([str(number) for number in range(100)])
+    failed = [one for one in result.unwrap() if isinstance(one, StepFailed)]  # type: ignore[attr-defined]
+    assert len(failed) == 10
+    assert all(isinstance(one, WorkerLost) for one in failed)
+    assert backend.most <= Decimal("3.00")
+    assert result.total_cost_usd == 90 * Decimal("0.02") + 10 * Decimal("0.10")
+    assert budget.spent.reserved_usd == 0
 
 
 # --- answers that cannot be trusted -----------------------------------------------------------------------------------
