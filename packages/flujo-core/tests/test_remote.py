@@ -243,6 +243,56 @@ def test_a_tool_that_may_be_called_at_most_once_is_not_called_where_nobody_could
     assert whole.unwrap() == "paid"
 
 
+class Lost:
+    """Its workers go away in the middle, until they are mended."""
+
+    capabilities = Capabilities(remote=True)
+    mended = False
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        task = request.task().model_dump_json()
+        if not self.mended:
+            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "it died")))
+        async with Worker() as worker:
+            return request.outcome(await worker.execute(task))
+
+
+@pytest.mark.anyio
+async def test_whether_a_step_that_may_happen_once_happened_on_a_lost_worker_is_asked_a_human() -> None:
+    backend = Lost()
+    flujo = Flujo(Step(flows.pay, effect="at_most_once"), backend=backend)
+    failed = await flujo.run_async(1)
+    assert isinstance(failed.error, WorkerLost)
+    backend.mended = True
+    asked = await flujo.resume_async(failed, retry=True)
+    assert asked.status == "paused"
+    assert "may happen at most once" in asked.pauses[0].question
+    done = await flujo.resume_async(asked, {"happened": False})
+    assert done.unwrap() == "paid"
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_raises_fails_the_step_and_one_that_sent_nothing_costs_nothing() -> None:
+    class Broken:
+        capabilities = Capabilities(remote=True)
+
+        def __init__(self, *, sends: bool) -> None:
+            self.sends = sends
+
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            if self.sends:
+                request.task()
+            raise ConnectionError("no way there")
+
+    limits, lease = UsageLimits(total_cost_usd_limit=1), UsageLimits(total_cost_usd_limit="0.10")
+    for sends, cost in ((False, Decimal(0)), (True, Decimal("0.10"))):
+        flujo = Flujo(Step(flows.ask_model, lease=lease), backend=Broken(sends=sends), limits=limits)
+        result = await flujo.run_async("x")
+        assert isinstance(result.error, StepFailed)
+        assert result.error.error_type == "ConnectionError"
+        assert result.total_cost_usd == cost
+
+
 def test_steps_without_a_lease_of_their_own_share_a_limit_one_after_another(backend: PipeBackend) -> None:
     limits = UsageLimits(total_cost_usd_limit="0.05")
     result = Flujo(Map(flows.ask_model), backend=backend, limits=limits, plugins=[flows.Mask()]).run(["a", "b"])
