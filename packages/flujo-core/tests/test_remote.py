@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -220,6 +223,18 @@ def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_eith
     result = Flujo(flows.ask_model, backend=backend, policy=policy).run("Ann")
     assert result.status == "aborted"
     assert "acme:small" in str(result.error)
+
+
+def test_spans_of_the_worker_stand_in_the_trace_of_the_run_below_their_step() -> None:
+    program = Path(__file__).parent / "remote_traced.py"
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=60)
+    traces, *spans = zip(*(line.split("|") for line in done.stdout.splitlines()), strict=True)
+    assert len(set(traces)) == 1
+    assert set(zip(*spans, strict=True)) == {
+        ("chat small", "<", "step ask_model"),
+        ("step ask_model", "<", "invoke_workflow ask_model"),
+        ("invoke_workflow ask_model", "<", "-"),
+    }
 
 
 # --- humans and effects -----------------------------------------------------------------------------------------------
