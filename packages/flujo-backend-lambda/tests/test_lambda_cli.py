@@ -96,9 +96,11 @@ def test_a_project_is_built_and_published_once(keys: tuple[Path, Path], told: To
 
 
 @pytest.fixture
-def role(moto_url: str, cloud: Cloud) -> str:
+def role(moto_url: str, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A role of moto, whose control plane of Lambda is asked here; it runs nothing."""
     import boto3
 
+    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", moto_url)
     iam = boto3.client("iam")
     name = f"worker-{time.monotonic_ns()}"
     arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
@@ -108,12 +110,11 @@ def role(moto_url: str, cloud: Cloud) -> str:
 
 @pytest.mark.parametrize("where", ["s3", "folder"])
 def test_what_is_deployed_is_what_was_signed(
-    where: str, s3: Any, role: str, moto_url: str, keys: tuple[Path, Path], told: Told, monkeypatch: pytest.MonkeyPatch
+    where: str, s3: Any, role: str, keys: tuple[Path, Path], told: Told
 ) -> None:
     tmp_path = keys[0].parent
     import boto3
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", moto_url)  # its control plane; it runs nothing
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "words.py").write_text("x = 1\n")
     artifact = Artifact("words", "1", "3.12", pack(tmp_path / "made"), ())
