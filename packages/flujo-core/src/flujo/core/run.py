@@ -133,7 +133,8 @@ class Run(Work):
         if self.setup.run_resources:
             return self._with_run_resources()
         self.step_values: Mapping[str, object] = self.values
-        return self.do() if self.plain and self.resumed is None and self.writer is None else self._drive()
+        is_plain = self.plain and self.resumed is None and self.writer is None
+        return self._drive() if not is_plain else self.do_alone() if self.alone else self.do()
 
     async def _with_run_resources(self) -> None:
         try:
@@ -149,7 +150,7 @@ class Run(Work):
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
         try:
-            await self.do()
+            await (self.do_alone() if self.alone else self.do())
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
                 await self.writer.settled()

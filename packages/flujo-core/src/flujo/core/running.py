@@ -55,6 +55,7 @@ class Running:
     Attributes:
         plain: Whether nobody listens and nothing is watched.
         quiet: Whether nobody acts in attempts, so that an attempt is only its work.
+        alone: Whether a bare step may be one call here, and nobody looks on at all.
         direct: Whether a bare step may be one call here: nothing is watched or kept, and others at most watch.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
@@ -118,6 +119,7 @@ class Running:
         self.plain: bool = untold and not watched
         self.quiet: bool = setup.hooks.spare_attempts
         self.direct: bool = untold and setup.is_here and setup.hooks.only_watch
+        self.alone: bool = self.plain and self.direct
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
         self.clock: float = perf_counter()

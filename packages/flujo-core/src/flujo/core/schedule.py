@@ -62,6 +62,12 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
         return
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), Success(output))
+    follower = frame.scope.followers[node.place]
+    if follower is not None:
+        frame.outputs[node.place] = output
+        frame.left -= 1
+        state.due.append((frame, follower))
+        return
     _end(state, frame, node, output, ())
     if frame.left == 0:
         _body_ended(state, frame)

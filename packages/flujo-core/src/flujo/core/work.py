@@ -17,17 +17,17 @@ from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
-from .frames import Due, Frame
+from .frames import Due, Frame, Passed
 from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
-from .plan import FlowNode, StepNode
+from .plan import BODY_INPUT, FlowNode, StepNode
 from .protocols import StepOutcome
 from .relay import YIELD_EVERY, Relay, Worker
 from .running import Running
 from .schedule import advance, end_well, limit_reached
 from .usage import Usage
-from .values import Node, context_at, inputs_of
+from .values import Node, context_at, inputs_of, read
 
 
 class Work(Running):
@@ -82,6 +82,41 @@ class Work(Running):
             if not self.plain and (telling := self._tell_ended(ended)) is not None:
                 await self._heed_ended(telling, due_before, worker)
 
+    async def do_alone(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
+        """The same, for less: of a run on which nobody looks, so that a bare step is one call of its function."""
+        state, due, journal = self.state, self.state.due, self.journal
+        while (item := self._take() if take is None else take()) is not None:
+            frame, node = item
+            if type(node) is not StepNode or not node.is_bare or self.verdict is not None or not frame.is_open or (state.has_words and state.decided):
+                if (work := self._begin(frame, node, worker)) is not None:
+                    await work
+                continue
+            value = error = None
+            started, clock, call = time(), perf_counter(), node.call
+            try:
+                if call is None:
+                    value = await node.step.function(**inputs_of(frame, node))
+                else:
+                    place = node.takes
+                    given = frame.outputs[place] if place >= 0 else frame.input if place == BODY_INPUT else frame.run_input
+                    value = await call(given if type(given) is not Passed else read(frame, node.sources[0]))
+            except BaseException as raised:  # an answer like others, but for a cancel
+                error = fault_of(raised)
+                if error is None:
+                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started), clock)
+                    raise
+            ended = (frame.id, node.index, value, frame.prefix + node.name, started, perf_counter() - clock)
+            due_before = len(due)
+            if error is None and (type(value) is node.gives or is_output(value, node.output_classes)):
+                journal.append(ended)
+                end_well(state, frame, node, value)
+                if worker is not None or state.has_closed or state.failure is not None:
+                    self._look(due_before, worker, worker)
+            else:
+                inputs, lost = attempt(inputs_of, frame, node)  # not kept, as most steps end well
+                done = told(value, error if lost is None else missing(ended[3], lost), ended[3], inputs or {})
+                self._note_odd(node, as_entry(ended), done, worker)
+
     def _take(self) -> tuple[Frame, Node | None] | None:
         """What is to be done next; no node where several things are due, or the event loop has to run."""
         due = self.state.due
@@ -100,7 +135,7 @@ class Work(Running):
             return anyio.lowlevel.checkpoint()
         workers: set[Worker] = set()
         self.workers: set[Worker] | frozenset[Worker] = workers
-        return Relay(self.state.due, workers, self.do, self.release).run()
+        return Relay(self.state.due, workers, self.do_alone if self.alone else self.do, self.release).run()
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
@@ -320,6 +355,11 @@ class Work(Running):
             return False
         await self.back_off(retry, trial.number, error, trial.ctx)
         return self.verdict is None
+
+
+def is_output(value: object, classes: tuple[type, ...] | None) -> bool:
+    """Whether a step just gave its output, and that is what it says it gives."""
+    return not isinstance(value, Update) and (classes is None or isinstance(value, classes))
 
 
 _CANCELLED = Aborted(RunAborted("cancelled"))
