@@ -54,7 +54,6 @@ class Frame:
         input: What the combinator gave it.
         run_input: What `run_input()` means in it.
         context: The context it began with.
-        prefix: What stands before the names of its steps in a path.
         outputs: Output of each node.
         waiting: For each node, how many it still waits for; empty where none waits for more than one.
         left: How many nodes have not ended.
@@ -88,12 +87,16 @@ class Frame:
         self.input: object = value
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
         self.context: BaseModel | None = context
-        self.prefix: str = "" if part is None else prefix_of(part, scope, slot)
         self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
         self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
         self.changes: dict[int, Changes] = NONE
         self.is_open: bool = True
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its steps in a path."""
+        return "" if self.part is None else self.scope.prefix(self.part.path, self.slot)
 
     def waits(self, node: StepNode | FlowNode) -> bool:
         """Whether a node has to wait for another."""
@@ -108,7 +111,6 @@ class Frame:
         if scope.owns_input:
             self.run_input = value
         self.context = part.context
-        self.prefix = f"{part.path}#{part.next}/"
         self.left = len(scope.nodes)
         self.outputs = [UNSET] * self.left
         if scope.waiting:
@@ -138,7 +140,10 @@ class Part:
         asks: Whether it waits for a choice.
         bodies: The open ones, by slot.
         spare: Of a loop, the frame of its last iteration, to be used again.
+        sure: Of a loop that asks nobody, how many iterations are followed by another.
     """
+
+    sure: int = 0
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node
@@ -171,21 +176,6 @@ def around(frame: Frame) -> Part | None:
             return part
         at = at.parent
     return None
-
-
-def prefix_of(part: Part, scope: Scope, slot: int) -> str:
-    """What stands before the names of a body's steps: `outer/loop#2/map[3]/`."""
-    node, start = part.node, part.path
-    match node.kind:
-        case "map":
-            return f"{start}[{slot}]/"
-        case "loop":
-            return f"{start}#{slot}/"
-        case "branch":
-            return f"{start}[{node.words[slot]}]/"
-        case "pipeline":
-            return f"{start}/"
-    return f"{start}/{scope.segment and node.words[slot] + '/'}"
 
 
 Told = tuple[str, JsonValue]

@@ -21,6 +21,7 @@ from .outcome import (
     StepStatus,
     Success,
 )
+from .plan import Plan
 from .result import StepRecord
 from .usage import Usage
 
@@ -78,7 +79,13 @@ Ended = tuple[int, int, object, str, float, float]
 Such a tuple costs a quarter of an Entry and its outcome, and mostly the garbage collector forgets it.
 """
 
-Journal = list[Entry | Ended]
+Brief = tuple[int, int, object, str, int, float, float]
+"""The same with what its path is made of, when somebody asks: the path of what runs its scope, and which body it is."""
+
+Chosen = tuple[int, int, int]
+"""What a branch or a loop was told, by frame and node: an Entry with a Choice."""
+
+Journal = list[Entry | Ended | Brief | Chosen]
 """What ended is only ever appended."""
 
 
@@ -88,6 +95,18 @@ def as_entry(ended: Entry | Ended) -> Entry:
         return ended
     frame, node, output, path, started_at, duration_s = ended
     return Entry(frame, node, Success(output), path, started_at, duration_s)
+
+
+def entry_in(plan: Plan, ended: Entry | Ended | Brief | Chosen) -> Entry:
+    """What stands in a journal of a run of `plan`, as an entry."""
+    if isinstance(ended, Entry) or len(ended) == 6:
+        return as_entry(ended)
+    if len(ended) == 3:
+        return Entry(ended[0], ended[1], Choice(ended[2]))
+    frame, index, output, start, slot, started_at, duration_s = ended
+    node = plan.nodes[index]
+    path = plan.scopes[node.scope].prefix(start, slot) + node.name
+    return Entry(frame, index, Success(output), path, started_at, duration_s)
 
 
 def record_of(ended: Entry | Ended) -> StepRecord:

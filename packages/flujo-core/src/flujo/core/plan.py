@@ -161,6 +161,10 @@ class FlowNode(PlanNode):
     gathers: bool
     fit_item: Fit | None = None
 
+    def __post_init__(self) -> None:
+        for body in self.bodies:
+            body.owner = self
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Scope:
@@ -179,7 +183,9 @@ class Scope:
         waiting: For each node, how many it waits for; empty where none waits for more than one.
         has_limits: Whether it or a step in it has limits of its own.
         followers: For each node, the one step that is due when it ends well; None where it is not as simple.
+        opens: The one step that is due when it is opened; None where it is not as simple.
         gives: Place of the node that gives its output; None where it is not as simple.
+        owner: The combinator that runs it; None of the whole pipeline.
     """
 
     index: int
@@ -194,7 +200,9 @@ class Scope:
     waiting: tuple[int, ...] = ()
     has_limits: bool = False
     followers: tuple[StepNode | None, ...] = ()
+    opens: StepNode | None = None
     gives: int | None = None
+    owner: FlowNode | None = None
 
     def __post_init__(self) -> None:
         self.first = tuple(node for node in self.nodes if not node.predecessors)
@@ -202,6 +210,7 @@ class Scope:
         self.waiting = counts if max(counts) > 1 else ()
         own = [node.step.options.limits for node in self.nodes if isinstance(node, StepNode)]
         self.has_limits = any(limits is not None for limits in (self.limits, *own))
+        self.opens = next((node for node in self.first if isinstance(node, StepNode) and not self.first[1:]), None)
         self.followers = tuple(map(self._follower, self.nodes))
         whole = isinstance(self.output, Source) and not self.output.path and self.output.place >= 0
         self.gives = self.output.place if isinstance(self.output, Source) and whole else None
@@ -209,6 +218,26 @@ class Scope:
     def _follower(self, node: StepNode | FlowNode) -> StepNode | None:
         follower = self.nodes[node.successors[0]] if len(node.successors) == 1 and not self.waiting else None
         return follower if isinstance(follower, StepNode) else None
+
+    def prefix(self, start: str, slot: int) -> str:
+        """What stands before the names of its steps: `outer/loop#2/map[3]/`.
+
+        Args:
+            start: Path of what runs it.
+            slot: Which of the bodies of that it is.
+        """
+        node = self.owner
+        match node and node.kind:
+            case None:
+                return ""
+            case "map":
+                return f"{start}[{slot}]/"
+            case "loop":
+                return f"{start}#{slot}/"
+            case "pipeline":
+                return f"{start}/"
+        word = node.words[slot] if node else ""
+        return f"{start}[{word}]/" if node.kind == "branch" else f"{start}/{self.segment and word + '/'}"
 
     @property
     def writes(self) -> frozenset[str]:

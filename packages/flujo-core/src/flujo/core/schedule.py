@@ -68,9 +68,27 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
         frame.left -= 1
         state.due.append((frame, follower))
         return
+    part = frame.part
+    if (
+        part is not None
+        and part.ended < part.sure
+        and frame.left == 1
+        and frame.scope.gives == node.place
+        and not frame.changes
+    ):
+        _repeat(state, part, frame, output)
+        return
     _end(state, frame, node, output, ())
     if frame.left == 0:
         _body_ended(state, frame)
+    if state.todo:
+        _work(state)
+
+
+def choose(state: RunState, part: Part, choice: int) -> None:
+    """Take a choice into account: as `advance`, for less."""
+    if part.frame.is_open:
+        _choose(state, part, choice)
     if state.todo:
         _work(state)
 
@@ -157,6 +175,8 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
         part.total = len(cast("list[object]", value))
     elif isinstance(node.flow, Loop):
         part.next = 1
+        if node.flow.until is None:
+            part.sure = node.flow.max_iterations - 1
     part.results = [UNSET] * part.total if node.kind in ("map", "parallel") else []
     if part.next:
         _iterate(state, part)
@@ -213,6 +233,16 @@ def _iterate(state: RunState, part: Part) -> None:
     part.next += 1
 
 
+def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
+    """Begin the next iteration of a loop that asks nobody, as `_body_ended` and what it does, for less."""
+    del state.frames[frame.id], part.bodies[frame.slot]
+    part.ended += 1
+    part.value = part.output = output
+    frame.renew(state.next_id, part, output)
+    _enter(state, part, frame)
+    part.next += 1
+
+
 def _open(state: RunState, part: Part, slot: int) -> None:
     node = part.node
     several = node.kind in ("parallel", "branch", "fallback")
@@ -224,7 +254,10 @@ def _open(state: RunState, part: Part, slot: int) -> None:
 def _enter(state: RunState, part: Part, frame: Frame) -> None:
     state.next_id += 1
     state.frames[frame.id] = part.bodies[frame.slot] = frame
-    _begin_first(state, frame)
+    if frame.scope.opens is None:
+        _begin_first(state, frame)
+    else:
+        state.due.append((frame, frame.scope.opens))
 
 
 # --- ending -------------------------------------------------------------------------------------------------------
@@ -254,23 +287,24 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     part = frame.part
     if part is None or not frame.is_open:
         return
-    output, error = given_by(frame)
+    gives = frame.scope.gives
+    output = UNSET if gives is None else frame.outputs[gives]
+    output, error = given_by(frame) if output is UNSET or type(output) is Passed else (output, None)
     if error is not None:
         why = f"a part of its output is missing ({type(error).__name__}: {error})"
         _fail(state, frame, part.node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
         return
-    is_loop = part.node.kind == "loop"
+    flow = part.node.flow
     if frame.changes:
-        if is_loop and (error := _carry_on(part, frame)) is not None:
+        if isinstance(flow, Loop) and (error := _carry_on(part, frame)) is not None:
             _fail(state, frame, part.node, Failure(StepFailed.by(part.path, error, (frame.context,))))
             return
         part.changes[frame.slot] = changes_of(frame)
     frame.is_open = False
     del state.frames[frame.id], part.bodies[frame.slot]
     part.ended += 1
-    if is_loop:
+    if isinstance(flow, Loop):
         part.spare, part.output = frame, output
-        flow = cast("Loop", part.node.flow)
         if flow.until is None:
             _go_on(state, part, flow)
         else:

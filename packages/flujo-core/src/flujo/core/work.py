@@ -17,7 +17,7 @@ from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
-from .frames import Due, Frame, Passed
+from .frames import Due, Frame, Part, Passed
 from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
@@ -25,7 +25,7 @@ from .plan import BODY_INPUT, FlowNode, StepNode
 from .protocols import StepOutcome
 from .relay import YIELD_EVERY, Relay, Worker
 from .running import Running
-from .schedule import advance, end_well, limit_reached
+from .schedule import advance, choose, end_well, limit_reached
 from .usage import Usage
 from .values import Node, context_at, inputs_of, read
 
@@ -105,17 +105,18 @@ class Work(Running):
                 if error is None:
                     self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started), clock)
                     raise
-            ended = (frame.id, node.index, value, frame.prefix + node.name, started, perf_counter() - clock)
-            due_before = len(due)
+            due_before, took_s, part = len(due), perf_counter() - clock, frame.part
             if error is None and (type(value) is node.gives or is_output(value, node.output_classes)):
-                journal.append(ended)
+                start = "" if part is None else part.path
+                journal.append((frame.id, node.index, value, start, frame.slot, started, took_s))
                 end_well(state, frame, node, value)
                 if worker is not None or state.has_closed or state.failure is not None:
                     self._look(due_before, worker, worker)
             else:
                 inputs, lost = attempt(inputs_of, frame, node)  # not kept, as most steps end well
-                done = told(value, error if lost is None else missing(ended[3], lost), ended[3], inputs or {})
-                self._note_odd(node, as_entry(ended), done, worker)
+                path = frame.prefix + node.name
+                done = told(value, error if lost is None else missing(path, lost), path, inputs or {})
+                self._note_odd(node, Entry(frame.id, node.index, _CANCELLED, path, started, took_s), done, worker)
 
     def _take(self) -> tuple[Frame, Node | None] | None:
         """What is to be done next; no node where several things are due, or the event loop has to run."""
@@ -173,42 +174,50 @@ class Work(Running):
 
     # --- combinators ------------------------------------------------------------------------------------------------
 
-    async def _ask(self, frame: Frame, node: FlowNode) -> None:
-        """Ask a branch which case to run, or a loop whether it is good."""
+    def _ask(self, frame: Frame, node: FlowNode) -> Awaitable[None] | None:
+        """Ask a branch which case to run, or a loop whether it is good; what comes back, if anything does, goes on."""
         part, started, clock = frame.parts[node.place], time(), perf_counter()
-        flow = cast("Branch | Loop", node.flow)
-        about = flow.on if isinstance(flow, Branch) else flow.until
+        flow = node.flow
+        about, value = (flow.until, part.output) if isinstance(flow, Loop) else (cast("Branch", flow).on, part.value)
         assert about is not None
-        value = part.value if isinstance(flow, Branch) else part.output
         answer, error = attempt(about.call, value, part.context)
-        if type(answer) is not bool and inspect.isawaitable(answer):
+        if type(answer) is bool and not self.setup.is_kept:
+            choice = self.choice(flow, answer)
+            if choice is not None and (choice or limit_reached(part) is None):  # the same, for less
+                due_before = len(self.state.due)
+                self.journal.append((frame.id, node.index, choice))
+                choose(self.state, part, choice)
+                self._look(due_before, None, None)
+                return None
+        return self._asked(part, answer, error, started, clock)
+
+    async def _asked(self, part: Part, answer: object, error: Exception | None, started: float, clock: float) -> None:
+        """Take the answer of a branch or a loop, which may have to be awaited."""
+        frame, node, flow, path = part.frame, part.node, cast("Branch | Loop", part.node.flow), part.path
+        if inspect.isawaitable(answer):
             answer, error = await attempt_async(answer)
-        path = frame.prefix + node.name
         if error is not None:
-            what = "on" if isinstance(flow, Branch) else "until"
+            what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
         else:
             choice = self.choice(flow, answer)
             reached = None if choice else limit_reached(part)
             if choice is not None and reached is None:
-                entry = Entry(frame.id, node.index, Choice(choice))
-                if self.setup.is_kept:
-                    await self.keep(entry)
-                else:  # the same, for less
-                    self.note(entry)
+                await self.keep(Entry(frame.id, node.index, Choice(choice)))
                 return
             failed = reached or _no_case(path, answer, cast("Branch", flow))
         await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
-    def choice(flow: Branch | Loop, answer: object) -> int | None:
+    def choice(flow: object, answer: object) -> int | None:
         """What an answer means; None where no case fits it."""
         if isinstance(flow, Loop):
             return int(bool(answer))
-        for place, label in enumerate(flow.labels):
+        branch = cast("Branch", flow)
+        for place, label in enumerate(branch.labels):
             if type(label) is type(answer) and label == answer:
                 return place
-        return len(flow.labels) if flow.has_otherwise else None
+        return len(branch.labels) if branch.has_otherwise else None
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
