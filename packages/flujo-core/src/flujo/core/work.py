@@ -85,9 +85,16 @@ class Work(Running):
     async def do_alone(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
         """The same, for less: of a run on which nobody looks, so that a bare step is one call of its function."""
         state, due, journal = self.state, self.state.due, self.journal
-        while (item := self._take() if take is None else take()) is not None:
+        while True:
+            if take is None and len(due) == 1 and self.turns > 1:  # as `_take` would
+                self.turns -= 1
+                item: Due | tuple[Frame, None] | None = due.pop()
+            elif (item := self._take() if take is None else take()) is None:
+                return
             frame, node = item
-            if type(node) is not StepNode or not node.is_bare or self.verdict is not None or not frame.is_open or (state.has_words and state.decided):
+            if self.verdict is not None or not frame.is_open:
+                continue
+            if type(node) is not StepNode or not node.is_bare or (state.has_words and state.decided):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
@@ -98,13 +105,12 @@ class Work(Running):
                     value = await node.step.function(**inputs_of(frame, node))
                 else:
                     place = node.takes
-                    given = frame.outputs[place] if place >= 0 else frame.input if place == BODY_INPUT else frame.run_input
+                    given = (
+                        frame.outputs[place] if place >= 0 else frame.input if place == BODY_INPUT else frame.run_input
+                    )
                     value = await call(given if type(given) is not Passed else read(frame, node.sources[0]))
             except BaseException as raised:  # an answer like others, but for a cancel
-                error = fault_of(raised)
-                if error is None:
-                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started), clock)
-                    raise
+                error = self._fault(raised, frame, node, started, clock)
             due_before, took_s, part = len(due), perf_counter() - clock, frame.part
             if error is None and (type(value) is node.gives or is_output(value, node.output_classes)):
                 start = "" if part is None else part.path
@@ -181,7 +187,7 @@ class Work(Running):
         about, value = (flow.until, part.output) if isinstance(flow, Loop) else (cast("Branch", flow).on, part.value)
         assert about is not None
         answer, error = attempt(about.call, value, part.context)
-        if type(answer) is bool and not self.setup.is_kept:
+        if type(answer) in _PLAIN and not self.setup.is_kept:
             choice = self.choice(flow, answer)
             if choice is not None and (choice or limit_reached(part) is None):  # the same, for less
                 due_before = len(self.state.due)
@@ -247,6 +253,14 @@ class Work(Running):
             await self.heed(telling, worker)
         finally:
             self.state.due.extend(reversed(held))
+
+    def _fault(self, raised: BaseException, frame: Frame, node: StepNode, started: float, clock: float) -> Exception:
+        """What a step raised, as an answer; a cancel is journaled, and goes on up."""
+        error = fault_of(raised)
+        if error is None:
+            self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started), clock)
+            raise raised
+        return error
 
     def _note_cancelled(self, entry: Entry, clock: float) -> None:
         """Journal what was stopped: it keeps what was paid for."""
@@ -371,6 +385,7 @@ def is_output(value: object, classes: tuple[type, ...] | None) -> bool:
     return not isinstance(value, Update) and (classes is None or isinstance(value, classes))
 
 
+_PLAIN = (bool, str, int)
 _CANCELLED = Aborted(RunAborted("cancelled"))
 
 
