@@ -100,7 +100,7 @@ async def pauses(path: Path, number: int) -> str:
         await store.save(hold, snapshot("one", "paused", k))
         kept = await store.load("one")
         receipt = Receipt("one", f"approve?{k}", f"{k:064x}", datetime.now(UTC))
-        hold = await store.claim(kept.length, receipt, [entry(k)])
+        hold = await store.claim(kept.length, "paused", receipt, [entry(k)])
     line = timer.line("pause, load and claim, full, one after another", number)
     store.close()
     return line

@@ -398,17 +398,17 @@ def paid(amount: int) -> str:
 def approvals(*answers):
     """Runs an agent whose tool needs an approval, and answers each of its questions; the last result, what it asked."""
 
-    def made(again):
-        model, seen = says(call("paid", amount=5), *again)
+    def made(*answers):
+        model, seen = says(*answers)
         return Flujo(agent(model, tools=[Tool(paid, requires_approval=True)], name="payer")), seen
 
     async def main():
-        questions, (flujo, seen) = [], made(["never"])
+        questions, (flujo, seen) = [], made(call("paid", amount=5))
         result = await flujo.run_async("pay 5")
         for answer in answers:
             questions += [(pause.question, pause.payload) for pause in result.pauses]
             kept = Snapshot.model_validate_json(result.snapshot().model_dump_json())
-            flujo, seen = made(["done"])
+            flujo, seen = made("done")
             result = await flujo.resume_async(kept, answer)
         return result, questions, texts(seen[-1][0])
 
@@ -422,7 +422,7 @@ def test_a_tool_that_needs_an_approval_pauses_the_run_and_runs_once_it_is_given(
     assert (result.status, result.output) == ("completed", "done"), result.error
     assert questions == [("May agent 'payer' call the tool 'paid'?", {"tool": "paid", "arguments": {"amount": 5}})]
     assert "paid 5" in told
-    assert result.usage.requests == 3  # the step runs again from its start
+    assert result.usage.requests == 2  # the step runs again from its start, with the recorded answer of the model
 
 
 def test_a_tool_that_a_human_denies_does_not_run_and_the_model_is_told():
@@ -437,12 +437,12 @@ def test_a_wrapped_agent_may_wait_for_a_tool_that_runs_elsewhere():
         raise CallDeferred
 
     def made(*answers):
-        model, seen = says(call("fetch", url="x"), *answers)
+        model, seen = says(*answers)
         asks = PaiAgent(model, output_type=[str, DeferredToolRequests], tools=[fetch], name="fetcher")
         return Flujo(wrap(asks)), seen
 
     async def main():
-        flujo, _ = made()
+        flujo, _ = made(call("fetch", url="x"))
         assert flujo.plan.nodes[0].output_type is str
         paused = await flujo.run_async("go")
         assert paused.pauses[0].payload == {"tool": "fetch", "arguments": {"url": "x"}}
@@ -452,6 +452,32 @@ def test_a_wrapped_agent_may_wait_for_a_tool_that_runs_elsewhere():
     result, seen = asyncio.run(main())
     assert (result.status, result.output) == ("completed", "done"), result.error
     assert any("hello" in text for text in texts(seen[-1][0]))
+
+
+def test_after_a_pause_the_conversation_goes_on_with_the_signed_thoughts_of_the_recorded_answer():
+    thought = pai.ThinkingPart("It is 5.", signature="signed", provider_name="acme")
+    parts = [thought, call("paid", amount=5)]
+    tools = [Tool(paid, requires_approval=True)]
+
+    def flujo(*answers):
+        seen = []
+
+        def function(messages, info):
+            seen.append(list(messages))
+            return pai.ModelResponse(parts=answers[len(seen) - 1])
+
+        return Flujo(agent(FunctionModel(function), tools=tools, name="payer")), seen
+
+    async def main():
+        first, _ = flujo(parts)
+        paused = await first.run_async("pay 5")
+        kept = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
+        second, seen = flujo([pai.TextPart("done")])
+        return await second.resume_async(kept, {"approved": True}), seen
+
+    result, (messages,) = asyncio.run(main())
+    assert (result.output, result.usage.requests) == ("done", 2), result.error
+    assert thought in messages[1].parts
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -69,6 +69,15 @@ def test_settings_do_not_reach_past_what_was_guarded_and_reserved(extra, unwante
     assert not [body for body in server.bodies if unwanted(body)]
 
 
+def test_headers_are_refused_that_a_gateway_may_choose_a_model_by():
+    with provider() as server:
+        model = OpenAIChatModel("cheap", provider=OpenAIProvider(base_url=url(server), api_key="x"))
+        made = Agent(model, name="a", model_settings={"extra_headers": {"x-model": "dear"}})
+        result = Flujo(wrap(made, price=Price())).run("hello")
+    assert "extra_headers" in str(result.error)
+    assert not server.bodies
+
+
 def test_tools_at_the_provider_are_off_where_settings_name_them():
     """SEMANTICS 6: they are off unless `Policy.allow_provider_tools`."""
     with provider() as server:
@@ -85,6 +94,7 @@ def test_tools_at_the_provider_are_off_where_settings_name_them():
         *("openai_previous_response_id", "openai_conversation_id", "google_cached_content"),
         *("openai_context_management", "anthropic_context_management", "bedrock_additional_model_requests_fields"),
         *("bedrock_inference_profile", "openrouter_preset", "xai_agent_count"),
+        *("anthropic_container", "bedrock_prompt_variables", "openai_prediction"),
     ],
 )
 def test_settings_that_put_unseen_messages_or_another_model_into_a_request_are_refused(setting):

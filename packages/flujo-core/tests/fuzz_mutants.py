@@ -151,7 +151,7 @@ MUTANTS = (
     ),
     Mutant(
         "a step begins after its run was cancelled",
-        work.Work, "do", "self.verdict is not None or not frame.is_open", "not frame.is_open",
+        work.Work, "do", "self.direct and self.verdict is None", "self.direct",
     ),
     Mutant(
         "a failure does not cancel its siblings",
@@ -163,7 +163,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancelled step is not journaled",
-        work.Work, "_note_cancelled", "self.put(entry, partial(self.journal.append, entry))", "pass",
+        work.Work, "_cut_off", "self.put(entry, partial(self.journal.append, entry))", "pass",
     ),
     Mutant(
         "what runs in a closed body is not cancelled",

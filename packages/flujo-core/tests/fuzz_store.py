@@ -65,11 +65,11 @@ class Diary(MemoryStore):
         await super().release(hold)
         self._note(before, "release")
 
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore."""
         before = self.events()
-        hold = await super().claim(position, receipt, rows)
-        self._note(before, "claim", position, receipt, tuple(rows))
+        hold = await super().claim(position, stood, receipt, rows)
+        self._note(before, "claim", position, stood, receipt, tuple(rows))
         return hold
 
     def _note(self, before: int, word: str, *given: object) -> None:

@@ -177,6 +177,35 @@ async def test_models_among_the_fields_that_a_step_reads_are_told_apart_and_kept
         assert result.step_history[0].cached == cached
 
 
+async def test_a_step_that_names_no_fields_of_the_context_it_is_given_is_known_by_all_of_them() -> None:
+    class Talk(BaseModel, frozen=True):
+        language: str = "en"
+        turns: int = 0
+
+    class Greeter:
+        async def run(self, name: str, talk: Talk) -> str:
+            return f"{talk.language}: {name}"
+
+    flujo = Flujo(Step(Greeter(), cache=True), context_model=Talk)
+    english, german, later = Talk(), Talk(language="de"), Talk(turns=1)
+    results = [await flujo.run_async("ann", context=talk) for talk in (english, german, english, german, later)]
+    assert [result.output for result in results] == ["en: ann", "de: ann", "en: ann", "de: ann", "en: ann"]
+    assert [result.step_history[0].cached for result in results] == [False, False, True, True, False]
+
+
+async def test_a_step_that_is_not_given_the_context_is_not_known_by_it() -> None:
+    class Talk(BaseModel, frozen=True):
+        turns: int = 0
+
+    @step(cache=True)
+    async def double(value: int) -> int:
+        return 2 * value
+
+    flujo = Flujo(double, context_model=Talk)
+    cached = [(await flujo.run_async(1, context=Talk(turns=turns))).step_history[0].cached for turns in range(2)]
+    assert cached == [False, True]
+
+
 async def test_an_iterator_is_not_used_up_by_looking_for_its_key() -> None:
     @step
     async def count(value: int) -> Iterator[int]:

@@ -238,7 +238,7 @@ async def test_who_is_cancelled_in_the_queue_leaves_it_and_holds_nothing() -> No
         with scope:
             async with Passage(limits, ["model:m"]):
                 order.append(name)
-                await anyio.sleep(0.02)
+                await anyio.sleep(30 if name == "0" else 0.02)  # it is cancelled, however late that comes
 
     scopes = [anyio.CancelScope() for _ in range(5)]
     async with anyio.create_task_group() as group:
@@ -575,6 +575,64 @@ async def test_a_place_and_a_lease_that_wait_for_each_other_do_not_hang() -> Non
             for function in (outer, other):
                 group.start_soon(Flujo(Step(function), policy=policy, limits=budget).run_async, 1)
     assert not scope.cancelled_caught
+
+
+@pytest.mark.parametrize("nested", [True, False])
+async def test_a_lease_that_is_taken_while_a_nested_demand_waits_and_waits_for_its_place_does_not_hang(
+    nested: bool,
+) -> None:
+    """Whoever holds the place waits for room, and whoever holds the room came later and waits for the place."""
+    inside, asks = anyio.Event(), anyio.Event()
+    policy = Policy(named_limits={"model:m": NamedLimit(concurrency=1)})
+    budget, results = Budget(UsageLimits("1")), dict[str, Any]()
+
+    async def holder(value: int, ctx: RunContext) -> int:
+        async def send(request: ModelRequest) -> ModelResponse:
+            inside.set()
+            await anyio.sleep(0.02)
+            asks.set()
+            async with ctx.usage.reserve(cost_usd="0.8") as lease:
+                lease.settle()
+            return await answer(request)
+
+        async with ctx.usage.reserve(cost_usd="0.1") as lease:
+            await ctx.call_model(asked(), send, price=Price())
+            lease.settle()
+        return value
+
+    async def slow(value: int, ctx: RunContext) -> int:
+        async with ctx.usage.reserve(cost_usd="0.15") as lease:
+            await asks.wait()
+            await anyio.sleep(0.06)
+            lease.settle(cost_usd="0.15")
+        return value
+
+    async def late(value: int, ctx: RunContext) -> int:
+        async def call() -> None:
+            await asks.wait()
+            await anyio.sleep(0.02)
+            await ctx.call_model(asked(), answer, price=Price())
+
+        if not nested:
+            await call()
+            return value
+        async with ctx.usage.reserve(cost_usd="0.1") as lease:
+            await call()
+            lease.settle()
+        return value
+
+    async def run(function: Callable[..., Any]) -> None:
+        results[function.__name__] = await Flujo(Step(function), policy=policy, limits=budget).run_async(1)
+
+    with anyio.move_on_after(3) as scope:
+        async with anyio.create_task_group() as group:
+            for function in (slow, holder, late):
+                group.start_soon(run, function)
+    assert not scope.cancelled_caught
+    assert {name: result.status for name, result in results.items()} == {
+        "slow": "completed", "holder": "stopped", "late": "completed"
+    }  # fmt: skip
+    assert budget.spent.reserved_usd == 0
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -82,8 +82,8 @@ async def test_a_process_that_dies_between_the_claim_and_the_first_entry_does_no
     after_claim: list[MemoryStore] = []
 
     class Dies(MemoryStore):
-        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
-            hold = await super().claim(position, receipt, rows)
+        async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            hold = await super().claim(position, stood, receipt, rows)
             after_claim.append(self.reopened())  # what is on disk when the process is gone
             return hold
 
@@ -382,14 +382,47 @@ async def test_the_result_of_a_resume_that_came_to_nothing_can_be_gone_on_with()
     assert (await flujo.resume_async(failed, 5)).unwrap() == 5
 
 
+async def test_a_run_that_failed_since_it_was_loaded_is_not_tried_again_by_who_recovers() -> None:
+    begun, go, ended = anyio.Event(), anyio.Event(), anyio.Event()
+    calls: list[int] = []
+
+    class Slow(MemoryStore):
+        async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            go.set()
+            await ended.wait()
+            return await super().claim(position, stood, receipt, rows)
+
+    @step
+    async def fails(value: int) -> int:
+        calls.append(value)
+        begun.set()
+        await go.wait()
+        raise OSError("the bank is closed")
+
+    store = Slow()
+    handle = Flujo(fails, store=store).start(1, run_id="r")
+    await begun.wait()
+    async with anyio.create_task_group() as group:
+
+        async def end() -> None:
+            assert (await handle.wait()).status == "failed"
+            ended.set()
+
+        group.start_soon(end)
+        with pytest.raises(ResumeError, match="it went on from there before"):
+            await Flujo(fails, store=store).resume_async("r", retry=True)
+    assert calls == [1]
+    assert (await store.load("r")).snapshot.status == "failed"
+
+
 async def test_a_run_that_is_being_claimed_cannot_be_started_anew() -> None:
     claiming, go = anyio.Event(), anyio.Event()
 
     class Slow(MemoryStore):
-        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
             claiming.set()
             await go.wait()
-            return await super().claim(position, receipt, rows)
+            return await super().claim(position, stood, receipt, rows)
 
     flujo = Flujo(ask, store=Slow())
     await flujo.run_async(1, run_id="r")

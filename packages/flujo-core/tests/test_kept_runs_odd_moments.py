@@ -241,8 +241,8 @@ async def test_a_cancel_while_the_claim_is_written_leaves_a_run_that_can_go_on(
     class Claims(MemoryStore):
         slow = False
 
-        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
-            hold = await super().claim(position, receipt, rows)
+        async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+            hold = await super().claim(position, stood, receipt, rows)
             if self.slow:
                 claimed.set()
                 await anyio.sleep(0.05)
@@ -290,10 +290,10 @@ async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang
     class Hangs(MemoryStore):
         on = False
 
-        async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
             if self.on:
                 await anyio.sleep(5)
-            return await super().claim(position, receipt, rows)
+            return await super().claim(position, stood, receipt, rows)
 
     store = Hangs()
     flujo = Flujo(ask, store=store, policy=Policy(write_timeout_s=0.05))

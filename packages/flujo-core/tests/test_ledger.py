@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import decimal
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -603,3 +604,20 @@ def test_no_order_of_takes_and_closes_breaks_the_invariant(acts: list[tuple[int,
     for owner, closing in opened:
         owner.close(closing, FREE)
     assert all(ledger.reserved.cost_usd == 0 for ledger in ledgers)
+
+
+@pytest.mark.filterwarnings("ignore")  # a loop that is closed with work in it
+def test_what_is_granted_to_a_loop_that_was_closed_is_given_to_the_next() -> None:
+    budget, kept, gone = Budget(UsageLimits("1")), list[object](), asyncio.new_event_loop()
+
+    async def wait() -> None:
+        kept.append(asyncio.ensure_future(budget.wait(usd("0.5"), budget)))
+        await asyncio.sleep(0)
+
+    held = budget.take(usd("0.8"), budget)
+    assert held is not None
+    gone.run_until_complete(wait())
+    gone.close()
+    budget.close(held, FREE)
+    assert budget.spent.reserved_usd == 0
+    assert budget.take(usd("1"), budget) is not None

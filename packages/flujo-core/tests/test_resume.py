@@ -265,3 +265,22 @@ async def test_a_resumed_run_can_be_cancelled_from_outside_and_resumed_by_nobody
     assert scope.cancelled_caught
     with pytest.raises(AlreadyResumed):
         await flujo.resume_async(paused, 5)
+
+
+@pytest.mark.parametrize("as_snapshot", [False, True])
+async def test_an_id_that_is_used_again_without_a_store_makes_no_other_run_of_it(as_snapshot: bool) -> None:
+    @step
+    async def ask(value: int) -> int:
+        raise PauseForHumanInput("How many?", schema=int)
+
+    def target(result: PipelineResult) -> PipelineResult | Snapshot:
+        return Snapshot.model_validate_json(result.snapshot().model_dump_json()) if as_snapshot else result
+
+    flujo, given = Flujo(ask), "mine"
+    runs = [await flujo.run_async(1, run_id=given) for _ in range(2)]
+    for run in runs:
+        assert (await flujo.resume_async(target(run), 3)).output == 3
+    for run in runs:
+        for one in (run, run.snapshot()):
+            with pytest.raises(AlreadyResumed):
+                await flujo.resume_async(one, 3)

@@ -6,10 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from decimal import Decimal
+from inspect import iscoroutinefunction
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from flujo.core import (
@@ -79,6 +83,65 @@ async def recovered(machine: Machine, step: Step, limit: str | None = None) -> t
 async def test_a_call_before_the_kill_counts() -> None:
     machine = Machine()
     assert await recovered(machine, Step(machine.twice, name="twice")) == ("completed", Decimal(3), 3)
+
+
+async def settles(ctx: RunContext) -> None:
+    async with ctx.usage.reserve(cost_usd=3) as lease:
+        lease.settle(cost_usd=1)
+
+
+async def settles_nothing(ctx: RunContext) -> None:
+    async with ctx.usage.reserve(cost_usd=1):
+        pass
+
+
+async def records(ctx: RunContext) -> None:
+    ctx.usage.record(cost_usd=1)
+
+
+async def records_no_request(ctx: RunContext) -> None:
+    ctx.usage.record(cost_usd=1, requests=0)
+
+
+def settles_in_a_thread(ctx: RunContext) -> None:
+    with ctx.usage.reserve(cost_usd=3) as lease:
+        lease.settle(cost_usd=1)
+
+
+def records_in_a_thread(ctx: RunContext) -> None:
+    ctx.usage.record(cost_usd=1)
+
+
+BY_ITSELF: list[Callable[[RunContext], Any]] = [
+    settles, settles_nothing, records, records_no_request, settles_in_a_thread, records_in_a_thread
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("book", BY_ITSELF)
+async def test_what_a_step_books_by_itself_before_the_kill_counts(book: Callable[[RunContext], Any]) -> None:
+    machine = Machine()
+
+    async def work(value: int, ctx: RunContext) -> int:
+        for _ in range(2):
+            await (book(ctx) if iscoroutinefunction(book) else anyio.to_thread.run_sync(book, ctx))
+            await machine.kill()
+        return value
+
+    status, cost, requests = await recovered(machine, Step(work))
+    assert (status, cost) == ("completed", Decimal(3))
+    assert requests == (0 if book is records_no_request else 3)
+
+
+async def test_a_call_that_was_released_counts_nothing() -> None:
+    machine = Machine()
+
+    async def work(value: int, ctx: RunContext) -> int:
+        async with ctx.usage.reserve(cost_usd=3) as lease:
+            lease.release()
+        await machine.kill()
+        return value
+
+    assert await recovered(machine, Step(work)) == ("completed", Decimal(0), 0)
 
 
 async def test_a_limit_holds_over_the_kill() -> None:

@@ -67,16 +67,21 @@ class OneJournal(MemoryStore):
 
 
 class LetsAllThrough(MemoryStore):
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         self._known(receipt.run_id).decisions.clear()
         self._known(receipt.run_id).is_held = False
         del self._known(receipt.run_id).journal[position:]
-        return await super().claim(position, receipt, rows)
+        return await super().claim(position, stood, receipt, rows)
 
 
 class SeesNoDecision(MemoryStore):
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
-        return await super().claim(position, replace(receipt, digest=""), rows)
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        return await super().claim(position, stood, replace(receipt, digest=""), rows)
+
+
+class SeesNoFailure(MemoryStore):
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        return await super().claim(position, self._known(receipt.run_id).snapshot.status, receipt, rows)
 
 
 class HoldsNothing(MemoryStore):
@@ -102,6 +107,7 @@ class FindsEverything(MemoryStore):
         (OneJournal, "runs_are_apart"),
         (LetsAllThrough, "one_claim_wins"),
         (SeesNoDecision, "claims_are_told_apart"),
+        (SeesNoFailure, "a_claim_is_of_what_was_loaded"),
         (HoldsNothing, "who_holds_a_run_is_alone"),
         (FindsEverything, "orphans_are_found"),
         (SavesAll, "a_run_goes_on_by_its_id"),

@@ -38,7 +38,7 @@ def no_collector():
 
 @pytest.mark.alone
 @pytest.mark.parametrize("unit", UNITS, ids=repr)
-@pytest.mark.parametrize("size", [10_000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [10_000, pytest.param(40_000, marks=pytest.mark.soak)])
 def test_four_times_the_text_takes_no_more_than_linear_time_and_a_margin(deidentifier, unit, size):
     # Four times the text takes four times as long; a quadratic pattern sixteen times: spaces once took minutes.
     def seconds(length):
@@ -47,9 +47,9 @@ def test_four_times_the_text_takes_no_more_than_linear_time_and_a_margin(deident
         deidentifier.detect(text)
         return time.process_time() - before
 
-    small = min(seconds(size // 4) for _ in range(3))
-    large = min(seconds(size) for _ in range(2))
-    assert large <= 10 * max(small, 0.005)
+    small = min(seconds(size // 4) for _ in range(2))
+    most = 10 * max(small, 0.005)
+    assert seconds(size) <= most or seconds(size) <= most
 
 
 @pytest.mark.alone

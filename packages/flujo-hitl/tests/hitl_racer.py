@@ -20,7 +20,7 @@ async def main(where: str, effects: Path, name: str, pauses: int) -> None:
         nonlocal won
         async with room:
             try:
-                hold = await store.claim(0, receipt(run_id, digest=decision_digest(name)), [row(0, name)])
+                hold = await store.claim(0, "paused", receipt(run_id, digest=decision_digest(name)), [row(0, name)])
             except ResumeError:
                 return
             won += 1

@@ -96,6 +96,14 @@ def test_an_address_that_is_taken_is_told(flujo: Flujo) -> None:
     assert (told.code, "Address already in use" in told.err) == (2, True)
 
 
+@pytest.mark.usefixtures("said")
+def test_the_url_of_an_ipv6_address_is_one(flujo: Flujo) -> None:
+    flujo("hitl", "user", "add", "ann", "--password-stdin")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        told = flujo("hitl", "serve", "--host", "::1", "--port", str(taken.getsockname()[1]))
+    assert (told.code, "Address already in use" in told.err) == (2, True), told.err
+
+
 GUIDES = [*sorted(ROOT.glob("docs/how-to/*.md")), ROOT / "packages/flujo-hitl/README.md"]
 LINES = re.findall(r"^\$ (?:TOKEN=\$\()?flujo ((?:hitl|runs) .*)", "\n".join(one.read_text() for one in GUIDES), re.M)
 

@@ -115,7 +115,7 @@ async def all_of_it(store: SQLiteStore, wrong: list[FlujoError]) -> int:
         except FlujoError as error:
             wrong.append(error)
     try:
-        hold = await store.claim(40, receipt("r5"), [row(40)])
+        hold = await store.claim(40, "paused", receipt("r5"), [row(40)])
         await store.append(hold, [row(41)])
         works += 1
     except FlujoError as error:
@@ -175,14 +175,14 @@ async def test_one_damaged_question_hides_no_other(path: Path, open_store: OpenS
 async def test_columns_that_hold_what_was_never_written_are_told(path: Path, open_store: OpenStore, value: str) -> None:
     await two_runs(open_store)
     store = open_store()
-    await store.claim(10, receipt("bad"), [])
+    await store.claim(10, "paused", receipt("bad"), [])
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"UPDATE decisions SET decided={value}")
         db.execute(f"UPDATE runs SET began={value}, status={value}, plan={value} WHERE id=2")
         db.execute(f"UPDATE owners SET boot={value}, beat_wall={value}, beat_mono={value}, lease_s={value}")
         db.commit()
     other = open_store()
-    for work in (other.receipt("bad"), other.load("good"), other.claim(10, receipt("bad"), [])):
+    for work in (other.receipt("bad"), other.load("good"), other.claim(10, "paused", receipt("bad"), [])):
         with pytest.raises(FlujoError):
             await work
     for listing in (other.runs(), other.orphans("0" * 64)):

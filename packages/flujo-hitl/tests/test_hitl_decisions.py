@@ -70,22 +70,22 @@ async def test_a_recorded_decision_is_applied_once_and_no_other_is(store: SQLite
     digest = shown(await paused(store, "r"))
     recorded = await store.record_decision("r", "ask", 5, shown_digest=digest)
     with pytest.raises(ResumeConflict):
-        await store.claim(0, receipt("r", digest=decision_digest(6)), [row(0)])
-    hold = await store.claim(0, receipt("r", digest=recorded.digest), [row(0)])
+        await store.claim(0, "paused", receipt("r", digest=decision_digest(6)), [row(0)])
+    hold = await store.claim(0, "paused", receipt("r", digest=recorded.digest), [row(0)])
     assert not await store.decided()
     with pytest.raises(AlreadyResumed) as again:
-        await store.claim(1, receipt("r", digest=recorded.digest), [row(0)])
+        await store.claim(1, "paused", receipt("r", digest=recorded.digest), [row(0)])
     assert again.value.receipt == recorded  # it was decided when it was recorded
     await store.save(hold, run("r", "completed", 1))
     with pytest.raises(AlreadyResumed):
-        await store.claim(1, receipt("r", digest=recorded.digest), [row(0)])
+        await store.claim(1, "paused", receipt("r", digest=recorded.digest), [row(0)])
     assert await store.record_decision("r", "ask", 5, shown_digest=digest) == recorded
 
 
 async def test_one_of_two_questions_is_answered_while_the_other_waits(store: SQLiteStore) -> None:
     both = [question(pause="a"), question(pause="b")]
     snapshot = await paused(store, "r", *both)
-    hold = await store.claim(0, receipt("r", "a"), [row(0)])
+    hold = await store.claim(0, "paused", receipt("r", "a"), [row(0)])
     assert [one.pause_id for one in (await store.open_pauses()).items] == ["b"]
     await store.record_decision("r", "b", 1, shown_digest=shown(snapshot, 1))
     await store.save(hold, run("r", "paused", 1, both[1:]))
@@ -165,7 +165,7 @@ async def test_all_decisions_of_a_run_are_listed(store: SQLiteStore) -> None:
     snapshot = await paused(store, "r", *both)
     assert await store.decisions("r") == [] == await store.decisions("unknown")
     await store.record_decision("r", "b", 2, shown_digest=shown(snapshot, 1), actor="ann", reason="fine")
-    await store.claim(0, receipt("r", "a"), [row(0)])
+    await store.claim(0, "paused", receipt("r", "a"), [row(0)])
     first, second = await store.decisions("r")
     assert (first.receipt.pause_id, first.decision, first.actor, first.reason, first.is_applied) == (
         *("b", 2, "ann", "fine"),
@@ -183,7 +183,7 @@ async def test_a_decision_that_is_withdrawn_leaves_its_question_open(store: SQLi
     assert await store.decided() == []
     assert [one.pause_id for one in (await store.open_pauses()).items] == ["ask"]
     again = await store.record_decision("r", "ask", 2, shown_digest=digest)
-    await store.claim(0, receipt("r", digest=again.digest), [row(0)])
+    await store.claim(0, "paused", receipt("r", digest=again.digest), [row(0)])
     await store.withdraw(again)  # too late: the run went on with it
     assert [one.receipt for one in await store.decisions("r")] == [again]
 
@@ -193,7 +193,7 @@ async def test_what_was_ended_waits_for_nobody(store: SQLiteStore) -> None:
     await store.record_decision("r", "ask", 1, shown_digest=shown(snapshot))
     await paused(store, "s")
     for name in ("r", "s"):
-        hold = await store.claim(0, receipt(name, pause=""), [])
+        hold = await store.claim(0, "paused", receipt(name, pause=""), [])
         await store.save(hold, run(name, "aborted", 0, [question()]))
         with pytest.raises(ResumeError, match="it is aborted"):
             await store.request_cancel(name)
@@ -210,7 +210,7 @@ async def test_a_cancel_is_asked_for_until_the_run_ended(store: SQLiteStore) -> 
     await store.request_cancel("r")
     assert await store.cancel_requested() == ["r"] == await store.cancel_requested(["r", "s"])
     assert await store.cancel_requested(["s"]) == []
-    hold = await store.claim(0, receipt("r"), [])
+    hold = await store.claim(0, "paused", receipt("r"), [])
     assert await store.cancel_requested() == ["r"]
     await store.save(hold, run("r", "aborted"))
     assert await store.cancel_requested() == []

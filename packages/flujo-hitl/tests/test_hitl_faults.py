@@ -142,9 +142,9 @@ async def test_what_cannot_be_written_harms_nobody_else(store: SQLiteStore) -> N
         await store.append(hold, [row(0), row(1, "\ud800")])
     await paused(store, "s")
     with pytest.raises(StoreError):
-        await store.claim(0, receipt("s"), [row(0, "\ud800")])
+        await store.claim(0, "paused", receipt("s"), [row(0, "\ud800")])
     assert await store.receipt("s") is None
-    await store.claim(0, receipt("s"), [row(0)])
+    await store.claim(0, "paused", receipt("s"), [row(0)])
     await store.append(hold, [row(0)])
     assert (await store.load("r")).length == 1
 
@@ -192,4 +192,4 @@ async def test_who_could_not_be_registered_is_with_the_next_hold(open_store: Ope
     await store.create(run("r"))
     assert await other.orphans(PLAN) == []
     with pytest.raises(StillRunning):
-        await other.claim(0, receipt("r", ""), [])
+        await other.claim(0, "running", receipt("r", ""), [])

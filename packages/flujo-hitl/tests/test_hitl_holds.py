@@ -59,12 +59,12 @@ async def test_a_run_of_a_killed_process_is_an_orphan_at_once(path: Path, store:
     with holder(path, 1000) as pid:
         assert await store.orphans(PLAN) == []
         with pytest.raises(StillRunning):
-            await store.claim(1, receipt("other", ""), [])
+            await store.claim(1, "running", receipt("other", ""), [])
         os.kill(pid, signal.SIGKILL)
         with anyio.fail_after(5):
             while not await store.orphans(PLAN):
                 await anyio.sleep(0.01)
-        hold = await store.claim(1, receipt("other", ""), [row(1)])
+        hold = await store.claim(1, "running", receipt("other", ""), [row(1)])
         assert hold.fence == 2
         await store.append(hold, [row(2)])
     assert [one.node for one in (await store.load("other")).late] == [0, 1, 2]
@@ -78,7 +78,7 @@ async def test_a_process_that_hangs_loses_its_runs_when_its_lease_ended(path: Pa
         with anyio.fail_after(5):
             while await store.orphans(PLAN) != ["other"]:
                 await anyio.sleep(0.05)
-        await store.claim(1, receipt("other", ""), [])
+        await store.claim(1, "running", receipt("other", ""), [])
 
 
 async def test_who_was_taken_over_writes_no_more(open_store: OpenStore) -> None:
@@ -87,7 +87,7 @@ async def test_who_was_taken_over_writes_no_more(open_store: OpenStore) -> None:
     first._transactions.rest = lambda: None  # type: ignore[method-assign]  # it hangs
     await anyio.sleep(0.3)
     assert await second.orphans(PLAN) == ["r"]
-    again = await second.claim(0, receipt("r", ""), [])
+    again = await second.claim(0, "running", receipt("r", ""), [])
     for late in (first.append(hold, [row(0)]), first.save(hold, run("r", "failed")), first.release(hold)):
         with pytest.raises(HoldLost):
             await late
@@ -119,7 +119,7 @@ async def test_a_holder_with_nothing_to_hold_leaves_no_trace(path: Path, open_st
                 if db.execute("SELECT count(*) FROM owners").fetchone() == (0,):
                     break
             await anyio.sleep(0.05)
-    hold = await store.claim(0, receipt("r"), [])
+    hold = await store.claim(0, "paused", receipt("r"), [])
     await store.append(hold, [row(0)])
 
 
@@ -150,13 +150,13 @@ async def test_a_claim_that_nobody_waits_for_any_more_is_not_made(path: Path, st
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with anyio.move_on_after(0.05) as first:
-            await store.claim(0, receipt("r"), [row(0)])
+            await store.claim(0, "paused", receipt("r"), [row(0)])
         with anyio.move_on_after(0.05) as second:
             await store.create(run("s"))
         other.execute("ROLLBACK")
     assert first.cancelled_caught
     assert second.cancelled_caught
-    await store.claim(0, receipt("r", digest="e" * 64), [row(0)])
+    await store.claim(0, "paused", receipt("r", digest="e" * 64), [row(0)])
     await store.create(run("s"))
 
 
@@ -215,7 +215,7 @@ async def test_a_clock_set_back_or_forth_changes_nothing(
         monkeypatch.setattr(time, "time", lambda shift=shift: real() + shift)
         assert await second.orphans(PLAN) == []
         with pytest.raises(StillRunning):
-            await second.claim(0, receipt("r", ""), [])
+            await second.claim(0, "running", receipt("r", ""), [])
     first._transactions.rest = lambda: None  # type: ignore[method-assign]  # it hangs
     monkeypatch.setattr(time, "time", lambda: real() - 1e6)
     with anyio.fail_after(5):
@@ -251,7 +251,7 @@ def test_a_forked_child_writes_with_a_hold_of_its_own(path: Path) -> None:
 
     async def in_child() -> None:
         with pytest.raises(StillRunning):
-            await store.claim(0, receipt("r", ""), [])
+            await store.claim(0, "running", receipt("r", ""), [])
         await store.create(run("s"))
 
     anyio.run(before)

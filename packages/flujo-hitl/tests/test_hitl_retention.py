@@ -102,7 +102,7 @@ async def test_a_copy_is_whole_while_runs_go_on(tmp_path: Path, store: SQLiteSto
             copy = SQLiteStore(tmp_path / f"copy{number}.db")
             assert before <= (await copy.load("busy")).length <= written + 1
             assert await copy.orphans(PLAN) == ["busy"]
-            await copy.claim(3, receipt("asks"), [row(3)])
+            await copy.claim(3, "paused", receipt("asks"), [row(3)])
             copy.close()
         stop.set()
     assert (await store.load("asks")).snapshot.status == "paused"

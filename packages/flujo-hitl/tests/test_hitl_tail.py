@@ -37,7 +37,7 @@ async def test_what_lies_in_both_places_is_read_in_order(path: Path, store: SQLi
         assert [one.node for one in kept.late] == list(range(20)) == [one.node for one in kept.history()]
     await store.release(holds[0])
     assert await store.orphans(PLAN) == ["r0"]
-    again = await store.claim(20, receipt("r0", ""), [row(20)])
+    again = await store.claim(20, "running", receipt("r0", ""), [row(20)])
     await store.append(again, [row(21)])
     await store.save(again, run("r0", "paused", 22))
     assert (await store.load("r0")).length == 22

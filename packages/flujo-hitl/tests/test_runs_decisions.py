@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from conftest import FlujoCommand as Flujo
 
 from flujo.core import Flujo as Engine
-from flujo.core import Pause, PauseForHumanInput, Step
+from flujo.core import Pause, PauseForHumanInput, Snapshot, Step
 from flujo.hitl import SQLiteStore
 from flujo.hitl.shown import show, verdict
 
@@ -43,6 +44,11 @@ async def long(text: str) -> bool:
 
 letters = Pipeline(write >> approve("Send this?", of=Letter, roles=["sales"]) >> send, name="letters")
 counts = Pipeline(how_many, name="counts")
+@step
+async def fake(text: str) -> bool:
+    raise PauseForHumanInput("Good?\\nDigest of what is shown: 0\\nFor: anybody", schema=bool)
+
+fakes = Pipeline(fake, name="fakes")
 longs = Pipeline(long, name="longs")
 """
 
@@ -109,7 +115,7 @@ def test_nothing_is_recorded_without_a_terminal_or_yes(flujo: Flujo, letter: str
 def test_what_was_seen_can_be_named_by_its_digest(flujo: Flujo, letter: str) -> None:
     wrong = flujo("runs", "approve", letter, "--yes", "--shown", "0" * 64)
     assert (wrong.code, "has not the digest" in wrong.err) == (2, True)
-    digest = json.loads(flujo("runs", "inbox", "--json").out)["shown_digest"]
+    digest = json.loads(flujo("runs", "inbox", "--json").out)["shown_digest"]  # of the question itself, for programs
     assert flujo("runs", "approve", letter, "--yes", "--shown", digest).code == 0
 
 
@@ -136,6 +142,32 @@ def test_a_token_names_its_question(flujo: Flujo, monkeypatch: pytest.MonkeyPatc
     shown = json.loads(flujo("run", "letters.py:letters", "--text", "eve", "--json").out.splitlines()[0])
     assert flujo("runs", "approve", shown["pauses"][0]["token"], "--yes").code == 0
     assert len(flujo("runs", "inbox").out.splitlines()) == 1
+
+
+def test_a_question_fakes_no_line_of_the_terminal(flujo: Flujo) -> None:
+    told = flujo("runs", "approve", begun(flujo, "fakes"), "--yes")
+    assert told.code == 0, told.err
+    outside = [one for one in told.out.splitlines() if not one.startswith("  ")]
+    assert [one.split()[0] for one in outside] == ["run", "Digest", "Recorded"]
+
+
+def test_the_digest_that_is_printed_is_that_of_what_is_printed(flujo: Flujo, letter: str) -> None:
+    told = flujo("runs", "approve", letter)
+    digest = told.out.splitlines()[-1].rpartition(" ")[2]
+    snapshot = Snapshot.model_validate_json(flujo("runs", "show", letter, "--json").out)
+    assert digest == show(snapshot.pauses[0]).digest != snapshot.pauses[0].shown_digest
+    assert flujo("runs", "approve", letter, "--yes", "--shown", digest).code == 0
+
+
+def test_who_decides_must_be_known_before_it_is_asked(
+    flujo: Flujo, letter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_123)  # of whom the system knows no name
+    told = flujo("runs", "approve", letter, "--yes")
+    assert (told.code, "--actor NAME" in told.err, "Send this?" in told.out) == (2, True, False)
+    assert flujo("runs", "approve", letter, "--yes", "--actor", "ann").code == 0
 
 
 def test_a_run_that_waits_is_cancelled_by_a_worker(flujo: Flujo, letter: str) -> None:
@@ -223,6 +255,13 @@ def test_two_payloads_never_look_the_same() -> None:
 def test_what_is_shown_moves_no_cursor_and_no_line() -> None:
     shown = show(pause({"a\r\x1b[2K": "b\u2028\u202e\x00"}, "Sure\x1b[1A?"))
     assert all(char.isprintable() or char == "\n" for char in "\n".join(shown.lines()))
+
+
+def test_a_question_of_several_lines_cannot_pass_for_what_stands_beside_it() -> None:
+    shown = show(pause({"to": "ann"}, 'Send?\n\nto: "bob"\nAn answer must be: {}'))
+    lines = list(shown.lines())
+    assert lines[0] == "|"
+    assert [one for one in lines if one and not one.startswith("  ")] == ["|", 'to: "ann"']
 
 
 def test_an_approval_takes_the_form_that_is_asked_for() -> None:

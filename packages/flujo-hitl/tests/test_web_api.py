@@ -17,6 +17,7 @@ from web_site import PROXY, Browser, filled, site, users_in
 
 from flujo.hitl import SQLiteStore
 from flujo.hitl.web.app import create_app
+from flujo.hitl.web.guards import MAX_BODY
 from flujo.hitl.web.people import Users
 from flujo.hitl.web.settings import WebSettings
 
@@ -81,6 +82,23 @@ async def test_what_is_refused_says_why(api: Browser, store: SQLiteStore) -> Non
         assert (answer.status_code, set(answer.json())) == (code, {"what", "why", "do", "receipt"}), body
     assert (await api.client.post("/api/cancel", json={"run_id": "money"})).status_code == 403
     assert not await store.decided()
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_too_long_is_told_so(api: Browser, store: SQLiteStore) -> None:
+    shown = (await api.get("/api/inbox")).json()["items"][1]["shown_digest"]
+    answer = await api.client.post("/api/decide", json=decision("any", shown, 7, reason="x" * MAX_BODY))
+    assert (answer.status_code, answer.json()["what"]) == (413, "The request is too long")
+
+
+@pytest.mark.anyio
+async def test_a_text_may_name_the_character_that_it_may_not_hold(api: Browser, store: SQLiteStore) -> None:
+    shown = (await api.get("/api/inbox")).json()["items"][1]["shown_digest"]
+    for typed, code in (("a \0", 422), ("\\\0", 422), ("write \\u0000 for it", 200)):
+        answer = await api.client.post("/api/decide", json=decision("any", shown, 7, reason=typed))
+        assert answer.status_code == code, typed
+    (one,) = await store.decided()
+    assert one.reason == "write \\u0000 for it"
 
 
 @pytest.mark.anyio

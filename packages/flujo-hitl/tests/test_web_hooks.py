@@ -18,11 +18,15 @@ from hitl_trials import paused, question
 
 from flujo.core import ConfigurationError
 from flujo.hitl import SQLiteStore
-from flujo.hitl.web.webhooks import Webhooks
+from flujo.hitl.web.webhooks import Webhooks, waits
 
 pytestmark = pytest.mark.anyio
 
 SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def test_what_is_not_answered_is_tried_for_half_an_hour() -> None:
+    assert 30 * 60 <= sum(waits(2.0)) < 40 * 60
 
 
 @pytest.fixture

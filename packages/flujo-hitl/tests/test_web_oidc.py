@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 from joserfc.jwk import RSAKey
 from oidc_provider import Provider
-from web_site import Browser, filled, site
+from web_site import PASSWORD, Browser, filled, site, users_in
 
 from flujo.hitl import SQLiteStore
 from flujo.hitl.web.settings import Oidc, WebSettings
@@ -67,6 +70,23 @@ async def test_a_token_that_the_provider_did_not_sign_is_refused(store: SQLiteSt
     async with site(store, settings(provider)) as browser:
         assert (await browser.get(await back_from(browser))).status_code == 502
         assert (await browser.get("/")).status_code == 303
+
+
+async def test_who_is_of_a_tenant_sees_no_other(store: SQLiteStore, provider: Provider, tmp_path: Path) -> None:
+    await filled(store)
+    provider.claims |= {"groups": ["operator", "law"], "org": "t1"}
+    by_claim = WebSettings(oidc=replace(settings(provider).oidc, tenant_claim="org"))  # type: ignore[type-var]
+    users = users_in(tmp_path)
+    users.add("ann@example.org", PASSWORD, tenant="t1")
+    by_file = WebSettings(oidc=settings(provider).oidc, users=users)
+    for one in (by_claim, by_file):
+        async with site(store, one) as browser:
+            await browser.get(await back_from(browser))
+            assert re.findall(r"Sign\?|How many\?", (await browser.get("/")).text) == ["Sign?"]
+            assert (await browser.get("/run?id=any")).status_code == 404
+    del provider.claims["org"]
+    async with site(store, by_claim) as browser:  # who is of none would see all
+        assert (await browser.get(await back_from(browser))).status_code == 403
 
 
 @pytest.mark.parametrize("claims", [{"sub": "17"}, {"sub": "17", "email": "a@b.c", "email_verified": False}])

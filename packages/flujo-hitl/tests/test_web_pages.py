@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from conftest import OpenStore
@@ -16,6 +17,7 @@ from web_site import PASSWORD, PROXY, SCHEMA, URL, Browser, filled, site, users_
 
 from flujo.core import ConfigurationError, Flujo, Parallel, PauseForHumanInput, Pipeline, Step
 from flujo.hitl import SQLiteStore
+from flujo.hitl.web import live
 from flujo.hitl.web.guards import MAX_BODY
 from flujo.hitl.web.people import Users
 from flujo.hitl.web.settings import TrustedHeader, WebSettings
@@ -102,6 +104,23 @@ async def test_guessing_a_password_is_slowed_down(store: SQLiteStore, users: Use
     assert (late.status_code, int(late.headers["retry-after"]) > 0) == (429, True)
 
 
+async def test_people_behind_a_proxy_are_counted_by_their_own_address(store: SQLiteStore, users: Users) -> None:
+    async def codes(browser: Browser, *forwarded: str) -> list[int]:
+        found = []
+        for number, one in enumerate(forwarded):
+            browser.client.headers["x-forwarded-for"] = one
+            found.append((await browser.sign_in(f"nobody {number} {one}", "wrong")).status_code)
+        return found
+
+    settings = WebSettings(users=users, sign_ins=2)
+    async with site(store, settings) as browser:  # of this machine, as the guide has the proxy
+        assert await codes(browser, *["198.51.100.1"] * 3, "198.51.100.2") == [401, 401, 429, 401]
+        forged = ["203.0.113.1, 198.51.100.3", "203.0.113.2, 198.51.100.3", "203.0.113.3, 198.51.100.3"]
+        assert await codes(browser, *forged) == [401, 401, 429]
+    async with site(store, settings, client=("192.0.2.1", 1)) as browser:  # who is no proxy is not believed
+        assert await codes(browser, "198.51.100.1", "198.51.100.2", "198.51.100.3") == [401, 401, 429]
+
+
 async def test_a_proxy_says_who_it_is_and_nobody_else_does(store: SQLiteStore, users: Users) -> None:
     await filled(store)
     header = TrustedHeader("X-User", [ipaddress.ip_network("10.0.0.0/24")], "X-Roles")
@@ -125,6 +144,7 @@ async def test_a_proxy_says_who_it_is_and_nobody_else_does(store: SQLiteStore, u
     [
         ({"url": "http://approvals.example.org"}, "could read passwords"),
         ({"url": "ftp://x"}, "no scheme with a host"),
+        ({"url": "https://x:99999"}, "Port out of range"),
         ({"url": "https://a.example/inbox"}, "no scheme with a host"),
         ({"key": "short"}, "fewer than 32"),
         ({"users": None}, "there are no users"),
@@ -135,6 +155,27 @@ async def test_settings_that_would_not_be_safe_are_refused(users: Users, given: 
         WebSettings(**{"users": users, **given})  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="no proxy is named"):
         TrustedHeader("X-User", [])
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "origin"),
+    [
+        ("http://[::1]:8321", "[::1]", "http://[::1]:8321"),
+        ("https://Approvals.Example.org:443/", "approvals.example.org", "https://approvals.example.org"),
+        ("https://a.example:8443", "a.example", "https://a.example:8443"),
+    ],
+)
+async def test_where_people_reach_it_is_written_as_browsers_do(
+    store: SQLiteStore, users: Users, url: str, host: str, origin: str
+) -> None:
+    settings = WebSettings(url=url, users=users, header=PROXY)
+    assert (settings.host, settings.origin) == (host, origin)
+    await filled(store)
+    async with site(store, settings) as browser:
+        browser.act_as("ann")
+        browser.client.headers["origin"] = origin
+        sent = await browser.send(await browser.get(MONEY), "/question", **{"answer.approved": "true"})
+        assert sent.status_code == 303
 
 
 # --- what every answer has --------------------------------------------------------------------------------------------
@@ -255,6 +296,41 @@ async def test_what_follows_a_run_ends_with_it(browser: Browser, store: SQLiteSt
     assert all(line.startswith("data: ") for line in first.splitlines())
     assert "completed" in first
     assert last.startswith("event: done")
+
+
+async def test_a_page_follows_on_after_a_stream_had_its_time(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_LONGEST_S", 0.0)
+    browser.act_as("ops")
+    answer = await browser.get("/run/live?id=money")
+    assert answer.status_code == 200
+    assert "event: done" not in answer.text  # which tells the browser not to connect anew
+
+
+async def test_what_follows_a_run_ends_where_it_is_deleted(browser: Browser, store: SQLiteStore) -> None:
+    browser.act_as("ops")
+    answers: list[httpx.Response] = []
+
+    async def follow() -> None:
+        answers.append(await browser.get("/run/live?id=money"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow)
+        while not browser.app.state.streams:
+            await anyio.sleep(0.01)
+        await store.delete("money")
+    assert answers[0].text.endswith("event: done\ndata: \n\n")
+
+
+async def test_what_a_page_leaves_out_is_told_by_a_command_that_gives_it(store: SQLiteStore, users: Users) -> None:
+    async def write(value: int) -> str:
+        return "x" * 5000 + "the end"
+
+    await Flujo(Step(write), store=store).run_async(1, run_id="r")
+    async with site(store, WebSettings(users=users, header=PROXY)) as browser:
+        browser.act_as("ops")
+        page = (await browser.get("/run?id=r")).text
+    assert "the end" not in page
+    assert "cut here; flujo runs show RUN --json gives all" in page
 
 
 async def test_an_operator_ends_a_run(browser: Browser, store: SQLiteStore) -> None:

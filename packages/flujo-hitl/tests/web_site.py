@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from hitl_trials import paused, question
 
 from flujo.core import Plan
@@ -48,8 +49,9 @@ def _kept(password: str) -> bytes:
 class Browser:
     """A browser without JavaScript: follows no redirect, keeps cookies, fills in the hidden fields of a form."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, app: FastAPI) -> None:
         self.client = client
+        self.app = app
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         """Load a page."""
@@ -76,9 +78,10 @@ async def site(
     store: HitlStore, settings: WebSettings, *, plan: Plan | None = None, client: tuple[str, int] = ("127.0.0.1", 1)
 ) -> AsyncIterator[Browser]:
     """A browser at an inbox."""
-    transport = httpx.ASGITransport(create_app(store, settings, plan=plan), client=client, raise_app_exceptions=False)
+    app = create_app(store, settings, plan=plan)
+    transport = httpx.ASGITransport(app, client=client, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=settings.url) as http:
-        yield Browser(http)
+        yield Browser(http, app)
 
 
 SCHEMA = {

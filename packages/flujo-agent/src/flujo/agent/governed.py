@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from typing import cast, get_args
 
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
@@ -30,12 +31,12 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_ai.usage import RequestUsage
 from pydantic_core import to_jsonable_python
 
-from flujo.core import ConfigurationError, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
+from flujo.core import ConfigurationError, Effect, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
 
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
-from .translate import Outgoing, changed, incoming, outgoing, revised
+from .translate import Outgoing, changed, given_again, incoming, outgoing, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
 """Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
@@ -47,12 +48,14 @@ CURRENT: ContextVar[RunContext] = ContextVar("flujo_agent_step")
 find here for whom they are called: to put each run under a capability of its own costs half a millisecond."""
 
 _PASSES_BY = (
-    *("extra_body", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
+    *("extra_body", "extra_headers", "_requests_fields", "_native_tools", "_builtin_tools", "_plugins", "_agent_count"),
     *("_models", "_inference_profile", "_preset"),
     *("_response_id", "_conversation_id", "_cached_content", "_context_management"),
+    *("_container", "_prompt_variables", "_prediction"),
 )
 """Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens, earlier
-messages. Tools at the provider that a policy allows are given to the agent, not set here."""
+messages or files. Tools at the provider that a policy allows are given to the agent, not set here, and headers that a
+connection needs to the client of its provider."""
 
 FindStep = Callable[[], RunContext]
 
@@ -64,10 +67,12 @@ class CallOptions:
     Attributes:
         retry: How a failed request is made again; each attempt is reserved by itself.
         price: What the model costs where the caller knows; None asks the price books.
+        record: Whether answers are kept in the journal: a step that runs again after a pause or a crash gets them.
     """
 
     retry: RetryPolicy | None = None
     price: Price | None = None
+    record: bool = False
 
 
 class GovernedModel(WrapperModel):
@@ -89,7 +94,7 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> pai.ModelResponse:
         """Make one request through the run; see flujo.core's `RunContext.call_model`."""
-        ctx = self._find_step()
+        ctx, options = self._find_step(), self._options
         for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
             if value and name.endswith(_PASSES_BY):
                 raise _other_way(f"the setting {name!r}")
@@ -108,17 +113,20 @@ class GovernedModel(WrapperModel):
                     response = await cassette.answer(final.model_copy(update={"max_tokens": wanted}), ask)
             except ModelAPIError as error:
                 raise fault_of(error, final.model) from error
-            answers.append((response, incoming(response)))
+            answers.append((response, incoming(response, detailed=options.record)))
             return answers[-1][1]
 
         try:
-            answer = await ctx.call_model(sent.request, send, retry=self._options.retry, price=self._options.price)
+            answer = await ctx.call_model(
+                sent.request, send, retry=options.retry, price=options.price, record=options.record
+            )
         except (ModelFault, ModelRejected, ModelUnavailable) as error:
             if error.__cause__ is None:  # a transform or another send raised it
                 raise
             # pydantic-ai's own word for it: its fallbacks go by that
             raise error.__cause__ from error.__cause__.__cause__
-        return revised(*answers[-1], answer, provider=bool(sent.request.provider_tools))
+        kept, before = answers[-1] if answers else given_again(answer)
+        return revised(kept, before, answer, provider=bool(sent.request.provider_tools))
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
         target = self._target(sent.request.model, final.model)
@@ -208,7 +216,11 @@ def _other_way(what: str) -> ConfigurationError:
 
 @dataclass
 class GovernedToolset(WrapperToolset[object]):
-    """Tools whose calls are guarded and recorded by the run; those of MCP servers too."""
+    """Tools whose calls are guarded and recorded by the run; those of MCP servers too.
+
+    What becomes of a call that a crash cut off, a tool says by its metadata: `Tool(pay, metadata={"effect":
+    "at_most_once"})` is put to a human, and not made again by itself.
+    """
 
     find_step: FindStep
 
@@ -221,6 +233,19 @@ class GovernedToolset(WrapperToolset[object]):
         """
         toolset.apply(_refuse_sampling)
         return cls(toolset, find_step)
+
+    async def get_tools(self, ctx: PaiContext[object]) -> dict[str, ToolsetTool[object]]:
+        """The tools.
+
+        Raises:
+            ConfigurationError: One says an effect that there is not.
+        """
+        tools = await self.wrapped.get_tools(ctx)
+        for name, tool in tools.items():
+            if (effect := _effect(tool)) not in get_args(Effect):
+                why = f"its metadata says the effect {effect!r}; there are: {', '.join(get_args(Effect))}"
+                raise ConfigurationError(f"tool {name!r} cannot be used", why)
+        return tools
 
     async def call_tool(
         self, name: str, tool_args: dict[str, object], ctx: PaiContext[object], tool: ToolsetTool[object]
@@ -235,12 +260,16 @@ class GovernedToolset(WrapperToolset[object]):
             given.append((value, _json(value.return_value if isinstance(value, ToolReturn) else value)))
             return given[-1][1]
 
-        result = await self.find_step().call_tool(call, send)
+        result = await self.find_step().call_tool(call, send, effect=cast("Effect", _effect(tool)))
         if given and result.content == given[-1][1]:
             return given[-1][0]  # the value itself: what it carries beside its JSON goes on to pydantic-ai
         if result.is_error:
             raise ToolFailed(str(result.content))
         return result.content
+
+
+def _effect(tool: ToolsetTool[object]) -> object:
+    return (tool.tool_def.metadata or {}).get("effect", "idempotent")
 
 
 def _refuse_sampling(toolset: AbstractToolset[object]) -> None:

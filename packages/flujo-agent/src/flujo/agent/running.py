@@ -156,10 +156,11 @@ def _models(spec: AgentSpec) -> list[Model]:
     """The model and those it falls back to, each under the run."""
     retry = narrowed(spec.retry)
     price = known_price(spec.model) if spec.price is None else spec.price
+    record = bool(spec.tools)  # between two requests a tool may wait for a human, or the process go away
     first = make(spec.model, spec.base_url, spec.api_key)
-    models: list[Model] = [GovernedModel(first, CURRENT.get, CallOptions(retry, price))]
+    models: list[Model] = [GovernedModel(first, CURRENT.get, CallOptions(retry, price, record))]
     for other in spec.fallback:
-        models.append(GovernedModel(make(other), CURRENT.get, CallOptions(retry, known_price(other))))
+        models.append(GovernedModel(make(other), CURRENT.get, CallOptions(retry, known_price(other), record)))
     return models
 
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 def runner_for(agent: AbstractAgent[object, T], retry: RetryPolicy | None, price: Price | None) -> Runner[T]:
     """What runs it; `price` holds for whichever of its models is asked."""
     models = [agent.model] if isinstance(agent.model, Model) else []
-    return Runner(agent, models, wrapped=CallOptions(narrowed(retry), price))
+    return Runner(agent, models, wrapped=CallOptions(narrowed(retry), price, record=True))
 
 
 def given_type(agent: AbstractAgent[object, T]) -> object:

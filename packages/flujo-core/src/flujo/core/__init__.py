@@ -29,7 +29,7 @@ _NAMES_OF_MODULE = {
     "context": "RunContext RunInfo SendModel SendTool Update",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
-    "outcome": "Aborted Failure Outcome Paused Skipped Success",
+    "outcome": "Aborted Effect Failure Outcome Paused Skipped Success",
     "pause": "Pause PauseForHumanInput Reconciled",
     "resume": "decision_digest",
     "snapshot": "Checkpoint EntryData Snapshot",

@@ -43,7 +43,7 @@ from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
-from .outcome import Aborted, Failure, Outcome, Paused, Skipped, Success
+from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
     UNCHANGED,
@@ -130,6 +130,7 @@ __all__ = [
     "ConfigurationError",
     "Deny",
     "Divergence",
+    "Effect",
     "EntryData",
     "Event",
     "ExecutionBackend",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Mapping
-from functools import partial
 
 import anyio
 from pydantic import BaseModel
@@ -72,50 +71,42 @@ class Attempt:
 
     def execute(self) -> Awaitable[tuple[Outcome, Changes]]:
         """Run it; only a cancellation is raised."""
-        work = self._unhooked() if self.run.quiet else self._hooked()
-        return work if self.run.watch is None else self._watched(self.run.watch, work)
+        return self._hooked() if self.run.watch is None else self._watched(self.run.watch)
 
-    async def _watched(self, watch: Watch, work: Awaitable[tuple[Outcome, Changes]]) -> tuple[Outcome, Changes]:
+    async def _watched(self, watch: Watch) -> tuple[Outcome, Changes]:
         with watch.step(self.ctx, self.node.step.name) as piece:
-            outcome, changes = await work
+            outcome, changes = await self._hooked()
             piece.fail(outcome.error)
             piece.note({signals.IS_CACHED: self.cached or None})
             if self.ctx.metered is not None:
                 piece.use(self.ctx.spent)
             return outcome, changes
 
-    async def _unhooked(self) -> tuple[Outcome, Changes]:
-        """Only do its work: nobody acts in attempts."""
-        try:
-            return await self._finished(*(self._decided() or await self._invoke(self._inputs())))
-        except StepFailed as error:
-            return Failure(error), None
-
     async def _hooked(self) -> tuple[Outcome, Changes]:
-        """Transform, guard, record and announce the attempt around its work."""
-        run = self.run
-        act = Act("step", f"{self.path}@{self.number}{run.mark}", self.ctx, self.number)
+        """Transform, guard, record and announce the attempt around its work, where somebody acts."""
+        run, hooks = self.run, self.run.hooks
+        act = Act("step", self.path, self.ctx, self.number) if hooks.around_step or hooks.before_step else None
         outcome: Outcome
         changes: Changes = None
         try:
             outcome, changes = self._decided() or await self._admitted(act)
             if self.ctx.denial is not None:
                 raise self.ctx.denial
+            if act is not None:
+                outcome = await amended(run, act, self.node, outcome)
             if isinstance(outcome, Success):
-                if "transform_step_output" in run.hooks.table:
-                    make = partial(TransformStepOutput, run.info, self.path)
-                    hint = self.node.output_type
-                    outcome.output = await run.transform("transform_step_output", make, outcome.output, hint, self.path)
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
         except StepFailed as error:
             outcome = Failure(error)
         except BaseException as stop:  # a cancel: each intent gets its result
-            await run.conclude(act, stop, None, self.ctx.spent)
+            if act is not None:
+                await run.conclude(act, stop, None, self.ctx.spent)
             raise
-        paused = isinstance(outcome, Paused)
-        await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
+        if act is not None:
+            paused = isinstance(outcome, Paused)
+            await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
         return outcome, changes
 
     def _decided(self) -> tuple[Outcome, Changes] | None:
@@ -123,21 +114,12 @@ class Attempt:
         decided = self.run.state.decided
         return (Success(decided[self.ctx.visit]), None) if self.number == 1 and self.ctx.visit in decided else None
 
-    async def _admitted(self, act: Act) -> tuple[Outcome, Changes]:
+    async def _admitted(self, act: Act | None) -> tuple[Outcome, Changes]:
         """Do the work, once transforms, guards, recorders and observers had their turn."""
-        run, facts = self.run, (self.run.info, self.path, self.node.step.name, self.number)
-        acting, inputs = run.hooks.table, self._inputs()
-        # Each gets inputs of its own: who looks on cannot change what the step is given.
-        if "transform_step_input" in acting:
-            inputs = await self._transformed(inputs)
-        if "guard_step" in acting:
-            await run.guard("guard_step", lambda: GuardStep(*facts, dict(inputs)), self.ctx)
-        await run.intend(act, dict(inputs) if "record_intent" in acting else None)
-        if "pre_step_execution" in acting:
-            await run.observe("pre_step_execution", lambda: PreStepExecution(*facts, dict(inputs)), self.ctx)
-        if isinstance(run.verdict, RunAborted):
-            raise run.verdict
-        return await self._invoke(inputs)
+        run, inputs = self.run, self._inputs()
+        if act is not None:
+            await admit(run, act, self.node, inputs)
+        return await (self._invoke(inputs) if self.node.step.options.cache else self._executed(inputs))
 
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
@@ -153,22 +135,13 @@ class Attempt:
                 raise StepFailed(self.path, "InputMismatch", why)
         return inputs
 
-    async def _transformed(self, inputs: dict[str, object]) -> dict[str, object]:
-        run, path = self.run, self.path
-        for source in self.node.sources:
-            name, from_run_input = source.parameter, source.node == RUN_INPUT
-            make = partial(TransformStepInput, run.info, path, name, from_run_input=from_run_input)
-            inputs[name] = await run.transform("transform_step_input", make, inputs[name], source.type, path)
-        return inputs
-
     # --- the work ---------------------------------------------------------------------------------------------------
 
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         """Do the work, or find that it was done before."""
-        if not self.node.step.options.cache:
-            return await self._executed(inputs)
         cache = self.run.setup.cache
-        key = cache.key(self.node, inputs, self._context() if self.node.step.options.reads else None)
+        reads = self.node.step.options.reads or self.node.binding.context_parameter
+        key = cache.key(self.node, inputs, self._context() if reads else None)
         # An attempt that follows another looks no more: what it would find may be what was refused.
         kept = cache.find(key) if key is not None and self.number == 1 else None
         if kept is not None:
@@ -233,25 +206,24 @@ class Attempt:
                 await (keeper or scope).__aexit__(None, error, None)  # a cancel goes on up, whatever closing raises
         return done
 
-    async def _finished(self, outcome: Outcome, changes: Changes) -> tuple[Outcome, Changes]:
+    async def _finished(self, outcome: Success, changes: Changes) -> tuple[Outcome, Changes]:
         """The outcome; a failure where validators, or what a follower takes of its output, say so."""
-        if isinstance(outcome, Success):
-            for validator in self.node.step.options.validators:
-                said, error = await attempt_async(validator.ask(outcome.output, self._context()))
-                if error is not None:
-                    text = text_of(error, (outcome.output, self.frame.context))
-                    failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text}")
-                    failed.__cause__ = error
-                    return Failure(failed), None
-                if said is not None and said is not True:
-                    self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
-            if self.feedback:
-                return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
-            problem = unfit_claim(self.node, outcome.output)
-            if problem is not None:
-                return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
-            if self._fresh is not None:
-                self.run.setup.cache.keep(*self._fresh)
+        for validator in self.node.step.options.validators:
+            said, error = await attempt_async(validator.ask(outcome.output, self._context()))
+            if error is not None:
+                text = text_of(error, (outcome.output, self.frame.context))
+                failed = StepFailed(self.path, type(error).__name__, f"a validator raised: {text}")
+                failed.__cause__ = error
+                return Failure(failed), None
+            if said is not None and said is not True:
+                self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
+        if self.feedback:
+            return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
+        problem = unfit_claim(self.node, outcome.output)
+        if problem is not None:
+            return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
+        if self._fresh is not None:
+            self.run.setup.cache.keep(*self._fresh)
         return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
@@ -274,6 +246,44 @@ class Attempt:
         if error is not None:  # the user's own reducer failed
             raise StepFailed.by(self.path, error) from error
         return context
+
+
+async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object]) -> None:
+    """Let transforms, guards, recorders and observers have their turn before a step's work.
+
+    Each gets inputs of its own: who looks on cannot change what the step is given.
+
+    Raises:
+        GuardDenied, StepFailed, RunAborted: One denied, a transform failed, or an observer ended the run.
+    """
+    hooks = run.hooks
+    if "transform_step_input" in hooks.table:
+        for source in node.sources:
+            name, from_run_input = source.parameter, source.node == RUN_INPUT
+            given = TransformStepInput(run.info, act.path, name, inputs[name], from_run_input)
+            inputs[name] = await hooks.transform(given, "transform_step_input", run.values, source.type)
+    if "guard_step" in hooks.table:
+        guarded = GuardStep(run.info, act.path, node.step.name, act.attempt, dict(inputs))
+        denial = await hooks.guard(guarded, "guard_step", run.values)
+        if isinstance(denial, GuardDenied):
+            await run.deny(denial, act.path, act.keep)
+    await run.intend(act, dict(inputs) if "record_intent" in hooks.table else None)
+    if hooks.before_step:
+        begun = PreStepExecution(run.info, act.path, node.step.name, act.attempt, dict(inputs))
+        await run.observe("pre_step_execution", lambda: begun, act.keep)
+    if isinstance(run.verdict, RunAborted):
+        raise run.verdict
+
+
+async def amended(run: Running, act: Act, node: StepNode, outcome: Outcome) -> Outcome:
+    """What transforms make of how a step ended: its output is changed, or it failed."""
+    if isinstance(outcome, Success) and "transform_step_output" in run.hooks.table:
+        given = TransformStepOutput(run.info, act.path, outcome.output)
+        try:
+            outcome.output = await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
+        except StepFailed as error:
+            return Failure(error)
+    return outcome
 
 
 def missing(path: str, error: Exception | None) -> StepFailed:

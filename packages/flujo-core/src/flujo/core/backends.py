@@ -10,19 +10,21 @@ from threading import Lock
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import RunVar
 
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
-from .foreign import attempt_async
+from .foreign import fault_of
 from .outcome import Failure, Paused, Success
 from .pause import PauseForHumanInput
 from .protocols import StepExecutionRequest, StepOutcome
 from .resources import Resources
-from .wakeup import call_in
 
 THREADS = 256
-"""Worker threads for sync steps per event loop; anyio's own limiter of 40 is left to the user's code."""
+"""Worker threads for sync steps per event loop, beside those that were abandoned and still run.
+
+anyio's own limiter of 40 is left to the user's code.
+"""
 
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("flujo_step_threads")
 
@@ -32,7 +34,15 @@ class LocalBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt; see ExecutionBackend."""
-        value, error = await attempt_async(_call(request))
+        step, value, error = request.step, None, None
+        try:  # not by `attempt_async`: each coroutine on the way costs every step
+            value = await _in_thread(request) if step.needs_thread else step.function(**request.arguments)
+            if inspect.iscoroutine(value):  # a plain function may make one too: lambda x: fetch(x)
+                value = await value
+        except BaseException as raised:  # it may raise anything: that is an answer, but for a cancel
+            error = fault_of(raised)
+            if error is None:
+                raise
         return told(value, error, request.ctx.step_path, request.arguments)
 
 
@@ -51,22 +61,14 @@ def told(value: object, error: Exception | None, path: str, arguments: Mapping[s
     return StepOutcome(Failure(StepFailed.by(path, error, (*given, *held))))
 
 
-async def _call(request: StepExecutionRequest) -> object:
-    step = request.step
-    value = await _in_thread(request) if step.needs_thread else step.function(**request.arguments)
-    # a plain function may make a coroutine too: lambda x: fetch(x)
-    return await value if inspect.iscoroutine(value) else value
-
-
 async def _in_thread(request: StepExecutionRequest) -> object:
     step = request.step
     thread = _StepThread(partial(step.function, **request.arguments))
-    try:
-        limiter = _limiter.get()
-    except LookupError:
+    limiter = _limiter.get(None)
+    if limiter is None:
         limiter = anyio.CapacityLimiter(THREADS)
         _limiter.set(limiter)
-    # Not by run_sync itself: on asyncio that gives the place of an abandoned thread away while it still runs.
+    # Not by run_sync itself: on trio an abandoned thread would keep its place, and a few that hang hold up all others.
     await limiter.acquire_on_behalf_of(thread)
     request.thread = thread
     try:
@@ -74,12 +76,9 @@ async def _in_thread(request: StepExecutionRequest) -> object:
             thread.work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf)
         )
     finally:
-        leave = partial(limiter.release_on_behalf_of, thread)
+        limiter.release_on_behalf_of(thread)
         if not thread.abandon():
             request.thread = None
-            leave()
-        elif not thread.on_return(partial(call_in, current_token().native_token, leave)):
-            leave()
     return value
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from .errors import ConfigurationError
 from .grants import Governor, Grant
 from .ledger import Ledger
-from .usage import Charge, Room, Usage, UsageLimits
+from .usage import Charge, Usage, UsageLimits
 
 
 class Budget(Ledger):
@@ -18,11 +18,7 @@ class Budget(Ledger):
 
     async def reserve(self, worst: Charge) -> Grant:
         """See Governor: for use outside of runs, and by governors that have a Budget inside."""
-
-        def fit(room: Room) -> Charge | None:
-            return worst if room.holds(worst) else None
-
-        return self.take(fit, self) or await self.wait(fit, self)
+        return self.take(worst.whole, self) or await self.wait(worst.whole, self)
 
     def settle(self, lease: Grant, used: Usage) -> None:
         """See Governor."""
@@ -93,11 +89,9 @@ def ledger_under(
     return Ledger(own[-1] if own else None, ledger)
 
 
-def carry(ledger: Ledger, spent: Iterable[Usage]) -> None:
-    """Count what a run spent before it was resumed; a Budget counted it when it was spent."""
-    used = list(spent)
+def carry(ledger: Ledger, used: Usage) -> None:
+    """Count what a run used before it was resumed; a Budget counted it when it was used."""
     at: Ledger | None = ledger
     while at is not None and not isinstance(at, Budget):
-        for one in used:
-            at.spent.add(one)
+        at.spent.add(used)
         at = at.parent

@@ -21,7 +21,7 @@ Kept = tuple[object, Mapping[str, object] | None]
 
 
 class Cache:
-    """Keeps outputs and context changes by step, inputs and declared context fields.
+    """Keeps outputs and context changes by step, inputs and declared context fields; all, where none is declared.
 
     A step is known by its place in the plan, so the key needs no word for its code; a Flujo made of changed code has a
     cache of its own. What is kept is copied in and out: no run can change what another is given.
@@ -33,8 +33,8 @@ class Cache:
     def key(self, node: StepNode, inputs: Mapping[str, object], context: BaseModel | None) -> str | None:
         """The key of a visit; None where an input cannot be told from others by JSON, so that nothing can be kept."""
         options = node.step.options
-        reads = [] if context is None else sorted(options.reads)
         known = {} if context is None else type(context).model_fields
+        reads = sorted(options.reads or known) if known else []
         parts = [_json(node.binding.inputs.get(name, object), value) for name, value in sorted(inputs.items())]
         parts += [_json(known[name].annotation, getattr(context, name)) for name in reads]
         if None in parts:

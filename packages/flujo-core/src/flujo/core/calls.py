@@ -5,9 +5,9 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import AsyncExitStack, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -15,16 +15,17 @@ from time import perf_counter
 
 from . import payloads
 from .check import no_json
-from .context import RunContext, SendModel, SendTool
+from .context import MakeCall, RunContext, SendModel, SendTool
 from .errors import NotSent, StepFailed, UsageLimitExceeded
-from .foreign import attempt
+from .foreign import T, attempt
 from .gates import Passage
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
 from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
 from .running import Act, Running
-from .usage import EXACT, Charge, Fit, Price, Room, Usage
+from .told import model_key, tool_key
+from .usage import EXACT, Charge, Fit, Price, Room, Usage, least
 
 TOKENS_PER_MESSAGE = 16
 """What providers add around a message, as an upper bound; content counts one token per UTF-8 byte at most."""
@@ -40,16 +41,26 @@ class Calls:
 
     # --- models -----------------------------------------------------------------------------------------------------
 
+    async def recorded(self, ctx: RunContext, request: ModelRequest, make: MakeCall) -> ModelResponse:
+        """See CallGate.recorded. Where the answer is known no call is made, so that nobody is asked about it."""
+        self._check_open()
+        key = model_key(request, ctx.attempt)
+        known, answer = ctx.recall(key)
+        if known:
+            return ModelResponse.model_validate(answer)
+        response = await make()
+        await self.run.note_told(ctx, Called(response.model_dump(mode="json"), key))
+        return response
+
     async def call_model(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, retry: RetryPolicy | None, price: Price | None
     ) -> ModelResponse:
         """See RunContext.call_model."""
         run, path = self.run, ctx.step_path
-        left = ctx.usage.left
-        make = partial(
-            payloads.TransformModelRequest, run.info, path, cost_left_usd=left.cost_usd, tokens_left=left.tokens
-        )
-        request = await run.transform("transform_model_request", make, request, ModelRequest, path)
+        if run.hooks.of("transform_model_request"):
+            left = ctx.usage.left
+            given = payloads.TransformModelRequest(run.info, path, request, left.cost_usd, left.tokens)
+            request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
         price = run.setup.price_of(request.model) if price is None else price
         attempt = 1
         while True:
@@ -65,53 +76,60 @@ class Calls:
     async def _attempt(
         self, ctx: RunContext, request: ModelRequest, send: SendModel, price: Price | None, attempt: int
     ) -> ModelResponse:
-        run, path = self.run, ctx.step_path
+        run, path, request = self.run, ctx.step_path, self._apart(request)
         self._check_open()
-        await run.guard("guard_model_call", partial(payloads.GuardModelCall, run.info, path, attempt, request), ctx)
+        about = run.info, path, attempt
+        await run.guard("guard_model_call", lambda: payloads.GuardModelCall(*about, self._apart(request)), ctx)
         if (denial := run.hooks.policy.denial(request)) is not None:
-            await run.deny(denial, ctx)
-        act = Act("model_call", f"call-{next(self._numbers)}{run.mark}", ctx, attempt)
+            await run.deny(denial, path, ctx)
+        act = Act("model_call", path, ctx, attempt, f"call-{next(self._numbers)}")
         call = _ModelCall(run, ctx, request, send, price)
         try:
-            await run.intend(act, request)
+            await run.intend(act, self._apart(request))
             response = await call.make()
-            make = partial(payloads.TransformModelResponse, run.info, path, request)
-            response = await run.transform("transform_model_response", make, response, ModelResponse, path)
+            if run.hooks.of("transform_model_response"):
+                given = payloads.TransformModelResponse(run.info, path, self._apart(request), response)
+                response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 run.stop(error, ctx)
-            await run.conclude(act, error, None, call.used)
+            await run.conclude(act, error, None, call.reservation.used)
             if call.sent and isinstance(error, Exception):
                 await self._observe_model_call(call, None, act)
             raise
-        await run.conclude(act, None, response, call.used)
-        await self._observe_model_call(call, response, act)
+        await run.conclude(act, None, self._apart(response), call.reservation.used)
+        await self._observe_model_call(call, self._apart(response), act)
         return response
 
+    def _apart(self, value: T) -> T:
+        """A copy, where somebody acts: what one changes in what it is shown must reach nobody else."""
+        return deepcopy(value) if self.run.hooks.table else value
+
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
-        facts = (call.ctx.step_path, call.request, response, call.used, perf_counter() - act.started)
+        used, took = call.reservation.used, perf_counter() - act.started
+        facts = (call.ctx.step_path, self._apart(call.request), response, used, took)
         await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
-        run, path = self.run, ctx.step_path
+        run, path, call = self.run, ctx.step_path, self._apart(call)
         self._check_open()
-        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, call)
+        guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, self._apart(call))
         refusal = await run.guard("guard_tool_call", guarded, ctx)
         if refusal is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
-        key = _digest(call)
+        key = tool_key(call)
         known, recorded = ctx.recall(key)
         if known:  # this visit of the step made the call before, and runs again
             return ToolResult.model_validate(recorded).model_copy(update={"call_id": call.id})
         if key in run.state.begun.get(ctx.visit, ()):
             raise _unknown_end(path, call)
-        act = Act("tool_call", f"call-{next(self._numbers)}{run.mark}", ctx, ctx.attempt)
+        act = Act("tool_call", path, ctx, ctx.attempt, f"call-{next(self._numbers)}")
         sent = False
         try:
-            await run.intend(act, call.model_copy(deep=True))  # recorders cannot change what was guarded
+            await run.intend(act, self._apart(call))
             if effect == "at_most_once":
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
@@ -123,13 +141,13 @@ class Calls:
                 await run.note_told(ctx, Begun(key, call.name, is_over=True))
             await run.conclude(act, error, None, Usage())
             if sent and isinstance(error, Exception):
-                await self._observe_tool_call(call, None, act)
+                await self._observe_tool_call(ctx, call, None, act)
             raise
         try:
             await run.note_told(ctx, Called(result.model_dump(mode="json"), key))
         finally:
-            await run.conclude(act, None, result, Usage())
-        await self._observe_tool_call(call, result, act)
+            await run.conclude(act, None, self._apart(result), Usage())
+        await self._observe_tool_call(ctx, call, self._apart(result), act)
         return result
 
     async def _begin(self, ctx: RunContext, call: ToolCall, key: str) -> None:
@@ -144,14 +162,17 @@ class Calls:
             self._beginning.discard(mine)
         self._check_open()
 
-    async def _observe_tool_call(self, call: ToolCall, result: ToolResult | None, act: Act) -> None:
-        assert act.ctx is not None
-        facts = (act.ctx.step_path, call, result, perf_counter() - act.started)
-        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), act.ctx)
+    async def _observe_tool_call(self, ctx: RunContext, call: ToolCall, result: ToolResult | None, act: Act) -> None:
+        facts = (ctx.step_path, self._apart(call), result, perf_counter() - act.started)
+        await self.run.observe("on_tool_call", partial(payloads.OnToolCall, self.run.info, *facts), ctx)
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """See CallGate.breached."""
         self.run.stop(error, ctx)
+
+    def spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """See CallGate.spent."""
+        self.run.note_spent(ctx, used, priced_by)
 
     def _check_open(self) -> None:
         if self.run.verdict is not None:
@@ -175,26 +196,18 @@ class _ModelCall:
         self.inputs = input_bound(self.request)
         self.reservation = self.ctx.usage.reserve_fitting(fit_of(self.request, self.price or Price(), self.inputs))
 
-    @property
-    def used(self) -> Usage:
-        """What was booked for it."""
-        return self.reservation.used
-
     async def make(self) -> ModelResponse:
         """Reserve, send and settle."""
         watch = self.run.watch
-        try:
-            if watch is None:
-                return await self._send()
-            with watch.model(self.ctx, self.request) as piece:
-                response = None
-                try:
-                    response = await self._send()
-                    return response
-                finally:
-                    watch.called(piece, response, self.used, sent=self.sent)
-        finally:
-            self.run.note_spent(self.ctx, self.used, "" if self.price is None else self.price.source)
+        if watch is None:
+            return await self._send()
+        with watch.model(self.ctx, self.request) as piece:
+            response = None
+            try:
+                response = await self._send()
+                return response
+            finally:
+                watch.called(piece, response, self.reservation.used, sent=self.sent)
 
     async def _send(self) -> ModelResponse:
         limit = self.ctx.usage.limit_that_needs_prices
@@ -214,7 +227,7 @@ class _ModelCall:
                 finally:
                     if lease.waits:  # it never came to the call
                         lease.release()
-                    passage.used = None if self.used.unmeasured else self.used.total_tokens
+                    passage.used = None if self.reservation.used.unmeasured else self.reservation.used.total_tokens
         async with self.reservation as lease:
             return await self._sent(lease)
 
@@ -225,6 +238,7 @@ class _ModelCall:
             raise self.run.verdict
         self.sent = True
         if self.price is not None and self.price.source:
+            lease.priced_by = self.price.source
             self.run.info.count("priced_by", self.price.source)
         try:
             most = (self.price or Price()).max_output_tokens
@@ -244,10 +258,8 @@ class _ModelCall:
         return response
 
     def _in_full(self, lease: Lease) -> Usage:
-        charge = lease.charge
-        used = Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1)
-        used.unpriced = int(self.price is None)
-        return used
+        charge, unpriced = lease.charge, int(self.price is None)
+        return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=unpriced)
 
     def _really_used(self, lease: Lease, response: ModelResponse) -> Usage:
         usage = response.usage
@@ -256,18 +268,12 @@ class _ModelCall:
         cost = usage.cost_usd
         if cost is None:
             cost = (self.price or Price()).cost(usage.input_tokens, usage.output_tokens)
-        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost)
-        used.unpriced = int(self.price is None and usage.cost_usd is None)
+        unpriced = int(self.price is None and usage.cost_usd is None)
+        used = Usage(usage.input_tokens, usage.output_tokens, 1, cost, unpriced=unpriced)
         # Without a money limit the output need not be bounded, so what was reserved is no bound either.
         if cost > lease.charge.cost_usd and self.ctx.usage.money_limited:
             used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
         return used
-
-
-def _digest(call: ToolCall) -> str:
-    """What makes two calls of one visit the same: the tool and its arguments, not the id that a model gave it."""
-    text = json.dumps([call.name, call.arguments], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unknown_end(path: str, call: ToolCall) -> StepFailed:
@@ -303,27 +309,26 @@ def _clamped(request: ModelRequest, room: int, most: int | None) -> ModelRequest
 
 
 def input_bound(request: ModelRequest) -> int:
-    """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message."""
+    """Most input tokens that a request can count: one per UTF-8 byte, and a fixed number per message.
+
+    JSON is counted as ASCII: what is outside of it is escaped, which is longer than its UTF-8.
+    """
     size = 0
     for message in request.messages:
         calls = [[call.name, call.arguments, call.id] for call in message.tool_calls]
         size += len(message.content.encode()) + len(message.tool_call_id.encode()) + TOKENS_PER_MESSAGE
-        size += _json_size(calls) if calls else 0
+        size += len(json.dumps(calls)) if calls else 0
     for tool in request.tools:
-        size += _json_size(tool.model_dump(mode="json")) + TOKENS_PER_MESSAGE
+        size += len(json.dumps(tool.model_dump(mode="json"))) + TOKENS_PER_MESSAGE
     if request.output_schema is not None:
-        size += _json_size(request.output_schema)
+        size += len(json.dumps(request.output_schema))
     return size
-
-
-def _json_size(value: object) -> int:
-    return len(json.dumps(value))  # ASCII: what is outside of it is escaped, which is longer than its UTF-8
 
 
 def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
     """How much of a call fits into the room that is left: its output is shortened down to `min_tokens`."""
     wanted = price.max_output_tokens if request.max_tokens is None else request.max_tokens
-    least = request.min_tokens if wanted is None else min(request.min_tokens, wanted)
+    fewest = request.min_tokens if wanted is None else min(request.min_tokens, wanted)
     input_cost = price.cost(inputs, 0)
 
     def fit(room: Room) -> Charge | None:
@@ -331,19 +336,15 @@ def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
         if room.requests is not None and room.requests < 1:
             return None
         if room.tokens is not None:
-            outputs = _least(outputs, room.tokens - inputs)
+            outputs = least(outputs, room.tokens - inputs)
         if room.cost_usd is not None and (input_cost or price.output_usd):
             left = EXACT.subtract(room.cost_usd, input_cost)
             if left < 0:
                 return None
             if price.output_usd:
-                outputs = _least(outputs, int(EXACT.divide_int(left, price.output_usd)))
+                outputs = least(outputs, int(EXACT.divide_int(left, price.output_usd)))
         if outputs is None:
             return Charge(input_cost, inputs, 1)
-        return None if outputs < least else Charge(price.cost(inputs, outputs), inputs + outputs, 1)
+        return None if outputs < fewest else Charge(price.cost(inputs, outputs), inputs + outputs, 1)
 
     return fit
-
-
-def _least(wanted: int | None, room: int) -> int:
-    return room if wanted is None else min(wanted, room)

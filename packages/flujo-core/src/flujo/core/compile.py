@@ -15,7 +15,7 @@ from .check import fitted
 from .codec import unkept
 from .drafts import Draft, Edge, ScopeDraft, bodies_of, kind_of
 from .errors import PipelineError
-from .flow import Flow
+from .flow import Flow, Loop
 from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .plan import BODY_INPUT, RUN_INPUT, Claim, Fit, FlowNode, Kind, Plan, Scope, Source, StepNode
 from .reducers import check_context_model
@@ -209,7 +209,9 @@ class _ScopeBuilder:
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)
         kind, gathers = cast("Kind", kind_of(node)), isinstance(node.inputs, Mapping)
-        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies))
+        own = any(body.owns_input or body.has_limits or body.waiting for body in bodies)
+        sure = flow.max_iterations - 1 if isinstance(flow, Loop) and flow.until is None and not own else 0
+        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies), sure)
 
     def _claims(self) -> dict[Node | None, list[Claim]]:
         """What followers take of an output whose type does not tell that it is there and fits."""

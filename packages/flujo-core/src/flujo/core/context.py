@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 SendModel = Callable[[ModelRequest], Awaitable[ModelResponse]]
 """Sends a request, as the guards and transforms left it, to the provider."""
+
+MakeCall = Callable[[], Awaitable[ModelResponse]]
+"""Makes a whole call of a model, through guards and limits."""
 
 SendTool = Callable[[ToolCall], Awaitable[object]]
 """Runs a tool; what it returns becomes the `ToolResult`'s content."""
@@ -84,11 +88,17 @@ class CallGate(Protocol):
     ) -> ModelResponse:
         """See RunContext.call_model."""
 
+    async def recorded(self, ctx: RunContext, request: ModelRequest, make: MakeCall) -> ModelResponse:
+        """The answer that is in the journal for an equal request of this visit, else the one that `make` gets."""
+
     async def call_tool(self, ctx: RunContext, call: ToolCall, send: SendTool, effect: Effect) -> ToolResult:
         """See RunContext.call_tool."""
 
     def breached(self, ctx: RunContext, error: UsageLimitExceeded) -> None:
         """A limit refused a reservation of this attempt: the run ends, whatever the step makes of it."""
+
+    def spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
+        """Something was booked for this attempt, from whatever thread; it is kept where the run is."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -104,6 +114,8 @@ class RunContext:
         feedback: What the validators said to the attempt before this one.
         visit: Frame and node of this visit of the step, by which the engine knows it.
         pending: The question that `ask` raised; the step cannot undo it by catching it.
+        metered: The meter, if this attempt has touched the budget at all.
+        is_over: Whether this attempt has ended.
     """
 
     run: RunInfo
@@ -117,8 +129,8 @@ class RunContext:
     pending: PauseForHumanInput | None = None
     visit: tuple[int, int] = (0, 0)
     _told: dict[str, list[JsonValue]] | None = None
-    _meter: Meter | None = None
-    _ended: bool = False
+    metered: Meter | None = None
+    is_over: bool = False
 
     @property
     def run_id(self) -> str:
@@ -133,16 +145,11 @@ class RunContext:
     @property
     def usage(self) -> Meter:
         """The budget: `reserve`, `record`, and what is `left`."""
-        if self._meter is None:
-            self._meter = Meter(self._ledger, self._breached)
-            if self._ended:
-                self._meter.settle_open()
-        return self._meter
-
-    @property
-    def is_over(self) -> bool:
-        """Whether this attempt has ended."""
-        return self._ended
+        if self.metered is None:
+            self.metered = Meter(self._ledger, partial(self._gate.breached, self), partial(self._gate.spent, self))
+            if self.is_over:
+                self.metered.settle_open()
+        return self.metered
 
     def told(self, told: Iterable[tuple[str, JsonValue]]) -> None:
         """Give it what humans and tools told this visit of the step before."""
@@ -150,29 +157,21 @@ class RunContext:
         for key, value in told:
             self._told.setdefault(key, []).append(value)
 
-    def _breached(self, error: UsageLimitExceeded) -> None:
-        self._gate.breached(self, error)
-
     def end(self) -> None:
         """Settle what is open; a thread that outlives the attempt can reserve nothing more."""
-        self._ended = True
-        if self._meter is not None:
-            self._meter.settle_open()
-
-    @property
-    def metered(self) -> Meter | None:
-        """The meter, if this attempt has touched the budget at all."""
-        return self._meter
+        self.is_over = True
+        if self.metered is not None:
+            self.metered.settle_open()
 
     @property
     def spent(self) -> Usage:
         """What this attempt used so far."""
-        return Usage() if self._meter is None else self._meter.spent
+        return Usage() if self.metered is None else self.metered.spent
 
     @property
     def holds_lease(self) -> bool:
         """Whether a metered call of this attempt is under way."""
-        return self._meter is not None and self._meter.holds_lease
+        return self.metered is not None and self.metered.holds_lease
 
     def check_open(self) -> None:
         """Refuse what is asked of it when its attempt has ended.
@@ -180,7 +179,7 @@ class RunContext:
         Raises:
             ConfigurationError: It has.
         """
-        if self._ended:
+        if self.is_over:
             what, why = f"ctx of step {self.step_path!r} cannot be used", "this attempt of the step is over"
             raise ConfigurationError(what, why, "Await its calls inside the step")
 
@@ -235,7 +234,13 @@ class RunContext:
         return value
 
     async def call_model(
-        self, request: ModelRequest, send: SendModel, *, retry: RetryPolicy | None = None, price: Price | None = None
+        self,
+        request: ModelRequest,
+        send: SendModel,
+        *,
+        retry: RetryPolicy | None = None,
+        price: Price | None = None,
+        record: bool = False,
     ) -> ModelResponse:
         """Call a model through every transform, guard, recorder and limit of the run.
 
@@ -245,6 +250,8 @@ class RunContext:
             retry: How a failed attempt is made again; each attempt is reserved by itself. None: no second attempt.
             price: What the model costs where the caller knows (`Price()` for one that runs in process);
                 otherwise the installed price books are asked.
+            record: Keep the answer in the journal, so that a step that runs again after a pause or a crash is given it
+                for an equal request: no call is made and nothing is paid twice. A step that failed asks anew.
 
         Raises:
             GuardDenied: A guard or a required recorder said no.
@@ -252,7 +259,8 @@ class RunContext:
             ConfigurationError: The attempt that this context belongs to is over.
         """
         self.check_open()
-        return await self._gate.call_model(self, request, send, retry, price)
+        make = partial(self._gate.call_model, self, request, send, retry, price)
+        return await self._gate.recorded(self, request, make) if record else await make()
 
     async def call_tool(self, call: ToolCall, send: SendTool, *, effect: Effect = "idempotent") -> ToolResult:
         """Call a tool through every guard and recorder of the run.

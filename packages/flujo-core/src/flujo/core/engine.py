@@ -24,7 +24,7 @@ from .found import continued, decide_on, find
 from .gates import gated
 from .handle import RunHandle
 from .hooks import Hooks
-from .kept import Hold, Receipt
+from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
 from .pause import Pause
 from .pipeline import PipelineLike
@@ -245,20 +245,20 @@ class Flujo:
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         if run.info.run_id in self._active:
             raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
-        position, now = found.past.length, receipt_of(run.info.run_id, decided)
+        now = receipt_of(run.info.run_id, decided)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, position, now, receipt))
-        claim(position, now)
+            return await self._execute(run, partial(self._claimed, run, found.past, now, receipt))
+        claim(found.past, now)
         try:
             return await self._execute(run)
         finally:
             if not run.journal:
-                release(run.info.run_id, position)
+                release(run.info.run_id, found.past)
 
-    async def _claimed(self, run: Run, position: int, now: Receipt, receipt: Receipt | None) -> Hold:
+    async def _claimed(self, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
         assert self.store is not None
         assert run.resumed is not None
@@ -267,7 +267,8 @@ class Flujo:
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            return await taken(self.store, self.store.claim(position, now, rows), self.policy.write_timeout_s)
+            taking = self.store.claim(past.length, past.stood, now, rows)
+            return await taken(self.store, taking, self.policy.write_timeout_s)
         except StillRunning:
             if receipt is None:
                 raise

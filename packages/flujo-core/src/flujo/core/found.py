@@ -24,7 +24,7 @@ from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
 from .restore import check_snapshot, entry_of, past_record, restored
-from .result import PipelineResult, StepRecord
+from .result import PipelineResult
 from .resume import Decision, decide, decision_digest
 from .run import Run
 from .running import Resumed
@@ -32,40 +32,6 @@ from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot
 from .usage import Usage, UsageLimits
-
-
-@dataclass(frozen=True, slots=True)
-class PastRun:
-    """What a run of this process did before it was resumed."""
-
-    history: Callable[[], list[StepRecord]]
-    journal: Callable[[], list[EntryData]]
-    length: int
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-        return self.history()
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
-        return self.journal()
-
-
-@dataclass(frozen=True, slots=True)
-class PastRows:
-    """What a run did before, by its journal; read when it is first asked for."""
-
-    plan: Plan
-    journal: Callable[[], Sequence[EntryData]]
-    length: int
-
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-        return [past_record(self.plan, row) for row in self.rows() if row.path]
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
-        return list(self.journal()[: self.length])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +78,14 @@ async def find(
         found = replace(_of_kept(plan, kept, wanted, None), asked=asked)
     elif isinstance(target, PipelineResult):
         origin = cast("Run", target.origin)
-        past = PastRun(origin.history, origin.rows, origin.length)
-        found = Found(origin.standing(), past, (), origin.questions, wanted)
+        standing = origin.standing()
+        past = Past(origin.history, origin.rows, origin.length, standing.status, origin.began)
+        found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):
         rows, position = target.journal, target.checkpoint.position
-        found = Found(target, PastRows(plan, lambda: rows, len(rows)), rows[position:], {}, wanted)
+        began = next((row.started_at for row in reversed(rows) if row.started_at), 0.0)
+        past = _past(plan, lambda: rows, len(rows), target.status, began)
+        found = Found(target, past, rows[position:], {}, wanted)
     elif isinstance(target, str) and store is not None:
         token = None if store.signer is None else store.signer.open(target)
         kept = await store.load(target if token is None else token.run_id)
@@ -132,7 +101,17 @@ async def find(
 
 
 def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None, token: TokenFacts | None) -> Found:
-    return Found(kept.snapshot, PastRows(plan, kept.history, kept.length), kept.late, {}, pause_id, token)
+    past = _past(plan, kept.history, kept.length, kept.snapshot.status)
+    return Found(kept.snapshot, past, kept.late, {}, pause_id, token)
+
+
+def _past(plan: Plan, journal: Callable[[], Sequence[EntryData]], length: int, stood: str, began: float = 0.0) -> Past:
+    """What a run did by its journal, which is read when somebody asks."""
+
+    def rows() -> list[EntryData]:
+        return list(journal()[:length])
+
+    return Past(lambda: [past_record(plan, row) for row in rows() if row.path], rows, length, stood, began)
 
 
 def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
@@ -164,7 +143,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
     ledger = ledger_under(given, own, plan.limits, setup.hooks.policy.max_limits) or Ledger()
-    carry(ledger, [use.total])
+    carry(ledger, use.total)
     if limits is None:
         ledger.warnings()  # told before
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableSequence
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -36,8 +36,6 @@ class Passed:
 NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
 """Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
 
-_NO_JOINS: list[int] = []
-
 Changes = tuple[Mapping[str, object], ...]
 """Context changes, in the order they are applied."""
 
@@ -51,6 +49,7 @@ class Frame:
         parent: The frame around; None of the whole pipeline.
         part: The combinator there that opened it.
         slot: Which of its bodies it is: a place, an item, an iteration from 1.
+        start: What the paths of its steps start with: that of the combinator around.
         input: What the combinator gave it.
         run_input: What `run_input()` means in it.
         context: The context it began with.
@@ -68,6 +67,9 @@ class Frame:
     """
 
     # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
+    is_open: bool = True
+    waiting: MutableSequence[int] = []  # noqa: RUF012 - stands for none, and nobody changes it
+    changes: dict[int, Changes] = NONE
     parts: dict[int, Part] = NONE
     seen: dict[int, BaseModel] = NONE
     ledger: Ledger | None = None
@@ -84,42 +86,23 @@ class Frame:
         self.parent: Frame | None = parent
         self.part: Part | None = part
         self.slot: int = slot
+        self.start: str = "" if part is None else part.path
         self.input: object = value
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
         self.context: BaseModel | None = context
         self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
-        self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
-        self.changes: dict[int, Changes] = NONE
-        self.is_open: bool = True
+        if scope.waiting:
+            self.waiting = list(scope.waiting)
 
     @property
     def prefix(self) -> str:
         """What stands before the names of its steps in a path."""
-        return "" if self.part is None else self.scope.prefix(self.part.path, self.slot)
+        return self.start and self.scope.prefix(self.start, self.slot)
 
     def waits(self, node: StepNode | FlowNode) -> bool:
         """Whether a node has to wait for another."""
         return any(self.outputs[place] is UNSET for place in node.predecessors)
-
-    def renew(self, id: int, part: Part, value: object) -> None:
-        """Begin the next iteration in the frame of the last one, which has ended: cheaper than another frame."""
-        scope = self.scope
-        self.id = id
-        self.slot = part.next
-        self.input = value
-        if scope.owns_input:
-            self.run_input = value
-        self.context = part.context
-        self.left = len(scope.nodes)
-        self.outputs = [UNSET] * self.left
-        if scope.waiting:
-            self.waiting = list(scope.waiting)
-        if self.context is not None:
-            self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
-        if scope.has_limits:
-            self.ledger = self.spent = self.ledgers = self.spent_by = None
-        self.is_open = True
 
 
 class Part:
@@ -139,11 +122,7 @@ class Part:
         output: Of a loop, what the last iteration gave.
         asks: Whether it waits for a choice.
         bodies: The open ones, by slot.
-        spare: Of a loop, the frame of its last iteration, to be used again.
-        sure: Of a loop that asks nobody, how many iterations are followed by another.
     """
-
-    sure: int = 0
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node
@@ -159,7 +138,6 @@ class Part:
         self.output: object = None
         self.asks: bool = False
         self.bodies: dict[int, Frame] = {}
-        self.spare: Frame | None = None
 
     @property
     def is_over(self) -> bool:

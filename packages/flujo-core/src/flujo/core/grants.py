@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from threading import Event as ThreadEvent
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -44,20 +45,18 @@ class Governor(Protocol):
         """Count use that was not reserved. Never waits."""
 
 
+@dataclass(slots=True, eq=False)
 class Grant:
     """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is.
 
     `above` is what a Governor gave for it. `recall` asks it back while its work waits for something else.
     """
 
-    __slots__ = ("above", "charge", "ledger", "owner", "recall")
-
-    def __init__(self, charge: Charge, ledger: Ledger, owner: object) -> None:
-        self.charge: Charge = charge
-        self.ledger: Ledger = ledger
-        self.owner: object = owner
-        self.above: Any = None
-        self.recall: Callable[[], object] = bool  # which does nothing
+    charge: Charge
+    ledger: Ledger
+    owner: object
+    above: Any = None
+    recall: Callable[[], object] = bool  # which does nothing
 
 
 ENCLOSING: ContextVar[tuple[Grant, ...]] = ContextVar("flujo_enclosing_leases", default=())
@@ -68,19 +67,19 @@ refused rather than left to wait. The other way round, a hang, would be worse.
 """
 
 
+@dataclass(slots=True, eq=False)
 class Waiter:
-    """A demand that did not fit yet."""
+    """A demand that did not fit yet; one that `yields` gave up what it had for others, and comes after them."""
 
-    __slots__ = ("enclosing", "event", "fit", "grant", "ledger", "owner", "refusal")
-
-    def __init__(self, ledger: Ledger, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> None:
-        self.ledger: Ledger = ledger
-        self.fit: Fit = fit
-        self.owner: object = owner
-        self.event: LoopEvent | ThreadEvent = event
-        self.enclosing: tuple[Grant, ...] = ()
-        self.grant: Grant | None = None
-        self.refusal: FlujoError | None = None
+    ledger: Ledger
+    fit: Fit
+    owner: object
+    event: LoopEvent | ThreadEvent
+    yields: bool = False
+    enclosing: tuple[Grant, ...] = ()
+    row: dict[Waiter, None] = field(default_factory=dict)
+    grant: Grant | None = None
+    refusal: FlujoError | None = None
 
     def answer(self) -> Grant:
         """What it was served, once its event is set; raises its refusal."""

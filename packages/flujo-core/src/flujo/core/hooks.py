@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -12,10 +13,11 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, cast
 
+import anyio
 import anyio.to_thread
 
 from .check import fitted
-from .errors import FlujoError, GuardDenied, RunAborted
+from .errors import FlujoError, GuardDenied, RunAborted, StepFailed
 from .foreign import attempt_async, fault_of
 from .patience import rest_within, within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
@@ -23,6 +25,8 @@ from .policy import Policy
 
 _log = logging.getLogger("flujo.core")
 
+_END_STEP = {"transform_step_output", "record_result"}
+_AROUND_STEP = _END_STEP | {"transform_step_input", "guard_step", "record_intent"}
 _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 Values = Mapping[str, object]
 Telling = Awaitable[RunAborted | None]
@@ -101,22 +105,21 @@ class Hooks:
         table: The implementations.
         before_step: Those told before a step.
         after_step: Those told after a step that ended well.
-        only_watch: Whether all only observe.
-        spare_attempts: Whether nobody acts in the attempts of a step: all only observe, and other moments than its
-            start.
+        around_step: Whether anybody does more than observe steps.
+        ends_step: Whether anybody changes or records what a step gave.
     """
 
     policy: Policy
     table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
     before_step: tuple[Implementation, ...] = field(init=False)
     after_step: tuple[Implementation, ...] = field(init=False)
-    only_watch: bool = field(init=False)
-    spare_attempts: bool = field(init=False)
+    around_step: bool = field(init=False)
+    ends_step: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.before_step, self.after_step = self.of("pre_step_execution"), self.of("post_step_execution")
-        self.only_watch = all(tier_of(hook) == "observe" for hook in self.table)
-        self.spare_attempts = self.only_watch and not self.before_step
+        self.ends_step = not _END_STEP.isdisjoint(self.table)
+        self.around_step = not _AROUND_STEP.isdisjoint(self.table)
 
     def of(self, hook: str) -> tuple[Implementation, ...]:
         """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
@@ -143,32 +146,37 @@ class Hooks:
                 denial = denial or GuardDenied(implementation.plugin, hook, said.reason)
         return denial or soft
 
-    async def transform(self, payload: Any, hook: str, values: Values, hint: object) -> str | None:
-        """Pass `payload.value` through every transform, each checked against `hint`; returns what went wrong, if so."""
+    async def transform(self, payload: Any, hook: str, values: Values, hint: object) -> Any:
+        """Pass `payload.value` through every transform, each checked against `hint`; gives what comes of it.
+
+        Raises:
+            StepFailed: One raised, or gave what does not fit.
+        """
         for implementation in self.of(hook):
             changed, error = implementation.begin(payload, values)
-            if changed is UNCHANGED:
-                continue
-            if error is None and (work := _work_of(changed, implementation)) is not None:
+            if changed is not UNCHANGED and (work := _work_of(changed, implementation)) is not None:
                 changed, error = await attempt_async(work)
-            if error is not None:
-                return f"{hook} of plugin {implementation.plugin!r} failed with {_told(error)}"
             if changed is UNCHANGED:
                 continue
-            changed, problem = fitted(hint)(changed)
+            payload.value, problem = fitted(hint)(changed) if error is None else (None, _told(error))
             if problem is not None:
-                return f"{hook} of plugin {implementation.plugin!r} gave a value that does not fit: {problem}"
-            payload.value = changed
-        return None
+                did = "gave a value that does not fit:" if error is None else "failed with"
+                why = f"{hook} of plugin {implementation.plugin!r} {did} {problem}"
+                raise StepFailed(payload.step_path, "TransformFault", why)
+        return payload.value
 
     async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> GuardDenied | None:
-        """Have it written down; returns the denial of the first required plugin that could not, or None."""
+        """Have it written down; returns the denial of the first required plugin that could not, or None.
+
+        What happened is recorded even while the run is being cancelled.
+        """
         failed: GuardDenied | None = None
         what = f"the {'start' if hook == 'record_intent' else 'end'} of this {payload.kind.replace('_', ' ')}"
         for implementation in self.of(hook):
             answer, error = implementation.begin(payload, values)
             if answer is not None and (work := _work_of(answer, implementation)) is not None:
-                error = (await attempt_async(within(self.policy.recorder_timeout_s, work)))[1]
+                with anyio.CancelScope(shield=True) if hook == "record_result" else nullcontext():
+                    error = (await attempt_async(within(self.policy.recorder_timeout_s, work)))[1]
             if error is not None:
                 self._count_fault(implementation, payload, error)
                 if implementation.required:
@@ -222,9 +230,8 @@ class Hooks:
         """Tell observers, the first of which has `begun`; returns the first abort that one of them asked for."""
         for one in observers:
             if begun is None:
-                error = await _tell(one, payload, values, self.policy.observer_timeout_s)
-            else:
-                error, begun = (await attempt_async(begun))[1], None
+                begun = within(self.policy.observer_timeout_s, one.call(payload, values))
+            error, begun = (await attempt_async(begun))[1], None
             asked = None if error is None else self._abort_of(one, payload, error)
             abort = abort or asked
         return abort
@@ -240,11 +247,6 @@ class Hooks:
         payload.run.count("plugin_faults", implementation.plugin)
         facts = (implementation.hook, implementation.plugin, type(error).__name__, payload.run.run_id)
         _log.warning("%s of plugin %r failed with %s in run %s", *facts)
-
-
-async def _tell(implementation: Implementation, payload: Event, values: Values, timeout_s: float) -> Exception | None:
-    """Call who only listens; returns what went wrong, a `TimeoutError` where its time was up."""
-    return (await attempt_async(within(timeout_s, implementation.call(payload, values))))[1]
 
 
 def _no_answer(answer: object, error: Exception | None) -> Deny:

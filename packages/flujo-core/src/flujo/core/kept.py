@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from .errors import AlreadyResumed, ResumeConflict, ResumeError
 from .result import StepRecord
@@ -83,18 +82,23 @@ class TokenFacts:
     roles: frozenset[str] = frozenset()
 
 
-class Past(Protocol):
-    """What a resumed run did before."""
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a resumed run did before.
 
-    @property
-    def length(self) -> int:
-        """Entries of its journal."""
+    Attributes:
+        records: Makes its step records, in order.
+        rows: Makes its journal, as data.
+        length: Entries of its journal.
+        stood: How it stood when it was loaded.
+        began: When the last step in it began, which tells it from other runs of its id; not known where a store does.
+    """
 
-    def records(self) -> list[StepRecord]:
-        """Its step records, in order."""
-
-    def rows(self) -> list[EntryData]:
-        """Its journal, as data."""
+    records: Callable[[], list[StepRecord]]
+    rows: Callable[[], list[EntryData]]
+    length: int
+    stood: str
+    began: float = 0.0
 
 
 def refusal(before: Receipt, now: Receipt) -> ResumeError:

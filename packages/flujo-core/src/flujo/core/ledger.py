@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from operator import attrgetter
 from threading import Event as ThreadEvent
 from threading import Lock
 
@@ -25,13 +26,10 @@ __all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
 
 _UNLIMITED = Room()
 _NO_LIMITS = UsageLimits()
-_NOTHING: frozenset[str] = frozenset()
 
 
 class _Queue:
     """What a whole tree of ledgers shares; everything here is touched under the lock only."""
-
-    __slots__ = ("blocked", "inside", "lock", "open", "root", "waiters")
 
     def __init__(self, root: Ledger) -> None:
         self.root = root
@@ -48,12 +46,12 @@ class _Queue:
     def add(self, waiter: Waiter) -> None:
         """Put it in its row, at the end."""
         waiter.enclosing = self.around()
-        (self.inside if waiter.enclosing else self.waiters)[waiter] = None
+        waiter.row = self.inside if waiter.enclosing or waiter.yields else self.waiters
+        waiter.row[waiter] = None
 
     def remove(self, waiter: Waiter) -> bool:
         """Take it out; says whether it was there."""
-        row = self.inside if waiter.enclosing else self.waiters
-        return row.pop(waiter, waiter) is None
+        return waiter.row.pop(waiter, waiter) is None
 
     def pump(self) -> list[Waiter]:
         """Serve waiters and refuse those who wait in vain; returns whom to wake."""
@@ -70,7 +68,7 @@ class _Queue:
         """Serve in order; returns those who must wait on, and so hold back all who came later in their line."""
         self.blocked = set()
         fronts: list[Waiter] = []
-        served = [waiter for waiter in self.inside if self._settles(waiter, fronts)]
+        served = [one for one in sorted(self.inside, key=attrgetter("yields")) if self._settles(one, fronts)]
         for waiter in self.waiters:
             if self.root in self.blocked:
                 break  # so that a settle costs the same however many wait
@@ -84,7 +82,7 @@ class _Queue:
     def _settles(self, waiter: Waiter, fronts: list[Waiter]) -> bool:
         """Serve or refuse it, or note that it must wait on."""
         ledger = waiter.ledger
-        charge = waiter.fit(ledger._room())
+        charge = None if waiter.yields and fronts else waiter.fit(ledger._room())
         if charge is not None:
             waiter.grant = ledger._hold(charge, waiter.owner)
         elif waiter.fit(ledger._room(leases=False)) is None:
@@ -117,7 +115,7 @@ class Ledger:
         self.parent: Ledger | None = parent
         self.governor: Governor | None = governor if parent is None else parent.governor
         self.spent: Usage = Usage()
-        self._warned: frozenset[str] = _NOTHING
+        self._warned: frozenset[str] = frozenset()
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0
         self._shared: _Queue | None = None
@@ -180,14 +178,19 @@ class Ledger:
                 raise self._tightest(fit, _STUCK)
             return None
 
-    async def wait(self, fit: Fit, owner: object) -> Grant:
-        """Reserve what `fit` takes, in turn, once open leases left room for it.
+    @property
+    def is_pressed(self) -> bool:
+        """Whether demands wait that only the settling of open leases can serve, some perhaps for places held here."""
+        return bool(self._queue.inside)
+
+    async def wait(self, fit: Fit, owner: object, yields: bool = False) -> Grant:
+        """Reserve what `fit` takes, in turn, once open leases left room for it; where it `yields`, last of the nested.
 
         Raises:
             UsageLimitExceeded: It turned out that it cannot fit.
         """
         event = LoopEvent()
-        waiter = self._enqueue(fit, owner, event)
+        waiter = self._enqueue(fit, owner, event, yields)
         try:
             await event.wait()
         except BaseException:  # a cancel: what was granted meanwhile must not stay reserved
@@ -321,8 +324,8 @@ class Ledger:
             tally.add(used)
         return self._queue.pump() if self._queue.waiters or self._queue.inside else []
 
-    def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent) -> Waiter:
-        waiter = Waiter(self, fit, owner, event)
+    def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent, yields: bool = False) -> Waiter:
+        waiter = Waiter(self, fit, owner, event, yields)
         with self._queue.lock:
             self._queue.add(waiter)
             woken = self._queue.pump()
@@ -376,4 +379,5 @@ class Ledger:
 
 def _wake(waiters: list[Waiter]) -> None:
     for waiter in waiters:
-        waiter.event.set()
+        if waiter.event.set() is False and waiter.grant is not None:  # its event loop was closed: nobody takes it
+            waiter.ledger.close(waiter.grant, Usage())

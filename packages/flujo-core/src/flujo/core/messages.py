@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+_PLAIN = (str, int, type(None), float, Decimal)
 
 
 class _Frozen(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy of what can be changed, its JSON; the same where nothing can."""
+        own = vars(self)
+        made = {name: deepcopy(value, memo) for name, value in own.items() if type(value) not in _PLAIN}
+        changed = {name: value for name, value in made.items() if value is not own[name]}
+        return self.model_copy(update=changed) if changed else self
 
 
 class ToolCall(_Frozen):
@@ -79,10 +89,21 @@ class ModelUsage(_Frozen):
 
 
 class ModelResponse(_Frozen):
-    """A model's answer. `usage` is None where the provider reported none: the call then counts its whole lease."""
+    """A model's answer.
+
+    Attributes:
+        content: Its text.
+        tool_calls: Tools that it wants to be called.
+        usage: What the provider reported; None where it reported nothing: the call then counts its whole lease.
+        model: Name of the model that answered, as the provider says it.
+        finish_reason: Why it ended, as the provider says it.
+        details: What only the provider's client understands, e.g. signed thoughts, as JSON. Kept with the answer where
+            that is recorded, so that the conversation can go on after a pause.
+    """
 
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     usage: ModelUsage | None = None
     model: str = ""
     finish_reason: str = ""
+    details: JsonValue = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 
 import anyio
 import anyio.from_thread
@@ -26,16 +25,18 @@ class Lease:
     Attributes:
         charge: What is held, in USD, tokens and requests; less than was asked for where the demand was clamped.
         used: What was booked when it was settled.
+        priced_by: Where its price came from, if that is known.
         waits: Whether the work it is for has yet to begin, so that a run that is stopped need not wait for it.
     """
 
-    __slots__ = ("_grant", "_meter", "charge", "used", "waits")
+    __slots__ = ("_grant", "_meter", "charge", "priced_by", "used", "waits")
 
     def __init__(self, meter: Meter, grant: Grant) -> None:
         self._meter = meter
         self._grant: Grant | None = grant
         self.charge: Charge = grant.charge
         self.used: Usage = Usage()
+        self.priced_by: str = ""
         self.waits: bool = False
 
     @contextmanager
@@ -45,6 +46,8 @@ class Lease:
         grant, self.waits = self._grant, True
         with anyio.CancelScope() as scope:
             grant.recall = partial(call_in, current_token().native_token, scope.cancel)
+            if grant.ledger.is_pressed:  # at once, where it would have to wait: those came before it
+                scope.cancel()
             try:
                 yield
                 self.waits = False
@@ -106,19 +109,16 @@ class Reservation:
         return Usage() if self._lease is None else self._lease.used
 
     async def __aenter__(self) -> Lease:
-        return self._begin(await self._meter.acquire(self._fit))
+        yields = self._lease is not None and self._lease.waits
+        return self._begin(await self._meter.acquire(self._fit, yields))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._end()
 
     def __enter__(self) -> Lease:
         return self._begin(self._meter.acquire_in_thread(self._fit))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _begin(self, grant: Grant) -> Lease:
@@ -137,6 +137,14 @@ class Reservation:
             self._lease.settle_in_full()
 
 
+OnBreach = Callable[[UsageLimitExceeded], None]
+OnSpent = Callable[[Usage, str], None]
+
+
+def _nothing(*_: object) -> None:
+    """Nobody listens."""
+
+
 class Meter:
     """The budget as one attempt of a step sees it.
 
@@ -145,11 +153,12 @@ class Meter:
         breach: The refusal, once a limit refused something; it stops the run even where the step swallows it.
     """
 
-    __slots__ = ("_ledger", "_on_breach", "_open", "_over", "breach", "spent")
+    __slots__ = ("_ledger", "_on_breach", "_on_spent", "_open", "_over", "breach", "spent")
 
-    def __init__(self, ledger: Ledger, on_breach: Callable[[UsageLimitExceeded], None] | None = None) -> None:
+    def __init__(self, ledger: Ledger, on_breach: OnBreach = _nothing, on_spent: OnSpent = _nothing) -> None:
         self._ledger = ledger
         self._on_breach = on_breach
+        self._on_spent = on_spent
         self._open: set[Lease] = set()
         self.spent: Usage = Usage()
         self.breach: UsageLimitExceeded | None = None
@@ -191,7 +200,7 @@ class Meter:
             UsageLimitExceeded: On entering, when it can never fit.
         """
         worst = Charge(money(cost_usd, "cost_usd"), count(tokens, "tokens"), count(requests, "requests"))
-        return Reservation(self, lambda room: worst if room.holds(worst) else None)
+        return Reservation(self, worst.whole)
 
     def reserve_fitting(self, fit: Fit) -> Reservation:
         """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait."""
@@ -209,6 +218,7 @@ class Meter:
         """Book use that could not be reserved; a limit it breaks stops the run after this step."""
         used = _used(cost_usd, tokens, input_tokens, output_tokens, count(requests, "requests"))
         self._ledger.book(used, self.spent)
+        self._on_spent(used, "")
         if self._ledger.governor is not None:
             self._ledger.governor.book(used)
 
@@ -222,15 +232,14 @@ class Meter:
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, fit: Fit) -> Grant:
-        """Reserve what `fit` takes, waiting for room where that can help."""
+    async def acquire(self, fit: Fit, yields: bool = False) -> Grant:
+        """Reserve what `fit` takes, waiting for room where that can help; where it `yields`, after all nested ones."""
         try:
-            grant = self._take(fit) or await self._ledger.wait(fit, self)
+            grant = self._take(fit, yields) or await self._ledger.wait(fit, self, yields)
             return grant if self._ledger.governor is None else await self._asked(grant, self._ledger.governor)
         except UsageLimitExceeded as error:
             self._stop(error)
-            if self._on_breach is not None:
-                self._on_breach(error)
+            self._on_breach(error)
             raise
 
     def acquire_in_thread(self, fit: Fit) -> Grant:
@@ -272,6 +281,7 @@ class Meter:
         self._open.discard(lease)
         if self._ledger.close(grant, used, self.spent):
             lease.used = used
+            self._on_spent(used, lease.priced_by)
         self._settle_above(grant, used)
 
     def give_back(self, grant: Grant) -> None:
@@ -303,10 +313,10 @@ class Meter:
         self.breach = self.breach or error
         self.refuse(error)
 
-    def _take(self, fit: Fit) -> Grant | None:
+    def _take(self, fit: Fit, yields: bool = False) -> Grant | None:
         if self._over is not None:
             raise self._over()
-        return self._ledger.take(fit, self)
+        return None if yields else self._ledger.take(fit, self)
 
 
 def _too_late() -> FlujoError:

@@ -151,6 +151,7 @@ class FlowNode(PlanNode):
         bodies: The scopes it opens.
         words: What each body is called: a branch's label, a parallel branch's name.
         gathers: Whether it is given a dict of several inputs by name.
+        sure: Of a loop that asks nobody and has a simple body, how many iterations are followed by another.
         fit_item: Of a map whose items have no known type: whether one is what the body takes.
     """
 
@@ -160,6 +161,7 @@ class FlowNode(PlanNode):
     words: tuple[str, ...]
     gathers: bool
     fit_item: Fit | None = None
+    sure: int = 0
 
     def __post_init__(self) -> None:
         for body in self.bodies:
@@ -183,7 +185,6 @@ class Scope:
         waiting: For each node, how many it waits for; empty where none waits for more than one.
         has_limits: Whether it or a step in it has limits of its own.
         followers: For each node, the one step that is due when it ends well; None where it is not as simple.
-        opens: The one step that is due when it is opened; None where it is not as simple.
         gives: Place of the node that gives its output; None where it is not as simple.
         owner: The combinator that runs it; None of the whole pipeline.
     """
@@ -200,7 +201,6 @@ class Scope:
     waiting: tuple[int, ...] = ()
     has_limits: bool = False
     followers: tuple[StepNode | None, ...] = ()
-    opens: StepNode | None = None
     gives: int | None = None
     owner: FlowNode | None = None
 
@@ -210,7 +210,6 @@ class Scope:
         self.waiting = counts if max(counts) > 1 else ()
         own = [node.step.options.limits for node in self.nodes if isinstance(node, StepNode)]
         self.has_limits = any(limits is not None for limits in (self.limits, *own))
-        self.opens = next((node for node in self.first if isinstance(node, StepNode) and not self.first[1:]), None)
         self.followers = tuple(map(self._follower, self.nodes))
         whole = isinstance(self.output, Source) and not self.output.path and self.output.place >= 0
         self.gives = self.output.place if isinstance(self.output, Source) and whole else None
@@ -226,18 +225,18 @@ class Scope:
             start: Path of what runs it.
             slot: Which of the bodies of that it is.
         """
-        node = self.owner
-        match node and node.kind:
-            case None:
-                return ""
+        if self.owner is None:
+            return ""
+        match self.owner.kind:
             case "map":
                 return f"{start}[{slot}]/"
             case "loop":
                 return f"{start}#{slot}/"
+            case "branch":
+                return f"{start}[{self.owner.words[slot]}]/"
             case "pipeline":
                 return f"{start}/"
-        word = node.words[slot] if node else ""
-        return f"{start}[{word}]/" if node.kind == "branch" else f"{start}/{self.segment and word + '/'}"
+        return f"{start}/{self.segment and self.owner.words[slot] + '/'}"
 
     @property
     def writes(self) -> frozenset[str]:

@@ -98,9 +98,7 @@ class Policy(BaseModel):
     allow_models: _Names | None = None
     allow_provider_tools: bool = Field(default=False, strict=True)
     max_limits: Annotated[InstanceOf[UsageLimits], BeforeValidator(_read_limits)] | None = None
-    named_limits: Annotated[dict[Annotated[str, AfterValidator(_subject)], NamedLimit], AfterValidator(_Fixed)] = (
-        _Fixed()
-    )
+    named_limits: Annotated[dict[_Subject, NamedLimit], AfterValidator(_Fixed)] = _Fixed()
     guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     observer_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     recorder_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)

@@ -174,11 +174,12 @@ class RunStore(Protocol):
     async def orphans(self, fingerprint: str) -> Sequence[str]:
         """Ids of the runs of a plan that neither ended nor stand still, and that nobody holds any more."""
 
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """Let one of all resumes of `receipt.run_id` win, and hold it: its journal goes on with `rows`, all at once.
 
         Args:
             position: Length of its journal where the resume wants to go on.
+            stood: How the run stood there, when it was loaded: one that failed since must not be tried again unseen.
             receipt: The decision; its `pause_id` is empty where the run goes on without one.
             rows: The decision as it is journaled; none without one.
 
@@ -186,7 +187,7 @@ class RunStore(Protocol):
             AlreadyResumed: The question was answered before, with this decision.
             ResumeConflict: ... with another.
             StillRunning: Somebody holds the run.
-            ResumeError: Its journal is longer by now, it has completed, or the id is not known.
+            ResumeError: Its journal is longer by now, it stands in another way, or the id is not known.
         """
 
 

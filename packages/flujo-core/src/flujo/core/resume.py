@@ -17,7 +17,7 @@ from .errors import AmbiguousPause, InputError, ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import RunState
 from .journal import Entry
-from .kept import Receipt, refusal
+from .kept import Past, Receipt, refusal
 from .outcome import Answer, Begun, Called, Decided
 from .pause import Pause, PauseForHumanInput, Reconcile, Reconciled, pause_of
 from .plan import Plan, StepNode
@@ -44,7 +44,7 @@ class Decision:
 
 
 CLAIMS_KEPT = 100_000
-_claims: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
+_claims: OrderedDict[tuple[str, int, float], Receipt] = OrderedDict()
 
 
 def receipt_of(run_id: str, decided: Decision | None) -> Receipt:
@@ -53,11 +53,11 @@ def receipt_of(run_id: str, decided: Decision | None) -> Receipt:
     return Receipt(run_id, *said, datetime.now(UTC))
 
 
-def claim(position: int, receipt: Receipt) -> None:
+def claim(past: Past, receipt: Receipt) -> None:
     """Let one of all resumes of a run from one place win, in this process; only a store can do so beyond it.
 
     Args:
-        position: Length of its journal where it stood.
+        past: What it did until it stood there.
         receipt: Why it goes on.
 
     Raises:
@@ -65,16 +65,16 @@ def claim(position: int, receipt: Receipt) -> None:
         ResumeConflict: ... in another way.
         ResumeError: The run went on from there by another answer.
     """
-    before = _claims.setdefault((receipt.run_id, position), receipt)
+    before = _claims.setdefault((receipt.run_id, past.length, past.began), receipt)
     if len(_claims) > CLAIMS_KEPT:
         _claims.popitem(last=False)
     if before is not receipt:
         raise refusal(before, receipt)
 
 
-def release(run_id: str, position: int) -> None:
+def release(run_id: str, past: Past) -> None:
     """Give a claim back whose resume came to nothing, so that it can be tried again."""
-    _claims.pop((run_id, position), None)
+    _claims.pop((run_id, past.length, past.began), None)
 
 
 def decision_digest(decision: object) -> str:

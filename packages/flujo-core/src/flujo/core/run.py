@@ -14,7 +14,7 @@ from . import payloads
 from .calls import Calls
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
-from .journal import Entry, entry_in
+from .journal import Entry, as_entry
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .resources import ResourceScope
@@ -57,7 +57,7 @@ class Run(Work):
         self._note_time_left()
         if scope.cancelled_caught:
             self._cut()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
@@ -89,7 +89,7 @@ class Run(Work):
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
         info, run_input = self.info, self.run_input
-        act = Act("run", info.run_id + self.mark)
+        act = Act("run", call=info.run_id)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
@@ -116,7 +116,7 @@ class Run(Work):
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
         self._note_time_left()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
         if self.scope is not None:
             self.scope.deadline = math.inf
         if self.hooks.table:
@@ -133,8 +133,7 @@ class Run(Work):
         if self.setup.run_resources:
             return self._with_run_resources()
         self.step_values: Mapping[str, object] = self.values
-        is_plain = self.plain and self.resumed is None and self.writer is None
-        return self._drive() if not is_plain else self.do_alone() if self.alone else self.do()
+        return self.do() if self.plain and self.resumed is None and self.writer is None else self._drive()
 
     async def _with_run_resources(self) -> None:
         try:
@@ -150,7 +149,7 @@ class Run(Work):
         for entry in () if self.resumed is None else self.resumed.entries:
             self.note(entry)  # a store has them: a decision is written with the claim
         try:
-            await (self.do_alone() if self.alone else self.do())
+            await self.do()
         except BaseException:  # a cancel: what steps wrote until then stays, that of the last ones too
             if self.writer is not None:
                 await self.writer.settled()
@@ -198,7 +197,7 @@ class Run(Work):
         """How it ended, once it has."""
         if not self.is_finished:
             self._finish()
-        self.note_end()
+        self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()
@@ -211,9 +210,9 @@ class Run(Work):
         """The open questions as they were asked, by frame and node."""
         return {key: paused.request for key, paused in self.state.pauses.items()}
 
-    def entries(self) -> Iterator[Entry]:
-        """What it journaled, since it was resumed."""
-        return (entry_in(self.setup.plan, ended) for ended in self.journal)
+    def entries(self, step: int = 1) -> Iterator[Entry]:
+        """What it journaled since it was resumed, or the same from its end."""
+        return (as_entry(self.setup.plan, ended) for ended in self.journal[::step])
 
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
@@ -224,6 +223,12 @@ class Run(Work):
     def length(self) -> int:
         """Entries of the whole journal, those before a resume included."""
         return len(self.journal) + (0 if self.past is None else self.past.length)
+
+    @property
+    def began(self) -> float:
+        """When the last step began that it journaled."""
+        mine = next((entry.started_at for entry in self.entries(-1) if entry.started_at), 0.0)
+        return mine or (0.0 if self.past is None else self.past.began)
 
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""

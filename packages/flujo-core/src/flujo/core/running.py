@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NoReturn
 
 import anyio
 from pydantic import BaseModel
@@ -37,7 +37,8 @@ from .usage import Usage, UsageLimits
 from .writer import Writer
 from .written import entry_data
 
-T = TypeVar("T")
+Keep = RunContext | Worker | None
+"""The attempt, or who works on a step, that is to end by itself where the run is ended."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,9 +55,7 @@ class Running:
 
     Attributes:
         plain: Whether nobody listens and nothing is watched.
-        quiet: Whether nobody acts in attempts, so that an attempt is only its work.
-        alone: Whether a bare step may be one call here, and nobody looks on at all.
-        direct: Whether a bare step may be one call here: nothing is watched or kept, and others at most watch.
+        direct: Whether a bare step may be one call here: nothing is watched or kept.
         verdict: Why the run ends early; None while it does not.
         on_asyncio: Whether hooks are called in a task of asyncio, as far as is known.
         values: Open resources that hooks may take, by name.
@@ -117,9 +116,7 @@ class Running:
         self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
         self.plain: bool = untold and not watched
-        self.quiet: bool = setup.hooks.spare_attempts
-        self.direct: bool = untold and setup.is_here and setup.hooks.only_watch
-        self.alone: bool = self.plain and self.direct
+        self.direct: bool = untold and setup.is_here
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
         self.clock: float = perf_counter()
@@ -162,11 +159,7 @@ class Running:
             if self.scope is not None:
                 self.scope.cancel()
 
-    def note_end(self) -> None:
-        """It ended: a cancel comes too late now."""
-        self.is_over = True
-
-    def stop(self, error: FlujoError, keep: RunContext | Worker | None = None) -> None:
+    def stop(self, error: FlujoError, keep: Keep = None) -> None:
         """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
 
         On a breach, a branch with an open lease may finish its call: it is paid for already.
@@ -263,10 +256,10 @@ class Running:
             await kept.wait()
 
     def note_spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
-        """Have what a call used kept, where the run is: its step may be cut off in the middle."""
-        if self.writer is not None and used.requests and not ctx.is_over:
+        """Have what was used kept, where the run is: its step may be cut off in the middle. From whatever thread."""
+        if self.writer is not None and used != Usage():
             entry = Entry(*ctx.visit, Spent(priced_by), usage=used)
-            self.put(entry, partial(self.journal.append, entry))
+            self.writer.here(lambda: ctx.is_over or self.put(entry, partial(self.journal.append, entry)))
 
     def take(self, entry: Entry) -> None:
         """Add to the journal, and let the schedule go on."""
@@ -275,7 +268,7 @@ class Running:
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
-    async def observe(self, hook: str, payload: Callable[[], Event], keep: RunContext | Worker | None = None) -> None:
+    async def observe(self, hook: str, payload: Callable[[], Event], keep: Keep = None) -> None:
         """Tell the observers of `hook`, if there are any; one that asks for it ends the run."""
         observers = self.hooks.of(hook)
         if observers or self.watch is not None:
@@ -285,7 +278,7 @@ class Running:
             if (telling := self.hooks.tell(observers, event, self.values, self.on_asyncio)) is not None:
                 await self.heed(telling, keep)
 
-    async def heed(self, telling: Telling, keep: RunContext | Worker | None) -> None:
+    async def heed(self, telling: Telling, keep: Keep) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
         abort = await telling
         if abort is not None:
@@ -301,32 +294,16 @@ class Running:
             return None
         denial = await self.hooks.guard(payload(), hook, self.values)
         if isinstance(denial, GuardDenied):
-            await self.deny(denial, ctx)
-            return None
+            await self.deny(denial, "" if ctx is None else ctx.step_path, ctx)
         return denial
 
-    async def deny(self, denial: GuardDenied, ctx: RunContext | None) -> None:
+    async def deny(self, denial: GuardDenied, path: str, keep: Keep) -> NoReturn:
         """End the run by a denial, which observers are told; it is raised."""
-        self.stop(denial, ctx)
-        if ctx is not None:
-            ctx.denial = ctx.denial or denial
-        await self.observe("on_guard_denied", partial(OnGuardDenied, self.info, _path(ctx), denial), ctx)
+        self.stop(denial, keep)
+        if isinstance(keep, RunContext):
+            keep.denial = keep.denial or denial
+        await self.observe("on_guard_denied", partial(OnGuardDenied, self.info, path, denial), keep)
         raise denial
-
-    async def transform(self, hook: str, make: Callable[..., Event], value: T, hint: object, path: str) -> T:
-        """Pass `value` through the transforms of `hook`; each result is checked against `hint`.
-
-        Raises:
-            StepFailed: One raised, or gave what does not fit.
-        """
-        if not self.hooks.of(hook):
-            return value
-        payload = make(value=value)
-        problem = await self.hooks.transform(payload, hook, self.values, hint)
-        if problem is not None:
-            raise StepFailed(path, "TransformFault", problem)
-        changed: T = payload.value  # type: ignore[attr-defined]
-        return changed
 
     async def intend(self, act: Act, subject: object) -> None:
         """Have it written down that `act` is about to happen.
@@ -335,11 +312,11 @@ class Running:
             GuardDenied: A required recorder could not.
         """
         act.intended = True
-        if self.hooks.of("record_intent"):
-            payload = RecordIntent(self.info, act.kind, act.record_id, _path(act.ctx), act.attempt, subject)
+        if "record_intent" in self.hooks.table:
+            payload = RecordIntent(self.info, act.kind, act.name + self.mark, act.path, act.attempt, subject)
             failed = await self.hooks.record(payload, "record_intent", self.values)
             if failed is not None:
-                await self.deny(failed, act.ctx)
+                await self.deny(failed, act.path, act.keep)
 
     async def conclude(
         self, act: Act, error: BaseException | None, value: object, usage: Usage, *, paused: bool = False
@@ -348,16 +325,15 @@ class Running:
 
         It happened, so it is recorded even while the run is being cancelled.
         """
-        if act.intended and self.hooks.of("record_result"):
+        if act.intended and "record_result" in self.hooks.table:
             name = error.error_type if isinstance(error, StepFailed) else type(error).__name__ if error else ""
             payload = RecordResult(
-                self.info, act.kind, act.record_id, _path(act.ctx), act.attempt,
+                self.info, act.kind, act.name + self.mark, act.path, act.attempt,
                 "paused" if paused else status_of(error), value, name, usage, perf_counter() - act.started,
             )  # fmt: skip
-            with anyio.CancelScope(shield=True):
-                failed = await self.hooks.record(payload, "record_result", self.values)
+            failed = await self.hooks.record(payload, "record_result", self.values)
             if failed is not None:
-                self.stop(failed, act.ctx)
+                self.stop(failed, act.keep)
 
 
 @dataclass(slots=True)
@@ -366,20 +342,23 @@ class Act:
 
     Attributes:
         kind: Which of them.
-        record_id: The same in its intent and its result.
-        ctx: The attempt it belongs to; None for a run.
+        path: Where the step stands; empty for a run.
+        keep: The attempt it belongs to, or who works on it, where it is to end by itself; None for a run.
         attempt: Its number.
+        call: What tells it from others of its kind; empty for a step, which its path and number do.
         intended: Whether it came so far that its start was recorded, if anybody records.
         started: When it started, on `perf_counter`.
     """
 
     kind: RecordKind
-    record_id: str
-    ctx: RunContext | None = None
+    path: str = ""
+    keep: Keep = None
     attempt: int = 1
+    call: str = ""
     intended: bool = False
     started: float = field(default_factory=perf_counter)
 
-
-def _path(ctx: RunContext | None) -> str:
-    return "" if ctx is None else ctx.step_path
+    @property
+    def name(self) -> str:
+        """The same in its intent and its result."""
+        return self.call or f"{self.path}@{self.attempt}"

@@ -49,7 +49,7 @@ def advance(state: RunState, entry: Entry) -> None:
     elif isinstance(outcome, Failure):
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
-        _choose(state, frame.parts[node.place], outcome.value)
+        choose(state, frame.parts[node.place], outcome.value)
     else:
         hear(state, frame, node, outcome)
     if state.todo:
@@ -62,35 +62,21 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
         return
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), Success(output))
-    follower = frame.scope.followers[node.place]
-    if follower is not None:
-        frame.outputs[node.place] = output
+    scope, part, place = frame.scope, frame.part, node.place
+    if (follower := scope.followers[place]) is not None:
+        frame.outputs[place] = output
         frame.left -= 1
         state.due.append((frame, follower))
-        return
-    part = frame.part
-    if (
-        part is not None
-        and part.ended < part.sure
-        and frame.left == 1
-        and frame.scope.gives == node.place
-        and not frame.changes
+    elif (
+        part and part.ended < part.node.sure and frame.left == 1 and scope.gives == node.place and frame.context is None
     ):
         _repeat(state, part, frame, output)
-        return
-    _end(state, frame, node, output, ())
-    if frame.left == 0:
-        _body_ended(state, frame)
-    if state.todo:
-        _work(state)
-
-
-def choose(state: RunState, part: Part, choice: int) -> None:
-    """Take a choice into account: as `advance`, for less."""
-    if part.frame.is_open:
-        _choose(state, part, choice)
-    if state.todo:
-        _work(state)
+    else:
+        _end(state, frame, node, output, ())
+        if frame.left == 0:
+            _body_ended(state, frame)
+        if state.todo:
+            _work(state)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -127,8 +113,7 @@ def find_due(state: RunState) -> None:
 
 def _later(state: RunState, act: Callable[..., None], *about: object) -> None:
     """Put off what would else recurse."""
-    if state.todo is None:  # a chain never has anything to put off
-        state.todo = []
+    state.todo = state.todo or []  # a chain never has anything to put off
     state.todo.append((act, about))
 
 
@@ -169,17 +154,12 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
         part.asks = True
         state.due.append((frame, node))
         return
-    if isinstance(node.flow, Parallel):
-        part.total = len(node.bodies)
-    elif isinstance(node.flow, Map):
-        part.total = len(cast("list[object]", value))
-    elif isinstance(node.flow, Loop):
-        part.next = 1
-        if node.flow.until is None:
-            part.sure = node.flow.max_iterations - 1
-    part.results = [UNSET] * part.total if node.kind in ("map", "parallel") else []
+    if node.kind in ("map", "parallel"):
+        part.total = len(cast("list[object]", value) if node.kind == "map" else node.bodies)
+        part.results = [UNSET] * part.total
+    part.next = int(node.kind == "loop")
     if part.next:
-        _iterate(state, part)
+        _open_next(state, part)
     elif part.total:
         _open_more(state, part)
     else:
@@ -219,26 +199,23 @@ def _open_more(state: RunState, part: Part) -> None:
     flow = part.node.flow
     limit = flow.limit if isinstance(flow, (Parallel, Map)) else 1
     while part.next < part.total and (limit is None or len(part.bodies) < limit):
-        _open(state, part, part.next)
-        part.next += 1
+        _open_next(state, part)
 
 
-def _iterate(state: RunState, part: Part) -> None:
-    """Open the next iteration of a loop."""
-    if part.spare is None:
-        _open(state, part, part.next)
-    else:
-        part.spare.renew(state.next_id, part, part.value)
-        _enter(state, part, part.spare)
+def _open_next(state: RunState, part: Part) -> None:
+    _open(state, part, part.next)
     part.next += 1
 
 
 def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
-    """Begin the next iteration of a loop that asks nobody, as `_body_ended` and what it does, for less."""
+    """Begin the next iteration of a loop that asks nobody, as `_body_ended` and what it does, for less: in the frame of
+    the last one, which has nothing of its own but its outputs.
+    """
     del state.frames[frame.id], part.bodies[frame.slot]
     part.ended += 1
-    part.value = part.output = output
-    frame.renew(state.next_id, part, output)
+    part.value = part.output = frame.input = output
+    frame.id, frame.slot, frame.left = state.next_id, part.next, len(frame.outputs)
+    frame.outputs = [UNSET] * frame.left
     _enter(state, part, frame)
     part.next += 1
 
@@ -254,10 +231,7 @@ def _open(state: RunState, part: Part, slot: int) -> None:
 def _enter(state: RunState, part: Part, frame: Frame) -> None:
     state.next_id += 1
     state.frames[frame.id] = part.bodies[frame.slot] = frame
-    if frame.scope.opens is None:
-        _begin_first(state, frame)
-    else:
-        state.due.append((frame, frame.scope.opens))
+    _begin_first(state, frame)
 
 
 # --- ending -------------------------------------------------------------------------------------------------------
@@ -287,9 +261,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     part = frame.part
     if part is None or not frame.is_open:
         return
-    gives = frame.scope.gives
-    output = UNSET if gives is None else frame.outputs[gives]
-    output, error = given_by(frame) if output is UNSET or type(output) is Passed else (output, None)
+    output, error = given_by(frame)
     if error is not None:
         why = f"a part of its output is missing ({type(error).__name__}: {error})"
         _fail(state, frame, part.node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
@@ -304,7 +276,7 @@ def _body_ended(state: RunState, frame: Frame) -> None:
     del state.frames[frame.id], part.bodies[frame.slot]
     part.ended += 1
     if isinstance(flow, Loop):
-        part.spare, part.output = frame, output
+        part.output = output
         if flow.until is None:
             _go_on(state, part, flow)
         else:
@@ -333,7 +305,7 @@ def _fan_in(state: RunState, part: Part) -> None:
         _finish(state, part, dict(zip(part.node.words, part.results, strict=True)))
 
 
-def _choose(state: RunState, part: Part, choice: int) -> None:
+def choose(state: RunState, part: Part, choice: int) -> None:
     """A branch was told its case, or a loop whether it is to end."""
     part.asks = False
     if part.node.kind == "branch":
@@ -342,13 +314,15 @@ def _choose(state: RunState, part: Part, choice: int) -> None:
         _finish(state, part, part.output)
     else:
         _go_on(state, part, cast("Loop", part.node.flow))
+    if state.todo:
+        _work(state)
 
 
 def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     """The next iteration of a loop, or its end where there may be no more."""
     if part.ended < flow.max_iterations:
         part.value = part.output
-        _iterate(state, part)
+        _open_next(state, part)
     elif error := limit_reached(part):
         part.asks = True  # again, where the run is resumed
         _fail(state, part.frame, part.node, Failure(error))

@@ -38,7 +38,8 @@ class StepOptions:
         validators: Asked with the output, or the output and the context; they return None or True where it is good,
             else False or a text, which the next attempt finds in `ctx.feedback`.
         cache: Keep the output, and give it again for equal inputs and equal context fields of `reads`, while the Flujo
-            lives. Raise `version` when the function's meaning changes.
+            lives; where a step is given the context and names none, all must be equal. Raise `version` when the
+            function's meaning changes.
         pauses: It may pause the run: what the run holds must then be serialisable when it is compiled.
     """
 

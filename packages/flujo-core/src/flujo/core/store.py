@@ -71,7 +71,7 @@ class MemoryStore:
             if kept.snapshot.status == "running" and not kept.is_held and kept.snapshot.fingerprint == fingerprint
         ]
 
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore."""
         kept = self._known(receipt.run_id)
         before = kept.decisions.get(receipt.pause_id)
@@ -79,7 +79,7 @@ class MemoryStore:
             raise refusal(before, receipt)
         if kept.is_held:
             raise StillRunning(receipt.run_id)
-        if position != len(kept.journal) or kept.snapshot.status == "completed":
+        if (position, stood) != (len(kept.journal), kept.snapshot.status):
             raise moved_on(receipt.run_id)
         if receipt.pause_id:
             kept.decisions[receipt.pause_id] = receipt

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from .errors import StepTimeout
 from .frames import UNSET, Frame, RunState
-from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused
+from .messages import ModelRequest, ToolCall
+from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused, Spent
 from .pause import Reconcile
 from .values import Node
+
+_OF_MODELS = "model:"
+
+
+def tool_key(call: ToolCall) -> str:
+    """What makes two calls of one visit the same: the tool and its arguments, not the id that a model gave it."""
+    text = json.dumps([call.name, call.arguments], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def model_key(request: ModelRequest, attempt: int) -> str:
+    """What makes two recorded calls to a model the same: all that was asked, before transforms, in the same attempt.
+
+    A step that runs again goes through its attempts again: the second is not to get what made the first fail.
+    """
+    return f"{_OF_MODELS}{attempt}:" + hashlib.sha256(request.model_dump_json().encode()).hexdigest()
 
 
 def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
@@ -64,13 +84,16 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
     if isinstance(outcome, Paused):
         state.decided.pop(visit, None)  # it was refused, and the step asks anew
         _note_begun(state, visit, Begun(is_over=True))  # it came as far as its question, and ended there
-    if isinstance(outcome, (Paused, Called, Begun)):
+    if isinstance(outcome, (Paused, Called, Begun, Spent)):
         return
     state.pauses.pop(visit, None)
     if isinstance(outcome, (Answer, Aborted, Decided)):
         return
     state.decided.pop(visit, None)
-    if isinstance(outcome, Failure):  # a failed step that runs again asks what it asked before
+    if isinstance(outcome, Failure):  # a failed step that runs again is told what it was before, but asks models anew
+        if visit in state.known:
+            was = state.known[visit]  # as many as before: by their number its questions are told apart
+            state.known[visit] = [("", None) if key.startswith(_OF_MODELS) else (key, told) for key, told in was]
         if not isinstance(outcome.error, StepTimeout):  # cut off in the middle: nobody knows whether it happened
             _note_begun(state, visit, Begun(is_over=True))
     else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .errors import ConfigurationError, UsageLimitExceeded
 
@@ -101,6 +101,10 @@ class Charge(NamedTuple):
     tokens: int = 0
     requests: int = 0
 
+    def whole(self, room: Room) -> Charge | None:
+        """A Fit that takes all of it or nothing."""
+        return self if room.holds(self) else None
+
 
 class Room(NamedTuple):
     """What may still be reserved: None is unlimited."""
@@ -122,14 +126,15 @@ class Room(NamedTuple):
         cost = self.cost_usd if other.cost_usd is None else other.cost_usd
         if self.cost_usd is not None and cost is not None:
             cost = min(cost, self.cost_usd)
-        return Room(cost, _least(self.tokens, other.tokens), _least(self.requests, other.requests))
+        return Room(cost, least(self.tokens, other.tokens), least(self.requests, other.requests))
 
     def spares(self, charge: Charge) -> bool:
         """Whether `charge` takes nothing of what is limited here."""
         return Room(*(None if part is None else type(part)(0) for part in self)).holds(charge)  # type: ignore[arg-type]
 
 
-def _least(one: int | None, other: int | None) -> int | None:
+def least(one: int | None, other: int | None) -> int | None:
+    """The lower of two limits; None is none."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
@@ -197,16 +202,11 @@ class Usage:
 
     def since(self, before: Usage) -> Usage:
         """What was counted in since it stood at `before`."""
-        return Usage(
-            self.input_tokens - before.input_tokens,
-            self.output_tokens - before.output_tokens,
-            self.requests - before.requests,
-            EXACT.subtract(self.cost_usd, before.cost_usd),
-            ZERO,
-            self.unmeasured - before.unmeasured,
-            self.unpriced - before.unpriced,
-            EXACT.subtract(self.overshoot_usd, before.overshoot_usd),
-        )
+        parts = ((getattr(self, name), getattr(before, name)) for name in Usage.__slots__)
+        less: Any = (EXACT.subtract(now, then) if isinstance(now, Decimal) else now - then for now, then in parts)
+        used = Usage(*less)
+        used.reserved_usd = ZERO
+        return used
 
 
 @dataclass(frozen=True, slots=True)

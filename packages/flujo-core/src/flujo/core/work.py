@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio.lowlevel
 
 from . import payloads
-from .attempt import Attempt, Changes, missing, settled
+from .attempt import Attempt, Changes, admit, amended, missing, settled
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
-from .frames import Due, Frame, Part, Passed
+from .frames import Due, Frame, Part
 from .hooks import Telling
-from .journal import Ended, Entry, as_entry, record_of
-from .outcome import Aborted, Choice, Failure, Outcome, Skipped, Success
-from .plan import BODY_INPUT, FlowNode, StepNode
+from .journal import Ended, Entry, record_of
+from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
+from .plan import FlowNode, StepNode
 from .protocols import StepOutcome
 from .relay import YIELD_EVERY, Relay, Worker
-from .running import Running
-from .schedule import advance, choose, end_well, limit_reached
+from .retry import RetryPolicy
+from .running import Act, Keep, Running
+from .schedule import choose, end_well, limit_reached
 from .usage import Usage
-from .values import Node, context_at, inputs_of, read
+from .values import Node, called, context_at, inputs_of
 
 
 class Work(Running):
@@ -44,85 +45,48 @@ class Work(Running):
 
         Without it, all of the run: one thing in this task, several by workers.
 
-        A step that is one call of its function, with nobody looking on but observers, is called here: what `_step`
-        does, for less. What is journaled of it is made when it ends, as what is made before is held by all that waits.
+        A step that is one call of its function, and that nobody watches, is called here: what `_step` does, for less.
+        What is journaled of it is made when it ends, as what is made before is held by all that waits.
         """
         state, hooks = self.state, self.hooks
         while (item := self._take() if take is None else take()) is not None:
             frame, node = item
-            if self.verdict is not None or not frame.is_open:
-                continue
-            if type(node) is not StepNode or not (node.is_bare and self.direct) or (state.has_words and state.decided):
+            is_bare = type(node) is StepNode and node.is_bare and self.direct and self.verdict is None
+            if type(node) is not StepNode or not is_bare or not frame.is_open or (state.has_words and state.decided):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
-            inputs = value = error = None
+            inputs = value = error = act = None
             started, clock = time(), perf_counter()
             try:
-                inputs = inputs_of(frame, node)
-                if hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
+                if hooks.around_step:
+                    inputs, act = inputs_of(frame, node), Act("step", frame.prefix + node.name, worker)
+                    await admit(self, act, node, inputs)
+                elif hooks.before_step and (telling := self._tell_begun(frame, node)) is not None:
                     await self._heed_begun(telling, worker)
-                call: Any = node.step.function(**inputs)
+                call: Any = called(frame, node) if inputs is None else node.step.function(**inputs)
                 value = await call  # not by attempt_async, which costs a call more
             except BaseException as raised:  # an answer like others, but for a cancel
-                error = fault_of(raised)
-                if error is None:
-                    path = frame.prefix + node.name
-                    self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, path, started), clock)
-                    raise
-            path, classes, due_before = frame.prefix + node.name, node.output_classes, len(state.due)
-            ended: Ended | Entry = (frame.id, node.index, value, path, started, perf_counter() - clock)
-            if error is None and not isinstance(value, Update) and (classes is None or isinstance(value, classes)):
+                entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started)
+                error = fault_of(raised) or await self._cut_off(entry, clock, raised, act)
+            due_before, took_s = len(state.due), perf_counter() - clock
+            of = node.output_classes or object
+            is_it = type(value) is node.gives or (not isinstance(value, Update) and isinstance(value, of))
+            if error is None and is_it and not hooks.ends_step:
+                ended: Ended = (frame.id, node.index, value, frame.start, frame.slot, started, took_s)
+                path = frame.prefix + node.name if hooks.after_step else ""
                 self.journal.append(ended)
-                end_well(state, frame, node, value)
-                self._look(due_before, worker, worker)
-            else:
-                done = told(value, missing(path, error) if inputs is None else error, path, inputs or {})
-                ended = self._note_odd(node, as_entry(ended), done, worker)
-            if not self.plain and (telling := self._tell_ended(ended)) is not None:
-                await self._heed_ended(telling, due_before, worker)
-
-    async def do_alone(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
-        """The same, for less: of a run on which nobody looks, so that a bare step is one call of its function."""
-        state, due, journal = self.state, self.state.due, self.journal
-        while True:
-            if take is None and len(due) == 1 and self.turns > 1:  # as `_take` would
-                self.turns -= 1
-                item: Due | tuple[Frame, None] | None = due.pop()
-            elif (item := self._take() if take is None else take()) is None:
-                return
-            frame, node = item
-            if self.verdict is not None or not frame.is_open:
-                continue
-            if type(node) is not StepNode or not node.is_bare or (state.has_words and state.decided):
-                if (work := self._begin(frame, node, worker)) is not None:
-                    await work
-                continue
-            value = error = None
-            started, clock, call = time(), perf_counter(), node.call
-            try:
-                if call is None:
-                    value = await node.step.function(**inputs_of(frame, node))
-                else:
-                    place = node.takes
-                    given = (
-                        frame.outputs[place] if place >= 0 else frame.input if place == BODY_INPUT else frame.run_input
-                    )
-                    value = await call(given if type(given) is not Passed else read(frame, node.sources[0]))
-            except BaseException as raised:  # an answer like others, but for a cancel
-                error = self._fault(raised, frame, node, started, clock)
-            due_before, took_s, part = len(due), perf_counter() - clock, frame.part
-            if error is None and (type(value) is node.gives or is_output(value, node.output_classes)):
-                start = "" if part is None else part.path
-                journal.append((frame.id, node.index, value, start, frame.slot, started, took_s))
                 end_well(state, frame, node, value)
                 if worker is not None or state.has_closed or state.failure is not None:
                     self._look(due_before, worker, worker)
+                if hooks.after_step and (telling := self._tell_ended(ended, path)) is not None:
+                    await self._heed_ended(telling, due_before, worker)
             else:
-                inputs, lost = attempt(inputs_of, frame, node)  # not kept, as most steps end well
                 path = frame.prefix + node.name
-                done = told(value, error if lost is None else missing(path, lost), path, inputs or {})
-                self._note_odd(node, Entry(frame.id, node.index, _CANCELLED, path, started, took_s), done, worker)
+                given, lost = (inputs, None) if inputs is not None else attempt(inputs_of, frame, node)
+                entry = Entry(frame.id, node.index, _CANCELLED, path, started, took_s)
+                done = told(value, error if lost is None else missing(path, lost), path, given or {})
+                await self._note_odd(act, node, entry, done, worker)
 
     def _take(self) -> tuple[Frame, Node | None] | None:
         """What is to be done next; no node where several things are due, or the event loop has to run."""
@@ -132,7 +96,9 @@ class Work(Running):
         self.turns -= 1
         return due.pop() if len(due) == 1 and self.turns else (self.state.root, None)
 
-    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[None] | None:
+    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[object] | None:
+        if self.verdict is not None or not frame.is_open:
+            return None
         if isinstance(node, StepNode):
             return self._step(frame, node, worker)
         if node is not None:
@@ -142,16 +108,15 @@ class Work(Running):
             return anyio.lowlevel.checkpoint()
         workers: set[Worker] = set()
         self.workers: set[Worker] | frozenset[Worker] = workers
-        return Relay(self.state.due, workers, self.do_alone if self.alone else self.do, self.release).run()
+        return Relay(self.state.due, workers, self.do, self.release).run()
 
-    def note(self, entry: Entry, worker: Worker | None = None, keep: RunContext | Worker | None = None) -> None:
+    def note(self, entry: Entry, worker: Worker | None = None, keep: Keep = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
         due_before = len(self.state.due)
-        self.journal.append(entry)
-        advance(self.state, entry)
+        self.take(entry)
         self._look(due_before, worker, keep)
 
-    def _look(self, due_before: int, worker: Worker | None, keep: RunContext | Worker | None) -> None:
+    def _look(self, due_before: int, worker: Worker | None, keep: Keep) -> None:
         """See what came of an entry."""
         state = self.state
         if worker is not None:
@@ -162,14 +127,14 @@ class Work(Running):
             self.stop(state.failure.error, keep)
 
     async def keep(
-        self, entry: Entry, worker: Worker | None = None, ctx: RunContext | None = None, *, holds: bool = False
+        self, entry: Entry, worker: Worker | None = None, keep: Keep = None, *, holds: bool = False
     ) -> list[Due]:
         """Have it kept and noted; what is due by it comes back, not to be done yet, where that is to be held."""
         held: list[Due] = []
 
         def then() -> None:
             due_before = len(self.state.due)
-            self.note(entry, worker, ctx)
+            self.note(entry, worker, keep)
             if holds:
                 held.extend(self.state.taken_back(due_before))
 
@@ -180,28 +145,26 @@ class Work(Running):
 
     # --- combinators ------------------------------------------------------------------------------------------------
 
-    def _ask(self, frame: Frame, node: FlowNode) -> Awaitable[None] | None:
+    def _ask(self, frame: Frame, node: FlowNode) -> Awaitable[object] | None:
         """Ask a branch which case to run, or a loop whether it is good; what comes back, if anything does, goes on."""
         part, started, clock = frame.parts[node.place], time(), perf_counter()
-        flow = node.flow
-        about, value = (flow.until, part.output) if isinstance(flow, Loop) else (cast("Branch", flow).on, part.value)
-        assert about is not None
+        flow: Any = node.flow
+        about, value = (flow.until, part.output) if node.kind == "loop" else (flow.on, part.value)
         answer, error = attempt(about.call, value, part.context)
-        if type(answer) in _PLAIN and not self.setup.is_kept:
-            choice = self.choice(flow, answer)
-            if choice is not None and (choice or limit_reached(part) is None):  # the same, for less
-                due_before = len(self.state.due)
-                self.journal.append((frame.id, node.index, choice))
-                choose(self.state, part, choice)
-                self._look(due_before, None, None)
-                return None
-        return self._asked(part, answer, error, started, clock)
+        if type(answer) is not bool and inspect.isawaitable(answer):
+            return self._await_answer(part, answer, started, clock)
+        return self._take_answer(part, answer, error, started, clock)
 
-    async def _asked(self, part: Part, answer: object, error: Exception | None, started: float, clock: float) -> None:
-        """Take the answer of a branch or a loop, which may have to be awaited."""
-        frame, node, flow, path = part.frame, part.node, cast("Branch | Loop", part.node.flow), part.path
-        if inspect.isawaitable(answer):
-            answer, error = await attempt_async(answer)
+    async def _await_answer(self, part: Part, answer: Awaitable[object], started: float, clock: float) -> None:
+        given, error = await attempt_async(answer)
+        if (kept := self._take_answer(part, given, error, started, clock)) is not None:
+            await kept
+
+    def _take_answer(
+        self, part: Part, answer: object, error: Exception | None, started: float, clock: float
+    ) -> Awaitable[object] | None:
+        frame, node, path = part.frame, part.node, part.path
+        flow: Any = node.flow
         if error is not None:
             what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
@@ -209,36 +172,45 @@ class Work(Running):
             choice = self.choice(flow, answer)
             reached = None if choice else limit_reached(part)
             if choice is not None and reached is None:
-                await self.keep(Entry(frame.id, node.index, Choice(choice)))
-                return
-            failed = reached or _no_case(path, answer, cast("Branch", flow))
-        await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
+                if self.setup.is_kept:
+                    return self.keep(Entry(frame.id, node.index, Choice(choice)))
+                due_before = len(self.state.due)  # the same, for less
+                self.journal.append((frame.id, node.index, choice))
+                choose(self.state, part, choice)
+                self._look(due_before, None, None)
+                return None
+            failed = reached or _no_case(path, answer, flow)
+        return self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
-    def choice(flow: object, answer: object) -> int | None:
+    def choice(flow: Branch | Loop, answer: object) -> int | None:
         """What an answer means; None where no case fits it."""
         if isinstance(flow, Loop):
             return int(bool(answer))
-        branch = cast("Branch", flow)
-        for place, label in enumerate(branch.labels):
+        for place, label in enumerate(flow.labels):
             if type(label) is type(answer) and label == answer:
                 return place
-        return len(branch.labels) if branch.has_otherwise else None
+        return len(flow.labels) if flow.has_otherwise else None
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _note_odd(self, node: StepNode, entry: Entry, done: StepOutcome, worker: Worker | None) -> Entry:
-        """Note the end of a step that was called and did not just give its output."""
-        entry.outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
-        self.hide_secrets(entry.outcome.error)
-        entry.is_void = self.verdict is not None and isinstance(entry.outcome, Failure)
-        if isinstance(entry.outcome, Aborted):
-            self.stop(entry.outcome.error, worker)
-        self.note(entry, worker, worker)
-        return entry
+    async def _note_odd(
+        self, act: Act | None, node: StepNode, entry: Entry, done: StepOutcome, worker: Worker | None
+    ) -> None:
+        """Note the end of a step that was called and did not just give its output, or whose output others look at."""
+        outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+        if act is not None:
+            try:
+                outcome = await amended(self, act, node, outcome)
+            except BaseException as stop:  # a cancel
+                await self._cut_off(entry, act.started, stop, act)
+            paused = isinstance(outcome, Paused)
+            await self.conclude(act, outcome.error, outcome.output, Usage(), paused=paused)
+            entry.duration_s = perf_counter() - act.started
+        await self._note_end(entry, outcome, worker, worker)
 
-    def _tell_begun(self, frame: Frame, node: StepNode, inputs: Mapping[str, object]) -> Telling | None:
-        facts = (self.info, frame.prefix + node.name, node.step.name, 1, dict(inputs))
+    def _tell_begun(self, frame: Frame, node: StepNode) -> Telling | None:
+        facts = (self.info, frame.prefix + node.name, node.step.name, 1, inputs_of(frame, node))
         return self.hooks.tell(self.hooks.before_step, payloads.PreStepExecution(*facts), self.values, self.on_asyncio)
 
     async def _heed_begun(self, telling: Telling, worker: Worker | None) -> None:
@@ -254,19 +226,14 @@ class Work(Running):
         finally:
             self.state.due.extend(reversed(held))
 
-    def _fault(self, raised: BaseException, frame: Frame, node: StepNode, started: float, clock: float) -> Exception:
-        """What a step raised, as an answer; a cancel is journaled, and goes on up."""
-        error = fault_of(raised)
-        if error is None:
-            self._note_cancelled(Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started), clock)
-            raise raised
-        return error
-
-    def _note_cancelled(self, entry: Entry, clock: float) -> None:
-        """Journal what was stopped: it keeps what was paid for."""
+    async def _cut_off(self, entry: Entry, clock: float, stop: BaseException, act: Act | None = None) -> NoReturn:
+        """Record and journal what a cancel stopped: it keeps what was paid for. The cancel goes on up."""
+        if act is not None:
+            await self.conclude(act, stop, None, Usage())
         entry.duration_s, entry.cancelled = perf_counter() - clock, True
         entry.outcome = Aborted(self.verdict or RunAborted("cancelled"))
         self.put(entry, partial(self.journal.append, entry))
+        raise stop
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run one step with all its attempts."""
@@ -279,36 +246,37 @@ class Work(Running):
                 outcome = await self._unwanted(frame, node, entry.path)
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
-        except BaseException:  # a cancel: the journal keeps what was paid for, then it goes on up
-            self._note_cancelled(entry, clock)
-            raise
-        entry.duration_s, entry.outcome = perf_counter() - clock, outcome
-        entry.is_void = self.verdict is not None and isinstance(outcome, Failure)
+        except BaseException as stop:  # a cancel
+            await self._cut_off(entry, clock, stop)
+        entry.duration_s = perf_counter() - clock
+        await self._note_end(entry, outcome, worker, ctx)
+
+    async def _note_end(self, entry: Entry, outcome: Outcome, worker: Worker | None, keep: Keep) -> None:
+        """Note how a step ended, and tell observers."""
+        entry.outcome, entry.is_void = outcome, self.verdict is not None and isinstance(outcome, Failure)
         if isinstance(outcome, Aborted):
-            self.stop(outcome.error, ctx)
-        held = await self.keep(entry, worker, ctx, holds=not self.plain)
+            self.stop(outcome.error, keep)
+        held = await self.keep(entry, worker, keep, holds=not self.plain)
         if not self.plain:
             try:
                 if entry.cached:
-                    await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), ctx)
-                telling = self._tell_ended(entry)
-                if telling is not None:
-                    await self.heed(telling, ctx)
+                    await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), keep)
+                if (telling := self._tell_ended(entry, entry.path)) is not None:
+                    await self.heed(telling, keep)
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    def _tell_ended(self, ended: Ended | Entry) -> Telling | None:
+    def _tell_ended(self, ended: Ended | Entry, path: str) -> Telling | None:
         """Tell how a step ended; what is given, if anything is, is to be heeded."""
         hooks = self.hooks
         if isinstance(ended, Entry) and isinstance(ended.outcome, Failure):
             if not (observers := hooks.of("on_step_failure")):
                 return None
-            failed = payloads.OnStepFailure(self.info, ended.path, ended.record, ended.outcome.error)
+            failed = payloads.OnStepFailure(self.info, path, ended.record, ended.outcome.error)
             return hooks.tell(observers, failed, self.values, self.on_asyncio)
         if not hooks.after_step or (isinstance(ended, Entry) and not isinstance(ended.outcome, (Success, Skipped))):
             return None
-        path = ended.path if isinstance(ended, Entry) else ended[3]
-        payload = payloads.PostStepExecution(self.info, path, partial(record_of, ended))
+        payload = payloads.PostStepExecution(self.info, path, partial(record_of, self.setup.plan, ended))
         return hooks.tell(hooks.after_step, payload, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
@@ -345,7 +313,7 @@ class Work(Running):
             if trial.ctx.metered is not None:
                 await self._warn(entry.path, trial.ctx)
             entry.cached = trial.cached
-            if not await self._again(node, outcome, trial):
+            if node.step.options.retry is None or not await self._again(node.step.options.retry, outcome, trial):
                 return trial.ctx, outcome, changes
             feedback = trial.feedback
 
@@ -367,10 +335,9 @@ class Work(Running):
             self.breach_told = True
             await self.observe("on_governor_breach", partial(payloads.OnGovernorBreach, self.info, path, breach), ctx)
 
-    async def _again(self, node: StepNode, outcome: Outcome, trial: Attempt) -> bool:
+    async def _again(self, retry: RetryPolicy, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
-        retry = node.step.options.retry
-        if retry is None or not isinstance(outcome, Failure) or self.verdict is not None:
+        if not isinstance(outcome, Failure) or self.verdict is not None:
             return False
         cause = outcome.error.__cause__
         error = cause if isinstance(cause, Exception) else outcome.error
@@ -380,12 +347,6 @@ class Work(Running):
         return self.verdict is None
 
 
-def is_output(value: object, classes: tuple[type, ...] | None) -> bool:
-    """Whether a step just gave its output, and that is what it says it gives."""
-    return not isinstance(value, Update) and (classes is None or isinstance(value, classes))
-
-
-_PLAIN = (bool, str, int)
 _CANCELLED = Aborted(RunAborted("cancelled"))
 
 

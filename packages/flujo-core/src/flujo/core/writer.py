@@ -12,12 +12,14 @@ from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
+from anyio.lowlevel import current_token
 
 from .errors import FlujoError, RunAborted
 from .foreign import attempt, attempt_async, text_of
 from .kept import Hold
 from .protocols import RunStore
 from .snapshot import EntryData, Snapshot
+from .wakeup import call_in
 
 _log = logging.getLogger("flujo.core")
 
@@ -73,6 +75,7 @@ class Writer:
         self._hold = hold
         self._limit_s = limit_s
         self._stop = stop
+        self._loop = current_token().native_token
         self._waiting: list[tuple[EntryData, Callable[[], object], anyio.Event]] = []
         self._work = anyio.Event()
         self._last: anyio.Event | None = None
@@ -93,6 +96,14 @@ class Writer:
         self._last = done
         self._work.set()
         return done
+
+    def here(self, act: Callable[[], object]) -> None:
+        """Call `act` in the event loop of this, from whatever thread: at once where that runs here."""
+        token, _ = attempt(current_token)
+        if token is not None and token.native_token is self._loop:
+            act()
+        else:
+            call_in(self._loop, act)
 
     async def settled(self) -> None:
         """Wait until all that was given to it is noted, also while the run is being cancelled."""

@@ -97,7 +97,7 @@ def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> Non
 
     snapshot, rows = anyio.run(look)
     if as_json:
-        click.echo(snapshot.model_copy(update={"journal": rows}).model_dump_json())
+        click.echo(snapshot.model_copy(update={"journal": rows}).sealed().model_dump_json())
         return
     for text in (*stand(snapshot), *(asked(snapshot.pauses) if snapshot.status != "aborted" else ()), *did(rows)):
         click.echo(text)

@@ -43,7 +43,7 @@ def _decide_options(function: C) -> C:
             click.option("--pause", "pause_id", metavar="ID", help="Which question, where several are open."),
             click.option("--reason", metavar="TEXT", help="Why; kept with the decision."),
             click.option("--actor", metavar="NAME", help="Who decides; your login name when left out."),
-            click.option("--shown", metavar="DIGEST", help="Decide only on what has this digest; see --json of inbox."),
+            click.option("--shown", metavar="DIGEST", help="Decide only on what has this digest, as it is printed."),
             click.option("--yes", is_flag=True, help="Do not ask back; needed where there is no terminal."),
             AS_JSON,
         )
@@ -138,6 +138,7 @@ def _verdict(pause: Pause, reason: str | None, *, approved: bool) -> JsonValue:
 def _decide(
     ctx: click.Context, target: str, ask: str, decision_of: Callable[[Pause], JsonValue], flags: DecideFlags
 ) -> None:
+    actor = flags["actor"] or _login()
     store = listing(host_of(ctx).store(flags["url"]))
     run_id, pause = anyio.run(_found, store, target, flags["pause_id"])
     shown, decision = show(pause), decision_of(pause)
@@ -150,12 +151,20 @@ def _decide(
         if not click.confirm(ask, err=flags["as_json"]):
             click.echo("Nothing was recorded.", err=True)
             ctx.exit(2)
-    words = {"shown_digest": pause.shown_digest, "actor": flags["actor"] or getpass.getuser()}
+    words = {"shown_digest": pause.shown_digest, "actor": actor}
     receipt = anyio.run(lambda: store.record_decision(run_id, pause.id, decision, reason=flags["reason"], **words))
     if flags["as_json"]:
         click.echo(json.dumps({"receipt": to_jsonable_python(receipt), "decision": decision}))
     else:
         click.echo(f"Recorded at {receipt.decided_at.isoformat(timespec='seconds')}. A worker goes on with the run.")
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError) as error:  # which of them, is a matter of the version of Python
+        why = "no user has the number of this process, and none is in LOGNAME or USER"
+        raise InputError("nothing can be recorded without a name", why, "Give one: --actor NAME") from error
 
 
 async def _found(store: HitlStore, target: str, pause_id: str | None) -> tuple[str, Pause]:
@@ -184,7 +193,7 @@ def _print(run_id: str, pause: Pause, shown: Shown, *, err: bool) -> None:
         click.echo(f"For: {line(', '.join(sorted(pause.roles)))}", err=err)
     if pause.expires_at is not None:
         click.echo(f"Open until {pause.expires_at.isoformat(timespec='seconds')}", err=err)
-    click.echo(f"Digest of what is shown: {pause.shown_digest}", err=err)
+    click.echo(f"Digest of what is shown: {shown.digest}", err=err)
 
 
 def _check(pause: Pause, shown: Shown, decision: JsonValue, digest: str | None) -> None:
@@ -192,7 +201,7 @@ def _check(pause: Pause, shown: Shown, decision: JsonValue, digest: str | None) 
     if not shown.is_whole:
         why, do = f"it is longer than the {MOST_SHOWN:,} characters that are shown", "Let the step show less of it"
         raise InputError(what, why, do)
-    if digest is not None and digest != pause.shown_digest:
+    if digest not in (None, shown.digest, pause.shown_digest):
         raise InputError(what, f"what is shown has not the digest {digest}", "Look at what it asks now")
     schema = to_jsonable_python(pause.schema)
     if schema is not None and (problem := unfit(schema, decision, schema)):

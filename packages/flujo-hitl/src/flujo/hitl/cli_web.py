@@ -58,6 +58,7 @@ class ServeFlags(TypedDict):
     oidc_issuer: str | None
     oidc_client: str | None
     oidc_roles: str
+    oidc_tenant: str | None
     webhook: tuple[str, ...]
     webhook_private: bool
     poll_s: float
@@ -98,6 +99,7 @@ def hitl() -> None:
 @click.option("--oidc-issuer", metavar="URL", help="An OpenID Connect provider; needs the extra [oidc].")
 @click.option("--oidc-client", metavar="ID", help=f"How it knows this app; the secret is in {OIDC_VARIABLE}.")
 @click.option("--oidc-roles", metavar="CLAIM", default="groups", show_default=True, help="The claim that lists roles.")
+@click.option("--oidc-tenant", metavar="CLAIM", help="The claim that names the tenant; else that of --users.")
 @click.option("--webhook", metavar="URL", multiple=True,
               help=f"Is told of each new question, signed with {HOOK_VARIABLE}; may be repeated.")  # fmt: skip
 @click.option("--webhook-private", is_flag=True, help="Let webhooks be at private addresses.")
@@ -265,12 +267,14 @@ def _settings(flags: ServeFlags) -> WebSettings:
         if not secret or not flags["oidc_client"]:
             why = f"--oidc-client or {OIDC_VARIABLE} is missing"
             raise ConfigurationError("the provider cannot be used", why, "Give both")
-        oidc = Oidc(flags["oidc_issuer"], flags["oidc_client"], secret, roles_claim=flags["oidc_roles"])
+        claims = {"roles_claim": flags["oidc_roles"], "tenant_claim": flags["oidc_tenant"]}
+        oidc = Oidc(flags["oidc_issuer"], flags["oidc_client"], secret, **claims)  # type: ignore[arg-type]
     if header is None and oidc is None and not users.all():
         do = f"Add one: flujo hitl user add NAME --role ROLE --users {flags['users_file']}"
         raise ConfigurationError("nobody could sign in", f"{str(flags['users_file'])!r} names no user", do)
     key = os.environ.get(KEY_VARIABLE) or secrets.token_urlsafe(32)
-    url = flags["public_url"] or f"http://{flags['host']}:{flags['port']}"
+    host = f"[{flags['host']}]" if ":" in flags["host"] else flags["host"]
+    url = flags["public_url"] or f"http://{host}:{flags['port']}"
     return WebSettings(url=url, users=users, header=header, oidc=oidc, key=key)
 
 

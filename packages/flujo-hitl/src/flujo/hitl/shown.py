@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -37,8 +37,8 @@ class Shown:
     digest: str
 
     def lines(self) -> Iterator[str]:
-        """The whole of it, for a terminal."""
-        yield self.question
+        """The whole of it, for a terminal. No line of the question can pass for one that is not part of it."""
+        yield from _text(self.question.split("\n"), "")
         if self.payload:
             yield ""
             yield from self.payload.splitlines()
@@ -96,10 +96,17 @@ def _lines(value: JsonValue, indent: str = "") -> Iterator[str]:
         for one in value:
             yield from _named(f"{indent}-", one, indent)
     elif isinstance(value, str) and "\n" in value:
-        yield f"{indent}|"
-        yield from (f"{indent}  {printable(line)}" for line in value.split("\n"))
+        yield from _text([printable(line) for line in value.split("\n")], indent)
     else:
         yield indent + _plain(value)
+
+
+def _text(lines: Sequence[str], indent: str) -> Iterator[str]:
+    if len(lines) > 1:
+        yield f"{indent}|"
+        yield from (f"{indent}  {line}" for line in lines)
+    else:
+        yield indent + lines[0]
 
 
 def _named(head: str, value: JsonValue, indent: str) -> Iterator[str]:

@@ -105,10 +105,10 @@ class KeepingStore(ABC):
             self._give_back(hold)
             raise
 
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore; a decision that was recorded, and is this one, is applied by it."""
         return await self._lane.do(
-            lambda: self._writes.claim(position, receipt, rows), self._give_back, run_id=receipt.run_id
+            lambda: self._writes.claim(position, stood, receipt, rows), self._give_back, run_id=receipt.run_id
         )
 
     async def load(self, run_id: str) -> KeptRun:

@@ -103,7 +103,7 @@ class RunWrites:
         self._in.db.execute("UPDATE runs SET owner=NULL WHERE id=?", (held.row,))
         self._in.held.pop(hold.run_id, None)
 
-    def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore. A decision that was recorded before, and is this one, is applied by it."""
         run_id, db = receipt.run_id, self._in.db
         row, fence, owner, status = self._known(run_id)
@@ -113,7 +113,7 @@ class RunWrites:
         if not self._in.is_free(owner):
             raise StillRunning(run_id)
         held = Held(row, fence + 1, self._length(row, status), self._in.version)
-        if position != held.next or status == STATUS["completed"]:  # perhaps since it was loaded
+        if position != held.next or status != STATUS.get(stood):
             why = "it went on from there before"
             raise ResumeError(f"run {run_id!r} cannot be resumed from here", why, "Use the result of that resume")
         self._append(run_id, held, rows)  # before all else: an entry that cannot be written leaves nothing behind

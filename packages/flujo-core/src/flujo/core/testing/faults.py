@@ -228,9 +228,9 @@ class _FaultyStore:
         """See RunStore."""
         return await self.store.orphans(fingerprint)
 
-    async def claim(self, position: int, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore."""
         await self.faults.reach("before_claim", "")
-        hold = await self.store.claim(position, receipt, rows)
+        hold = await self.store.claim(position, stood, receipt, rows)
         await self.faults.reach("after_claim", "")
         return hold

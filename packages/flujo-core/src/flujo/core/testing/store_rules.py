@@ -92,7 +92,7 @@ async def an_unknown_id_is_told(trial: StoreTrial) -> None:
     """An id that was never created raises ResumeError."""
     await _refused(trial.store.load(trial.run_id), ResumeError, "load of an unknown id")
     await _refused(trial.store.receipt(trial.run_id), ResumeError, "receipt of an unknown id")
-    await _refused(trial.store.claim(0, trial.receipt(), []), ResumeError, "claim of an unknown id")
+    await _refused(trial.store.claim(0, "paused", trial.receipt(), []), ResumeError, "claim of an unknown id")
 
 
 async def rows_keep_their_order(trial: StoreTrial) -> None:
@@ -119,7 +119,7 @@ async def saving_leaves_the_journal(trial: StoreTrial) -> None:
     hold = await trial.store.create(trial.run())
     await trial.store.append(hold, [trial.row(0)])
     await trial.store.save(hold, trial.run(status="paused", position=1))
-    again = await trial.store.claim(1, trial.receipt(), [trial.row(1)])
+    again = await trial.store.claim(1, "paused", trial.receipt(), [trial.row(1)])
     await trial.store.append(again, [trial.row(2)])
     found = await trial.store.load(trial.run_id)
     demand(list(found.late) == [trial.row(1), trial.row(2)], f"{len(found.late)} rows are late, not the last two")
@@ -143,7 +143,7 @@ async def runs_are_apart(trial: StoreTrial) -> None:
     demand(not (await trial.store.load(trial.run_id)).late, "a row of another run is in the journal")
     for one, position in ((hold, 1), (mine, 0)):
         await trial.store.save(one, trial.run(one.run_id, "paused", position))
-        await trial.store.claim(position, trial.receipt(run_id=one.run_id), [trial.row(8)])
+        await trial.store.claim(position, "paused", trial.receipt(run_id=one.run_id), [trial.row(8)])
 
 
 async def one_claim_wins(trial: StoreTrial) -> None:
@@ -154,7 +154,7 @@ async def one_claim_wins(trial: StoreTrial) -> None:
 
     async def race(number: int) -> None:
         try:
-            await trial.store.claim(0, trial.receipt(digest=f"digest-{number}"), [trial.row(number)])
+            await trial.store.claim(0, "paused", trial.receipt(digest=f"digest-{number}"), [trial.row(number)])
             won.append(number)
         except ResumeError as error:
             lost.append(error)
@@ -174,17 +174,17 @@ async def claims_are_told_apart(trial: StoreTrial) -> None:
     """The same decision again, another decision and another question get errors of their own, with the receipt."""
     await trial.paused()
     demand(await trial.store.receipt(trial.run_id, "pause") is None, "there is a receipt before there is a decision")
-    hold = await trial.store.claim(0, trial.receipt(), [trial.row(0)])
+    hold = await trial.store.claim(0, "paused", trial.receipt(), [trial.row(0)])
     await trial.store.save(hold, trial.run(status="paused", position=1))
-    again = await _refused(trial.store.claim(1, trial.receipt(), []), AlreadyResumed, "the same claim again")
+    again = await _refused(trial.store.claim(1, "paused", trial.receipt(), []), AlreadyResumed, "the same claim again")
     for receipt in (getattr(again, "receipt", None), await trial.store.receipt(trial.run_id, "pause")):
         known = (getattr(receipt, "run_id", ""), getattr(receipt, "pause_id", ""), getattr(receipt, "digest", ""))
         demand(known == (trial.run_id, "pause", "digest"), f"the receipt is {receipt!r}")
     other = trial.receipt(digest="other")
-    await _refused(trial.store.claim(1, other, []), ResumeConflict, "a claim with another decision")
+    await _refused(trial.store.claim(1, "paused", other, []), ResumeConflict, "a claim with another decision")
     elsewhere = trial.receipt("elsewhere")
-    await _refused(trial.store.claim(0, elsewhere, [trial.row(1)]), ResumeError, "a claim of a place it left")
-    await trial.store.claim(1, elsewhere, [trial.row(1)])
+    await _refused(trial.store.claim(0, "paused", elsewhere, [trial.row(1)]), ResumeError, "a claim of a place it left")
+    await trial.store.claim(1, "paused", elsewhere, [trial.row(1)])
     last = await trial.store.receipt(trial.run_id)
     demand(last is not None and last.pause_id == "elsewhere", f"the receipt of the last decision is {last!r}")
 
@@ -192,17 +192,28 @@ async def claims_are_told_apart(trial: StoreTrial) -> None:
 async def who_holds_a_run_is_alone(trial: StoreTrial) -> None:
     """A run that is held cannot be claimed; a hold that was given back writes no more, and holds grow."""
     first = await trial.store.create(trial.run())
-    await _refused(trial.store.claim(0, trial.receipt(""), []), StillRunning, "a claim of a run that is held")
+    await _refused(
+        trial.store.claim(0, "running", trial.receipt(""), []), StillRunning, "a claim of a run that is held"
+    )
     await trial.store.release(first)
     await _refused(trial.store.append(first, [trial.row(0)]), HoldLost, "append with a hold that was given back")
     await _refused(trial.store.save(first, trial.run(status="failed")), HoldLost, "save with one that was given back")
-    second = await trial.store.claim(0, trial.receipt(""), [])
+    second = await trial.store.claim(0, "running", trial.receipt(""), [])
     demand(second.fence > first.fence, f"the fence went from {first.fence} to {second.fence}")
     await _refused(trial.store.append(first, [trial.row(0)]), HoldLost, "a write with a hold that was taken over")
     await trial.store.append(second, [trial.row(0)])
     await trial.store.save(second, trial.run(status="failed", position=1))
     await _refused(trial.store.append(second, [trial.row(1)]), HoldLost, "a write after the end was kept")
     demand((await trial.store.load(trial.run_id)).length == 1, "a refused write is in the journal")
+
+
+async def a_claim_is_of_what_was_loaded(trial: StoreTrial) -> None:
+    """A run that stands otherwise by now than when it was loaded is not claimed, though its journal is no longer."""
+    hold = await trial.store.create(trial.run())
+    await trial.store.save(hold, trial.run(status="failed"))
+    stale = trial.store.claim(0, "running", trial.receipt(""), [])  # who loaded it then saw no failure to try again
+    await _refused(stale, ResumeError, "a claim of a run that failed since it was loaded")
+    await trial.store.claim(0, "failed", trial.receipt(""), [])
 
 
 async def orphans_are_found(trial: StoreTrial) -> None:
@@ -212,11 +223,13 @@ async def orphans_are_found(trial: StoreTrial) -> None:
     await trial.store.release(hold)
     demand(trial.run_id in await trial.store.orphans("0" * 64), "a run that was given back is an orphan")
     demand(trial.run_id not in await trial.store.orphans("1" * 64), "a run is no orphan of another pipeline")
-    again = await trial.store.claim(0, trial.receipt(""), [])
+    again = await trial.store.claim(0, "running", trial.receipt(""), [])
     demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that was claimed is no orphan")
     await trial.store.save(again, trial.run(status="completed"))
     demand(trial.run_id not in await trial.store.orphans("0" * 64), "a run that ended is no orphan")
-    await _refused(trial.store.claim(0, trial.receipt(""), []), ResumeError, "a claim of a run that has completed")
+    await _refused(
+        trial.store.claim(0, "running", trial.receipt(""), []), ResumeError, "a claim of a run that has completed"
+    )
 
 
 async def a_run_goes_on_by_its_id(trial: StoreTrial) -> None:
@@ -264,6 +277,7 @@ STORE_RULES: tuple[StoreRule, ...] = (
     one_claim_wins,
     claims_are_told_apart,
     who_holds_a_run_is_alone,
+    a_claim_is_of_what_was_loaded,
     orphans_are_found,
     a_run_goes_on_by_its_id,
 )

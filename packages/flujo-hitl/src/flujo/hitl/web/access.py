@@ -48,16 +48,23 @@ class Access:
             return (None if users is None else users.of_token(bearer[7:].strip())), False
         return self._by_header(request) or self._by_session(request), True
 
+    def address(self, request: Request) -> str:
+        """The address that sends a request; where a proxy of ours hands it on, the one that the proxy names last."""
+        sender = _address(_sender(request))
+        proxies = () if self.settings.header is None else self.settings.header.proxies
+        if sender is None or not (sender.is_loopback or any(sender in proxy for proxy in proxies)):
+            return _sender(request)
+        # whatever stands before the last was written by who sends the request
+        last = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
+        return str(_address(last) or sender)
+
     def _by_header(self, request: Request) -> Person | None:
         header = self.settings.header
         name = None if header is None else request.headers.get(header.user)
-        if header is None or not name or not name.isprintable() or request.client is None:
+        if header is None or not name or not name.isprintable():
             return None
-        try:
-            address = ipaddress.ip_address(request.client.host)
-        except ValueError:  # a socket of this machine has none
-            return None
-        if not any(address in proxy for proxy in header.proxies):
+        address = _address(_sender(request))
+        if address is None or not any(address in proxy for proxy in header.proxies):
             return None
         known = None if self.settings.users is None else self.settings.users.get(name)
         if header.roles is None:
@@ -71,7 +78,9 @@ class Access:
         if not isinstance(name, str):
             return None
         if session.get("how") == "oidc" and self.settings.oidc is not None:
-            return Person(name, frozenset(session.get("roles", ())))
+            known = None if users is None else users.get(name)
+            tenant = session.get("tenant") or (None if known is None else known.tenant)
+            return Person(name, frozenset(session.get("roles", ())), tenant)
         if users is None or session.get("stamp") != users.stamp(name):
             return None
         return users.get(name)
@@ -85,7 +94,7 @@ class Access:
         request.session.clear()
         request.session.update({"name": person.name, "how": how})
         if how == "oidc":
-            request.session["roles"] = sorted(person.roles)
+            request.session.update({"roles": sorted(person.roles), "tenant": person.tenant})
         elif self.settings.users is not None:
             request.session["stamp"] = self.settings.users.stamp(person.name)
         csrf_of(request)
@@ -104,6 +113,17 @@ class Access:
             raise Refused(
                 403, "The form is not valid any more", "it was made for another session", "Load the page anew"
             )
+
+
+def _sender(request: Request) -> str:
+    return "" if request.client is None else request.client.host
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:  # a socket of this machine has none
+        return None
 
 
 def _signed(request: Request) -> Person:

@@ -167,6 +167,7 @@ _SAID: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "Not there, or not for this person to see"},
     409: {"model": Problem, "description": "Decided otherwise before, or not what was shown"},
     410: {"model": Problem, "description": "Too late"},
+    413: {"model": Problem, "description": "The body is too long"},
     422: {"model": Problem, "description": "It does not fit"},
     429: {"model": Problem, "description": "Too often"},
 }
@@ -226,7 +227,7 @@ async def decide(request: Request, person: Caller, body: DecideIn) -> ReceiptOut
     return ReceiptOut.of(receipt)
 
 
-@router.post("/cancel", responses={number: _SAID[number] for number in (400, 401, 403, 404, 409, 422, 429)})
+@router.post("/cancel", responses={number: _SAID[number] for number in (400, 401, 403, 404, 409, 413, 422, 429)})
 async def cancel(request: Request, person: Caller, body: CancelIn) -> CancelOut:
     """Ask that a run ends; for operators. A worker ends it."""
     access_of(request).decisions.take(person.name)

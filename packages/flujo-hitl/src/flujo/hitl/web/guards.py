@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import Refused
@@ -63,12 +64,8 @@ class Headers:
         await self._app(scope, receive, send_more)
 
 
-class _TooLong(Exception):
-    pass
-
-
 class SmallBodies:
-    """Refuses a request that is longer than MAX_BODY, whether it says so or not."""
+    """Refuses a request that is longer than MAX_BODY, whether it says so or not: who reads it gets an HTTPException."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,28 +75,17 @@ class SmallBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length, has_begun = 0, False
+        length = 0
 
         async def receive_some() -> Message:
             nonlocal length
             message = await receive()
             length += len(message.get("body", b""))
             if length > MAX_BODY:
-                raise _TooLong
+                raise HTTPException(413, "The request is too long")
             return message
 
-        async def send_seen(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive_some, send_seen)
-        except _TooLong:
-            if has_begun:
-                raise
-            await send({"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"the request is too long\n"})
+        await self._app(scope, receive_some, send)
 
 
 class Rate:

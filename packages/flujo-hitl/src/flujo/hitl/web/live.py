@@ -10,6 +10,8 @@ import anyio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
+from flujo.core import ResumeError
+
 from .access import Signed
 from .pages import TEMPLATES, desk_of, drawing_of
 from .people import Person
@@ -21,6 +23,8 @@ _POLL_S = 1.0
 _BEAT_S = 15.0
 _LONGEST_S = 600.0
 """After that the browser connects anew, and who it is, is asked again."""
+_DONE = "event: done\ndata: \n\n"
+"""Tells the browser not to connect anew, as it does when a stream ends without."""
 _MOST = 20
 """Streams of one person at once."""
 
@@ -46,19 +50,21 @@ async def _events(request: Request, person: Person, run_id: str) -> AsyncIterato
         while (now := anyio.current_time()) < end and not request.app.state.is_ending:
             try:
                 length = await desk.length(run_id)
-                if length != seen:
-                    seen, view = length, await desk.run(person, run_id)
-                    facts = {"view": view, "drawing": drawing_of(request, view), "person": person}
-                    yield _message(TEMPLATES.get_template("_live.html").render(**facts))
-                    if view.is_over:
-                        break
-                elif now - beat > _BEAT_S:
-                    beat = now
-                    yield ": still here\n\n"
-            except Refused:  # it was deleted, or is not theirs any more
-                break
+                view = None if length == seen else await desk.run(person, run_id)
+            except (Refused, ResumeError):  # it was deleted, or is not theirs any more
+                yield _DONE
+                return
+            if view is not None:
+                seen = length
+                facts = {"view": view, "drawing": drawing_of(request, view), "person": person}
+                yield _message(TEMPLATES.get_template("_live.html").render(**facts))
+                if view.is_over:
+                    yield _DONE
+                    return
+            elif now - beat > _BEAT_S:
+                beat = now
+                yield ": still here\n\n"
             await anyio.sleep(_POLL_S)
-        yield "event: done\ndata: \n\n"
 
 
 def _message(html: str) -> str:

@@ -39,7 +39,8 @@ def add_oidc(app: FastAPI, settings: WebSettings) -> None:
     )
 
     async def leave(request: Request) -> Response:
-        access_of(request).sign_ins.take(f"address {request.client.host if request.client else ''}")
+        access = access_of(request)
+        access.sign_ins.take(f"address {access.address(request)}")
         try:
             answer: Response = await provider.authorize_redirect(request, settings.url.rstrip("/") + _DONE)
         except (http.HTTPError, ValueError) as error:
@@ -54,13 +55,20 @@ def add_oidc(app: FastAPI, settings: WebSettings) -> None:
         claims = token.get("userinfo") or {}
         name, roles = claims.get(oidc.name_claim), claims.get(oidc.roles_claim) or []
         if not isinstance(name, str) or not name.strip() or claims.get("email_verified") is False:
-            raise Refused(403, "The provider does not say who you are", f"there is no {oidc.name_claim!r} that counts")
+            raise _unsaid(oidc.name_claim)
+        tenant = None if oidc.tenant_claim is None else claims.get(oidc.tenant_claim)
+        if oidc.tenant_claim is not None and not (isinstance(tenant, str) and tenant):  # who has none sees all
+            raise _unsaid(oidc.tenant_claim)
         listed = roles if isinstance(roles, list) else [roles]
-        wanted = access_of(request).sign_in(request, Person(name, frozenset(map(str, listed))), "oidc")
+        wanted = access_of(request).sign_in(request, Person(name, frozenset(map(str, listed)), tenant), "oidc")
         return RedirectResponse(wanted, 303)
 
     app.add_api_route("/sign-in/provider", leave, include_in_schema=False)
     app.add_api_route(_DONE, back, include_in_schema=False)
+
+
+def _unsaid(claim: str) -> Refused:
+    return Refused(403, "The provider does not say who you are", f"there is no {claim!r} that counts")
 
 
 def _failed(error: Exception) -> Refused:

@@ -109,7 +109,7 @@ async def signed_in(request: Request) -> Response:
     form, access = await posted(request), access_of(request)
     name, password, users = _word(form, "name"), _word(form, "password"), access.settings.users
     access.sign_ins.take(f"name {name}")
-    access.sign_ins.take(f"address {request.client.host if request.client else ''}")
+    access.sign_ins.take(f"address {access.address(request)}")
     person = None if users is None else await anyio.to_thread.run_sync(users.check, name, password[:1000])
     if person is None:
         ways = {"has_users": users is not None, "has_oidc": access.settings.oidc is not None}

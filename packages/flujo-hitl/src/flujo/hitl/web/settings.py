@@ -47,6 +47,7 @@ class Oidc:
         client_secret: The secret of that.
         name_claim: The claim that names the user.
         roles_claim: The claim that lists roles.
+        tenant_claim: The claim that names the tenant, which must then be there; None takes it from the users file.
     """
 
     issuer: str
@@ -54,6 +55,7 @@ class Oidc:
     client_secret: str = field(repr=False)
     name_claim: str = "email"
     roles_claim: str = "groups"
+    tenant_claim: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,12 @@ class WebSettings:
     decisions: int = 60
 
     def __post_init__(self) -> None:
-        parts, what = urlsplit(self.url), f"url {self.url!r} cannot be used"
+        what = f"url {self.url!r} cannot be used"
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port  # it is read here
+        except ValueError as error:
+            raise ConfigurationError(what, str(error), "Give https://approvals.example.org") from error
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ConfigurationError(what, "it is no scheme with a host", "Give https://approvals.example.org")
         if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
@@ -104,9 +111,11 @@ class WebSettings:
     def origin(self) -> str:
         """As browsers write it."""
         parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}"
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        return f"{parts.scheme}://{self.host}" + ("" if parts.port in (None, usual) else f":{parts.port}")
 
     @property
     def host(self) -> str:
-        """The name of the host."""
-        return str(urlsplit(self.url).hostname)
+        """The name of the host; an IPv6 address stands in brackets."""
+        name = str(urlsplit(self.url).hostname)
+        return f"[{name}]" if ":" in name else name

@@ -21,12 +21,10 @@ from flujo.hitl.errors import StoreError
 from flujo.hitl.listed import OpenPause
 from flujo.hitl.protocol import HitlStore
 
-__all__ = ["Webhooks", "signature"]
+__all__ = ["Webhooks", "signature", "waits"]
 
 _log = logging.getLogger("flujo.hitl.web")
 
-_TRIES = 12
-"""With what is waited in between, they take half an hour."""
 _AT_ONCE = 4
 
 
@@ -34,6 +32,14 @@ def signature(secret: str, message_id: str, at: int, body: bytes) -> str:
     """What `webhook-signature` says: HMAC-SHA256 over id, time and body."""
     mac = hmac.new(secret.encode(), f"{message_id}.{at}.".encode() + body, hashlib.sha256)
     return f"v1,{base64.b64encode(mac.digest()).decode()}"
+
+
+def waits(first_s: float) -> list[float]:
+    """Seconds between two tries, each twice the one before and five minutes at most: half an hour and more in all."""
+    found: list[float] = []
+    while sum(found) < 30 * 60:
+        found.append(min(300.0, first_s * 2 ** len(found)))
+    return found
 
 
 class Webhooks:
@@ -101,11 +107,11 @@ class Webhooks:
     async def _tell(self, client: httpx.AsyncClient, limiter: anyio.CapacityLimiter, one: OpenPause) -> None:
         message_id = hashlib.sha256(json.dumps([one.run_id, one.pause_id, one.shown_digest]).encode()).hexdigest()[:32]
         body = json.dumps({"type": "pause.opened", "data": self._data(one)}).encode()
-        for number in range(_TRIES):
+        for wait_s in (0.0, *waits(self._poll_s)):
+            await anyio.sleep(wait_s)
             async with limiter:
                 if await self._is_sent(client, message_id, body):
                     return
-            await anyio.sleep(min(300.0, self._poll_s * 2**number))
         _log.error("webhook %s was not told of question %r of run %r", self._url.host, one.pause_id, one.run_id)
 
     def _data(self, one: OpenPause) -> dict[str, object]:
