@@ -199,11 +199,9 @@ class _ScopeBuilder:
         bare = isinstance(node, Step) and _is_bare(node) and not (binding.injects or checks or claims)
         rest = (tuple(self.after[place]), one.writers, one.writes, checks, claims, bare)
         if isinstance(node, Step):
-            classes, call = classes_of(binding.output), _by_position(node.function, sources)
-            takes, gives = (
-                sources[0].place if sources else RUN_INPUT,
-                classes[0] if classes and not classes[1:] else None,
-            )
+            found, call = classes_of(binding.output), _by_position(node.function, sources)
+            classes = (object,) if found is None else found
+            takes, gives = sources[0].place if sources else RUN_INPUT, classes[0] if len(classes) == 1 else None
             return StepNode(*facts, *rest, node, classes, one.passes, call, takes, gives)
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))

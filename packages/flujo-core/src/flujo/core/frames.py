@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -36,6 +36,8 @@ class Passed:
 NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
 """Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
 
+_NO_JOINS: list[int] = []
+
 Changes = tuple[Mapping[str, object], ...]
 """Context changes, in the order they are applied."""
 
@@ -68,7 +70,6 @@ class Frame:
 
     # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
     is_open: bool = True
-    waiting: MutableSequence[int] = []  # noqa: RUF012 - stands for none, and nobody changes it
     changes: dict[int, Changes] = NONE
     parts: dict[int, Part] = NONE
     seen: dict[int, BaseModel] = NONE
@@ -92,8 +93,7 @@ class Frame:
         self.context: BaseModel | None = context
         self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
-        if scope.waiting:
-            self.waiting = list(scope.waiting)
+        self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
 
     @property
     def prefix(self) -> str:

@@ -212,12 +212,11 @@ def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
     the last one, which has nothing of its own but its outputs.
     """
     del state.frames[frame.id], part.bodies[frame.slot]
-    part.ended += 1
     part.value = part.output = frame.input = output
     frame.id, frame.slot, frame.left = state.next_id, part.next, len(frame.outputs)
     frame.outputs = [UNSET] * frame.left
+    part.ended, part.next = part.next, part.next + 1
     _enter(state, part, frame)
-    part.next += 1
 
 
 def _open(state: RunState, part: Part, slot: int) -> None:

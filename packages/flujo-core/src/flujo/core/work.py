@@ -70,9 +70,8 @@ class Work(Running):
                 entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started)
                 error = fault_of(raised) or await self._cut_off(entry, clock, raised, act)
             due_before, took_s = len(state.due), perf_counter() - clock
-            of = node.output_classes or object
-            is_it = type(value) is node.gives or (not isinstance(value, Update) and isinstance(value, of))
-            if error is None and is_it and not hooks.ends_step:
+            ok = type(value) is node.gives or (not isinstance(value, Update) and isinstance(value, node.output_classes))
+            if error is None and ok and not hooks.ends_step:
                 ended: Ended = (frame.id, node.index, value, frame.start, frame.slot, started, took_s)
                 path = frame.prefix + node.name if hooks.after_step else ""
                 self.journal.append(ended)
