@@ -215,7 +215,7 @@ def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
     part.value = part.output = frame.input = output
     frame.id, frame.slot, frame.left = state.next_id, part.next, len(frame.outputs)
     frame.outputs = [UNSET] * frame.left
-    part.ended, part.next = part.next, part.next + 1
+    part.ended, part.next = part.ended + 1, part.next + 1
     _enter(state, part, frame)
 
 
