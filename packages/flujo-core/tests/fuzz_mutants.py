@@ -151,7 +151,7 @@ MUTANTS = (
     ),
     Mutant(
         "a step begins after its run was cancelled",
-        work.Work, "do", "self.verdict is not None or not frame.is_open", "not frame.is_open",
+        work.Work, "do", "self.direct and self.verdict is None", "self.direct",
     ),
     Mutant(
         "a failure does not cancel its siblings",

@@ -44,21 +44,23 @@ def nothing_catches_a_failure(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_loop_ends_when_it_should_go_on(patch: pytest.MonkeyPatch) -> None:
-    right = schedule._choose
+    right = schedule.choose
 
     def choose(state: RunState, part: Part, choice: int) -> None:
         right(state, part, 1 - choice if part.node.kind == "loop" else choice)
 
-    patch.setattr(schedule, "_choose", choose)
+    patch.setattr(schedule, "choose", choose)
+    patch.setattr(work, "choose", choose)
 
 
 def a_branch_takes_the_first_case(patch: pytest.MonkeyPatch) -> None:
-    right = schedule._choose
+    right = schedule.choose
 
     def choose(state: RunState, part: Part, choice: int) -> None:
         right(state, part, 0 if part.node.kind == "branch" else choice)
 
-    patch.setattr(schedule, "_choose", choose)
+    patch.setattr(schedule, "choose", choose)
+    patch.setattr(work, "choose", choose)
 
 
 def a_fan_gives_its_results_backwards(patch: pytest.MonkeyPatch) -> None:
@@ -70,17 +72,6 @@ def a_fan_gives_its_results_backwards(patch: pytest.MonkeyPatch) -> None:
         right(state, part)
 
     patch.setattr(schedule, "_fan_in", fan_in)
-
-
-def a_renewed_frame_remembers_contexts(patch: pytest.MonkeyPatch) -> None:
-    right = frames.Frame.renew
-
-    def renew(self: Frame, id: int, part: Part, value: object) -> None:
-        seen = dict(self.seen)
-        right(self, id, part, value)
-        self.seen.update(seen)
-
-    patch.setattr(frames.Frame, "renew", renew)
 
 
 def nothing_is_tried_again(patch: pytest.MonkeyPatch) -> None:
@@ -237,7 +228,6 @@ MUTANTS: Iterable[Callable[[pytest.MonkeyPatch], None]] = (
     a_loop_ends_when_it_should_go_on,
     a_branch_takes_the_first_case,
     a_fan_gives_its_results_backwards,
-    a_renewed_frame_remembers_contexts,
     nothing_is_tried_again,
     context_changes_are_lost_in_a_snapshot,
     a_skipped_step_hands_nothing_on,

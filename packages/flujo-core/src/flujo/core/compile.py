@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import CodeType, FunctionType, MethodType
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from .check import fitted
 from .codec import unkept
 from .drafts import Draft, Edge, ScopeDraft, bodies_of, kind_of
 from .errors import PipelineError
-from .flow import Flow
+from .flow import Flow, Loop
 from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .plan import BODY_INPUT, RUN_INPUT, Claim, Fit, FlowNode, Kind, Plan, Scope, Source, StepNode
 from .reducers import check_context_model
@@ -126,6 +127,15 @@ def _is_bare(step: Step) -> bool:
     return inspect.iscoroutinefunction(step.function) and asks == plain
 
 
+def _by_position(function: Callable[..., Any], sources: Sequence[Source]) -> Callable[..., Any] | None:
+    """A function that may be given its one input by position: its own code says so, not what it may pretend to be."""
+    code = getattr(function, "__code__", None) if isinstance(function, FunctionType | MethodType) else None
+    if not isinstance(code, CodeType) or len(sources) != 1 or sources[0].path:
+        return None
+    first = code.co_varnames[isinstance(function, MethodType) : code.co_argcount][:1]
+    return function if first == (sources[0].parameter,) else None
+
+
 class _ScopeBuilder:
     """Makes the scope of a plan of what was found out about it.
 
@@ -186,15 +196,19 @@ class _ScopeBuilder:
             if edge.node is None and p in one.unknown
         )
         facts = (self.base + place, place, self.number, name, self.prefix + name, binding, sources, self.before[place])
-        rest = (tuple(self.after[place]), one.writers, one.writes, checks, claims)
+        bare = isinstance(node, Step) and _is_bare(node) and not (binding.injects or checks or claims)
+        rest = (tuple(self.after[place]), one.writers, one.writes, checks, claims, bare)
         if isinstance(node, Step):
-            bare = _is_bare(node) and not (binding.injects or checks or claims)
-            return StepNode(*facts, *rest, node, classes_of(binding.output), bare, one.passes)
+            classes, call = classes_of(binding.output) or (object,), _by_position(node.function, sources)
+            takes, gives = sources[0].place if sources else RUN_INPUT, classes[0] if len(classes) == 1 else None
+            return StepNode(*facts, *rest, node, classes, one.passes, call, takes, gives)
         bodies = tuple(self.made[id(body)] for body in self.draft.bodies[node])
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)
         kind, gathers = cast("Kind", kind_of(node)), isinstance(node.inputs, Mapping)
-        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies))
+        own = any(body.owns_input or body.has_limits or body.waiting for body in bodies)
+        sure = flow.max_iterations - 1 if isinstance(flow, Loop) and flow.until is None and not own else 0
+        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies), sure)
 
     def _claims(self) -> dict[Node | None, list[Claim]]:
         """What followers take of an output whose type does not tell that it is there and fits."""

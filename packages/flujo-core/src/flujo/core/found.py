@@ -15,7 +15,7 @@ from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import Frame, RunState
-from .journal import Entry, as_entry
+from .journal import Entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
 from .migrations import migrated
@@ -80,7 +80,7 @@ async def find(
         origin = cast("Run", target.origin)
         standing = origin.standing()
         before = 0.0 if origin.past is None else origin.past.began
-        began = last_began(map(as_entry, reversed(origin.journal))) or before
+        began = last_began(origin.entries(-1)) or before
         past = Past(origin.history, origin.rows, origin.length, standing.status, began)
         found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):

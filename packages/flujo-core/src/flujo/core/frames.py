@@ -51,10 +51,10 @@ class Frame:
         parent: The frame around; None of the whole pipeline.
         part: The combinator there that opened it.
         slot: Which of its bodies it is: a place, an item, an iteration from 1.
+        start: What the paths of its steps start with: that of the combinator around.
         input: What the combinator gave it.
         run_input: What `run_input()` means in it.
         context: The context it began with.
-        prefix: What stands before the names of its steps in a path.
         outputs: Output of each node.
         waiting: For each node, how many it still waits for; empty where none waits for more than one.
         left: How many nodes have not ended.
@@ -69,6 +69,8 @@ class Frame:
     """
 
     # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
+    is_open: bool = True
+    changes: dict[int, Changes] = NONE
     parts: dict[int, Part] = NONE
     seen: dict[int, BaseModel] = NONE
     ledger: Ledger | None = None
@@ -85,39 +87,22 @@ class Frame:
         self.parent: Frame | None = parent
         self.part: Part | None = part
         self.slot: int = slot
+        self.start: str = "" if part is None else part.path
         self.input: object = value
         self.run_input: object = value if scope.owns_input or parent is None else parent.run_input
         self.context: BaseModel | None = context
-        self.prefix: str = "" if part is None else prefix_of(part, scope, slot)
         self.left: int = len(scope.nodes)
         self.outputs: list[object] = [UNSET] * self.left
         self.waiting: list[int] = list(scope.waiting) if scope.waiting else _NO_JOINS
-        self.changes: dict[int, Changes] = NONE
-        self.is_open: bool = True
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its steps in a path."""
+        return self.start and self.scope.prefix(self.start, self.slot)
 
     def waits(self, node: StepNode | FlowNode) -> bool:
         """Whether a node has to wait for another."""
         return any(self.outputs[place] is UNSET for place in node.predecessors)
-
-    def renew(self, id: int, part: Part, value: object) -> None:
-        """Begin the next iteration in the frame of the last one, which has ended: cheaper than another frame."""
-        scope = self.scope
-        self.id = id
-        self.slot = part.next
-        self.input = value
-        if scope.owns_input:
-            self.run_input = value
-        self.context = part.context
-        self.prefix = f"{part.path}#{part.next}/"
-        self.left = len(scope.nodes)
-        self.outputs = [UNSET] * self.left
-        if scope.waiting:
-            self.waiting = list(scope.waiting)
-        if self.context is not None:
-            self.changes = self.seen = NONE  # the latter also where this iteration changed nothing: the next may
-        if scope.has_limits:
-            self.ledger = self.spent = self.ledgers = self.spent_by = None
-        self.is_open = True
 
 
 class Part:
@@ -137,7 +122,6 @@ class Part:
         output: Of a loop, what the last iteration gave.
         asks: Whether it waits for a choice.
         bodies: The open ones, by slot.
-        spare: Of a loop, the frame of its last iteration, to be used again.
     """
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
@@ -154,7 +138,6 @@ class Part:
         self.output: object = None
         self.asks: bool = False
         self.bodies: dict[int, Frame] = {}
-        self.spare: Frame | None = None
 
     @property
     def is_over(self) -> bool:
@@ -171,21 +154,6 @@ def around(frame: Frame) -> Part | None:
             return part
         at = at.parent
     return None
-
-
-def prefix_of(part: Part, scope: Scope, slot: int) -> str:
-    """What stands before the names of a body's steps: `outer/loop#2/map[3]/`."""
-    node, start = part.node, part.path
-    match node.kind:
-        case "map":
-            return f"{start}[{slot}]/"
-        case "loop":
-            return f"{start}#{slot}/"
-        case "branch":
-            return f"{start}[{node.words[slot]}]/"
-        case "pipeline":
-            return f"{start}/"
-    return f"{start}/{scope.segment and node.words[slot] + '/'}"
 
 
 Told = tuple[str, JsonValue]

@@ -21,6 +21,7 @@ from .outcome import (
     StepStatus,
     Success,
 )
+from .plan import Plan
 from .result import StepRecord
 from .usage import Usage
 
@@ -72,24 +73,31 @@ class Entry:
         return StepRecord(name, self.path, status, output, error, self.attempts, *times, used, self.cached)
 
 
-Ended = tuple[int, int, object, str, float, float]
+Ended = tuple[int, int, object, str, int, float, float]
 """A step that ended well at once, with nothing to say but its output: an Entry of these is made when somebody asks.
 
-Such a tuple costs a quarter of an Entry and its outcome, and mostly the garbage collector forgets it.
+Its path is made of that of the combinator around and of which of its bodies it is. Such a tuple costs a quarter of an
+Entry and its outcome, and mostly the garbage collector forgets it.
 """
 
-Journal = list[Entry | Ended]
+Chosen = tuple[int, int, int]
+"""What a branch or a loop was told, by frame and node: an Entry with a Choice."""
+
+Journal = list[Entry | Ended | Chosen]
 """What ended is only ever appended."""
 
 
-def as_entry(ended: Entry | Ended) -> Entry:
-    """What stands in a journal, as an entry."""
+def as_entry(plan: Plan, ended: Entry | Ended | Chosen) -> Entry:
+    """What stands in the journal of a run of `plan`, as an entry."""
     if isinstance(ended, Entry):
         return ended
-    frame, node, output, path, started_at, duration_s = ended
-    return Entry(frame, node, Success(output), path, started_at, duration_s)
+    if len(ended) == 3:
+        return Entry(ended[0], ended[1], Choice(ended[2]))
+    node = plan.nodes[ended[1]]
+    path = plan.scopes[node.scope].prefix(*ended[3:5]) + node.name
+    return Entry(*ended[:2], Success(ended[2]), path, *ended[5:])
 
 
-def record_of(ended: Entry | Ended) -> StepRecord:
+def record_of(plan: Plan, ended: Entry | Ended) -> StepRecord:
     """The facts for people."""
-    return as_entry(ended).record()
+    return as_entry(plan, ended).record()

@@ -86,6 +86,7 @@ class PlanNode:
         writes: Context fields it may change.
         checks: For parts of an input whose type could not be known: where they are, and what makes them fit.
         claims: What followers take of its output where the types do not tell that it is there and fits.
+        is_bare: Whether a visit is no more than one call of an async function with its inputs.
     """
 
     index: int
@@ -101,6 +102,7 @@ class PlanNode:
     writes: frozenset[str]
     checks: tuple[tuple[str, str, Fit], ...]
     claims: tuple[Claim, ...]
+    is_bare: bool
 
     @property
     def output_type(self) -> object:
@@ -117,15 +119,19 @@ class StepNode(PlanNode):
 
     Attributes:
         step: The step.
-        output_classes: Classes for the shallow check of an output; None accepts anything.
-        is_bare: Whether a visit is no more than one call of an async function with its inputs.
+        output_classes: Classes for the shallow check of an output; `object` accepts anything.
         passes: Type of what it hands on where it is skipped.
+        call: Its function, where that may be given its one input by position, which costs half of a call by names.
+        takes: Where that input comes from: a place in its scope, RUN_INPUT or BODY_INPUT.
+        gives: The class of its output, where that is one and looked at.
     """
 
     step: Step
-    output_classes: tuple[type, ...] | None
-    is_bare: bool
+    output_classes: tuple[type, ...]
     passes: object
+    call: Callable[..., Any] | None
+    takes: int
+    gives: type | None
 
     def needs(self, resources: Iterable[str]) -> set[str]:
         """Which of the `resources` the step takes, by name."""
@@ -145,6 +151,7 @@ class FlowNode(PlanNode):
         bodies: The scopes it opens.
         words: What each body is called: a branch's label, a parallel branch's name.
         gathers: Whether it is given a dict of several inputs by name.
+        sure: Of a loop that asks nobody and has a simple body, how many iterations are followed by another.
         fit_item: Of a map whose items have no known type: whether one is what the body takes.
     """
 
@@ -154,6 +161,11 @@ class FlowNode(PlanNode):
     words: tuple[str, ...]
     gathers: bool
     fit_item: Fit | None = None
+    sure: int = 0
+
+    def __post_init__(self) -> None:
+        for body in self.bodies:
+            body.owner = self
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -172,6 +184,9 @@ class Scope:
         first: Nodes that are due when it is opened.
         waiting: For each node, how many it waits for; empty where none waits for more than one.
         has_limits: Whether it or a step in it has limits of its own.
+        followers: For each node, the one step that is due when it ends well; None where it is not as simple.
+        gives: Place of the node that gives its output; None where it is not as simple.
+        owner: The combinator that runs it; None of the whole pipeline.
     """
 
     index: int
@@ -185,6 +200,9 @@ class Scope:
     first: tuple[StepNode | FlowNode, ...] = ()
     waiting: tuple[int, ...] = ()
     has_limits: bool = False
+    followers: tuple[StepNode | None, ...] = ()
+    gives: int | None = None
+    owner: FlowNode | None = None
 
     def __post_init__(self) -> None:
         self.first = tuple(node for node in self.nodes if not node.predecessors)
@@ -192,6 +210,33 @@ class Scope:
         self.waiting = counts if max(counts) > 1 else ()
         own = [node.step.options.limits for node in self.nodes if isinstance(node, StepNode)]
         self.has_limits = any(limits is not None for limits in (self.limits, *own))
+        self.followers = tuple(map(self._follower, self.nodes))
+        whole = isinstance(self.output, Source) and not self.output.path and self.output.place >= 0
+        self.gives = self.output.place if isinstance(self.output, Source) and whole else None
+
+    def _follower(self, node: StepNode | FlowNode) -> StepNode | None:
+        follower = self.nodes[node.successors[0]] if len(node.successors) == 1 and not self.waiting else None
+        return follower if isinstance(follower, StepNode) else None
+
+    def prefix(self, start: str, slot: int) -> str:
+        """What stands before the names of its steps: `outer/loop#2/map[3]/`.
+
+        Args:
+            start: Path of what runs it.
+            slot: Which of the bodies of that it is.
+        """
+        if self.owner is None:
+            return start
+        match self.owner.kind:
+            case "map":
+                return f"{start}[{slot}]/"
+            case "loop":
+                return f"{start}#{slot}/"
+            case "branch":
+                return f"{start}[{self.owner.words[slot]}]/"
+            case "pipeline":
+                return f"{start}/"
+        return f"{start}/{self.segment and self.owner.words[slot] + '/'}"
 
     @property
     def writes(self) -> frozenset[str]:

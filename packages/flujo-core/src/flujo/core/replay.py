@@ -101,10 +101,9 @@ async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[st
     if isinstance(outcome, Choice) and isinstance(node, FlowNode):
         now = await _chosen(frame, node)
         return None if now == outcome.value else (_told(node, outcome.value), _told(node, now))
-    if isinstance(node, StepNode) and isinstance(outcome, Success):
-        classes = node.output_classes
-        if classes is not None and not isinstance(outcome.output, classes):
-            return "Success", f"{type(outcome.output).__name__} is no output of it"
+    classes = node.output_classes if isinstance(node, StepNode) else object
+    if isinstance(outcome, Success) and not isinstance(outcome.output, classes):
+        return "Success", f"{type(outcome.output).__name__} is no output of it"
     return None
 
 

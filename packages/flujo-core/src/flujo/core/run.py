@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Literal
 
@@ -216,10 +216,14 @@ class Run(Work):
         """The open questions as they were asked, by frame and node."""
         return {key: paused.request for key, paused in self.state.pauses.items()}
 
+    def entries(self, step: int = 1) -> Iterator[Entry]:
+        """What it journaled since it was resumed, or the same from its end."""
+        return (as_entry(self.setup.plan, ended) for ended in self.journal[::step])
+
     def history(self) -> list[StepRecord]:
         """One record per visit of a step, in the order they ended, those before a resume first."""
         before = [] if self.past is None else self.past.records()
-        return merged([*before, *(entry.record() for entry in map(as_entry, self.journal) if entry.path)])
+        return merged([*before, *(entry.record() for entry in self.entries() if entry.path)])
 
     @property
     def length(self) -> int:
@@ -229,7 +233,7 @@ class Run(Work):
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""
         before = [] if self.past is None else self.past.rows()
-        return [*before, *(entry_data(self.setup.plan, entry) for entry in map(as_entry, self.journal))]
+        return [*before, *(entry_data(self.setup.plan, entry) for entry in self.entries())]
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -49,7 +49,7 @@ def advance(state: RunState, entry: Entry) -> None:
     elif isinstance(outcome, Failure):
         _fail(state, frame, node, outcome)
     elif isinstance(outcome, Choice):
-        _choose(state, frame.parts[node.place], outcome.value)
+        choose(state, frame.parts[node.place], outcome.value)
     else:
         hear(state, frame, node, outcome)
     if state.todo:
@@ -62,11 +62,21 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
         return
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), Success(output))
-    _end(state, frame, node, output, ())
-    if frame.left == 0:
-        _body_ended(state, frame)
-    if state.todo:
-        _work(state)
+    scope, part, place = frame.scope, frame.part, node.place
+    if (follower := scope.followers[place]) is not None:
+        frame.outputs[place] = output
+        frame.left -= 1
+        state.due.append((frame, follower))
+    elif (
+        part and part.ended < part.node.sure and frame.left == 1 and scope.gives == node.place and frame.context is None
+    ):
+        _repeat(state, part, frame, output)
+    else:
+        _end(state, frame, node, output, ())
+        if frame.left == 0:
+            _body_ended(state, frame)
+        if state.todo:
+            _work(state)
 
 
 def fold(plan: Plan, run_input: object, context: BaseModel | None, entries: Iterable[Entry]) -> RunState:
@@ -103,8 +113,7 @@ def find_due(state: RunState) -> None:
 
 def _later(state: RunState, act: Callable[..., None], *about: object) -> None:
     """Put off what would else recurse."""
-    if state.todo is None:  # a chain never has anything to put off
-        state.todo = []
+    state.todo = state.todo or []  # a chain never has anything to put off
     state.todo.append((act, about))
 
 
@@ -145,15 +154,12 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
         part.asks = True
         state.due.append((frame, node))
         return
-    if isinstance(node.flow, Parallel):
-        part.total = len(node.bodies)
-    elif isinstance(node.flow, Map):
-        part.total = len(cast("list[object]", value))
-    elif isinstance(node.flow, Loop):
-        part.next = 1
-    part.results = [UNSET] * part.total if node.kind in ("map", "parallel") else []
+    if node.kind in ("map", "parallel"):
+        part.total = len(cast("list[object]", value) if node.kind == "map" else node.bodies)
+        part.results = [UNSET] * part.total
+    part.next = int(node.kind == "loop")
     if part.next:
-        _iterate(state, part)
+        _open_next(state, part)
     elif part.total:
         _open_more(state, part)
     else:
@@ -193,18 +199,24 @@ def _open_more(state: RunState, part: Part) -> None:
     flow = part.node.flow
     limit = flow.limit if isinstance(flow, (Parallel, Map)) else 1
     while part.next < part.total and (limit is None or len(part.bodies) < limit):
-        _open(state, part, part.next)
-        part.next += 1
+        _open_next(state, part)
 
 
-def _iterate(state: RunState, part: Part) -> None:
-    """Open the next iteration of a loop."""
-    if part.spare is None:
-        _open(state, part, part.next)
-    else:
-        part.spare.renew(state.next_id, part, part.value)
-        _enter(state, part, part.spare)
+def _open_next(state: RunState, part: Part) -> None:
+    _open(state, part, part.next)
     part.next += 1
+
+
+def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
+    """Begin the next iteration of a loop that asks nobody, as `_body_ended` and what it does, for less: in the frame of
+    the last one, which has nothing of its own but its outputs.
+    """
+    del state.frames[frame.id], part.bodies[frame.slot]
+    part.value = part.output = frame.input = output
+    frame.id, frame.slot, frame.left = state.next_id, part.next, len(frame.outputs)
+    frame.outputs = [UNSET] * frame.left
+    part.ended, part.next = part.ended + 1, part.next + 1
+    _enter(state, part, frame)
 
 
 def _open(state: RunState, part: Part, slot: int) -> None:
@@ -253,18 +265,17 @@ def _body_ended(state: RunState, frame: Frame) -> None:
         why = f"a part of its output is missing ({type(error).__name__}: {error})"
         _fail(state, frame, part.node, Failure(StepFailed(frame.prefix + "output", "OutputMissing", why)))
         return
-    is_loop = part.node.kind == "loop"
+    flow = part.node.flow
     if frame.changes:
-        if is_loop and (error := _carry_on(part, frame)) is not None:
+        if isinstance(flow, Loop) and (error := _carry_on(part, frame)) is not None:
             _fail(state, frame, part.node, Failure(StepFailed.by(part.path, error, (frame.context,))))
             return
         part.changes[frame.slot] = changes_of(frame)
     frame.is_open = False
     del state.frames[frame.id], part.bodies[frame.slot]
     part.ended += 1
-    if is_loop:
-        part.spare, part.output = frame, output
-        flow = cast("Loop", part.node.flow)
+    if isinstance(flow, Loop):
+        part.output = output
         if flow.until is None:
             _go_on(state, part, flow)
         else:
@@ -293,7 +304,7 @@ def _fan_in(state: RunState, part: Part) -> None:
         _finish(state, part, dict(zip(part.node.words, part.results, strict=True)))
 
 
-def _choose(state: RunState, part: Part, choice: int) -> None:
+def choose(state: RunState, part: Part, choice: int) -> None:
     """A branch was told its case, or a loop whether it is to end."""
     part.asks = False
     if part.node.kind == "branch":
@@ -302,13 +313,15 @@ def _choose(state: RunState, part: Part, choice: int) -> None:
         _finish(state, part, part.output)
     else:
         _go_on(state, part, cast("Loop", part.node.flow))
+    if state.todo:
+        _work(state)
 
 
 def _go_on(state: RunState, part: Part, flow: Loop) -> None:
     """The next iteration of a loop, or its end where there may be no more."""
     if part.ended < flow.max_iterations:
         part.value = part.output
-        _iterate(state, part)
+        _open_next(state, part)
     elif error := limit_reached(part):
         part.asks = True  # again, where the run is resumed
         _fail(state, part.frame, part.node, Failure(error))

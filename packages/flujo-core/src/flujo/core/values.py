@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -68,10 +69,18 @@ def result_of(frame: Frame) -> object:
 
 def given_by(frame: Frame) -> tuple[object, Exception | None]:
     """What a scope gives, or why it cannot."""
-    output = frame.scope.output
-    if isinstance(output, Source) and not output.path:  # all of what a node gave: it is there
-        return read(frame, output), None
+    gives = frame.scope.gives
+    if gives is not None and type(output := frame.outputs[gives]) is not Passed:  # all of what a node gave: it is there
+        return output, None
     return attempt(result_of, frame)
+
+
+def called(frame: Frame, node: StepNode) -> Any:
+    """Call the function of a due step with its inputs; what it gives is to be awaited."""
+    if node.call is None:
+        return node.step.function(**inputs_of(frame, node))
+    value = frame.outputs[at] if (at := node.takes) >= 0 else frame.input if at == BODY_INPUT else frame.run_input
+    return node.call(value if type(value) is not Passed else read(frame, node.sources[0]))
 
 
 _REMEMBERED = 1024

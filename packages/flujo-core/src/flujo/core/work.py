@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio.lowlevel
 
@@ -18,18 +18,18 @@ from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .execution import StepOutcome
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
-from .frames import Due, Frame
+from .frames import Due, Frame, Part
 from .hooks import Telling
-from .journal import Ended, Entry, as_entry, record_of
+from .journal import Ended, Entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
 from .places import settled
 from .plan import FlowNode, StepNode
 from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
 from .running import Act, Keep, Running
-from .schedule import advance, end_well, limit_reached
+from .schedule import choose, end_well, limit_reached
 from .usage import Usage
-from .values import Node, context_at, inputs_of
+from .values import Node, called, context_at, inputs_of
 
 
 class Work(Running):
@@ -52,38 +52,41 @@ class Work(Running):
         state, hooks = self.state, self.hooks
         while (item := self._take() if take is None else take()) is not None:
             frame, node = item
-            if self.verdict is not None or not frame.is_open:
-                continue
-            if type(node) is not StepNode or not (node.is_bare and self.direct) or (state.has_words and state.decided):
+            is_bare = type(node) is StepNode and node.is_bare and self.direct and self.verdict is None
+            if type(node) is not StepNode or not is_bare or not frame.is_open or (state.has_words and state.decided):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
             inputs = value = error = act = None
             started, clock = time(), perf_counter()
             try:
-                inputs = inputs_of(frame, node)
                 if hooks.around_step:
-                    act = Act("step", frame.prefix + node.name, worker)
+                    inputs, act = inputs_of(frame, node), Act("step", frame.prefix + node.name, worker)
                     await admit(self, act, node, inputs)
-                elif hooks.before_step and (telling := self._tell_begun(frame, node, inputs)) is not None:
+                elif hooks.before_step and (telling := self._tell_begun(frame, node)) is not None:
                     await self._heed_begun(telling, worker)
-                call: Any = node.step.function(**inputs)
+                call: Any = called(frame, node) if inputs is None else node.step.function(**inputs)
                 value = await call  # not by attempt_async, which costs a call more
             except BaseException as raised:  # an answer like others, but for a cancel
                 entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started)
                 error = fault_of(raised) or await self._cut_off(entry, clock, raised, act)
-            path, classes, due_before = frame.prefix + node.name, node.output_classes, len(state.due)
-            ended: Ended = (frame.id, node.index, value, path, started, perf_counter() - clock)
-            is_odd = error is not None or hooks.ends_step or isinstance(value, Update)
-            if not is_odd and (classes is None or isinstance(value, classes)):
+            due_before, took_s = len(state.due), perf_counter() - clock
+            ok = type(value) is node.gives or (not isinstance(value, Update) and isinstance(value, node.output_classes))
+            if error is None and ok and not hooks.ends_step:
+                ended: Ended = (frame.id, node.index, value, frame.start, frame.slot, started, took_s)
+                path = frame.prefix + node.name if hooks.after_step else ""
                 self.journal.append(ended)
                 end_well(state, frame, node, value)
-                self._look(due_before, worker, worker)
-                if hooks.after_step and (telling := self._tell_ended(ended)) is not None:
+                if worker is not None or state.has_closed or state.failure is not None:
+                    self._look(due_before, worker, worker)
+                if hooks.after_step and (telling := self._tell_ended(ended, path)) is not None:
                     await self._heed_ended(telling, due_before, worker)
             else:
-                done = told(value, missing(path, error) if inputs is None else error, path, inputs or {})
-                await self._note_odd(act, node, as_entry(ended), done, worker)
+                path = frame.prefix + node.name
+                given, lost = (inputs, None) if inputs is not None else attempt(inputs_of, frame, node)
+                entry = Entry(frame.id, node.index, _CANCELLED, path, started, took_s)
+                done = told(value, error if lost is None else missing(path, lost), path, given or {})
+                await self._note_odd(act, node, entry, done, worker)
 
     def _take(self) -> tuple[Frame, Node | None] | None:
         """What is to be done next; no node where several things are due, or the event loop has to run."""
@@ -93,7 +96,9 @@ class Work(Running):
         self.turns -= 1
         return due.pop() if len(due) == 1 and self.turns else (self.state.root, None)
 
-    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[None] | None:
+    def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[object] | None:
+        if self.verdict is not None or not frame.is_open:
+            return None
         if isinstance(node, StepNode):
             return self._step(frame, node, worker)
         if node is not None:
@@ -108,8 +113,7 @@ class Work(Running):
     def note(self, entry: Entry, worker: Worker | None = None, keep: Keep = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
         due_before = len(self.state.due)
-        self.journal.append(entry)
-        advance(self.state, entry)
+        self.take(entry)
         self._look(due_before, worker, keep)
 
     def _look(self, due_before: int, worker: Worker | None, keep: Keep) -> None:
@@ -141,32 +145,42 @@ class Work(Running):
 
     # --- combinators ------------------------------------------------------------------------------------------------
 
-    async def _ask(self, frame: Frame, node: FlowNode) -> None:
-        """Ask a branch which case to run, or a loop whether it is good."""
+    def _ask(self, frame: Frame, node: FlowNode) -> Awaitable[object] | None:
+        """Ask a branch which case to run, or a loop whether it is good; what comes back, if anything does, goes on."""
         part, started, clock = frame.parts[node.place], time(), perf_counter()
-        flow = cast("Branch | Loop", node.flow)
-        about = flow.on if isinstance(flow, Branch) else flow.until
-        assert about is not None
-        value = part.value if isinstance(flow, Branch) else part.output
+        flow: Any = node.flow
+        about, value = (flow.until, part.output) if node.kind == "loop" else (flow.on, part.value)
         answer, error = attempt(about.call, value, part.context)
         if type(answer) is not bool and inspect.isawaitable(answer):
-            answer, error = await attempt_async(answer)
-        path = frame.prefix + node.name
+            return self._await_answer(part, answer, started, clock)
+        return self._take_answer(part, answer, error, started, clock)
+
+    async def _await_answer(self, part: Part, answer: Awaitable[object], started: float, clock: float) -> None:
+        given, error = await attempt_async(answer)
+        if (kept := self._take_answer(part, given, error, started, clock)) is not None:
+            await kept
+
+    def _take_answer(
+        self, part: Part, answer: object, error: Exception | None, started: float, clock: float
+    ) -> Awaitable[object] | None:
+        frame, node, path = part.frame, part.node, part.path
+        flow: Any = node.flow
         if error is not None:
-            what = "on" if isinstance(flow, Branch) else "until"
+            what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
         else:
             choice = self.choice(flow, answer)
             reached = None if choice else limit_reached(part)
             if choice is not None and reached is None:
-                entry = Entry(frame.id, node.index, Choice(choice))
                 if self.setup.is_kept:
-                    await self.keep(entry)
-                else:  # the same, for less
-                    self.note(entry)
-                return
-            failed = reached or _no_case(path, answer, cast("Branch", flow))
-        await self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
+                    return self.keep(Entry(frame.id, node.index, Choice(choice)))
+                due_before = len(self.state.due)  # the same, for less
+                self.journal.append((frame.id, node.index, choice))
+                choose(self.state, part, choice)
+                self._look(due_before, None, None)
+                return None
+            failed = reached or _no_case(path, answer, flow)
+        return self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
 
     @staticmethod
     def choice(flow: Branch | Loop, answer: object) -> int | None:
@@ -194,8 +208,8 @@ class Work(Running):
             entry.duration_s = perf_counter() - act.started
         await self._note_end(entry, outcome, worker, worker)
 
-    def _tell_begun(self, frame: Frame, node: StepNode, inputs: Mapping[str, object]) -> Telling | None:
-        facts = (self.info, frame.prefix + node.name, node.step.name, 1, dict(inputs))
+    def _tell_begun(self, frame: Frame, node: StepNode) -> Telling | None:
+        facts = (self.info, frame.prefix + node.name, node.step.name, 1, inputs_of(frame, node))
         return self.hooks.tell(self.hooks.before_step, payloads.PreStepExecution(*facts), self.values, self.on_asyncio)
 
     async def _heed_begun(self, telling: Telling, worker: Worker | None) -> None:
@@ -246,23 +260,22 @@ class Work(Running):
             try:
                 if entry.cached:
                     await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), keep)
-                if (telling := self._tell_ended(entry)) is not None:
+                if (telling := self._tell_ended(entry, entry.path)) is not None:
                     await self.heed(telling, keep)
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    def _tell_ended(self, ended: Ended | Entry) -> Telling | None:
+    def _tell_ended(self, ended: Ended | Entry, path: str) -> Telling | None:
         """Tell how a step ended; what is given, if anything is, is to be heeded."""
         hooks = self.hooks
         if isinstance(ended, Entry) and isinstance(ended.outcome, Failure):
             if not (observers := hooks.of("on_step_failure")):
                 return None
-            failed = payloads.OnStepFailure(self.info, ended.path, ended.record, ended.outcome.error)
+            failed = payloads.OnStepFailure(self.info, path, ended.record, ended.outcome.error)
             return hooks.tell(observers, failed, self.values, self.on_asyncio)
         if not hooks.after_step or (isinstance(ended, Entry) and not isinstance(ended.outcome, (Success, Skipped))):
             return None
-        path = ended.path if isinstance(ended, Entry) else ended[3]
-        payload = payloads.PostStepExecution(self.info, path, partial(record_of, ended))
+        payload = payloads.PostStepExecution(self.info, path, partial(record_of, self.setup.plan, ended))
         return hooks.tell(hooks.after_step, payload, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:

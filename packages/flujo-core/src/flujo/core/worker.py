@@ -30,7 +30,6 @@ from .events import collector
 from .foreign import attempt, attempt_async, text_of
 from .hooks import Hooks
 from .imports import at
-from .journal import as_entry
 from .keeper import Keeper
 from .ledger import Ledger
 from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success
@@ -297,7 +296,7 @@ def _run(task: StepTask, ready: _Ready, events: list[EventData]) -> _Visit:
     state = start(setup.plan, _inputs(task, ready), _context(task, ready))
     run = _Visit(setup, info, None if limits.unlimited else Ledger(limits), state, scope)
     run.deadline_s, run.mark, run.may_begin = left, task.mark, task.options.effect == "at_most_once"
-    run.state.root.prefix = task.path.removesuffix(ready.node.name)
+    run.state.root.start = task.path.removesuffix(ready.node.name)
     if task.told:
         state.listen()
         state.known[0, 0] = list(task.told)
@@ -310,7 +309,7 @@ def _node(task: StepTask, step: Step, binding: Binding) -> StepNode:
         Source(name, RUN_INPUT, (name,), hint) for name, hint in binding.inputs.items() if name in task.inputs
     )
     facts = (0, 0, 0, task.name, task.name, binding, sources, (), (), 0, frozenset(task.options.writes), (), ())
-    return StepNode(*facts, step, classes_of(binding.output), False, Any)
+    return StepNode(*facts, False, step, classes_of(binding.output) or (object,), Any, None, RUN_INPUT, None)
 
 
 def _inputs(task: StepTask, ready: _Ready) -> dict[str, object]:
@@ -362,7 +361,7 @@ def _written(task: StepTask, run: Run, ended: tuple[Outcome, Changes], events: l
     outcome, changes = ended
     plan, spent = run.setup.plan, run.spent
     run.hide_secrets(outcome.error)
-    said = (entry.outcome for entry in map(as_entry, run.journal))
+    said = (entry.outcome for entry in run.entries())
     facts: dict[str, Any] = {
         "task_id": task.id, "output": None, "error": None, "question": None, "changes": None, "events": tuple(events),
         "usage": UsageData.of(spent) if spent.requests or spent.cost_usd or spent.total_tokens else _NOTHING,
