@@ -68,7 +68,7 @@ def test_two_builds_are_the_same_bytes(build_example: Build) -> None:
     first, second = build_example(), build_example()
     assert first.digest == second.digest
     assert {*OURS, "pydantic", "boto3"} <= {part.name for part in first.components}
-    assert {"pseudonyms.py", "on_lambda.py"} <= first.packed.files.keys()
+    assert {"pseudonyms.py", "local.py"} <= first.packed.files.keys()
     assert not [name for name in first.packed.files if name.startswith("test_")]
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
-from flujo.core import PauseForHumanInput, RunContext, step
+from flujo.core import PauseForHumanInput, Resources, RunContext, Secret, step
 
 
 class Digest(BaseModel):
@@ -99,3 +99,14 @@ async def meets_model(text: str, ctx: RunContext) -> str:
     async with ctx.usage.reserve(cost_usd="0.10") as lease:
         lease.settle(cost_usd="0.10")
     return text
+
+
+class Keys(Resources):
+    """Known by name only."""
+
+    pepper: SecretStr = Secret("PEPPER")
+
+
+@step
+async def peppered(text: str, pepper: SecretStr) -> str:
+    return hashlib.sha256((text + pepper.get_secret_value()).encode()).hexdigest()

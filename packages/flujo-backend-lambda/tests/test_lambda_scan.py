@@ -174,16 +174,16 @@ def test_check_15_the_second_net_looks_at_the_bytes(monkeypatch: pytest.MonkeyPa
 
 def test_plain_data_passes_and_arrives() -> None:
     limits = {"max_tokens": 400, "rates": [1.5, None], "words": ("a", frozenset({1})), "when": Path("x")}
-    code, demands = pickled(closing_over(limits), "held", None, MAX_BLOB)
+    code, demands, modules = pickled(closing_over(limits), "held", None, MAX_BLOB)
     function: Any = unpickled(code, None)
     assert asyncio.run(function("hi")) == ("hi", limits)
     assert demands.python == code.python
-    assert demands.modules == ()
+    assert modules == ()
 
 
 def test_modules_that_a_pickle_names_are_told() -> None:
-    _, demands = pickled(closing_over(httpx.Timeout(3)), "held", None, MAX_BLOB)
-    assert any(name.startswith("httpx") for name in demands.modules)
+    _, _, modules = pickled(closing_over(httpx.Timeout(3)), "held", None, MAX_BLOB)
+    assert any(name.startswith("httpx") for name in modules)
 
 
 def test_a_cycle_ends() -> None:

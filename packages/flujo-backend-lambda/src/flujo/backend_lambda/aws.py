@@ -27,7 +27,10 @@ class LambdaContext(Protocol):
         """Milliseconds until the invocation is ended."""
 
 
-def handler_of(worker: LambdaWorker) -> Callable[[object, LambdaContext], dict[str, Any]]:
+Handler = Callable[[object, LambdaContext], dict[str, Any]]
+
+
+def handler_of(worker: LambdaWorker) -> Handler:
     """The handler of a worker, as awslambdaric calls it."""
 
     def handle(event: object, context: LambdaContext) -> dict[str, Any]:
@@ -36,4 +39,4 @@ def handler_of(worker: LambdaWorker) -> Callable[[object, LambdaContext], dict[s
     return handle
 
 
-handler = handler_of(worker_from(os.environ))
+handler: Handler = handler_of(worker_from(os.environ))

@@ -12,7 +12,7 @@ import binascii
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,7 +44,7 @@ SKEW_S = 30.0
 class Signature(BaseModel):
     """One signature and the name of its key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     keyid: str
     sig: str
@@ -53,7 +53,7 @@ class Signature(BaseModel):
 class Envelope(BaseModel):
     """DSSE: the payload, its type, and who signed both."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     payloadType: str
     payload: str
@@ -68,7 +68,7 @@ class Code(BaseModel):
         cloudpickle: Version of cloudpickle that made it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     python: str
     cloudpickle: str
@@ -91,7 +91,7 @@ class Header(BaseModel):
         code: What the step's function asks of the worker, where it travels as a pickle.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     v: Literal["flujo.task/1"] = "flujo.task/1"
     kind: Literal["task", "probe"] = "task"

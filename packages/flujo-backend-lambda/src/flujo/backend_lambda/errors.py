@@ -39,8 +39,8 @@ class NotShippable(ConfigurationError):
     """
 
     def __init__(self, code: str, path: str, why: str, do: str) -> None:
-        self.code = code
-        self.path = path
+        self.code: str = code
+        self.path: str = path
         super().__init__(f"{path} cannot be sent to a worker ({code})", why, do)
 
 
@@ -48,7 +48,7 @@ class PayloadTooLarge(StepFailed):
     """What the step is given does not fit into an invocation, and there is no bucket that could hold it."""
 
     def __init__(self, step_path: str, field: str, size: int, limit: int) -> None:
-        self.size = size
+        self.size: int = size
         why = f"{field} makes the invocation {size:,} bytes long, {limit:,} are the most"
         super().__init__(step_path, "PayloadTooLarge", why, "Give the backend and the worker a bucket: bucket='...'")
 
@@ -64,7 +64,7 @@ class Throttled(StepFailed):
         why = f"refused {tries} times, the last time with {reason}"
         do = "Lower `concurrency` of the backend, or have the function's reserved concurrency raised"
         super().__init__(step_path, "Throttled", why, do)
-        self.__cause__ = NotSent(f"step {step_path!r} was not sent", reason)
+        self.__cause__: BaseException | None = NotSent(f"step {step_path!r} was not sent", reason)
 
 
 class WorkerCrash(WorkerLost):
@@ -90,8 +90,8 @@ class Refusal(Exception):
     """
 
     def __init__(self, code: str, why: str, do: str = "", *, ran: bool = False) -> None:
-        self.code = code
-        self.why = why
-        self.do = do
-        self.ran = ran
+        self.code: str = code
+        self.why: str = why
+        self.do: str = do
+        self.ran: bool = ran
         super().__init__(f"{code}: {why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,7 +31,7 @@ class Facts(BaseModel):
         artifact: Digest of the artifact it was built from, where it knows.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     function: str = ""
     request_id: str = ""
@@ -56,7 +56,7 @@ class Reply(BaseModel):
         facts: What the worker says of itself.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     v: Literal["flujo.reply/1"] = "flujo.reply/1"
     status: Literal["done", "rejected", "lost"]

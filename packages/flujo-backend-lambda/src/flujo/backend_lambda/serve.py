@@ -34,8 +34,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], worker: LambdaWorker, request_s: float) -> None:
         super().__init__(address, _Handler)
-        self.worker = worker
-        self.request_s = request_s
+        self.worker: LambdaWorker = worker
+        self.request_s: float = request_s
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -78,7 +78,7 @@ class LambdaWorker:
         plugins: Iterable[object] = (),
         secret: Callable[[str], str] | None = None,
     ) -> None:
-        self.audience = audience
+        self.audience: str = audience
         self._keys = keys
         self._store = store
         self._claims: Claims = claims or MemoryClaims()

@@ -9,11 +9,9 @@ import anyio
 from pydantic import BaseModel
 
 from . import signals
-from .assignable import type_name
 from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
-from .check import fitted, fitted_changes
 from .context import CallGate, RunContext
 from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
@@ -22,6 +20,7 @@ from .frames import Frame
 from .keeper import Keeper
 from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
+from .places import settled
 from .plan import RUN_INPUT, StepNode
 from .resources import ResourceScope
 from .running import Act, Running
@@ -106,8 +105,7 @@ class Attempt:
                 await run.conclude(act, stop, None, self.ctx.spent)
             raise
         if act is not None:
-            paused = isinstance(outcome, Paused)
-            await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
+            await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=isinstance(outcome, Paused))
         return outcome, changes
 
     def _decided(self) -> tuple[Outcome, Changes] | None:
@@ -141,8 +139,7 @@ class Attempt:
     async def _invoke(self, inputs: Mapping[str, object]) -> tuple[Outcome, Changes]:
         """Do the work, or find that it was done before."""
         cache = self.run.setup.cache
-        reads = self.node.step.options.reads or self.node.binding.context_parameter
-        key = cache.key(self.node, inputs, self._context() if reads else None)
+        key = cache.key(self.node, inputs, self._context())
         # An attempt that follows another looks no more: what it would find may be what was refused.
         kept = cache.find(key) if key is not None and self.number == 1 else None
         if kept is not None:
@@ -275,7 +272,8 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         denial = await hooks.guard(guarded, "guard_step", run.values)
         if isinstance(denial, GuardDenied):
             await run.deny(denial, act.path, act.keep)
-    await run.intend(act, dict(inputs) if "record_intent" in hooks.table else None)
+    if hooks.ends_step or "record_intent" in hooks.table:
+        await run.intend(act, dict(inputs))
     if hooks.before_step:
         begun = PreStepExecution(run.info, act.path, node.step.name, act.attempt, dict(inputs))
         await run.observe("pre_step_execution", lambda: begun, act.keep)
@@ -299,32 +297,3 @@ def missing(path: str, error: Exception | None) -> StepFailed:
     failed = StepFailed(path, "InputMissing", f"a part of its input is missing ({type(error).__name__}: {error})")
     failed.__cause__ = error
     return failed
-
-
-def settled(node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None) -> tuple[Outcome, Changes]:
-    """What a backend gave, checked: its output against the step's type, its context changes against the model."""
-    outcome = done.outcome
-    if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
-        return Aborted(outcome.error), None
-    if isinstance(outcome, Success):
-        problem = _problem(node, outcome.output, done, model)
-        if problem is not None:
-            return Failure(StepFailed(path, *problem)), None
-    return outcome, done.changes
-
-
-def _problem(
-    node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
-) -> tuple[str, str] | None:
-    """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-    if node.output_classes is not None and not isinstance(output, node.output_classes):
-        return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
-    if node.step.options.validate:
-        _, problem = fitted(node.output_type)(output)
-        if problem is not None:
-            return "OutputMismatch", problem
-    if done.changes:
-        done.changes, problem = fitted_changes(model, node.step.options.writes, done.changes)
-        if problem is not None:
-            return "UpdateMismatch", problem
-    return None

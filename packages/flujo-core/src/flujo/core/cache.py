@@ -34,7 +34,7 @@ class Cache:
         """The key of a visit; None where an input cannot be told from others by JSON, so that nothing can be kept."""
         options = node.step.options
         known = {} if context is None else type(context).model_fields
-        reads = sorted(options.reads or known) if known else []
+        reads = sorted(known and (options.reads or (known if node.binding.context_parameter else ())))
         parts = [_json(node.binding.inputs.get(name, object), value) for name, value in sorted(inputs.items())]
         parts += [_json(known[name].annotation, getattr(context, name)) for name in reads]
         if None in parts:

@@ -129,7 +129,7 @@ def fitted(hint: object, *, deep: bool = True) -> Callable[[object], tuple[objec
             if error is None:
                 raise
         if isinstance(error, ValidationError):
-            return value, without(attempt(secrets_in, (value,))[0] or (), _reason(error))
+            return value, without(attempt(secrets_in, (value,))[0] or (), reason(error))
         return value, f"the check of {type_name(hint)} failed with {type(error).__name__}"  # a validator of the user's
 
     return fit
@@ -155,7 +155,7 @@ def fitted_changes(
     return made, None
 
 
-def _reason(error: ValidationError) -> str:
+def reason(error: ValidationError) -> str:
     """The first problem, with its place but without the value: that may be private."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])

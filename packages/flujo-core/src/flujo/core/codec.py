@@ -13,7 +13,7 @@ from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr, ValidationErr
 from pydantic_core import from_json
 
 from .assignable import classes_of, is_typed_dict, members, plain, type_name
-from .check import DEPTH, WRITTEN, adapter_of, no_json
+from .check import DEPTH, WRITTEN, adapter_of, no_json, reason
 from .errors import SnapshotError
 from .foreign import attempt
 
@@ -68,10 +68,7 @@ def load(hint: object, data: JsonValue, where: str, *, strict: bool | None = Non
     read = None if adapter is None else adapter.validate_json
     value, error = (None, None) if read is None else attempt(read, text, by_name=True, strict=strict)
     if adapter is None or error is not None:
-        why = type_name(hint)
-        if isinstance(error, ValidationError):
-            first = error.errors(include_input=False, include_url=False)[0]
-            why = f"{why}: {'.'.join(map(str, first['loc']))} {first['msg']}"
+        why = f"{type_name(hint)}: {reason(error)}" if isinstance(error, ValidationError) else type_name(hint)
         raise SnapshotError(f"{where} in the snapshot does not fit", f"it is no {why}", _DO)
     return value
 

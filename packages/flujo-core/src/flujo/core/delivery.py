@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from anyio.lowlevel import checkpoint
+
 from .context import RunContext
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .feed import Feed, Source
@@ -26,7 +28,7 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         if feed is not None and needs_whole(run, "transform_step_output"):
             feed.withheld.add(path)
             feed = None
-        if feed is not None and not run.workers:
+        if feed is not None and await _is_alone(run):
             await feed.hand_over(source)
         else:
             await _pull(source, feed)
@@ -37,6 +39,14 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     if source.error is not None:
         raise _told(source, step)
     return fold.value()
+
+
+async def _is_alone(run: Running) -> bool:
+    """Whether nothing else of the run goes on, or can begin, before this step ends."""
+    if run.workers:
+        await checkpoint()  # what is ready gets its worker
+        await checkpoint()  # on trio perhaps only now
+    return sum(worker.frame is not None for worker in run.workers) <= 1
 
 
 async def _pull(source: Source, feed: Feed | None) -> None:

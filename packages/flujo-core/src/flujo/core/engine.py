@@ -84,8 +84,7 @@ class Flujo:
         resources: What steps and hooks may be given.
         context_model: Frozen pydantic model of the user's context.
         limits: Limits of each run, or a `Budget` that several runs share.
-        backend: Where steps run: a backend, its name, or several by the names that steps give (`step(backend=...)`),
-            of which `default` is for the others. In this process when left out.
+        backend: Where steps run: a backend or its name, or several by the names that steps give, and `default`.
         plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.
@@ -120,8 +119,8 @@ class Flujo:
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
             "store": store, "limits": limits, "hooks": self.observers,
         }  # fmt: skip
-        kept_runs = store is not None
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
+        kept = store is not None
+        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
         self.plugins.hold_to(self.policy)
@@ -130,11 +129,10 @@ class Flujo:
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
         places = placed(self.plan, backend, terms)
-        here = [node for node in self.plan.steps if node.index not in places.away]
-        needed = {node.index: widened(node.needs(specs), specs) for node in here}
+        needed = {n.index: widened(n.needs(specs), specs) for n in self.plan.steps if n.index not in places.away}
         by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        keeping = (kept_runs, None if self.store is None else self.store.signer)
+        keeping = (kept, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
@@ -200,8 +198,9 @@ class Flujo:
 
         It takes what `run_async` takes, and raises what that raises on entering.
         """
-        prepare = partial(self._prepare, input, None, options)
-        return StreamOpening(partial(opened, prepare, self._execute, self._handles))
+        return StreamOpening(
+            partial(opened, partial(self._prepare, input, None, options), self._execute, self._handles)
+        )
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
@@ -262,7 +261,7 @@ class Flujo:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
         if self.store is not None:
-            return await self._execute(run, partial(self._claimed, run, found.past, now, receipt))
+            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
         claim(found.past, now)
         try:
             return await self._execute(run)
@@ -270,17 +269,15 @@ class Flujo:
             if not run.journal:
                 release(run.info.run_id, found.past)
 
-    async def _claimed(self, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
+    async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
-        assert self.store is not None
         assert run.resumed is not None
         rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
         if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            taking = self.store.claim(past.length, past.stood, now, rows)
-            return await taken(self.store, taking, self.policy.write_timeout_s)
+            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
         except StillRunning:
             if receipt is None:
                 raise
@@ -336,8 +333,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            hold = await taking
-            run.writer = Writer(self.store, hold, limit_s, run.stop)
+            run.writer = Writer(self.store, await taking, limit_s, run.stop)
             return await run.writer.around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)

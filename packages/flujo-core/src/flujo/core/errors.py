@@ -87,9 +87,8 @@ class FlujoError(Exception):
         name, facts = (data.get("error"), data.get("facts")) if isinstance(data, dict) else (None, None)
         kind = globals().get(str(name))
         texts = tuple(facts.get(word) for word in ("what", "why", "do")) if isinstance(facts, dict) else ()
-        if not isinstance(kind, type) or not issubclass(kind, FlujoError) or not isinstance(facts, dict) or not texts:
-            raise ValueError("it is no error of Flujo")
-        if not all(isinstance(text, str) for text in texts):
+        whole = texts and all(isinstance(text, str) for text in texts)
+        if not (whole and isinstance(facts, dict) and isinstance(kind, type) and issubclass(kind, FlujoError)):
             raise ValueError("it is no error of Flujo")
         return _revived(kind, texts, facts)
 

@@ -15,7 +15,7 @@ from .context import RunInfo
 from .errors import ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import Frame, RunState
-from .journal import Entry
+from .journal import Entry, as_entry
 from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
 from .ledger import Ledger
 from .migrations import migrated
@@ -26,7 +26,7 @@ from .protocols import RunStore
 from .restore import check_snapshot, entry_of, past_record, restored
 from .result import PipelineResult
 from .resume import Decision, decide, decision_digest
-from .run import Run
+from .run import Run, last_began
 from .running import Resumed
 from .schedule import advance, find_due
 from .setup import Setup
@@ -79,13 +79,14 @@ async def find(
     elif isinstance(target, PipelineResult):
         origin = cast("Run", target.origin)
         standing = origin.standing()
-        past = Past(origin.history, origin.rows, origin.length, standing.status, origin.began)
+        before = 0.0 if origin.past is None else origin.past.began
+        began = last_began(map(as_entry, reversed(origin.journal))) or before
+        past = Past(origin.history, origin.rows, origin.length, standing.status, began)
         found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):
         rows, position = target.journal, target.checkpoint.position
-        began = next((row.started_at for row in reversed(rows) if row.started_at), 0.0)
-        past = _past(plan, lambda: rows, len(rows), target.status, began)
-        found = Found(target, past, rows[position:], {}, wanted)
+        began = last_began(reversed(rows))
+        found = Found(target, _past(plan, lambda: rows, len(rows), target.status, began), rows[position:], {}, wanted)
     elif isinstance(target, str) and store is not None:
         token = None if store.signer is None else store.signer.open(target)
         kept = await store.load(target if token is None else token.run_id)

@@ -16,9 +16,8 @@ class _Frozen(BaseModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy of what can be changed, its JSON; the same where nothing can."""
-        own = vars(self)
-        made = {name: deepcopy(value, memo) for name, value in own.items() if type(value) not in _PLAIN}
-        changed = {name: value for name, value in made.items() if value is not own[name]}
+        made = {name: deepcopy(value, memo) for name, value in vars(self).items() if type(value) not in _PLAIN}
+        changed = {name: value for name, value in made.items() if value is not getattr(self, name)}
         return self.model_copy(update=changed) if changed else self
 
 

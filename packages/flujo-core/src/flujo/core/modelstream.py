@@ -25,10 +25,12 @@ from .gates import Passage
 from .items import ModelChunk
 from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease
+from .outcome import Called
 from .reading import SendStream
 from .retry import RetryPolicy
 from .running import Act
 from .telemetry import Piece
+from .told import model_key
 from .usage import Price, Usage
 
 
@@ -77,9 +79,16 @@ class ModelStream:
     """
 
     def __init__(
-        self, calls: Calls, ctx: RunContext, request: ModelRequest, send: SendStream, price: Price | None,
+        self,
+        calls: Calls,
+        ctx: RunContext,
+        request: ModelRequest,
+        send: SendStream,
+        *,
         retry: RetryPolicy | None,
-    ) -> None:  # fmt: skip
+        price: Price | None,
+        record: bool,
+    ) -> None:
         self._calls = calls
         self._run = calls.run
         self._ctx = ctx
@@ -87,6 +96,7 @@ class ModelStream:
         self._send = send
         self._price = price
         self._retry = retry
+        self._key = model_key(request, ctx.attempt) if record else ""
         self._places = AsyncExitStack()
         self._act: Act | None = None
         self._lease: Lease | None = None
@@ -104,6 +114,10 @@ class ModelStream:
     async def __aenter__(self) -> ModelStream:
         if self._reader is not None:
             raise ConfigurationError("this model stream cannot be entered", "it was read before", "Make another")
+        known, answer = self._ctx.recall(self._key) if self._key else (False, None)
+        if known:  # this visit of the step was given it before, and runs again: no call is made
+            self._reader = self._again(ModelResponse.model_validate(answer))
+            return self
         run, path, number = self._run, self._ctx.step_path, 1
         if run.hooks.of("transform_model_request"):
             left = self._ctx.usage.left
@@ -183,7 +197,7 @@ class ModelStream:
         if error is not None:
             raise error
         self._settle()
-        response = await self._transformed(answer.response())
+        response = await self._kept(answer.response())
         yield ModelChunk("", 0, response.tool_calls, response.usage, response.finish_reason, response.model)
         self.response, self._is_over = response, True
 
@@ -198,14 +212,24 @@ class ModelStream:
             chunk = await self._next()
         await self._shut()
         self._settle()
-        whole = self.response = await self._transformed(answer.response())
-        self._is_over = True
+        async for piece in self._again(await self._kept(answer.response())):
+            yield piece
+
+    async def _again(self, whole: ModelResponse) -> AsyncGenerator[ModelChunk, None]:
+        self.response, self._is_over = whole, True
         yield ModelChunk(whole.content, 0, whole.tool_calls, whole.usage, whole.finish_reason, whole.model)
 
     async def _next(self) -> ModelChunk | None:
         assert self._source is not None
         given = await anext(self._source, None)
         return ModelChunk(given) if isinstance(given, str) else given
+
+    async def _kept(self, answer: ModelResponse) -> ModelResponse:
+        """The whole answer, transformed, and kept where it is to be recorded."""
+        response = await self._transformed(answer)
+        if self._key:
+            await self._run.note_told(self._ctx, Called(response.model_dump(mode="json"), self._key))
+        return response
 
     async def _transformed(self, response: ModelResponse) -> ModelResponse:
         run, hook = self._run, "transform_model_response"

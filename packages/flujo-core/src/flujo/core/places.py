@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
+from .assignable import type_name
 from .away import Away, Terms
 from .backends import LocalBackend
-from .errors import ConfigurationError, PipelineError
+from .check import fitted, fitted_changes
+from .errors import ConfigurationError, GuardDenied, PipelineError, RunAborted, StepFailed
 from .execution import (
     BackendFactory,
     Capabilities,
@@ -17,7 +21,8 @@ from .execution import (
     capabilities_of,
 )
 from .gates import Passage
-from .plan import Plan
+from .outcome import Aborted, Failure, Outcome, Success
+from .plan import Plan, StepNode
 from .policy import NamedLimit
 from .resources import Resources
 from .steps import suggestion
@@ -120,3 +125,37 @@ def gated(backend: ExecutionBackend, limits: Mapping[str, NamedLimit], resources
     """The backend behind the named limits of backends and resources, where there are any."""
     held = {name: limit for name, limit in limits.items() if not name.startswith("model:")}
     return _Gated(backend, held, frozenset(resources)) if held else backend
+
+
+# --- what a backend gave ----------------------------------------------------------------------------------------------
+
+
+def settled(
+    node: StepNode, path: str, done: StepOutcome, model: type[BaseModel] | None
+) -> tuple[Outcome, Mapping[str, object] | None]:
+    """What a backend gave, checked: its output against the step's type, its context changes against the model."""
+    outcome = done.outcome
+    if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
+        return Aborted(outcome.error), None
+    if isinstance(outcome, Success):
+        problem = _problem(node, outcome.output, done, model)
+        if problem is not None:
+            return Failure(StepFailed(path, *problem)), None
+    return outcome, done.changes
+
+
+def _problem(
+    node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
+) -> tuple[str, str] | None:
+    """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
+    if node.output_classes is not None and not isinstance(output, node.output_classes):
+        return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
+    if node.step.options.validate:
+        _, problem = fitted(node.output_type)(output)
+        if problem is not None:
+            return "OutputMismatch", problem
+    if done.changes:
+        done.changes, problem = fitted_changes(model, node.step.options.writes, done.changes)
+        if problem is not None:
+            return "UpdateMismatch", problem
+    return None

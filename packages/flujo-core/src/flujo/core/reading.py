@@ -33,7 +33,14 @@ class StreamGate(Protocol):
     """The one way to what is read while it comes; the engine gives it to each step."""
 
     def stream_model(
-        self, ctx: RunContext, request: ModelRequest, send: SendStream, retry: RetryPolicy | None, price: Price | None
+        self,
+        ctx: RunContext,
+        request: ModelRequest,
+        send: SendStream,
+        *,
+        retry: RetryPolicy | None,
+        price: Price | None,
+        record: bool,
     ) -> ModelStream:
         """See StreamingContext.stream_model."""
 
@@ -51,7 +58,13 @@ class StreamingContext:
         """See RunContext.check_open."""
 
     def stream_model(
-        self, request: ModelRequest, send: SendStream, *, retry: RetryPolicy | None = None, price: Price | None = None
+        self,
+        request: ModelRequest,
+        send: SendStream,
+        *,
+        retry: RetryPolicy | None = None,
+        price: Price | None = None,
+        record: bool = False,
     ) -> ModelStream:
         """Call a model through every transform, guard, recorder and limit of the run, and read its answer as it comes.
 
@@ -65,6 +78,7 @@ class StreamingContext:
                 the block, at a limit, and when nobody wants more.
             retry: How an attempt that failed before its first piece is made again.
             price: As of `call_model`.
+            record: Keep the whole answer in the journal: a step that runs again gets it in one piece, and pays nothing.
 
         Raises:
             GuardDenied: On entering; a guard or a required recorder said no.
@@ -72,7 +86,7 @@ class StreamingContext:
             ConfigurationError: The attempt that this context belongs to is over.
         """
         self.check_open()
-        return self._gate.stream_model(cast("RunContext", self), request, send, retry, price)
+        return self._gate.stream_model(cast("RunContext", self), request, send, retry=retry, price=price, record=record)
 
     async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -56,16 +57,8 @@ class Replay:
 class _Played:
     """Where the result of a replay comes from."""
 
-    snapshot_: Snapshot
-    records: list[StepRecord]
-
-    def history(self) -> list[StepRecord]:
-        """The recorded steps."""
-        return self.records
-
-    def snapshot(self) -> Snapshot:
-        """What was played."""
-        return self.snapshot_
+    history: Callable[[], list[StepRecord]]
+    snapshot: Callable[[], Snapshot]
 
 
 async def replayed(plan: Plan, value: object, context: BaseModel | None, snapshot: Snapshot) -> Replay:
@@ -131,7 +124,7 @@ def _ended(state: RunState, snapshot: Snapshot, entries: list[Entry]) -> Replay:
     result = PipelineResult(
         snapshot.run_id, "aborted" if snapshot.status == "running" else snapshot.status, output, changed,
         snapshot.checkpoint.usage, None if ended_well or not stopped else stopped[-1], snapshot.counts, 0.0,
-        snapshot.pauses if snapshot.status == "paused" else (), _Played(snapshot, records),
+        snapshot.pauses if snapshot.status == "paused" else (), _Played(lambda: records, lambda: snapshot),
     )  # fmt: skip
     return Replay(result, None)
 

@@ -122,8 +122,7 @@ def decide(
         if isinstance(request, Reconcile)
         else _told(value, request, node, shown)
     )
-    now = datetime.now(UTC).timestamp()
-    entries = tuple(Entry(*key, one, started_at=now) for one in told)
+    entries = tuple(Entry(*key, one, started_at=datetime.now(UTC).timestamp()) for one in told)
     return Decision(shown, value, entries, decision_digest(decision))
 
 

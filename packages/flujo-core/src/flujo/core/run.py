@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Literal
 
@@ -19,12 +19,17 @@ from .pause import PauseForHumanInput
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
-from .running import Act
+from .running import Act, Resumed
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
 from .written import checkpoint_of, entry_data
+
+
+def last_began(entries: Iterable[Entry | EntryData]) -> float:
+    """When the last step of some entries began, which come from the last to the first."""
+    return next((entry.started_at for entry in entries if entry.started_at), 0.0)
 
 
 class Run(Work):
@@ -93,11 +98,12 @@ class Run(Work):
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
-            steps = len(self.setup.plan.steps)
+            seen = None if self.hooks.of("transform_step_input") else run_input
             if self.resumed is None:
-                await self.observe("on_run_start", partial(payloads.OnRunStart, info, run_input, steps))
+                steps = len(self.setup.plan.steps)
+                await self.observe("on_run_start", partial(payloads.OnRunStart, info, seen, steps))
             else:
-                await self._tell_resumed()
+                await self._tell_resumed(self.resumed, seen)
             await self._with_resources()
         except GuardDenied:
             pass  # it is the verdict already
@@ -106,12 +112,12 @@ class Run(Work):
             raise
         await self._end(act, self.verdict)
 
-    async def _tell_resumed(self) -> None:
-        decided = self.resumed
-        if decided is not None and decided.pause is not None:
-            facts = (self.info, decided.pause.step_path, decided.pause, decided.value)
+    async def _tell_resumed(self, decided: Resumed, seen: object) -> None:
+        if decided.pause is not None:
+            value = None if self.hooks.of("transform_step_output") else decided.value
+            facts = (self.info, decided.pause.step_path, decided.pause, value)
             await self.observe("on_human_decision", partial(payloads.OnHumanDecision, *facts))
-        await self.observe("on_run_resume", partial(payloads.OnRunResume, self.info, self.run_input))
+        await self.observe("on_run_resume", partial(payloads.OnRunResume, self.info, seen))
 
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""
@@ -219,12 +225,6 @@ class Run(Work):
     def length(self) -> int:
         """Entries of the whole journal, those before a resume included."""
         return len(self.journal) + (0 if self.past is None else self.past.length)
-
-    @property
-    def began(self) -> float:
-        """When the last step began that it journaled."""
-        mine = next((entry.started_at for entry in map(as_entry, reversed(self.journal)) if entry.started_at), 0.0)
-        return mine or (0.0 if self.past is None else self.past.began)
 
     def rows(self) -> list[EntryData]:
         """The whole journal as data."""

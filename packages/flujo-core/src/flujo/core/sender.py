@@ -11,7 +11,6 @@ import anyio
 from pydantic import BaseModel, JsonValue
 
 from .codec import dump, dump_changes, load, load_changes
-from .context import RunInfo
 from .errors import FlujoError, GuardDenied, InputError, RunAborted, SnapshotError, StepFailed
 from .events import read
 from .execution import StepExecutionRequest, StepOutcome
@@ -66,7 +65,7 @@ class Outgoing:
             attempt=ctx.attempt,
             key=ctx.idempotency_key,
             mark=self.mark,
-            run=_run_data(run),
+            run=RunData.model_construct(**{name: getattr(run, name) for name in RunData.model_fields}),
             inputs={s.parameter: self._input(s.parameter, s.type) for s in self.node.sources},
             lease=self.lease,
             deadline=None if left is None else time.time() + left,
@@ -155,17 +154,6 @@ class Outgoing:
         if isinstance(failed, (GuardDenied, RunAborted)) != is_abort:
             raise SnapshotError("its error does not fit", f"a {type(failed).__name__} is no {answer.status}")
         return Failure(failed)
-
-
-def _run_data(run: RunInfo) -> RunData:
-    return RunData.model_construct(
-        run_id=run.run_id,
-        pipeline=run.pipeline,
-        fingerprint=run.fingerprint,
-        actor=run.actor,
-        tenant=run.tenant,
-        tags=dict(run.tags),
-    )
 
 
 ERRORS: Mapping[str, Mapping[str, type]] = {

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import from_json
 
+from .check import reason
 from .errors import SnapshotError
 from .foreign import attempt
 from .pause import Pause, PauseForHumanInput, shown
@@ -31,12 +32,11 @@ def check_form(form: object, version: object) -> None:
     Raises:
         SnapshotError: It is.
     """
-    what = "snapshot cannot be used"
     if form != FORMAT:
-        raise SnapshotError(what, f"its format is {form!r}, not {FORMAT!r}", _DO)
+        raise SnapshotError("snapshot cannot be used", f"its format is {form!r}, not {FORMAT!r}", _DO)
     if version != VERSION:
         why = f"its form has version {version!r}, and this flujo-core reads version {VERSION}"
-        raise SnapshotError(what, why, "Install the flujo-core that wrote it, or a later one")
+        raise SnapshotError("snapshot cannot be used", why, "Install the flujo-core that wrote it, or a later one")
 
 
 _SHOWN = {"run_id", "pipeline", "status", "position", "id", "parent", "frame", "node", "slot", "place", "kind", "path"}
@@ -276,10 +276,7 @@ class Snapshot(_Data):
             data = attempt(from_json, json_data)[0]
             if isinstance(data, dict):  # of another form, whatever does not fit in it is no damage
                 check_form(data.get("format", FORMAT), data.get("version", VERSION))
-            first = error.errors(include_input=False, include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            why = f"{place}: {first['msg']}" if place else first["msg"]
-            raise SnapshotError("snapshot cannot be used", why, _DO) from None
+            raise SnapshotError("snapshot cannot be used", reason(error), _DO) from None
         check_form(read.format, read.version)
         if read.digest != read.computed_digest():
             why = "its digest does not fit: something in it was changed"

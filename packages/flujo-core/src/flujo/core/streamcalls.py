@@ -20,10 +20,17 @@ class StreamingCalls(Calls):
     """Calls and streams of one run."""
 
     def stream_model(
-        self, ctx: RunContext, request: ModelRequest, send: SendStream, retry: RetryPolicy | None, price: Price | None
+        self,
+        ctx: RunContext,
+        request: ModelRequest,
+        send: SendStream,
+        *,
+        retry: RetryPolicy | None,
+        price: Price | None,
+        record: bool,
     ) -> ModelStream:
         """See StreamingContext.stream_model."""
-        return ModelStream(self, ctx, request, send, price, retry)
+        return ModelStream(self, ctx, request, send, retry=retry, price=price, record=record)
 
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """See StreamingContext.deliver."""

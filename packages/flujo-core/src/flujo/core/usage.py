@@ -10,8 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 from .errors import ConfigurationError, UsageLimitExceeded
 
-__all__ = ["Charge", "Fit", "Money", "Price", "Room", "Standing", "Usage", "UsageLimits", "money"]
-
 Money = Decimal | int | str | float
 """What is accepted as an amount of USD; a float counts by its repr, so `0.1` means one tenth exactly."""
 
@@ -54,7 +52,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
 
 def count(value: int, name: str) -> int:
     """Read a number of tokens or requests; raises ConfigurationError unless it is a whole number of 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if (type(value) is not int and (isinstance(value, bool) or not isinstance(value, int))) or value < 0:
         why = "it must be a whole number of 0 or more"
         do = "Give an int; a limit may be None, which means unlimited"
         raise ConfigurationError(f"{name}={value!r} cannot be used", why, do)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.functional_validators import AfterValidator
 
-from .check import no_json
+from .check import no_json, reason
 from .errors import InputError
 from .outcome import Effect
 from .snapshot import QuestionData
@@ -60,8 +60,7 @@ class Wire(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            raise InputError(what, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise InputError(what, reason(error)) from None
 
 
 _SHOWN = {"name", "path", "attempt", "status", "hook", "version", "ref", "kind", "engine"}

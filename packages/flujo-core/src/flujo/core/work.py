@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import anyio.lowlevel
 
 from . import payloads
-from .attempt import Attempt, Changes, admit, amended, missing, settled
+from .attempt import Attempt, Changes, admit, amended, missing
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
@@ -22,6 +22,7 @@ from .frames import Due, Frame
 from .hooks import Telling
 from .journal import Ended, Entry, as_entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
+from .places import settled
 from .plan import FlowNode, StepNode
 from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
@@ -189,8 +190,7 @@ class Work(Running):
                 outcome = await amended(self, act, node, outcome)
             except BaseException as stop:  # a cancel
                 await self._cut_off(entry, act.started, stop, act)
-            paused = isinstance(outcome, Paused)
-            await self.conclude(act, outcome.error, outcome.output, Usage(), paused=paused)
+            await self.conclude(act, outcome.error, outcome.output, Usage(), paused=isinstance(outcome, Paused))
             entry.duration_s = perf_counter() - act.started
         await self._note_end(entry, outcome, worker, worker)
 

@@ -99,8 +99,7 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
 
 
 def _spent_by(frame: Frame) -> dict[int, Usage]:
-    now = {place: ledger.spent for place, ledger in (frame.ledgers or {}).items()}
-    return {**(frame.spent_by or {}), **now}
+    return (frame.spent_by or {}) | {place: ledger.spent for place, ledger in (frame.ledgers or {}).items()}
 
 
 def _part(plan: Plan, part: Part) -> PartData:

@@ -107,8 +107,8 @@ class Environment:
     """A process that serves one invocation at a time, as long as it lives."""
 
     def __init__(self, spec: FunctionSpec) -> None:
-        self.spec = spec
-        self.alive = True
+        self.spec: FunctionSpec = spec
+        self.alive: bool = True
         self._folder = tempfile.TemporaryDirectory(prefix="flujo-lambda-")
         self._log = Path(self._folder.name, "log")
         self._ready = asyncio.Event()

@@ -107,7 +107,7 @@ class Service:
 
     def __init__(self, account_concurrency: int) -> None:
         self.functions: dict[str, Function] = {}
-        self.account_concurrency = account_concurrency
+        self.account_concurrency: int = account_concurrency
 
     async def answer(self, request: Request) -> Reply:
         """Answer one request of boto3."""

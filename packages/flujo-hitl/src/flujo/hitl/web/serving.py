@@ -42,8 +42,8 @@ class Serving:
     def __init__(self, app: FastAPI, host: str, port: int, hooks: Sequence[Webhooks] = ()) -> None:
         self._app = app
         self._hooks = hooks
-        # no access log: the way back from a provider has a code in its URL. Its word for who sends a request is not
-        # believed: a proxy that signs people in is known by the address of its own.
+        # no access log: the way back from a provider has a code in its URL. A proxy's word for who sends a request is
+        # not put in the place of its own address, by which it is known; Access asks for it where tries are counted.
         config = uvicorn.Config(
             app, access_log=False, proxy_headers=False, server_header=False, log_level="warning",
             timeout_graceful_shutdown=5,

@@ -1,0 +1,165 @@
+"""`flujo lambda`: what it prints, and with which code it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lambda_kit import BUCKET, HERE, Cloud
+from lambda_steps import Keys, peppered
+
+from flujo.backend_lambda import Artifact, Ed25519Signer, FileArtifactStore, S3ArtifactStore, publish
+from flujo.backend_lambda.packing import pack
+from flujo.core import Flujo
+from flujo_cli.main import run as flujo
+
+Told = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Files of a private and a public key, as openssl writes them."""
+    private, public = tmp_path / "signing.pem", tmp_path / "worker.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    return private, public
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Told:
+    """Run the command in a folder of its own, and give its code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        code = flujo([str(part) for part in arguments])
+        return code, "".join(capsys.readouterr())
+
+    return call
+
+
+def test_the_doctor_says_what_is_well_and_what_is_not(cloud: Cloud, keys: tuple[Path, Path], told: Told) -> None:
+    cloud.signer = Ed25519Signer(keys[0])
+    cloud.deploy()
+    asked = ("lambda", "doctor", cloud.name, "--key", keys[0], "--concurrency", 10, "--module", "lambda_steps")
+    code, text = told(*asked)
+    assert (code, "FAIL" in text) == (0, False)
+    assert f"trusts key {cloud.signer.keyid}" in text
+    code, text = told(*asked, "--module", "nowhere", "--json")
+    rows = {row["what"]: row["ok"] for row in map(json.loads, text.splitlines())}
+    assert (code, rows["module nowhere"], rows["module lambda_steps"], rows["worker"]) == (1, False, True, True)
+    assert told(*asked, "--audience", "others")[0] == 1
+    code, text = told("lambda", "doctor", "nobody", "--key", keys[0])
+    assert (code, "ResourceNotFoundException" in text) == (2, True)
+
+
+def test_a_pipeline_of_a_file_is_invoked(cloud: Cloud, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    cloud.signer = Ed25519Signer(keys[0])
+    function = cloud.deploy()
+    file = f"{HERE / 'lambda_steps.py'}:shout"
+    # In a process of its own: here the file is imported already, and would be another module.
+    command = [sys.executable, "-m", "flujo_cli", "lambda", "invoke", cloud.name, file, "--key", str(keys[0])]
+    done = subprocess.run([*command, "--text", "a", "--text", "b"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert [json.loads(line)["output"] for line in done.stdout.splitlines()] == ["A!", "B!"]
+    assert len(function.records) == 2
+
+
+def test_a_project_is_built_and_published_once(keys: tuple[Path, Path], told: Told, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "words.py").write_text("x = 1\n")
+    (project / "test_words.py").write_text("x = 1\n")
+    (project / "requirements.txt").write_text("")
+    code, text = told("lambda", "build", project, "--out", tmp_path / "dist")
+    assert code == 0, text
+    made = json.loads(text)
+    with zipfile.ZipFile(tmp_path / "dist" / "project-0.zip") as archive:
+        assert archive.namelist() == ["flujo-artifact.json", "words.py"]
+    publishing = ("lambda", "publish", project, "--store", tmp_path / "store", "--key", keys[0], "--version", "1")
+    code, text = told(*publishing)
+    assert (code, json.loads(text)["sha256"]) == (0, made["sha256"])
+    assert told(*publishing)[0] == 0
+    (project / "words.py").write_text("x = 2\n")
+    code, text = told(*publishing)
+    assert (code, "Take another version" in text) == (2, True)
+    code, text = told("lambda", "build", tmp_path / "dist")
+    assert (code, "Lock the project" in text) == (2, True)
+
+
+@pytest.fixture
+def role(moto_url: str, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A role of moto, whose control plane of Lambda is asked here; it runs nothing."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", moto_url)
+    iam = boto3.client("iam")
+    name = f"worker-{time.monotonic_ns()}"
+    arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    iam.close()
+    return arn
+
+
+@pytest.mark.parametrize("where", ["s3", "folder"])
+def test_what_is_deployed_is_what_was_signed(
+    where: str, s3: Any, role: str, keys: tuple[Path, Path], told: Told
+) -> None:
+    tmp_path = keys[0].parent
+    import boto3
+
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "words.py").write_text("x = 1\n")
+    artifact = Artifact("words", "1", "3.12", pack(tmp_path / "made"), ())
+    store = S3ArtifactStore(BUCKET) if where == "s3" else FileArtifactStore(tmp_path / "store")
+    url = f"s3://{BUCKET}" if where == "s3" else str(tmp_path / "store")
+    publish(store, artifact, Ed25519Signer(keys[0]))
+    name = f"words-{where}"
+    deploying = ("lambda", "deploy", name, "--store", url, "--name", "words", "--version", "1", "--trust", keys[1])
+    for version, more in (("1", ("--role", role, "--bucket", BUCKET)), ("2", ("--env", "X=1", "--timeout", 7))):
+        code, text = told(*deploying, *more)
+        assert code == 0, text
+        assert json.loads(text)["FunctionName"] == name
+        assert version
+    client = boto3.client("lambda")
+    made = client.get_function_configuration(FunctionName=name)
+    client.close()
+    assert (made["Handler"], made["Timeout"], made["Runtime"]) == ("flujo.backend_lambda.aws.handler", 7, "python3.12")
+    assert made["Environment"]["Variables"]["FLUJO_LAMBDA_PUBLIC_KEYS"] == Ed25519Signer(keys[0]).verifier.text
+    (tmp_path / "other.pem").write_text("no key")
+    assert told(*deploying[:-1], tmp_path / "other.pem")[0] == 2
+    code, text = told("lambda", "deploy", name, "--store", url, "--trust", keys[1])
+    assert (code, "--name and --version, or --digest" in text) == (2, True)
+
+
+def test_an_artifact_that_nobody_trusted_has_signed_is_not_deployed(
+    s3: Any, keys: tuple[Path, Path], told: Told, tmp_path: Path
+) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "words.py").write_text("x = 1\n")
+    artifact = Artifact("words", "1", "3.12", pack(tmp_path / "made"), ())
+    publish(FileArtifactStore(tmp_path / "store"), artifact, Ed25519Signer.generate())
+    code, text = told(
+        "lambda", "deploy", "f", "--store", tmp_path / "store", "--digest", artifact.digest, "--trust", keys[1]
+    )
+    assert (code, "no key that is trusted" in text) == (2, True)
+    assert zipfile.ZipFile(io.BytesIO(artifact.packed.data)).testzip() is None
+
+
+def test_a_secret_is_read_where_the_step_runs_and_only_its_name_travels(cloud: Cloud) -> None:
+    import boto3
+
+    secrets = boto3.client("secretsmanager")
+    prefix = f"words-{time.monotonic_ns()}/"
+    secrets.create_secret(Name=f"{prefix}PEPPER", SecretString="of the worker")
+    secrets.close()
+    cloud.deploy(env={"FLUJO_LAMBDA_SECRETS": prefix})
+    made = Flujo(peppered, resources=Keys(), backend=cloud.backend()).run("a")
+    assert made.unwrap() == hashlib.sha256(b"aof the worker").hexdigest()
