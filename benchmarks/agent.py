@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pydantic_ai
-from benchmarks.compare import Ratio, compare
+from benchmarks.compare import Ratio, paired
 from pydantic_ai import messages as pai
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import FunctionModel
@@ -24,7 +24,7 @@ from flujo.core import Flujo, Price, UsageLimits
 
 MOST = 1.10
 """Our layer may add 10 % to a call."""
-CALLS = 10
+CALLS = 5
 """Calls in one timing: one alone is a matter of luck."""
 
 _SERVER = """
@@ -68,13 +68,14 @@ def provider() -> Iterator[str]:
             process.kill()
 
 
-async def ratio(model: Model, rounds: int = 25) -> Ratio:
-    """One call of an agent under limits, and the same call without us."""
+async def ratio(model: Model, url: str | None = None, rounds: int = 60) -> Ratio:
+    """One call of an agent under limits, and the same call without us; ours makes its own client for a `url`."""
     bare = pydantic_ai.Agent(model, instructions="Answer briefly.", model_settings={"max_tokens": 100})
     limits = UsageLimits(total_cost_usd_limit=10**6)
-    flujo = Flujo(
-        agent(model, instructions="Answer briefly.", max_tokens=100, price=Price("0.000001", "0.000002")), limits=limits
-    )
+    asked, key = (model, None) if url is None else ("openai:m", "none")
+    price = Price("0.000001", "0.000002")
+    ask = agent(asked, base_url=url, api_key=key, instructions="Answer briefly.", max_tokens=100, price=price)
+    flujo = Flujo(ask, limits=limits)
 
     async def ours() -> None:
         for _ in range(CALLS):
@@ -85,17 +86,17 @@ async def ratio(model: Model, rounds: int = 25) -> Ratio:
         for _ in range(CALLS):
             await bare.run("What is an audit log?")
 
-    return await compare(ours, theirs, items=CALLS, rounds=rounds)
+    return await paired(ours, theirs, items=CALLS, rounds=rounds)
 
 
-def measure(rounds: int = 25, *, function: bool = False) -> Ratio:
+def measure(rounds: int = 60, *, function: bool = False) -> Ratio:
     """Measure it, over HTTP or with a function for a model."""
     if function:
         answer = pai.ModelResponse(parts=[pai.TextPart("an answer")])
-        return asyncio.run(ratio(FunctionModel(lambda messages, info: answer), rounds))
+        return asyncio.run(ratio(FunctionModel(lambda messages, info: answer), rounds=rounds))
     with provider() as url:
         model = OpenAIChatModel("m", provider=OpenAIProvider(base_url=url, api_key="none"))
-        return asyncio.run(ratio(model, rounds))
+        return asyncio.run(ratio(model, url, rounds))
 
 
 if __name__ == "__main__":

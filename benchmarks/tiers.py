@@ -1,7 +1,7 @@
 """What one guard, transform, recorder or observer adds to a step, beside the same steps at which nobody acts.
 
-Where anybody acts in steps at all, each step is announced, guarded and recorded as a whole: that is what "elsewhere"
-costs, a guard that is never asked here. What a hook adds is measured against it.
+Who acts elsewhere only, as a guard of tool calls, costs such steps next to nothing: what a hook adds is measured
+against that.
 """
 
 from typing import Any

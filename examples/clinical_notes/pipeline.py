@@ -14,7 +14,7 @@ import re
 import extractive
 from pydantic import BaseModel
 
-from flujo.core import Message, ModelRequest, Pipeline, RunContext, Step, run_input
+from flujo.core import Message, ModelRequest, Pipeline, RunContext, Step, UsageLimits, run_input
 
 SUMMARY_TOKENS = 120
 
@@ -98,7 +98,13 @@ async def check(note: str, summary: str, facts: Facts) -> Report:
 
 
 extracting = Step(extract)
-summarising = Step(summarise, inputs={"note": run_input(), "facts": extracting}, timeout_s=60)
+# On a remote backend each attempt holds its lease of the budget while it runs, so that many run side by side.
+summarising = Step(
+    summarise,
+    inputs={"note": run_input(), "facts": extracting},
+    timeout_s=60,
+    lease=UsageLimits(total_tokens_limit=10_000),
+)
 checking = Step(check, inputs={"note": run_input(), "summary": summarising, "facts": extracting})
 
 pipeline = Pipeline(extracting, summarising, checking, name="clinical-notes")

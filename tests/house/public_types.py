@@ -20,6 +20,7 @@ LEAVES = {
     "flujo-agent": "flujo.agent",
     "flujo-audit": "flujo.audit",
     "flujo-backend-lambda": "flujo.backend_lambda",
+    "flujo-backend-ray": "flujo.backend_ray",
     "flujo-deidentifier": "flujo.deidentifier",
     "flujo-hitl": "flujo.hitl",
     "flujo-streaming": "flujo.streaming",

@@ -141,10 +141,11 @@ async def test_abandoned_threads_that_hang_hold_up_no_other_step() -> None:
         return value + 1
 
     try:
-        for _ in range(3):
-            hung = await Flujo(Step(hang, timeout_s=0.05)).run_async(1)
-            assert isinstance(hung.error, StepTimeout)
-            assert hung.error.abandoned
+        hung = 0
+        while hung < 3:  # on a busy machine some get no thread in their time
+            result = await Flujo(Step(hang, timeout_s=0.05)).run_async(1)
+            assert isinstance(result.error, StepTimeout)
+            hung += result.error.abandoned
         with anyio.fail_after(5):
             assert (await Flujo(Step(work)).run_async(1)).output == 2
         assert limiter.borrowed_tokens == 0

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import remote_pipeline as flows
 from pipe_backend import PipeBackend, Pool
 from pydantic import BaseModel, SecretStr
 
 from flujo.core import (
+    Budget,
     Capabilities,
+    Failure,
     Flujo,
     GuardDenied,
     LocalBackend,
@@ -35,6 +41,7 @@ from flujo.core import (
     TaskRejected,
     UsageLimits,
     Worker,
+    WorkerLost,
     hookimpl,
 )
 
@@ -218,6 +225,18 @@ def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_eith
     assert "acme:small" in str(result.error)
 
 
+def test_spans_of_the_worker_stand_in_the_trace_of_the_run_below_their_step() -> None:
+    program = Path(__file__).parent / "remote_traced.py"
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=60)
+    traces, *spans = zip(*(line.split("|") for line in done.stdout.splitlines()), strict=True)
+    assert len(set(traces)) == 1
+    assert set(zip(*spans, strict=True)) == {
+        ("chat small", "<", "step ask_model"),
+        ("step ask_model", "<", "invoke_workflow ask_model"),
+        ("invoke_workflow ask_model", "<", "-"),
+    }
+
+
 # --- humans and effects -----------------------------------------------------------------------------------------------
 
 
@@ -239,11 +258,101 @@ def test_a_tool_that_may_be_called_at_most_once_is_not_called_where_nobody_could
     assert whole.unwrap() == "paid"
 
 
+class Lost:
+    """Its workers go away in the middle, until they are mended."""
+
+    capabilities = Capabilities(remote=True)
+    mended = False
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        task = request.task().model_dump_json()
+        if not self.mended:
+            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "it died")))
+        async with Worker() as worker:
+            return request.outcome(await worker.execute(task))
+
+
+@pytest.mark.anyio
+async def test_whether_a_step_that_may_happen_once_happened_on_a_lost_worker_is_asked_a_human() -> None:
+    backend = Lost()
+    flujo = Flujo(Step(flows.pay, effect="at_most_once"), backend=backend)
+    failed = await flujo.run_async(1)
+    assert isinstance(failed.error, WorkerLost)
+    backend.mended = True
+    asked = await flujo.resume_async(failed, retry=True)
+    assert asked.status == "paused"
+    assert "may happen at most once" in asked.pauses[0].question
+    done = await flujo.resume_async(asked, {"happened": False})
+    assert done.unwrap() == "paid"
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_raises_fails_the_step_and_one_that_sent_nothing_costs_nothing() -> None:
+    class Broken:
+        capabilities = Capabilities(remote=True)
+
+        def __init__(self, *, sends: bool) -> None:
+            self.sends = sends
+
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            if self.sends:
+                request.task()
+            raise ConnectionError("no way there")
+
+    limits, lease = UsageLimits(total_cost_usd_limit=1), UsageLimits(total_cost_usd_limit="0.10")
+    for sends, cost in ((False, Decimal(0)), (True, Decimal("0.10"))):
+        flujo = Flujo(Step(flows.ask_model, lease=lease), backend=Broken(sends=sends), limits=limits)
+        result = await flujo.run_async("x")
+        assert isinstance(result.error, StepFailed)
+        assert result.error.error_type == "ConnectionError"
+        assert result.total_cost_usd == cost
+
+
 def test_steps_without_a_lease_of_their_own_share_a_limit_one_after_another(backend: PipeBackend) -> None:
     limits = UsageLimits(total_cost_usd_limit="0.05")
     result = Flujo(Map(flows.ask_model), backend=backend, limits=limits, plugins=[flows.Mask()]).run(["a", "b"])
     assert result.status == "completed"
     assert result.total_cost_usd == Decimal("0.040")
+
+
+class Unreliable:
+    """Workers of which some die, some answer late, and some do the work and are not heard."""
+
+    capabilities = Capabilities(remote=True)
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.most = Decimal(0)
+        self.asked = 0
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        self.asked += 1
+        number = self.asked
+        used = self.budget.spent
+        self.most = max(self.most, used.cost_usd + used.reserved_usd)
+        task = request.task().model_dump_json()
+        await anyio.sleep(0.05 if number % 20 == 1 else 0)  # late
+        if number % 10 == 0:
+            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "it died")))
+        async with Worker() as worker:
+            answers = [await worker.execute(task) for _ in range(2 if number % 20 == 3 else 1)]
+        outcomes = [request.outcome(answer) for answer in answers]
+        return outcomes[-1]
+
+
+@pytest.mark.anyio
+async def test_a_hundred_leases_of_workers_that_die_answer_late_or_twice_keep_the_limit_and_leak_nothing() -> None:
+    budget = Budget(UsageLimits(total_cost_usd_limit="3.00"))
+    backend = Unreliable(budget)
+    step = Step(flows.ask_model, lease=UsageLimits(total_cost_usd_limit="0.10"))
+    flujo = Flujo(Map(step, on_failure="collect"), backend=backend, limits=budget)
+    result = await flujo.run_async([str(number) for number in range(100)])
+    failed = [one for one in result.unwrap() if isinstance(one, StepFailed)]  # type: ignore[attr-defined]
+    assert len(failed) == 10
+    assert all(isinstance(one, WorkerLost) for one in failed)
+    assert backend.most <= Decimal("3.00")
+    assert result.total_cost_usd == 90 * Decimal("0.02") + 10 * Decimal("0.10")
+    assert budget.spent.reserved_usd == 0
 
 
 # --- answers that cannot be trusted -----------------------------------------------------------------------------------

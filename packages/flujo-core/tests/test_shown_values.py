@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from flujo.core import (
+    Event,
     Flujo,
     Loop,
     MemoryStore,
@@ -19,7 +20,10 @@ from flujo.core import (
     Snapshot,
     Step,
     ToolCall,
+    TransformStepInput,
+    TransformStepOutput,
     Update,
+    hookimpl,
     step,
 )
 
@@ -103,3 +107,39 @@ async def test_what_a_store_is_given_shows_no_payload() -> None:
     await Flujo(say >> ask, context_model=Notes, store=Told()).run_async(WORD)
     assert [WORD in text for text in texts] == [False] * 3
     assert "kind='paused'" in texts[2]
+
+
+class Veil:
+    """Takes what is private out of what steps are given and give."""
+
+    @hookimpl
+    def transform_step_input(self, payload: TransformStepInput) -> object:
+        return str(payload.value).replace("Ann", "X")
+
+    @hookimpl
+    def transform_step_output(self, payload: TransformStepOutput) -> object:
+        return str(payload.value).replace("Ann", "X")
+
+
+@pytest.mark.parametrize("veiled", [True, False])
+async def test_observers_see_no_input_and_no_decision_as_they_were_before_a_transform(veiled: bool) -> None:
+    seen: dict[str, list[object]] = {}
+
+    def watch(event: Event) -> None:
+        names = [name for name in ("input", "decision", "inputs") if hasattr(event, name)]
+        shown = [getattr(event, name) for name in names]
+        seen.setdefault(type(event).__name__, []).extend(shown)
+
+    async def ask(text: str) -> str:
+        raise PauseForHumanInput("Who?", schema=str)
+
+    async def greet(name: str) -> str:
+        return f"hello {name}"
+
+    flujo = Flujo(Step(ask) >> Step(greet), hooks=[watch], plugins=[Veil()] if veiled else [])
+    paused = await flujo.run_async("for Ann")
+    result = await flujo.resume_async(paused, "Ann")
+    assert result.output == ("hello X" if veiled else "hello Ann")
+    assert (seen["OnRunStart"], seen["OnRunResume"]) == (([None], [None]) if veiled else (["for Ann"], ["for Ann"]))
+    assert seen["OnHumanDecision"] == ([None] if veiled else ["Ann"])
+    assert ("Ann" in repr(seen)) is not veiled

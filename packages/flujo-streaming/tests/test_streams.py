@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import anyio
@@ -20,6 +21,7 @@ from flujo.core import (
     Fallback,
     Flujo,
     InputError,
+    LocalBackend,
     Loop,
     Map,
     MemoryStore,
@@ -32,7 +34,9 @@ from flujo.core import (
     Price,
     RunContext,
     Step,
+    StepExecutionRequest,
     StepFailed,
+    StepOutcome,
     StepTimeout,
     step,
 )
@@ -80,6 +84,11 @@ class Source:
 async def shout(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
     async for chunk in chunks:
         yield chunk.upper()
+
+
+async def same_chunks(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for chunk in chunks:
+        yield chunk
 
 
 @streaming_step
@@ -570,6 +579,86 @@ async def test_a_source_that_goes_on_after_its_time_is_closed_all_the_same():
         await anyio.sleep(0.01)
 
 
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_step_whose_time_is_up_while_its_reader_is_busy_is_closed_and_another_takes_over(begun):
+    first, closed = Source(), []
+
+    async def stuck(topic: str) -> AsyncIterator[str]:
+        try:
+            yield "stuck"
+            await anyio.sleep(60)
+        finally:
+            closed.append(1)
+
+    slow_start = Step(same, name="before")
+    flujo = Flujo(slow_start >> Fallback(StreamingStep(stuck, timeout_s=0.03), first.step()))
+    seen = []
+    async with flujo.stream_async("w") as stream:
+        async for item in stream:
+            if isinstance(item, Chunk):
+                seen.append(item.value)
+            if (isinstance(item, Chunk) and item.value == "stuck") if begun else isinstance(item, StepStarted):
+                await anyio.sleep(0.2)  # meanwhile the time of the step is up
+            if len(seen) == 5:
+                break
+    assert seen[-1].startswith("w")
+    assert closed == ([1] if begun else [])
+    assert first.opened == first.closed == 1
+    await checkpoint()
+
+
+async def test_check_13_a_source_that_never_waits_lets_others_have_their_turns():
+    ticks = []
+
+    async def watch():
+        while len(ticks) < 10_000:
+            ticks.append(1)
+            await anyio.sleep(0)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        async with Flujo(Source(60_000).step() >> shout).stream_async("w") as stream:
+            before = len(ticks)
+            async for _ in stream.text():
+                pass
+            after = len(ticks)
+        group.cancel_scope.cancel()
+    assert after - before >= 3
+
+
+async def test_check_9_a_long_stream_takes_no_memory():
+    source = Source(30_000)
+    flujo = Flujo(source.step() >> shout >> doubled >> StreamingStep(same_chunks, collect="none"))
+    tracemalloc.start()
+    try:
+        async with flujo.stream_async("w") as stream:
+            seen = 0
+            async for _ in stream.text():
+                seen += 1
+                if seen == 1000:
+                    tracemalloc.reset_peak()
+                    base = tracemalloc.get_traced_memory()[0]
+            grown = tracemalloc.get_traced_memory()[1] - base
+    finally:
+        tracemalloc.stop()
+    assert seen == 30_000
+    assert grown < 100_000
+
+
+async def test_check_10_no_chunk_hook_means_no_call(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("nobody transforms chunks")
+
+    monkeypatch.setattr("flujo.core.delivery.ChunkTransforms", refuse)
+    monkeypatch.setattr("flujo.core.modelstream.ChunkTransforms", refuse)
+    source = Source(3)
+    async with Flujo(source.step() >> shout).stream_async("w") as stream:
+        frames = []
+        async for _ in stream.text():
+            frames.append(stream._feed.source.stages)
+    assert [len(stages) for stages in frames] == [2, 2, 2]  # the two generators, and nothing round them
+
+
 async def test_a_question_in_a_stream_pauses_the_run_and_the_answer_goes_on():
     async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
         yield "before "
@@ -677,6 +766,24 @@ async def test_what_cannot_be_a_stream_is_refused():
         Source().step(collect="average")
     with pytest.raises(PipelineError, match="move timeout_s there"):
         Flujo(Source().step() >> StreamingStep(shout, timeout_s=3))
+
+
+async def test_a_stream_stays_in_the_process_of_its_reader():
+    sent = []
+
+    class Elsewhere:
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            sent.append(request.step.name)
+            return await LocalBackend().execute_step(request)
+
+    source = Source(2)
+    flujo = Flujo(same >> source.step() >> shout >> length, backend=Elsewhere())
+    async with flujo.stream_async("w") as stream:
+        assert [text async for text in stream.text()] == ["W0 ", "W1 "]
+    assert stream.result.output == 6
+    assert sent == ["same", "length"]
+    with pytest.raises(PipelineError, match="stays where its reader is"):
+        source.step(backend="lambda")
 
 
 async def test_chunks_that_do_not_fit_the_next_stage_are_refused():

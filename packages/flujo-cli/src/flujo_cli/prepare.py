@@ -148,6 +148,7 @@ def build(
     plugins.hold_to(policy.model_copy(update={"require": required}))
     here = {name for name, _ in plugins.acting}
     plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
+    plugins.named = {**found.plugins.named, **plugins.named}
     return _extended(found, plugins, policy, hooks, given)
 
 

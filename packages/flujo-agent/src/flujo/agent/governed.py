@@ -235,13 +235,19 @@ def _bounded(settings: ModelSettings | None, ctx: RunContext) -> ModelSettings:
 def _settings(settings: ModelSettings, final: ModelRequest, target: Model) -> ModelSettings:
     """The settings of the request that may be sent; the client's own retries are off, since the run makes them."""
     made = ModelSettings(**settings)
-    if "max_retries" not in target.unsupported_settings:
+    if "max_retries" not in target.unsupported_settings and _may_retry(target, made):
         made["max_retries"] = 0
     if final.max_tokens is not None:
         made["max_tokens"] = final.max_tokens
     if final.temperature is not None:
         made["temperature"] = final.temperature
     return made
+
+
+def _may_retry(target: Model, settings: ModelSettings) -> bool:
+    """Whether its client might make retries. One of OpenAI's kind that is told not to is copied for that request."""
+    said = "max_retries" in settings or "max_retries" in (target.settings or {})
+    return said or getattr(getattr(target, "client", None), "max_retries", None) != 0
 
 
 def _other_way(what: str) -> ConfigurationError:

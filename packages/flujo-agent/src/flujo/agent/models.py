@@ -6,7 +6,7 @@ import inspect
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flujo.core import Price
 
@@ -78,11 +78,22 @@ def known_price(model: str | Model) -> Price | None:
 
 
 def make(model: str | Model, base_url: str | None = None, api_key: str | None = None) -> Model:
-    """The model itself. Blocks while pydantic-ai is imported and a local model is loaded, so call it in a thread."""
-    from pydantic_ai.models import infer_model  # here: takes over a second to import
+    """The model itself. Blocks while pydantic-ai is imported and a local model is loaded, so call it in a thread.
 
+    A client that is made here makes no retries: the run makes them.
+    """
     if not isinstance(model, str):
         return model
+    made = _made(model, base_url, api_key)
+    client: Any = getattr(made, "client", None)
+    if hasattr(client, "max_retries"):
+        client.max_retries = 0
+    return made
+
+
+def _made(model: str, base_url: str | None, api_key: str | None) -> Model:
+    from pydantic_ai.models import infer_model  # here: takes over a second to import
+
     provider, _, name = model.partition(":")
     if replaying():
         return _not_asked(model, base_url)

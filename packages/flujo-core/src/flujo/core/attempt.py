@@ -105,8 +105,7 @@ class Attempt:
                 await run.conclude(act, stop, None, self.ctx.spent)
             raise
         if act is not None:
-            paused = isinstance(outcome, Paused)
-            await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=paused)
+            await run.conclude(act, outcome.error, outcome.output, self.ctx.spent, paused=isinstance(outcome, Paused))
         return outcome, changes
 
     def _decided(self) -> tuple[Outcome, Changes] | None:
@@ -273,7 +272,8 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         denial = await hooks.guard(guarded, "guard_step", run.values)
         if isinstance(denial, GuardDenied):
             await run.deny(denial, act.path, act.keep)
-    await run.intend(act, dict(inputs) if "record_intent" in hooks.table else None)
+    if hooks.ends_step or "record_intent" in hooks.table:
+        await run.intend(act, dict(inputs))
     if hooks.before_step:
         begun = PreStepExecution(run.info, act.path, node.step.name, act.attempt, dict(inputs))
         await run.observe("pre_step_execution", lambda: begun, act.keep)

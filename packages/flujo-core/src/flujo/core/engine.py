@@ -119,8 +119,8 @@ class Flujo:
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
             "store": store, "limits": limits, "hooks": self.observers,
         }  # fmt: skip
-        kept_runs = store is not None
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept_runs)
+        kept = store is not None
+        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
         self.plugins.hold_to(self.policy)
@@ -129,11 +129,10 @@ class Flujo:
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
         places = placed(self.plan, backend, terms)
-        here = [node for node in self.plan.steps if node.index not in places.away]
-        needed = {node.index: widened(node.needs(specs), specs) for node in here}
+        needed = {n.index: widened(n.needs(specs), specs) for n in self.plan.steps if n.index not in places.away}
         by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
         by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
-        keeping = (kept_runs, None if self.store is None else self.store.signer)
+        keeping = (kept, None if self.store is None else self.store.signer)
         scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
         self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
         self._fit_input = fitted(self.plan.input_type)
@@ -199,8 +198,9 @@ class Flujo:
 
         It takes what `run_async` takes, and raises what that raises on entering.
         """
-        prepare = partial(self._prepare, input, None, options)
-        return StreamOpening(partial(opened, prepare, self._execute, self._handles))
+        return StreamOpening(
+            partial(opened, partial(self._prepare, input, None, options), self._execute, self._handles)
+        )
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):

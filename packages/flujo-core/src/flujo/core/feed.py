@@ -37,6 +37,7 @@ class Source:
         path: Where their step stands.
         ended: Is set when they are closed.
         error: What they raised.
+        is_begun: Whether the reader pulls from them.
         is_cut: Whether they are to end now: their step was cancelled, or its time is up.
     """
 
@@ -46,6 +47,7 @@ class Source:
     path: str
     ended: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
+    is_begun: bool = False
     is_cut: bool = False
 
     @property
@@ -62,6 +64,8 @@ class Source:
         """Close them, the last first, each with its clean-up done; what that raises is told after `error`."""
         self.error = self.error or error
         for stage in reversed(self.stages):
+            if getattr(stage, "ag_frame", stage) is None:  # it has ended
+                continue
             with anyio.move_on_after(CLEAN_UP_S, shield=True) as limit:
                 try:
                     await stage.aclose()
@@ -105,13 +109,18 @@ class Feed:
 
     async def hand_over(self, source: Source) -> None:
         """Let the reader pull the chunks in its own task, and wait until they are exhausted and closed."""
-        self.source = source
-        self.news.set()
         try:
+            if self.source is not None:  # of a step whose time was up while its reader was busy elsewhere
+                await self.source.ended.wait()
+            self.source = source
+            self.news.set()
             await source.ended.wait()
-        except BaseException:  # a cancel, or its time is up: the reader's task closes what it pulls from
+        except BaseException:  # a cancel, or its time is up: who pulls from it closes it
             source.is_cut = True
-            if not source.ended.is_set() and self.cut():
+            if not source.is_begun:
+                self.source = None if self.source is source else self.source
+                await source.close()
+            elif not source.ended.is_set() and self.cut():
                 with anyio.CancelScope(shield=True):
                     await source.ended.wait()
             raise
@@ -135,24 +144,15 @@ class Feed:
 
     # --- the reader's side ------------------------------------------------------------------------------------------
 
-    @property
-    def has_offers(self) -> bool:
-        """Whether a task waits with a chunk."""
-        return bool(self._offers)
-
-    def go_on(self) -> None:
-        """Let the task go on whose chunk was taken: the reader wants the next."""
+    def has_taken(self) -> bool:
+        """Take the next chunk that a task waits with; the task whose chunk was taken before goes on."""
         if self._taken is not None:
             self._taken.set()
             self._taken = None
-
-    def offered(self) -> Chunk | None:
-        """The next chunk that a task waits with; the one before goes on."""
-        self.go_on()
-        if not self._offers:
-            return None
-        chunk, self._taken = self._offers.popleft()
-        return chunk
+        if self._offers:
+            chunk, self._taken = self._offers.popleft()
+            self.told.append(chunk)
+        return bool(self.told)
 
     # --- as an observer ---------------------------------------------------------------------------------------------
 

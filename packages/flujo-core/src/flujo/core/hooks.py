@@ -205,7 +205,8 @@ class Hooks:
                 return self._tell_rest(chain((one,), left), payload, values)
             try:
                 answer = one.function(payload)
-                work = None if answer is None else _work_of(answer, one)
+                is_plain = answer is None or (one.is_async and type(answer) is CoroutineType)
+                work = cast("Any", answer) if is_plain else _work_of(answer, one)  # `_work_of`, for less
                 if work is None:
                     continue
                 for first in work.__await__():  # it waits; unlike `send`, this costs no exception where it does not

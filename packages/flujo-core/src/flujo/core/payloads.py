@@ -212,7 +212,10 @@ class RecordResult(Event):
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnRunStart(Event):
-    """A run was let through and starts; `steps` is how many the plan has."""
+    """A run was let through and starts; `steps` is how many the plan has.
+
+    `input` is None where a transform acts on the inputs of steps: observers see it in each step, as that leaves it.
+    """
 
     input: object
     steps: int
@@ -329,14 +332,17 @@ class OnRunPause(Event):
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnRunResume(Event):
-    """A run goes on from where it stood."""
+    """A run goes on from where it stood; `input` is that of OnRunStart."""
 
     input: object
 
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnHumanDecision(StepEvent):
-    """A human decided what a paused step asked; the run is about to go on."""
+    """A human decided what a paused step asked; the run is about to go on.
+
+    `decision` is None where a transform acts on outputs of steps: observers see it as the step's, as that leaves it.
+    """
 
     pause: Pause
     decision: object

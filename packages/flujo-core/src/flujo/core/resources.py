@@ -324,8 +324,6 @@ class ResourceScope:
         Raises:
             ResourceError: One failed to close, or took too long. The others are closed all the same.
         """
-        if not self._opened:
-            return
         faults: list[tuple[str, Exception | None]] = []
         stopped: BaseException | None = None
         while self._opened:

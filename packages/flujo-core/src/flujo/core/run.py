@@ -19,7 +19,7 @@ from .pause import PauseForHumanInput
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
-from .running import Act
+from .running import Act, Resumed
 from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .streamcalls import StreamingCalls
 from .values import final_context, given_by
@@ -98,11 +98,12 @@ class Run(Work):
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
             await self.intend(act, run_input)
-            steps = len(self.setup.plan.steps)
+            seen = None if self.hooks.of("transform_step_input") else run_input
             if self.resumed is None:
-                await self.observe("on_run_start", partial(payloads.OnRunStart, info, run_input, steps))
+                steps = len(self.setup.plan.steps)
+                await self.observe("on_run_start", partial(payloads.OnRunStart, info, seen, steps))
             else:
-                await self._tell_resumed()
+                await self._tell_resumed(self.resumed, seen)
             await self._with_resources()
         except GuardDenied:
             pass  # it is the verdict already
@@ -111,12 +112,12 @@ class Run(Work):
             raise
         await self._end(act, self.verdict)
 
-    async def _tell_resumed(self) -> None:
-        decided = self.resumed
-        if decided is not None and decided.pause is not None:
-            facts = (self.info, decided.pause.step_path, decided.pause, decided.value)
+    async def _tell_resumed(self, decided: Resumed, seen: object) -> None:
+        if decided.pause is not None:
+            value = None if self.hooks.of("transform_step_output") else decided.value
+            facts = (self.info, decided.pause.step_path, decided.pause, value)
             await self.observe("on_human_decision", partial(payloads.OnHumanDecision, *facts))
-        await self.observe("on_run_resume", partial(payloads.OnRunResume, self.info, self.run_input))
+        await self.observe("on_run_resume", partial(payloads.OnRunResume, self.info, seen))
 
     async def _end(self, act: Act, error: BaseException | None) -> None:
         """Record and announce the end; a cancel or deadline meanwhile comes too late to change it."""

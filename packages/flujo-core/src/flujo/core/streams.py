@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
+from time import perf_counter
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, NoReturn, cast
 
 import anyio
+import anyio.lowlevel
 
 from .errors import ConfigurationError, StepFailed
 from .feed import Feed, Source
@@ -24,6 +26,9 @@ from .result import PipelineResult
 from .run import Run
 
 _LEFT = "its reader left before the end"
+_TURN_S = 0.005
+_LOOK_EACH = 16
+"""A source that never waits is read for so many seconds before others get a turn; the clock is asked each so many."""
 
 
 class RunStream:
@@ -44,6 +49,8 @@ class RunStream:
         self._task: asyncio.Task[Any] | None = None
         self._scope: anyio.CancelScope | None = None
         self._cancelling: int | None = None
+        self._pulls = False
+        self._turn_s = 0.0
         feed.cut = self._cut
 
     @property
@@ -101,16 +108,17 @@ class RunStream:
             while told:
                 yield told.popleft()
             if (source := feed.source) is None:
-                if (chunk := feed.offered()) is not None:
-                    yield chunk
                 continue
-            add, path, error = source.fold.add, source.path, None
+            add, path, error, count = source.fold.add, source.path, None, 0
             try:
                 async for value in self._pulled(source):
                     add(value)
                     while told:
                         yield told.popleft()
                     yield make(Chunk, (value, path, 0))
+                    count += 1
+                    if not count % _LOOK_EACH:
+                        await self._take_turns()
                     if source.is_cut:
                         break
             except BaseException as raised:  # the step's failure, or the end of its time; a cancel goes on up
@@ -125,16 +133,19 @@ class RunStream:
         feed = self._feed
         while await self._news():
             if (source := feed.source) is None:
-                chunk: StreamItem | None = feed.told.popleft() if feed.told else feed.offered()
+                chunk = feed.told.popleft()
                 if isinstance(chunk, Chunk) and isinstance(chunk.value, str) and _is_of(chunk.step_path, step):
                     yield chunk.value
                 continue
-            add, wanted, error = source.fold.add, _is_of(source.path, step), None
+            add, wanted, error, count = source.fold.add, _is_of(source.path, step), None, 0
             try:
                 async for value in self._pulled(source):
                     add(value)
                     if wanted and isinstance(value, str):
                         yield value
+                    count += 1
+                    if not count % _LOOK_EACH:
+                        await self._take_turns()
                     if source.is_cut:
                         break
             except BaseException as raised:  # as above
@@ -153,19 +164,25 @@ class RunStream:
     async def _news(self) -> bool:
         """Wait for something to read; False when there is nothing any more."""
         feed = self._feed
-        while True:
-            if feed.told or feed.source is not None or feed.has_offers:
-                return True
+        while not (feed.told or feed.source is not None or feed.has_taken()):
             if feed.is_over:
                 return False
-            feed.go_on()
             feed.news = anyio.Event()
             await feed.news.wait()
+        return True
+
+    async def _take_turns(self) -> None:
+        """Let others have a turn where it is time: a source that never waits would have all."""
+        if perf_counter() - self._turn_s > _TURN_S:
+            await anyio.lowlevel.checkpoint()
+            self._turn_s = perf_counter()
 
     # --- pulling ----------------------------------------------------------------------------------------------------
 
     def _pulled(self, source: Source) -> AsyncIterator[Any]:
         """The chunks, so that the run's task can end a pull that waits."""
+        source.is_begun = self._pulls = True
+        self._turn_s = perf_counter()
         self._task = attempt(asyncio.current_task)[0]
         # On asyncio the task is cancelled, as asyncio.timeout does: a scope for each pull costs more than the pull.
         return source.chunks if self._task is not None else self._scoped(source.chunks)
@@ -175,7 +192,7 @@ class RunStream:
 
     def _cut(self) -> bool:
         """End the pull of the reader, if it is in one."""
-        if not any(reader.ag_running for reader in self._readers):
+        if not (self._pulls and any(reader.ag_running for reader in self._readers)):
             return False
         if self._task is None:
             assert self._scope is not None
@@ -202,7 +219,7 @@ class RunStream:
     async def _close(self, source: Source, error: Exception | None) -> None:
         if self._cancelling is not None:  # its generator went on, whatever it was told
             self._uncancelled()
-        self._feed.source = None
+        self._pulls, self._feed.source = False, None
         await source.close(error)
 
     # --- the block --------------------------------------------------------------------------------------------------

@@ -88,7 +88,8 @@ class StreamStep(Step):
         name: Name in the pipeline.
         collect: What the chunks make: None (text joined where they are text, else a list), "text", "list", "last",
             "none", or a function of the list of them.
-        **options: See StepOptions. A stream cannot be tried again, cached, or write the context.
+        **options: See StepOptions. A stream cannot be tried again, cached, or write the context, and runs in the
+            process of its reader.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, name: str, collect: object = None, **options: Any) -> None:
@@ -97,7 +98,7 @@ class StreamStep(Step):
         self.stages: tuple[Stage, ...] = stages
         self.collect: object = collect
         self._next: dict[Node, Node] = {}
-        super().__init__(self._work, name=name, **options)
+        super().__init__(self._work, name=name, **{**options, "backend": "local"})
 
     async def _work(self, **arguments: Any) -> object:
         shape, opened = self._shape, list[Chunks]()
@@ -181,6 +182,8 @@ class StreamStep(Step):
 def _problems(collect: object, options: Mapping[str, object]) -> list[str]:
     refused = [name for name in _ALONE if options.get(name)]
     problems = [f"{name}= cannot be used: what a reader was given cannot be given anew" for name in refused]
+    if options.get("backend") not in (None, "local"):
+        problems.append(f"backend={options['backend']!r} cannot be used: a stream stays where its reader is")
     if not (collect is None or collect in WORDS or callable(collect)):
         problems.append(f"collect={collect!r} must be one of {WORDS}, or a function of the list of chunks")
     return problems

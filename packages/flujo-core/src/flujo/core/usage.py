@@ -52,7 +52,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
 
 def count(value: int, name: str) -> int:
     """Read a number of tokens or requests; raises ConfigurationError unless it is a whole number of 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if (type(value) is not int and (isinstance(value, bool) or not isinstance(value, int))) or value < 0:
         why = "it must be a whole number of 0 or more"
         do = "Give an int; a limit may be None, which means unlimited"
         raise ConfigurationError(f"{name}={value!r} cannot be used", why, do)

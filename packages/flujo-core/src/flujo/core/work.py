@@ -190,8 +190,7 @@ class Work(Running):
                 outcome = await amended(self, act, node, outcome)
             except BaseException as stop:  # a cancel
                 await self._cut_off(entry, act.started, stop, act)
-            paused = isinstance(outcome, Paused)
-            await self.conclude(act, outcome.error, outcome.output, Usage(), paused=paused)
+            await self.conclude(act, outcome.error, outcome.output, Usage(), paused=isinstance(outcome, Paused))
             entry.duration_s = perf_counter() - act.started
         await self._note_end(entry, outcome, worker, worker)
 
