@@ -31,7 +31,8 @@ def fill(folder: Path) -> Path:
     """A folder as uv leaves it."""
     (folder / "pkg" / "__pycache__").mkdir(parents=True)
     (folder / "pkg" / "__init__.py").write_text("x = 1\n")
-    (folder / "pkg" / "__pycache__" / "x.pyc").write_text("different each time")
+    (folder / "pkg" / "__pycache__" / "x.pyc").write_bytes(b"\xa7\r\r\n\0\0\0\0" + os.urandom(8))
+    (folder / "pkg" / "__pycache__" / "y.pyc").write_bytes(b"\xa7\r\r\n\1\0\0\0 unchecked")
     (folder / "pkg" / "run.sh").write_text("#!/bin/sh\n")
     (folder / "pkg" / "run.sh").chmod(0o755)
     info = folder / "pkg-1.2.dist-info"
@@ -75,7 +76,13 @@ def test_a_zip_has_what_plugins_need_and_nothing_that_differs(artifact: Artifact
         modes = {info.filename: info.external_attr >> 16 & 0o777 for info in archive.infolist()}
         marker = json.loads(archive.read(MARKER))
     assert names == sorted(names)
-    kept = {"pkg/__init__.py", "pkg/run.sh", "pkg-1.2.dist-info/METADATA", "pkg-1.2.dist-info/entry_points.txt"}
+    kept = {
+        "pkg/__pycache__/y.pyc",
+        "pkg/__init__.py",
+        "pkg/run.sh",
+        "pkg-1.2.dist-info/METADATA",
+        "pkg-1.2.dist-info/entry_points.txt",
+    }
     assert set(names) == {*kept, MARKER}
     assert (modes["pkg/run.sh"], modes["pkg/__init__.py"]) == (0o755, 0o644)
     assert marker["tree"] == artifact.packed.tree == tree_digest(artifact.packed.files)

@@ -83,7 +83,9 @@ def test_a_project_is_built_and_published_once(keys: tuple[Path, Path], told: To
     assert code == 0, text
     made = json.loads(text)
     with zipfile.ZipFile(tmp_path / "dist" / "project-0.zip") as archive:
-        assert archive.namelist() == ["flujo-artifact.json", "words.py"]
+        names = archive.namelist()
+        assert [name for name in names if "__pycache__" not in name] == ["flujo-artifact.json", "words.py"]
+        assert [name.partition(".")[0] for name in names if "__pycache__" in name] == ["__pycache__/words"]
     publishing = ("lambda", "publish", project, "--store", tmp_path / "store", "--key", keys[0], "--version", "1")
     code, text = told(*publishing)
     assert (code, json.loads(text)["sha256"]) == (0, made["sha256"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ def build(
         wanted.write_text(_requirements(project, requirements), "utf-8")
         _install(wanted, target, python, PLATFORMS[machine], find_links)
         _copy(project / "src" if (project / "src").is_dir() else project, target)
+        if python == PYTHON:
+            _compile(target)
         components = tuple(components_in(target))
         packed = pack(target)
     return Artifact(name or project.resolve().name, version, python, packed, components)
@@ -133,6 +136,15 @@ def _install(wanted: Path, target: Path, python: str, platform: str, find_links:
     for_whom = ["--python-version", python, "--python-platform", platform, "--only-binary", ":all:"]
     how = ["--no-installer-metadata", "--no-compile-bytecode", "--link-mode", "copy", "-q"]
     _uv("pip", "install", *how, *for_whom, *hashed, *links, "--target", str(target), "-r", str(wanted))
+
+
+def _compile(target: Path) -> None:
+    """Compile all modules, where this Python is the function's: that halves the cold start, as nothing can be written
+    beside the code there. In a process of its own, and unchecked: so the same source is the same bytes each time.
+    """
+    how = ["--invalidation-mode", "unchecked-hash", "-s", str(target), "-p", "/var/task", "-q", "-q"]
+    # What cannot be compiled (a template that is called .py) is not imported either: the exit code says nothing.
+    subprocess.run([sys.executable, "-I", "-S", "-m", "compileall", *how, str(target)], check=False)
 
 
 def _copy(code: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ MARKER = "flujo-artifact.json"
 """File in the artifact by which a worker knows what it was built from."""
 
 _DATE = (1980, 1, 1, 0, 0, 0)
-_FOLDERS = {"__pycache__", ".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
+_FOLDERS = {".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 _FILES = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", ".lock", MARKER}
 """What differs from build to build, or serves nobody in a worker; METADATA and entry_points.txt serve plugins."""
 
@@ -84,8 +84,15 @@ def pack(folder: Path) -> Packed:
     return Packed(out.getvalue(), files, size)
 
 
+def _is_unchecked(path: Path) -> bool:
+    """Whether a compiled file is bound to no source (PEP 552): the flags after its magic number say so."""
+    return path.read_bytes()[4:8] == b"\x01\x00\x00\x00"
+
+
 def _belongs(path: Path, folder: Path) -> bool:
     parts = path.relative_to(folder).parts
-    if not path.is_file() or path.suffix == ".pyc" or path.name in _FILES:
+    if not path.is_file() or path.name in _FILES:
         return False
+    if path.suffix == ".pyc" and not _is_unchecked(path):
+        return False  # it holds the date of its source
     return not any(part in _FOLDERS for part in parts) and parts[0] != "bin"
