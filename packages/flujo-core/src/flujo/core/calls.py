@@ -6,6 +6,7 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Calls:
 
     def __init__(self, run: Running) -> None:
         self.run = run
-        self.numbers = count(1)
+        self.numbers: Iterator[int] = count(1)
         self._beginning: set[tuple[tuple[int, int], str]] = set()
 
     # --- models -----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Client:
     """A live object, which cannot travel."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
+        self.process: int = os.getpid()
 
 
 @asynccontextmanager
