@@ -62,7 +62,7 @@ class Run(Work):
         self._note_time_left()
         if scope.cancelled_caught:
             self._cut()
-        self.is_over = True  # a cancel comes too late now
+        self.is_over: bool = True  # a cancel comes too late now
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
