@@ -100,7 +100,7 @@ class _Shared:
 
     def __init__(self, source: AsyncIterator[Any]) -> None:
         self.branches: list[Branch[Any]] = []
-        self.pump = Pump(source, self.give)
+        self.pump: Pump = Pump(source, self.give)
         self.pump.told = self._end
         self._wanted = anyio.Event()
         self._started = False

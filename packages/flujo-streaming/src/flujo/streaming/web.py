@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 import anyio
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -53,7 +54,7 @@ class EventStream(Response):
         self._is_gone = False
         self._sent = False
         self.status_code = 200
-        self.background = None
+        self.background: BackgroundTask | None = None
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})})
         del self.headers["content-length"]
 
