@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -153,6 +154,14 @@ class Server:
             text = answer.read().decode()
         found = dict(re.findall(r"^llamacpp:(\w+) (\d+)$", text, re.MULTILINE))
         return int(found["prompt_tokens_total"]), int(found["tokens_predicted_total"])
+
+    def at_rest(self) -> tuple[int, int]:
+        """The same once nothing is under way: an answer that a test gave up is counted a while later."""
+        last, now = None, self.counted()
+        while now != last:
+            time.sleep(0.5)
+            last, now = now, self.counted()
+        return now
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_a_cancelled_run_closes_its_request_and_the_server_serves_the_next(serve
 
 
 def test_the_options_of_its_step_hold_for_an_agent(server):
-    before = server.counted()
+    before = server.at_rest()
     asks = agent("openai:tiny", base_url=server.base_url, max_tokens=5, price=FREE)
     limited = Step(asks, name="limited", limits=UsageLimits(requests_limit=0), retry=RetryPolicy(max_attempts=3))
     result = Flujo(limited).run("hello")

@@ -150,10 +150,6 @@ MUTANTS = (
         running.Running, "cancel", "self.scope.cancel()", "pass",
     ),
     Mutant(
-        "a step begins after its run was cancelled",
-        work.Work, "do", "self.direct and self.verdict is None", "self.direct",
-    ),
-    Mutant(
         "a failure does not cancel its siblings",
         running.Running, "stop", "worker.scope.cancel()", "pass",
     ),
@@ -249,7 +245,8 @@ MUTANTS = (
     ),
     Mutant(
         "a cache knows nothing of the context",
-        cache.Cache, "key", "sorted(options.reads)", "[]",
+        cache.Cache, "key",
+        "sorted(known and (options.reads or (known if node.binding.context_parameter else ())))", "[]",
         shown_by=(SEES_ANOTHER_CONTEXT,),
     ),
     Mutant(
@@ -271,7 +268,7 @@ MUTANTS = (
     ),
     Mutant(
         "a plain function blocks the event loop",
-        backends, "_call", "step.needs_thread", "False",
+        backends.LocalBackend, "execute_step", "step.needs_thread", "False",
     ),
     Mutant(
         "when= is asked with the context of the start",
@@ -300,6 +297,6 @@ MUTANTS = (
     ),
     Mutant(
         "a resumed run forgets what it spent",
-        budgets, "carry", "at.spent.add(one)", "pass",
+        budgets, "carry", "at.spent.add(used)", "pass",
     ),
 )  # fmt: skip

@@ -93,7 +93,7 @@ def a_skipped_step_hands_nothing_on(patch: pytest.MonkeyPatch) -> None:
             entry.outcome = Success(None)
         right(state, entry)
 
-    patch.setattr(work, "advance", advance)
+    patch.setattr(running, "advance", advance)
 
 
 def replace(patch: pytest.MonkeyPatch, module: Any, name: str, new: Callable[..., Any]) -> None:

@@ -37,8 +37,8 @@ KNOWN = {
     "solve": Known("flujo-agent", "Let a recipe solve a task: made, checked, made again, under limits."),
 }
 
-OURS = {known.distribution for known in KNOWN.values()}
-"""Our own packages."""
+OURS = {"flujo-backend-ray", *(known.distribution for known in KNOWN.values())}
+"""Our own packages; one has no command."""
 
 
 def listed() -> list[tuple[str, str]]:
