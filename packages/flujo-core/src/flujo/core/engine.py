@@ -373,7 +373,8 @@ class Flujo:
         scope, self._app = self._app, None
         if scope is not None:
             with anyio.CancelScope(shield=True):
-                for handle in tuple(self._handles):
+                while self._handles:  # a run may start another meanwhile
+                    handle = next(iter(self._handles))
                     if error is not None:
                         handle.cancel("its Flujo was closed after an error")
                     await handle.done.wait()
