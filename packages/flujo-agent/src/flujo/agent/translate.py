@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 from pydantic_ai import messages as pai
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
@@ -315,9 +315,6 @@ def _redefined(tool: PaiTool, wanted: ToolDefinition) -> PaiTool:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-_DETAILED = TypeAdapter(pai.ModelResponse)
-
-
 def incoming(response: pai.ModelResponse, *, detailed: bool = False) -> ModelResponse:
     """A model's answer for core. Its usage is None where the provider reported none.
 
@@ -332,7 +329,7 @@ def incoming(response: pai.ModelResponse, *, detailed: bool = False) -> ModelRes
         usage=_usage(response),
         model=response.model_name or "",
         finish_reason=response.finish_reason or "",
-        details=_DETAILED.dump_python(response, mode="json") if detailed and not plain else None,
+        details=pai.ModelMessagesTypeAdapter.dump_python([response], mode="json") if detailed and not plain else None,
     )
 
 
@@ -340,8 +337,9 @@ def given_again(answer: ModelResponse) -> tuple[pai.ModelResponse, ModelResponse
     """A recorded answer as its provider gave it, and for core as it was before transforms."""
     if answer.details is not None:
         with suppress(ValidationError):  # another pydantic-ai wrote it: the conversation goes on without thoughts
-            kept = _DETAILED.validate_python(answer.details)
-            return kept, incoming(kept)
+            for kept in pai.ModelMessagesTypeAdapter.validate_python(answer.details):
+                if isinstance(kept, pai.ModelResponse):
+                    return kept, incoming(kept)
     usage = answer.usage or ModelUsage()
     used = RequestUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
     parts: list[pai.ModelResponsePart] = [*_text(answer.content), *map(_call_part, answer.tool_calls)]
