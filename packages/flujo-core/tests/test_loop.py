@@ -12,10 +12,13 @@ from pydantic import BaseModel
 from stable_ids import shown
 
 from flujo.core import (
+    Branch,
+    Fallback,
     Flujo,
     FlujoError,
     Loop,
     LoopLimit,
+    Parallel,
     Pipeline,
     PipelineError,
     RunContext,
@@ -184,6 +187,56 @@ async def test_a_loop_in_a_loop_starts_afresh_each_time() -> None:
     assert [r.path for r in result.step_history] == [
         f"outer#{o}/inner#{i}/plus" for o in (1, 2, 3) for i in (1, 2)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ["parallel", "loop", "fallback", "branch", "pipeline"])
+async def test_a_body_that_begins_with_a_combinator_and_ends_with_a_step_is_run_each_time(body: str) -> None:
+    begins = {
+        "parallel": Parallel(plus, double),
+        "loop": Loop(plus, None, 2, on_limit="return", name="inner"),
+        "fallback": Fallback(plus, double),
+        "branch": Branch(lambda value: 0, {0: plus}),
+        "pipeline": Pipeline(plus, name="whole"),
+    }[body]
+    loop = Loop(begins >> Step(summed), None, 3, on_limit="return", name="outer")
+    result = await Flujo(loop).run_async(1)
+    wanted = 1
+    for _ in range(3):
+        wanted = {"parallel": 3 * wanted + 1, "loop": wanted + 2}.get(body, wanted + 1)
+    assert (result.status, result.output) == ("completed", wanted)
+
+
+async def summed(values: Any) -> int:
+    return sum(values.values()) if isinstance(values, dict) else values
+
+
+@pytest.mark.parametrize("enough", [True, False])
+async def test_what_until_says_of_a_loop_that_was_closed_meanwhile_begins_nothing(enough: bool) -> None:
+    """A sibling fails in the moment in which `until` has its answer: too late to cancel it."""
+    answered, ran = anyio.Event(), list[str]()
+
+    async def until(value: int) -> bool:
+        await answered.wait()
+        return enough
+
+    async def body(value: int) -> int:
+        ran.append("body")
+        return value
+
+    async def fails(value: int) -> int:
+        await anyio.sleep(0.01)
+        answered.set()
+        raise ValueError("too bad")
+
+    async def after(value: object) -> int:
+        ran.append("after")
+        return 0
+
+    lost = Loop(Step(body), until, 3, name="lost") >> Step(after)
+    result = await Flujo(Fallback(Parallel(lost, Step(fails)), plus)).run_async(1)
+    assert (result.status, result.output, ran) == ("completed", 2, ["body"])
+    replay = await Flujo(Fallback(Parallel(lost, Step(fails)), plus)).replay_async(result)
+    assert replay.divergence is None
 
 
 async def test_loops_of_one_pipeline_get_names_of_their_own() -> None:

@@ -217,6 +217,8 @@ def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
     frame.outputs = [UNSET] * frame.left
     part.ended, part.next = part.ended + 1, part.next + 1
     _enter(state, part, frame)
+    if state.todo:  # the body begins with a combinator
+        _work(state)
 
 
 def _open(state: RunState, part: Part, slot: int) -> None:
@@ -305,7 +307,9 @@ def _fan_in(state: RunState, part: Part) -> None:
 
 
 def choose(state: RunState, part: Part, choice: int) -> None:
-    """A branch was told its case, or a loop whether it is to end."""
+    """A branch was told its case, or a loop whether it is to end; one that was closed meanwhile does neither."""
+    if not part.frame.is_open:
+        return
     part.asks = False
     if part.node.kind == "branch":
         _open(state, part, choice)
