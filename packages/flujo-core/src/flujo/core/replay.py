@@ -109,7 +109,7 @@ async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[st
 
 def _ended(state: RunState, snapshot: Snapshot, entries: list[Entry]) -> Replay:
     finished = snapshot.status == "completed"
-    if state.finished != finished:
+    if state.finished != finished and (finished or snapshot.status in ("failed", "paused")):  # others end at any time
         told = ["it did not complete", "it completed"]
         return Replay(None, Divergence(len(entries), state.plan.name, told[finished], told[state.finished]))
     output, error = attempt(result_of, state.root) if finished else (None, None)
