@@ -150,6 +150,10 @@ MUTANTS = (
         running.Running, "cancel", "self.scope.cancel()", "pass",
     ),
     Mutant(
+        "a step begins after its run was cancelled",
+        work.Work, "_begin", "self.verdict is not None or not frame.is_open", "not frame.is_open",
+    ),
+    Mutant(
         "a failure does not cancel its siblings",
         running.Running, "stop", "worker.scope.cancel()", "pass",
     ),
