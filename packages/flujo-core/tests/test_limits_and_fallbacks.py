@@ -1,4 +1,4 @@
-"""A fallback is no way round a limit: what that stopped is due again when the run is resumed. How an end is replayed."""
+"""A fallback is no way round a limit: what that stopped is due again when the run is resumed. Replays of such ends."""
 
 from __future__ import annotations
 
