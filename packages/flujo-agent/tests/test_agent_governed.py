@@ -480,6 +480,46 @@ def test_after_a_pause_the_conversation_goes_on_with_the_signed_thoughts_of_the_
     assert thought in messages[1].parts
 
 
+def test_what_a_transform_masks_in_an_answer_is_nowhere_in_what_is_kept_of_it():
+    thought = pai.ThinkingPart("It is 5.", signature="signed", provider_name="acme")
+    words = pai.TextPart("I pay 4711 now.", provider_details={"mark": "x"})
+    parts = [thought, words, call("paid", amount=5), pai.TextPart(" So be it.")]
+    tools, recorded = [Tool(paid, requires_approval=True)], []
+
+    class Mask:
+        @hookimpl
+        def transform_model_response(self, payload):
+            return payload.value.model_copy(update={"content": payload.value.content.replace("4711", "****")})
+
+        @hookimpl
+        def record_result(self, payload):
+            recorded.append(repr(payload.value))
+
+    def flujo(answer):
+        seen = []
+
+        def function(messages, info):
+            seen.append(list(messages))
+            return pai.ModelResponse(parts=answer)
+
+        model = agent(FunctionModel(function), tools=tools, name="payer")
+        return Flujo(model, plugins=[Mask()]), seen
+
+    async def main():
+        first, _ = flujo(parts)
+        paused = await first.run_async("pay 5")
+        kept = paused.snapshot().model_dump_json()
+        second, seen = flujo([pai.TextPart("done")])
+        return await second.resume_async(Snapshot.model_validate_json(kept), {"approved": True}), kept, seen
+
+    result, kept, (messages,) = asyncio.run(main())
+    assert (result.output, result.usage.requests) == ("done", 2), result.error
+    assert "signed" in kept
+    assert "4711" not in kept + "".join(recorded)
+    asked = [pai.TextPart("I pay **** now. So be it.", provider_details={"mark": "x"}), call("paid", amount=5)]
+    assert messages[1].parts == [thought, *asked]
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 A_CENT_A_CALL = Price(request_usd="0.01")

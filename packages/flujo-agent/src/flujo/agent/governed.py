@@ -33,11 +33,12 @@ from pydantic_core import to_jsonable_python
 
 from flujo.core import ConfigurationError, Effect, ModelRequest, ModelResponse, Price, RetryPolicy, RunContext, ToolCall
 
+from .again import given_again, to_be_kept
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
 from .streamed import GovernedStream, Opened, Streaming
-from .translate import Outgoing, changed, given_again, incoming, outgoing, revised
+from .translate import Outgoing, changed, incoming, outgoing, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
 """Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
@@ -110,7 +111,7 @@ class GovernedModel(WrapperModel):
                     response = await cassette.answer(final.model_copy(update={"max_tokens": wanted}), ask)
             except ModelAPIError as error:
                 raise fault_of(error, final.model) from error
-            answers.append((response, incoming(response, detailed=options.record)))
+            answers.append((response, (to_be_kept if options.record else incoming)(response)))
             return answers[-1][1]
 
         with _as_theirs():

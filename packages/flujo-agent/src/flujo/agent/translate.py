@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 from pydantic_ai import messages as pai
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as PaiTool
-from pydantic_ai.usage import RequestUsage
 
 from flujo.core import ConfigurationError, Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition
 
@@ -315,35 +314,15 @@ def _redefined(tool: PaiTool, wanted: ToolDefinition) -> PaiTool:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def incoming(response: pai.ModelResponse, *, detailed: bool = False) -> ModelResponse:
-    """A model's answer for core. Its usage is None where the provider reported none.
-
-    Args:
-        response: What the provider's client gave.
-        detailed: Whether the answer also carries what only the provider understands, to be given again later.
-    """
-    plain = all(type(part) in (pai.TextPart, pai.ToolCallPart) and not part.provider_details for part in response.parts)
+def incoming(response: pai.ModelResponse) -> ModelResponse:
+    """A model's answer for core. Its usage is None where the provider reported none."""
     return ModelResponse(
         content="".join(part.content for part in response.parts if isinstance(part, pai.TextPart)),
         tool_calls=tuple(_call(part) for part in response.parts if isinstance(part, pai.ToolCallPart)),
         usage=_usage(response),
         model=response.model_name or "",
         finish_reason=response.finish_reason or "",
-        details=pai.ModelMessagesTypeAdapter.dump_python([response], mode="json") if detailed and not plain else None,
     )
-
-
-def given_again(answer: ModelResponse) -> tuple[pai.ModelResponse, ModelResponse]:
-    """A recorded answer as its provider gave it, and for core as it was before transforms."""
-    if answer.details is not None:
-        with suppress(ValidationError):  # another pydantic-ai wrote it: the conversation goes on without thoughts
-            for kept in pai.ModelMessagesTypeAdapter.validate_python(answer.details):
-                if isinstance(kept, pai.ModelResponse):
-                    return kept, incoming(kept)
-    usage = answer.usage or ModelUsage()
-    used = RequestUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
-    parts: list[pai.ModelResponsePart] = [*_text(answer.content), *map(_call_part, answer.tool_calls)]
-    return pai.ModelResponse(parts=parts, usage=used, model_name=answer.model or None), answer
 
 
 def _usage(response: pai.ModelResponse) -> ModelUsage | None:
