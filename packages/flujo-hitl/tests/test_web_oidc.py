@@ -89,6 +89,18 @@ async def test_who_is_of_a_tenant_sees_no_other(store: SQLiteStore, provider: Pr
         assert (await browser.get(await back_from(browser))).status_code == 403
 
 
+async def test_a_session_from_before_tenants_were_asked_for_ends(store: SQLiteStore, provider: Provider) -> None:
+    await filled(store)
+    before = WebSettings(oidc=settings(provider).oidc, key="k" * 32)
+    after = replace(before, oidc=replace(settings(provider).oidc, tenant_claim="org"))  # type: ignore[type-var]
+    async with site(store, before) as browser:
+        await browser.get(await back_from(browser))
+        assert (await browser.get("/")).status_code == 200
+        async with site(store, after) as later:
+            later.client.cookies = browser.client.cookies
+            assert (await later.get("/")).status_code == 303
+
+
 @pytest.mark.parametrize("claims", [{"sub": "17"}, {"sub": "17", "email": "a@b.c", "email_verified": False}])
 async def test_who_it_is_must_be_said(store: SQLiteStore, provider: Provider, claims: dict[str, object]) -> None:
     provider.claims = claims

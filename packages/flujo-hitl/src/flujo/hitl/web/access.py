@@ -78,8 +78,10 @@ class Access:
         if not isinstance(name, str):
             return None
         if session.get("how") == "oidc" and self.settings.oidc is not None:
-            known = None if users is None else users.get(name)
-            tenant = session.get("tenant") or (None if known is None else known.tenant)
+            tenant, known = session.get("tenant"), None if users is None else users.get(name)
+            if not tenant and self.settings.oidc.tenant_claim is not None:
+                return None  # it began before that was asked for, and who has no tenant sees all
+            tenant = tenant or (None if known is None else known.tenant)
             return Person(name, frozenset(session.get("roles", ())), tenant)
         if users is None or session.get("stamp") != users.stamp(name):
             return None
