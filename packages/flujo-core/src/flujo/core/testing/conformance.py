@@ -48,8 +48,6 @@ def _named(rules: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]
     return {rule.__name__: rule for rule in rules}
 
 
-_ALL_BACKEND_RULES = (*BACKEND_RULES, *REMOTE_RULES)
-
 _SUITES = (
     _Suite(
         ExecutionBackend,
