@@ -103,7 +103,7 @@ class Calls:
         return response
 
     def apart(self, value: T) -> T:
-        """A copy, where somebody acts: what is changed in what a hook shows reaches neither the call nor other hooks."""
+        """A copy, where somebody acts: what one hook is shown and changes, neither the call nor other hooks see."""
         return deepcopy(value) if self.run.hooks.table else value
 
     async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
