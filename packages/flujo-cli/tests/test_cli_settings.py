@@ -119,3 +119,43 @@ def test_of_a_distribution_that_is_listed_twice_both_entries_hold(
     policy = Policy(allow_plugins=frozenset({"flujo-audit<2", "flujo_audit"}))
     assert dict(policy.plugins or {}) == {"flujo-audit": "<2"}
     assert dict(Plugins(allowed=allowed_by(read_settings(tmp_path))).allowed or {}) == {"flujo-audit": "<2"}
+
+
+def test_a_worker_is_told_what_the_plugins_of_a_flujo_were_made_with(cli) -> None:
+    """Those that the file names, too: a worker makes none of which it is told that an object was given."""
+    cli.plugin(
+        "acme-guard",
+        """
+from flujo.core import Allow, GuardStep, hookimpl
+flujo_api = "1.0"
+
+class Plugin:
+    @hookimpl
+    def guard_step(self, payload: GuardStep) -> Allow:
+        return Allow()
+""",
+    )
+    cli.write(
+        "away.py",
+        """
+from pathlib import Path
+from flujo.core import Capabilities, Failure, Flujo, StepExecutionRequest, StepOutcome, WorkerLost, step
+
+@step
+async def greet(name: str) -> str:
+    return name
+
+class Elsewhere:
+    capabilities = Capabilities(remote=True)
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        Path("told").write_text(repr([(one.name, one.settings) for one in request.task().plugins]))
+        return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "it was never there")))
+
+flujo = Flujo(greet, plugins=["acme-guard"], backend=Elsewhere())
+""",
+    )
+    said = cli("run", "away.py:flujo", "--text", "Ann")
+    assert said.code == 3
+    assert "it was never there" in said.err
+    assert (cli.folder / "told").read_text() == "[('acme-guard', {})]"

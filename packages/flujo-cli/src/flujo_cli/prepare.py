@@ -141,20 +141,15 @@ def build(
         return Flujo(found, plugins=plugins, policy=policy, hooks=hooks, **given)
     there = _acting(found)
     more = [name for name in use if name not in there]
-    required = policy.require - there
-    if not more and not required:
-        return _extended(found, [plugin for _, plugin in found.plugins.acting], policy, hooks, given)
     plugins = Plugins(more, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
-    plugins.hold_to(policy.model_copy(update={"require": required}))
+    plugins.hold_to(policy.model_copy(update={"require": policy.require - there}))
     here = {name for name, _ in plugins.acting}
     plugins.acting = [item for item in found.plugins.acting if item[0] not in here] + plugins.acting
     plugins.named = {**found.plugins.named, **plugins.named}
     return _extended(found, plugins, policy, hooks, given)
 
 
-def _extended(
-    flujo: Flujo, plugins: Plugins | list[object], policy: Policy, hooks: Observers, given: Mapping[str, Any]
-) -> Flujo:
+def _extended(flujo: Flujo, plugins: Plugins, policy: Policy, hooks: Observers, given: Mapping[str, Any]) -> Flujo:
     """A Flujo like this one with these plugins and more observers, held to a second policy as well."""
     before: Any = flujo.given["backend"]
     together: dict[str, Any] = {
