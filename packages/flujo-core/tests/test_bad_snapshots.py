@@ -193,6 +193,7 @@ async def test_a_value_that_was_changed_is_refused_by_the_digest() -> None:
     assert "digest" in error.why
 
 
+@pytest.mark.soak
 async def test_values_of_other_types_anywhere_in_a_snapshot_never_end_in_another_error_than_ours() -> None:
     document = json.loads(await good())
     refused = []
@@ -205,6 +206,7 @@ async def test_values_of_other_types_anywhere_in_a_snapshot_never_end_in_another
     assert refused.count(False) > 200
 
 
+@pytest.mark.soak
 async def test_wrong_or_missing_values_anywhere_in_a_run_with_all_combinators_never_end_in_another_error() -> None:
     document = json.loads((await rich_pipeline.paused()).snapshot().model_dump_json())
     flujo, refused = rich_pipeline.build(), []

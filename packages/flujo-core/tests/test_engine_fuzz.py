@@ -17,7 +17,7 @@ import pytest
 from fuzz_check import hold
 from fuzz_make import seeded
 
-BY_DEFAULT = {"asyncio": 500, "trio": 150}
+BY_DEFAULT = {"asyncio": 100, "trio": 50}
 IN_SOAK = {"asyncio": 2000, "trio": 500}
 """So many seeds, from 0 on; the soak leaves out those of the default run."""
 

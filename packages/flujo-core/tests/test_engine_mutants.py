@@ -252,9 +252,13 @@ SHOWN_BY["a_step_begins_after_its_run_was_cancelled_from_outside"] = tuple(map(o
 RARE = {
     "a body that was given up still counts": 107,
     "a cancel lets the running step go on": 174,
-    "a decision whose process was gone cannot be given again": 99,
+    "a decision whose process was gone cannot be given again": 226,
     "a loop is restored with the context it began with": 120,
-    "a skipped step is restored as one that gave its input": 102,
+    "a skipped step is restored as one that gave its input": 103,
+    "that a step begins that may happen at most once is not noted": 52,
+    "that a tool begins that may be used at most once is not noted": 17,
+    "what a human says of a step that may happen at most once is not believed": 14,
+    "what follows from an entry begins before that is kept": 72,
     "what is reserved is not looked at": 38,
     "what runs in a closed body is not cancelled": 107,
 }

@@ -293,6 +293,7 @@ async def test_check_20_a_loop_is_capped_by_its_cost_too() -> None:
     assert [r.output for r in result.step_history if r.status == "completed"][-1] == 25
 
 
+@pytest.mark.soak
 async def test_check_20_memory_of_ten_thousand_iterations_is_the_history_and_nothing_else() -> None:
     """Flat but for the history, which is part of the result: memory is held to a straight line."""
 
