@@ -285,7 +285,7 @@ async def _cancelled(trial: Trial) -> None:
             group.cancel_scope.cancel()  # over, without a cancel: nobody need wait for its start
 
         group.start_soon(run)
-        await trial.marked("started")
+        await trial.marked("beat")
         group.cancel_scope.cancel()
 
 
