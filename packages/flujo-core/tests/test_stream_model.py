@@ -42,8 +42,10 @@ from flujo.core import (
     UsageLimits,
     UsageUpdate,
     hookimpl,
+    modelstream,
     step,
 )
+from flujo.core.calls import input_bound
 
 pytestmark = pytest.mark.anyio
 
@@ -338,6 +340,56 @@ async def test_a_transform_of_whole_answers_makes_the_stream_come_whole():
     model = Model("my sec", "ret", usage=ModelUsage(output_tokens=2))
     _, texts = await read(Flujo(talking(model.send), plugins=[Whole()]))
     assert texts == ["my [...]"]
+
+
+async def test_no_record_tells_what_a_transform_of_whole_answers_never_saw():
+    told: list[object] = []
+
+    class Whole:
+        @hookimpl
+        def transform_model_response(self, payload: TransformModelResponse) -> object:
+            return payload.value.model_copy(update={"content": "[...]"})
+
+        @hookimpl
+        def record_result(self, payload: RecordResult) -> None:
+            if payload.kind == "model_call":
+                told.append(payload.value)
+
+    async def send(request: ModelRequest) -> AsyncIterator[str]:
+        yield "secret"
+        raise OSError("gone")
+
+    items, _ = await read(Flujo(talking(send), plugins=[Whole()]))
+    assert items[-1].result.status == "failed"
+    assert told == [None]
+
+
+async def test_who_leaves_at_the_last_piece_has_read_it_all():
+    order, model = Order(), Model("a", usage=ModelUsage(output_tokens=1))
+
+    async def stops(text: str, ctx: RunContext) -> str:
+        async with ctx.stream_model(asked(text), model.send) as stream:
+            async for piece in stream:
+                if piece.finish_reason:
+                    break
+        assert stream.response is not None
+        return stream.response.content
+
+    result = await Flujo(step(stops), plugins=[order]).run_async("hi")
+    assert result.output == "a"
+    assert order.seen[-2:] == ["result completed 'a'", "observe"]
+
+
+async def test_what_a_piece_costs_does_not_grow_with_the_request(monkeypatch):
+    sized: list[int] = []
+    monkeypatch.setattr(modelstream, "input_bound", lambda request: sized.append(1) or input_bound(request))
+    many = []
+    for number in (5, 50):
+        model, sized[:] = Model(*("x" * number), usage=ModelUsage(output_tokens=number)), []
+        limits = UsageLimits(total_tokens_limit=500)
+        await read(Flujo(talking(model.send, asked("hi", max_tokens=60), price=PRICE), limits=limits))
+        many.append(len(sized))
+    assert many[0] == many[1] > 0
 
 
 async def test_a_transform_of_whole_outputs_makes_a_step_come_whole():
