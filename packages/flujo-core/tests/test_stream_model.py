@@ -405,6 +405,35 @@ async def test_a_transform_of_whole_outputs_makes_a_step_come_whole():
         assert [text async for text in stream.text()] == ["my [...]"]
 
 
+@pytest.mark.parametrize("end", ["failed", "stopped", "aborted"])
+async def test_no_error_tells_what_a_transform_of_whole_outputs_never_saw(end):
+    class Whole:
+        @hookimpl
+        def transform_step_output(self, payload: TransformStepOutput) -> object:
+            return "[...]"
+
+    async def talk(text: str, ctx: RunContext) -> AsyncIterator[str]:
+        async with ctx.stream_model(asked(text), Model("secret", endless=end == "stopped").send, price=PRICE) as stream:
+            async for piece in stream.text():
+                yield piece
+        if end == "failed":
+            raise OSError("gone")
+        begun.set()
+        await anyio.sleep(60)
+
+    begun = anyio.Event()
+    limits = UsageLimits(total_tokens_limit=100)
+    flujo = Flujo(StreamStep((Stage.of("talk", talk),), name="talk"), limits=limits, plugins=[Whole()])
+    async with flujo.stream_async("hi") as stream:
+        if end == "aborted":
+            await begun.wait()
+        else:
+            items = [item async for item in stream]
+            assert not any(isinstance(item, Chunk) for item in items)
+    assert stream.result.status == end
+    assert stream.result.error.partial is None
+
+
 async def test_a_failed_attempt_before_the_first_piece_is_made_again():
     tries = []
 
