@@ -42,8 +42,10 @@ from flujo.core import (
     UsageLimits,
     UsageUpdate,
     hookimpl,
+    modelstream,
     step,
 )
+from flujo.core.calls import input_bound
 
 pytestmark = pytest.mark.anyio
 
@@ -340,6 +342,56 @@ async def test_a_transform_of_whole_answers_makes_the_stream_come_whole():
     assert texts == ["my [...]"]
 
 
+async def test_no_record_tells_what_a_transform_of_whole_answers_never_saw():
+    told: list[object] = []
+
+    class Whole:
+        @hookimpl
+        def transform_model_response(self, payload: TransformModelResponse) -> object:
+            return payload.value.model_copy(update={"content": "[...]"})
+
+        @hookimpl
+        def record_result(self, payload: RecordResult) -> None:
+            if payload.kind == "model_call":
+                told.append(payload.value)
+
+    async def send(request: ModelRequest) -> AsyncIterator[str]:
+        yield "secret"
+        raise OSError("gone")
+
+    items, _ = await read(Flujo(talking(send), plugins=[Whole()]))
+    assert items[-1].result.status == "failed"
+    assert told == [None]
+
+
+async def test_who_leaves_at_the_last_piece_has_read_it_all():
+    order, model = Order(), Model("a", usage=ModelUsage(output_tokens=1))
+
+    async def stops(text: str, ctx: RunContext) -> str:
+        async with ctx.stream_model(asked(text), model.send) as stream:
+            async for piece in stream:
+                if piece.finish_reason:
+                    break
+        assert stream.response is not None
+        return stream.response.content
+
+    result = await Flujo(step(stops), plugins=[order]).run_async("hi")
+    assert result.output == "a"
+    assert order.seen[-2:] == ["result completed 'a'", "observe"]
+
+
+async def test_what_a_piece_costs_does_not_grow_with_the_request(monkeypatch):
+    sized: list[int] = []
+    monkeypatch.setattr(modelstream, "input_bound", lambda request: sized.append(1) or input_bound(request))
+    many = []
+    for number in (5, 50):
+        model, sized[:] = Model(*("x" * number), usage=ModelUsage(output_tokens=number)), []
+        limits = UsageLimits(total_tokens_limit=500)
+        await read(Flujo(talking(model.send, asked("hi", max_tokens=60), price=PRICE), limits=limits))
+        many.append(len(sized))
+    assert many[0] == many[1] > 0
+
+
 async def test_a_transform_of_whole_outputs_makes_a_step_come_whole():
     class Whole:
         @hookimpl
@@ -351,6 +403,35 @@ async def test_a_transform_of_whole_outputs_makes_a_step_come_whole():
     assert texts == ["my [...]"]
     async with flujo.stream_async("hi") as stream:
         assert [text async for text in stream.text()] == ["my [...]"]
+
+
+@pytest.mark.parametrize("end", ["failed", "stopped", "aborted"])
+async def test_no_error_tells_what_a_transform_of_whole_outputs_never_saw(end):
+    class Whole:
+        @hookimpl
+        def transform_step_output(self, payload: TransformStepOutput) -> object:
+            return "[...]"
+
+    async def talk(text: str, ctx: RunContext) -> AsyncIterator[str]:
+        async with ctx.stream_model(asked(text), Model("secret", endless=end == "stopped").send, price=PRICE) as stream:
+            async for piece in stream.text():
+                yield piece
+        if end == "failed":
+            raise OSError("gone")
+        begun.set()
+        await anyio.sleep(60)
+
+    begun = anyio.Event()
+    limits = UsageLimits(total_tokens_limit=100)
+    flujo = Flujo(StreamStep((Stage.of("talk", talk),), name="talk"), limits=limits, plugins=[Whole()])
+    async with flujo.stream_async("hi") as stream:
+        if end == "aborted":
+            await begun.wait()
+        else:
+            items = [item async for item in stream]
+            assert not any(isinstance(item, Chunk) for item in items)
+    assert stream.result.status == end
+    assert stream.result.error.partial is None
 
 
 async def test_a_failed_attempt_before_the_first_piece_is_made_again():

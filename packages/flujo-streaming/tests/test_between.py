@@ -313,6 +313,40 @@ async def test_a_throttle_sets_the_pace():
         throttle(0)
 
 
+@pytest.mark.parametrize("how", ["merge", "tee", "buffer"])
+async def test_a_source_whose_clean_up_fails_holds_nobody_up(how):
+    async def broken(given: object = None) -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            raise OSError("its clean-up failed")
+
+    async def read() -> object:
+        if how == "merge":
+            async with merge(a=broken()) as chunks:
+                return (await anext(aiter(chunks))).value
+        if how == "tee":
+            async with tee(broken(), 1) as (branch,):
+                return await anext(branch)
+        async with Flujo(StreamingStep(broken) >> buffer(2)).stream_async(0) as stream:
+            async for item in stream:
+                if isinstance(item, Chunk):
+                    return item.value
+
+    ended: list[object] = []
+
+    async def watched() -> None:
+        ended.append(await read())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watched)
+        with anyio.move_on_after(10):
+            while not ended:
+                await anyio.sleep(0.01)
+        assert ended == [1]
+
+
 # --- partial structured output ----------------------------------------------------------------------------------------
 
 

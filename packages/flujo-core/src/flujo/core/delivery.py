@@ -24,20 +24,21 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     if "transform_chunk" in run.hooks.table:
         stages = (*stages, transformed(run, path, stages[-1], f"{path}@{ctx.attempt}", "step"))
     source, feed = Source(run.info, stages, fold, path), run.feed
+    if whole := needs_whole(run, "transform_step_output"):
+        feed = None
+        if run.feed is not None:
+            run.feed.withheld.add(path)
     try:
-        if feed is not None and needs_whole(run, "transform_step_output"):
-            feed.withheld.add(path)
-            feed = None
         if feed is not None and await _is_alone(run):
             await feed.hand_over(source)
         else:
             await _pull(source, feed)
     except BaseException:  # a cancel: what there is of it is kept
-        if run.verdict is not None:
+        if run.verdict is not None and not whole:
             keep_partial(run.verdict, fold)
         raise
     if source.error is not None:
-        raise _told(source, step)
+        raise _told(source, step, whole=whole)
     return fold.value()
 
 
@@ -63,8 +64,11 @@ async def _pull(source: Source, feed: Feed | None) -> None:
         await source.close(error)
 
 
-def _told(source: Source, step: StreamStep) -> Exception:
-    """What a stream failed with: its own error, which knows the stage and what there was of the stream."""
+def _told(source: Source, step: StreamStep, *, whole: bool) -> Exception:
+    """What a stream failed with: its own error, which knows the stage and what there was of the stream.
+
+    Where outputs are transformed as a whole it is not told what there was: no transform saw it.
+    """
     error = source.error
     assert error is not None
     stage = _stage_of(error, source, step)
@@ -78,7 +82,8 @@ def _told(source: Source, step: StreamStep) -> Exception:
     else:
         own = isinstance(error, StepFailed) and error.step_path == source.path
         told = error if own and isinstance(error, StepFailed) else StepFailed.by(source.path, error)
-    keep_partial(told, source.fold)
+    if not whole:
+        keep_partial(told, source.fold)
     return told
 
 

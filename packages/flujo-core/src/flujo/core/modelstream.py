@@ -106,6 +106,7 @@ class ModelStream:
         self._reader: AsyncGenerator[ModelChunk, None] | None = None
         self._texts: AsyncGenerator[str, None] | None = None
         self._sent = self._is_over = False
+        self._room: int | None = None
         self._answer = _Answer()
         self.response: ModelResponse | None = None
 
@@ -198,8 +199,8 @@ class ModelStream:
             raise error
         self._settle()
         response = await self._kept(answer.response())
-        yield ModelChunk("", 0, response.tool_calls, response.usage, response.finish_reason, response.model)
         self.response, self._is_over = response, True
+        yield ModelChunk("", 0, response.tool_calls, response.usage, response.finish_reason, response.model)
 
     async def _whole(self, chunk: ModelChunk | None) -> AsyncGenerator[ModelChunk, None]:
         """The answer in one piece: somebody transforms whole answers only, so that no part may be seen before that."""
@@ -263,7 +264,9 @@ class ModelStream:
             lease.priced_by = self._price.source
             run.info.count("priced_by", self._price.source)
         most = (self._price or Price()).max_output_tokens
-        self._source = aiter(self._send(clamped(request, lease.charge.tokens - input_bound(request), most)))
+        room, left = lease.charge.tokens - input_bound(request), ctx.usage.left
+        self._room = None if left.tokens is None and left.cost_usd is None else room
+        self._source = aiter(self._send(clamped(request, room, most)))
         return await self._next()
 
     async def _reserved(self) -> Lease:
@@ -293,10 +296,8 @@ class ModelStream:
 
     def _breach(self) -> UsageLimitExceeded | None:
         """The error for a model that gives more than was reserved for it, where limits hold."""
-        lease = self._lease
-        assert lease is not None
-        room = lease.charge.tokens - input_bound(self._request) if self._bounded else 0
-        if not self._bounded or self._answer.tokens <= room:
+        room = self._room
+        if room is None or self._answer.tokens <= room:
             return None
         limits, why = self._run.ledger.tightest, f"model {self._request.model!r} gave more than its {room} tokens"
         if limits is not None and limits.total_tokens_limit is None:
@@ -305,11 +306,6 @@ class ModelStream:
             error = UsageLimitExceeded("total_tokens_limit", f"{limits and limits.total_tokens_limit} tokens", why)
         self._run.stop(error, self._ctx)
         return error
-
-    @property
-    def _bounded(self) -> bool:
-        left = self._ctx.usage.left
-        return left.tokens is not None or left.cost_usd is not None
 
     def _settle(self) -> None:
         """Book what the provider said that was used, or else all that was reserved."""
@@ -347,7 +343,8 @@ class ModelStream:
             self._piece.end(error)
         if isinstance(error, UsageLimitExceeded):
             run.stop(error, self._ctx)
-        response, apart = self.response or self._answer.response(), self._calls.apart
+        whole = self.response is None and needs_whole(run, "transform_model_response")
+        response, apart = None if whole else self.response or self._answer.response(), self._calls.apart
         await run.conclude(act, error, apart(response) if self._sent else None, used)
         if self._sent and (error is None or isinstance(error, (Exception, GeneratorExit))):
             took = perf_counter() - act.started

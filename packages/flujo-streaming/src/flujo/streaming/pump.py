@@ -61,9 +61,13 @@ class Pump:
         except Exception as error:  # told to the reader, who asks for it
             self.error = error
         finally:
-            await close(self._source)
-            self.ended.set()
-            self.told()
+            try:
+                await close(self._source)
+            except Exception as error:  # its clean-up failed: the first error wins
+                self.error = self.error or error
+            finally:  # whoever stops it waits for this
+                self.ended.set()
+                self.told()
 
 
 async def close(source: AsyncIterator[Any]) -> None:
