@@ -165,7 +165,7 @@ class Flujo:
         try:  # not by `_execute`: each await on the way costs every wake-up of a step, and memory in every run
             await run.execute({} if self._app is None else self._app.values)
         finally:
-            self._active.discard(run.info.run_id)
+            self._active.discard(run.run_id)
         return run.result()
 
     def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
@@ -203,25 +203,24 @@ class Flujo:
         )
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
-        if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
-            raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
+        plan, limits, deadline_s = self.plan, options.get("limits"), options.get("deadline_s")
         if options:
+            if unknown := options.keys() - RunOptions.__annotations__.keys():
+                raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
             check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
-            raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
-        deadline_s = options.get("deadline_s")
+            raise InputError(f"input of pipeline {plan.name!r} does not fit", problem)
         if deadline_s is not None:
             if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
-        run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
-        info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
-        limits, context = options.get("limits"), self._context(options.get("context"))
+        run_id, context = options.get("run_id") or os.urandom(16).hex(), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
-        run = Run(self._setup, info, ledger, start(plan, value, context), scope)
+        run = Run(self._setup, run_id, ledger, start(plan, value, context), scope)
         if options:
+            words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
+            run.info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
             run.deadline_s, run.own_limits = deadline_s, limits if isinstance(limits, UsageLimits) else None
         return run
 
@@ -254,9 +253,9 @@ class Flujo:
         found = await find(self.plan, target, pause, self.store)
         run = continued(self._setup, found, limits, self.limits)
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
-        if run.info.run_id in self._active:
-            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
-        now = receipt_of(run.info.run_id, decided)
+        if run.run_id in self._active:
+            raise StillRunning(run.run_id) if receipt is None else AlreadyResumed(receipt)
+        now = receipt_of(run.run_id, decided)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
@@ -267,7 +266,7 @@ class Flujo:
             return await self._execute(run)
         finally:
             if not run.journal:
-                release(run.info.run_id, found.past)
+                release(run.run_id, found.past)
 
     async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
@@ -336,12 +335,12 @@ class Flujo:
             run.writer = Writer(self.store, await taking, limit_s, run.stop)
             return await run.writer.around(partial(run.through, app), run.end)
         finally:
-            self._active.discard(run.info.run_id)
+            self._active.discard(run.run_id)
 
     def _enter(self, run: Run) -> None:
-        if run.info.run_id in self._active:
-            raise RunExists(run.info.run_id)
-        self._active.add(run.info.run_id)
+        if run.run_id in self._active:
+            raise RunExists(run.run_id)
+        self._active.add(run.run_id)
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model

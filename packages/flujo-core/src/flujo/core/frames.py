@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from pydantic import BaseModel, JsonValue
 
 from .ledger import Ledger
+from .once import once
 from .outcome import Failure, Paused
 from .plan import FlowNode, Plan, Scope, StepNode
 from .usage import Usage
@@ -181,25 +182,23 @@ class RunState:
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
-        nodes: Those of the plan.
     """
 
     pauses: dict[tuple[int, int], Paused] = NONE
     known: dict[tuple[int, int], list[Told]] = NONE
     decided: dict[tuple[int, int], object] = NONE
     begun: dict[tuple[int, int], dict[str, str]] = NONE
+    frames: once[dict[int, Frame]] = once(lambda state: {state.root.id: state.root})  # a chain never needs it
+    has_words: bool = False
+    failure: Failure | None = None
+    has_closed: bool = False
+    todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
         self.plan: Plan = plan
         self.root: Frame = root
-        self.frames: dict[int, Frame] = {root.id: root}
         self.next_id: int = next_id
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
-        self.has_words: bool = False
-        self.failure: Failure | None = None
-        self.has_closed: bool = False
-        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
-        self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
 
     def listen(self) -> None:
         """Make room for what steps ask, are told and begin."""

@@ -36,7 +36,7 @@ class RunHandle:
     @property
     def run_id(self) -> str:
         """Id of the run."""
-        return self._run.info.run_id
+        return self._run.run_id
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run: running steps are cancelled, its result is `aborted` with everything kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -14,6 +14,7 @@ from . import payloads
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
+from .once import once
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .resources import ResourceScope
@@ -35,7 +36,7 @@ def last_began(entries: Iterable[Entry | EntryData]) -> float:
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
-    @cached_property
+    @once
     def calls(self) -> StreamingCalls:
         """The way to models and tools."""
         return StreamingCalls(self)
@@ -204,7 +205,7 @@ class Run(Work):
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()
-        return PipelineResult(self.info.run_id, status, value, self.context, self.spent, *facts, pauses, self)
+        return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, pauses, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def advance(state: RunState, entry: Entry) -> None:
     frame = state.frames.get(entry.frame)
     if frame is None or entry.is_void:
         return
-    node, outcome = state.nodes[entry.node], entry.outcome
+    node, outcome = state.plan.nodes[entry.node], entry.outcome
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, (Success, Skipped)):
