@@ -10,12 +10,14 @@ import gc
 import inspect
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from flujo.core import (
+    UNCHANGED,
     Branch,
     ConfigurationError,
     Fallback,
@@ -32,12 +34,15 @@ from flujo.core import (
     Parallel,
     PipelineError,
     Price,
+    RunAborted,
     RunContext,
     Step,
     StepExecutionRequest,
     StepFailed,
     StepOutcome,
     StepTimeout,
+    TransformChunk,
+    hookimpl,
     step,
 )
 from flujo.streaming import (
@@ -50,6 +55,7 @@ from flujo.streaming import (
     StreamingAgentProtocol,
     StreamingStep,
     streaming_step,
+    throttle,
 )
 
 pytestmark = pytest.mark.anyio
@@ -499,6 +505,27 @@ async def test_check_7_a_clean_up_that_hangs_is_given_up_and_counted():
     assert stream.result.counts == {"abandoned_cleanups": {"source": 1}}
 
 
+@pytest.mark.parametrize("reads", ["text", "items", "a fan-out"])
+async def test_check_6_who_leaves_while_another_task_reads_ends_that_too(reads):
+    source, got = Source(pause=True), []
+    slow = source.step() >> throttle(200)
+    flujo = Flujo(Parallel(slow, same) if reads == "a fan-out" else slow)
+
+    async def read(stream: RunStream) -> None:
+        with pytest.raises(RunAborted) if reads == "text" else nullcontext():
+            async for item in stream.text() if reads == "text" else stream:
+                got.append(item)
+
+    async with anyio.create_task_group() as group:
+        async with flujo.stream_async("w") as stream:
+            group.start_soon(read, stream)
+            await anyio.sleep(0.05)
+        assert source.opened == source.closed == 1
+        assert not flujo._handles
+        assert stream.result.status == "aborted"
+    assert reads == "text" or isinstance(got[-1], ResultItem)
+
+
 @pytest.mark.parametrize("busy", [False, True])
 async def test_barge_in_from_another_task_ends_the_stream_with_a_result(busy):
     source = Source(pause=not busy)
@@ -657,6 +684,28 @@ async def test_check_10_no_chunk_hook_means_no_call(monkeypatch):
         async for _ in stream.text():
             frames.append(stream._feed.source.stages)
     assert [len(stages) for stages in frames] == [2, 2, 2]  # the two generators, and nothing round them
+
+
+async def test_chunks_that_cannot_be_compared_pass_a_chunk_hook():
+    class Frame:
+        """Answers a comparison by no truth, as arrays of numbers do."""
+
+        def __ne__(self, other: object) -> object:
+            return self
+
+        def __bool__(self) -> bool:
+            raise ValueError("the truth value of a frame is ambiguous")
+
+    class Look:
+        @hookimpl
+        def transform_chunk(self, payload: TransformChunk) -> object:
+            return UNCHANGED
+
+    async def frames(number: int) -> AsyncIterator[Frame]:
+        for _ in range(number):
+            yield Frame()
+
+    assert len((await Flujo(StreamingStep(frames), plugins=[Look()]).run_async(3)).output) == 3
 
 
 async def test_a_question_in_a_stream_pauses_the_run_and_the_answer_goes_on():

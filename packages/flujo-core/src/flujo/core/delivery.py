@@ -139,14 +139,19 @@ async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, s
     try:
         async for chunk in chunks:
             given = await transforms.feed(chunk)
-            if given != "":
+            if not _is_nothing(given):
                 yield given
     except StepFailed:
         raise
     except Exception as raised:  # what was held back is given out before it
         error = raised
     rest = await transforms.finish()
-    if rest != "":
+    if not _is_nothing(rest):
         yield rest
     if error is not None:
         raise error
+
+
+def _is_nothing(chunk: object) -> bool:
+    """Whether it is the empty text; a chunk may be of a type that answers a comparison by no truth, as arrays do."""
+    return isinstance(chunk, str) and not chunk

@@ -192,7 +192,7 @@ class RunStream:
 
     def _cut(self) -> bool:
         """End the pull of the reader, if it is in one."""
-        if not (self._pulls and any(reader.ag_running for reader in self._readers)):
+        if not (self._pulls and self._is_read()):
             return False
         if self._task is None:
             assert self._scope is not None
@@ -201,6 +201,10 @@ class RunStream:
             self._cancelling = self._task.cancelling()
             self._task.cancel()
         return True
+
+    def _is_read(self) -> bool:
+        """Whether some task waits for the next item."""
+        return any(reader.ag_running for reader in self._readers)
 
     def _fault(self, source: Source, raised: BaseException) -> Exception | None:
         """What a pull ended with, where it was not cut; a cancel from outside is raised."""
@@ -226,7 +230,7 @@ class RunStream:
 
     async def leave(self, error: BaseException | None) -> None:
         """Close the source, and end the run if it goes on."""
-        source = self._feed.source
+        source = None if self._is_read() else self._feed.source  # a pull of another task is ended by the run's
         with anyio.CancelScope(shield=True):
             if source is not None:
                 await source.shut(None)
@@ -234,7 +238,8 @@ class RunStream:
             if source is not None:
                 source.ended.set()
             for reader in self._readers:
-                await reader.aclose()
+                if not reader.ag_running:
+                    await reader.aclose()
             self._result, self._error = await attempt_async(self._handle.wait())
         self._readers.clear()
         self._items = self._feed.source = None
