@@ -34,6 +34,7 @@ from flujo.core import (
     Parallel,
     PipelineError,
     Price,
+    RetryPolicy,
     RunAborted,
     RunContext,
     Step,
@@ -54,6 +55,7 @@ from flujo.streaming import (
     StepStarted,
     StreamingAgentProtocol,
     StreamingStep,
+    buffer,
     streaming_step,
     throttle,
 )
@@ -281,6 +283,70 @@ async def test_parallel_branches_stream_at_the_readers_pace():
     assert lead <= 1
     assert abs(seen["parallel/one"] - seen["parallel/other"]) <= 1  # fair
     assert one.closed == other.closed == 1
+
+
+class Flaky:
+    """Fails so many times, each time after so many chunks."""
+
+    def __init__(self, fails: int, after: int) -> None:
+        self.fails = fails
+        self.after = after
+        self.opened = 0
+
+    async def words(self, topic: str) -> AsyncIterator[str]:
+        self.opened += 1
+        for place in range(self.after):
+            yield f"{place} "
+        if self.opened <= self.fails:
+            raise LookupError("no connection")
+        yield "end"
+
+
+AGAIN = RetryPolicy(max_attempts=3, backoff_s=0)
+
+
+@pytest.mark.parametrize("shape", ["alone", "chain", "beside another", "buffered"])
+async def test_what_fails_before_its_first_chunk_is_tried_again(shape):
+    flaky = Flaky(2, after=0)
+    words = StreamingStep(flaky.words, name="words", retry=AGAIN)
+    body = {"alone": words, "chain": words >> shout, "buffered": words >> buffer(2)}.get(shape, Parallel(words, same))
+    async with Flujo(body).stream_async("w") as stream:
+        items = [item async for item in stream]
+    assert [item.attempt for item in items if isinstance(item, StepStarted) and "words" in item.step_path] == [1, 2, 3]
+    assert "".join(item.value for item in items if isinstance(item, Chunk)).lower() == "end"
+    assert (stream.result.status, flaky.opened) == ("completed", 3)
+
+
+@pytest.mark.parametrize("way", ["text", "items", "first text, then items", "beside another", "its time is up"])
+async def test_what_a_reader_was_given_is_not_given_again(way):
+    flaky = Flaky(2, after=1)
+
+    async def slow(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for chunk in chunks:
+            yield chunk
+            await anyio.sleep(60)
+
+    words = StreamingStep(flaky.words, name="words", retry=AGAIN, timeout_s=0.1 if way == "its time is up" else None)
+    steps = {"beside another": Parallel(words, same), "its time is up": words >> StreamingStep(slow)}
+    async with Flujo(steps.get(way, words)).stream_async("w") as stream:
+        got: list[object] = []
+        if "text" in way:
+            with pytest.raises(LookupError) if way == "text" else nullcontext():
+                async for text in stream.text():
+                    got.append(text)
+                    if way != "text":
+                        break
+        async for item in stream:
+            if isinstance(item, Chunk):
+                got.append(item.value)
+    assert got == ["0 "]
+    assert (stream.result.status, flaky.opened) == ("failed", 1)
+
+
+async def test_without_a_reader_all_that_fails_is_tried_again():
+    flaky = Flaky(2, after=1)
+    result = await Flujo(StreamingStep(flaky.words, retry=AGAIN)).run_async("w")
+    assert (result.output, flaky.opened) == ("0 end", 3)
 
 
 async def test_a_fallback_streams_what_was_said_before_it_failed():
@@ -809,8 +875,9 @@ async def test_what_cannot_be_a_stream_is_refused():
 
     with pytest.raises(PipelineError, match="returns one value"):
         StreamingStep(plain)
-    with pytest.raises(PipelineError, match="cannot be given anew"):
-        Source().step(cache=True)
+    for option, why in (("cache", "not given again"), ("writes", "let the step after it write"), ("inline", "waits")):
+        with pytest.raises(PipelineError, match=rf"{option}= cannot be used: .*{why}"):
+            Source().step(**{option: ("note",) if option == "writes" else True})
     with pytest.raises(PipelineError, match="collect="):
         Source().step(collect="average")
     with pytest.raises(PipelineError, match="move timeout_s there"):

@@ -37,6 +37,8 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         if run.verdict is not None and not whole:
             keep_partial(run.verdict, fold)
         raise
+    finally:
+        ctx.is_read = source.is_read or (source.is_begun and not source.ended.is_set())
     if source.error is not None:
         raise _told(source, step, whole=whole)
     return fold.value()
@@ -57,6 +59,7 @@ async def _pull(source: Source, feed: Feed | None) -> None:
         async for chunk in source.chunks:
             add(chunk)
             if feed is not None:
+                source.is_read = True
                 await feed.give(Chunk(chunk, path))
     except Exception as raised:  # the step's failure, once all is closed
         error = raised

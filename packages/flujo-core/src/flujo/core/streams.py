@@ -123,7 +123,7 @@ class RunStream:
                         break
             except BaseException as raised:  # the step's failure, or the end of its time; a cancel goes on up
                 error = self._fault(source, raised)
-            await self._close(source, error)
+            await self._close(source, error, count)
         result = await self._ended()
         for pause in result.pauses:
             yield PausedItem(pause)
@@ -150,7 +150,7 @@ class RunStream:
                         break
             except BaseException as raised:  # as above
                 error = self._fault(source, raised)
-            await self._close(source, error)
+            await self._close(source, error, count)
         result = await self._ended()
         if isinstance(result.error, StepFailed) and isinstance(result.error.__cause__, Exception):
             raise result.error.__cause__
@@ -181,6 +181,7 @@ class RunStream:
 
     def _pulled(self, source: Source) -> AsyncIterator[Any]:
         """The chunks, so that the run's task can end a pull that waits."""
+        source.is_read = source.is_begun  # by the reader before
         source.is_begun = self._pulls = True
         self._turn_s = perf_counter()
         self._task = attempt(asyncio.current_task)[0]
@@ -220,10 +221,11 @@ class RunStream:
         before, self._cancelling = self._cancelling, None
         return before is not None and self._task is not None and self._task.uncancel() <= before
 
-    async def _close(self, source: Source, error: Exception | None) -> None:
+    async def _close(self, source: Source, error: Exception | None, count: int) -> None:
         if self._cancelling is not None:  # its generator went on, whatever it was told
             self._uncancelled()
         self._pulls, self._feed.source = False, None
+        source.is_read = source.is_read or count > 0
         await source.close(error)
 
     # --- the block --------------------------------------------------------------------------------------------------
