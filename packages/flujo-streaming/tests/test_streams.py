@@ -921,6 +921,22 @@ async def test_a_streaming_step_that_takes_a_value_gets_what_the_one_before_made
         assert [text async for text in stream.text("letters")] == list("w0 w1 ")
 
 
+async def test_the_last_stage_of_a_chain_stands_for_it_where_inputs_are_named():
+    words, both = Source(1).step(), []
+
+    @step(inline=True)
+    def pair(long: int, whole: str) -> None:
+        both.append((long, whole))
+
+    def flow(named: StreamingStep) -> Flujo:
+        return Flujo(words >> shout >> doubled >> length >> Step(pair, name="pair", inputs={"whole": named}))
+
+    await flow(doubled).run_async("w")
+    assert both == [(len("w0 ") * 2, "W0 W0 ")]
+    with pytest.raises(PipelineError, match="'shout', whose chunks go to the next one only"):
+        flow(shout)
+
+
 async def test_a_chain_is_joined_wherever_it_is_bracketed():
     one, other = Source(1), Source(1)
     left = Flujo((same >> one.step()) >> (shout >> doubled))

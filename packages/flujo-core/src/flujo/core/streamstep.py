@@ -170,7 +170,8 @@ class StreamStep(Step):
             kept = {name: getattr(self.options, name) for name in _OF_A_CHAIN}
             kept["version"] = self.options.version + other.options.version - 1
             stages, name = (*self.stages, *other.stages), f"{self.name}>>{other.name}"
-            self._next[other] = StreamStep(stages, name=name, collect=other.collect, **kept)
+            one = self._next[other] = StreamStep(stages, name=name, collect=other.collect, **kept)
+            one.made_of = (*(self.made_of or (self,)), other)
         return self._next[other]
 
     @property
