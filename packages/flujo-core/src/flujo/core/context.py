@@ -117,6 +117,7 @@ class RunContext(StreamingContext):
         pending: The question that `ask` raised; the step cannot undo it by catching it.
         metered: The meter, if this attempt has touched the budget at all.
         is_over: Whether this attempt has ended.
+        is_read: Whether a reader was given a part of its stream; it is not tried again then.
     """
 
     run: RunInfo
@@ -132,6 +133,7 @@ class RunContext(StreamingContext):
     _told: dict[str, list[JsonValue]] | None = None
     metered: Meter | None = None
     is_over: bool = False
+    is_read: bool = False
 
     @property
     def run_id(self) -> str:

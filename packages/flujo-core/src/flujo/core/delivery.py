@@ -37,6 +37,8 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         if run.verdict is not None and not whole:
             keep_partial(run.verdict, fold)
         raise
+    finally:
+        ctx.is_read = source.is_read or (source.is_begun and not source.ended.is_set())
     if source.error is not None:
         raise _told(source, step, whole=whole)
     return fold.value()
@@ -57,6 +59,7 @@ async def _pull(source: Source, feed: Feed | None) -> None:
         async for chunk in source.chunks:
             add(chunk)
             if feed is not None:
+                source.is_read = True
                 await feed.give(Chunk(chunk, path))
     except Exception as raised:  # the step's failure, once all is closed
         error = raised
@@ -139,14 +142,19 @@ async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, s
     try:
         async for chunk in chunks:
             given = await transforms.feed(chunk)
-            if given != "":
+            if not _is_nothing(given):
                 yield given
     except StepFailed:
         raise
     except Exception as raised:  # what was held back is given out before it
         error = raised
     rest = await transforms.finish()
-    if rest != "":
+    if not _is_nothing(rest):
         yield rest
     if error is not None:
         raise error
+
+
+def _is_nothing(chunk: object) -> bool:
+    """Whether it is the empty text; a chunk may be of a type that answers a comparison by no truth, as arrays do."""
+    return isinstance(chunk, str) and not chunk

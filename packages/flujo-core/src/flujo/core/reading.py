@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from .folds import Chunks, Fold
 from .items import ModelChunk
@@ -29,19 +29,20 @@ class StreamingAgent(Protocol):
         """An async generator method, or a method that gives an async iterator; annotated as an agent's `run`."""
 
 
+class Asked(NamedTuple):
+    """What `stream_model` was given; see there."""
+
+    request: ModelRequest
+    send: SendStream
+    retry: RetryPolicy | None
+    price: Price | None
+    record: bool
+
+
 class StreamGate(Protocol):
     """The one way to what is read while it comes; the engine gives it to each step."""
 
-    def stream_model(
-        self,
-        ctx: RunContext,
-        request: ModelRequest,
-        send: SendStream,
-        *,
-        retry: RetryPolicy | None,
-        price: Price | None,
-        record: bool,
-    ) -> ModelStream:
+    def stream_model(self, ctx: RunContext, asked: Asked) -> ModelStream:
         """See StreamingContext.stream_model."""
 
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
@@ -86,7 +87,7 @@ class StreamingContext:
             ConfigurationError: The attempt that this context belongs to is over.
         """
         self.check_open()
-        return self._gate.stream_model(cast("RunContext", self), request, send, retry=retry, price=price, record=record)
+        return self._gate.stream_model(cast("RunContext", self), Asked(request, send, retry, price, record))
 
     async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""
