@@ -135,6 +135,26 @@ class ChunkTransforms:
         return self._run.hooks.transform(payload, "transform_chunk", self._run.values, object)
 
 
+class Emitted:
+    """What an attempt of a step gives the reader by `ctx.emit`, as chunk transforms leave it."""
+
+    def __init__(self, run: Running, feed: Feed, ctx: RunContext) -> None:
+        self._feed, self._path = feed, ctx.step_path
+        self._transforms = ChunkTransforms(run, ctx.step_path, f"{ctx.step_path}@{ctx.attempt}", "step")
+
+    async def give(self, chunk: object) -> None:
+        """Give a chunk, and wait until the reader wants the next."""
+        await self._give(await self._transforms.feed(chunk))
+
+    async def let_go(self) -> None:
+        """Give what was held back: the attempt has ended."""
+        await self._give(await self._transforms.finish())
+
+    async def _give(self, chunk: object) -> None:
+        if not _is_nothing(chunk):
+            await self._feed.give(Chunk(chunk, self._path))
+
+
 async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
     """The chunks as the transforms leave them; what these hold back comes at the end, and before an error."""
     transforms = ChunkTransforms(run, path, stream_id, surface)
