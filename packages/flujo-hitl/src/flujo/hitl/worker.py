@@ -49,7 +49,8 @@ class Progress:
     """What a worker did.
 
     Attributes:
-        event: `begun`; `ended`, and `cancelled` where that was asked for, with a result; `reopened` where a decision proved to be none;
+        event: `begun`; `ended`, and `cancelled` where that was asked for, with a result; `reopened` where a decision
+            proved to be none;
             `refused` where a run cannot go on; `waiting` where the store cannot be used.
         run_id: With which run; empty where it is none.
         why: Why, for people.

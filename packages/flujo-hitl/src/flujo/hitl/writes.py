@@ -36,7 +36,7 @@ _KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 
 def unknown(run_id: str) -> ResumeError:
     """Why a run cannot be used that is not kept."""
-    return ResumeError(f"run {run_id!r} cannot be resumed", "the store does not know it", "Look at its id")
+    return ResumeError(f"run {run_id!r} is not here", "the store does not know it", "See its ids: flujo runs list")
 
 
 def _now() -> int:
