@@ -157,7 +157,7 @@ async def test_runs_of_a_pipeline_with_a_migration_go_on(store: SQLiteStore, any
     assert sorted(events(told)) == [("refused", "ends"), ("refused", "r")]
     assert f"it began with plan {before[:12]}, and 'asks' is now {after[:12]}" in told[-1].why
     migrate(before, after, lambda snapshot: snapshot)
-    assert sorted(events(await worked(store, new))) == [("ended", "ends"), ("ended", "r")]
+    assert sorted(events(await worked(store, new))) == [("cancelled", "ends"), ("ended", "r")]
     assert (await store.load("ends")).snapshot.status == "aborted"
 
 
