@@ -45,7 +45,7 @@ from .snapshot import Snapshot
 from .streams import StreamOpening, opened
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import Writer, taken
+from .writer import taken
 from .written import entry_data
 
 _log = logging.getLogger("flujo.core")
@@ -176,10 +176,7 @@ class Flujo:
         """
         if loop_is_running():
             raise LoopRunning("Flujo.run", "await flujo.run_async(...)")
-
-        async def call() -> PipelineResult:
-            return await self.run_async(input, **options)
-
+        call = partial(self.run_async, input, **options)
         return anyio.run(call) if self._portal is None else self._portal.call(call)
 
     def start(self, input: object = None, **options: Unpack[RunOptions]) -> RunHandle:
@@ -332,8 +329,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            run.writer = Writer(self.store, await taking, limit_s, run.stop)
-            return await run.writer.around(partial(run.through, app), run.end)
+            return await run.written(self.store, await taking, limit_s).around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.run_id)
 

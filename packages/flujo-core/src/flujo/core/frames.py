@@ -34,9 +34,6 @@ class Passed:
         self.value: object = value
 
 
-NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
-"""Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
-
 _NO_JOINS: list[int] = []
 
 Changes = tuple[Mapping[str, object], ...]
@@ -71,9 +68,9 @@ class Frame:
 
     # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
     is_open: bool = True
-    changes: dict[int, Changes] = NONE
-    parts: dict[int, Part] = NONE
-    seen: dict[int, BaseModel] = NONE
+    changes: dict[int, Changes] = cast("dict[int, Changes]", MappingProxyType({}))  # one is made for the first
+    parts: once[dict[int, Part]] = once(lambda _: {})
+    seen: once[dict[int, BaseModel]] = once(lambda _: {})
     ledger: Ledger | None = None
     ledgers: dict[int, Ledger] | None = None
     spent: Usage | None = None
@@ -178,16 +175,16 @@ class RunState:
         decided: What humans decided for steps that raised a question and have not ended; by frame and node.
         begun: What may happen at most once, has begun and not ended: names of tools by a digest of the call, empty for
             the work of the step itself; by frame and node.
-        has_words: Whether these four were made: something was asked, told or begun.
+        has_words: Whether there may be any of these four: something was asked, told or begun.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
     """
 
-    pauses: dict[tuple[int, int], Paused] = NONE
-    known: dict[tuple[int, int], list[Told]] = NONE
-    decided: dict[tuple[int, int], object] = NONE
-    begun: dict[tuple[int, int], dict[str, str]] = NONE
+    pauses: once[dict[tuple[int, int], Paused]] = once(lambda _: {})
+    known: once[dict[tuple[int, int], list[Told]]] = once(lambda _: {})
+    decided: once[dict[tuple[int, int], object]] = once(lambda _: {})
+    begun: once[dict[tuple[int, int], dict[str, str]]] = once(lambda _: {})
     frames: once[dict[int, Frame]] = once(lambda state: {state.root.id: state.root})  # a chain never needs it
     has_words: bool = False
     failure: Failure | None = None
@@ -199,12 +196,6 @@ class RunState:
         self.root: Frame = root
         self.next_id: int = next_id
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
-
-    def listen(self) -> None:
-        """Make room for what steps ask, are told and begin."""
-        if not self.has_words:
-            self.has_words = True
-            self.pauses, self.known, self.decided, self.begun = {}, {}, {}, {}
 
     def taken_back(self, due_before: int) -> list[Due]:
         """What became due since, taken back: it is not to be done yet."""

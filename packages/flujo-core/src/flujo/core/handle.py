@@ -25,9 +25,7 @@ class RunHandle:
     def __init__(
         self, run: Run, execute: Callable[[], Awaitable[PipelineResult]], ended: Callable[[RunHandle], None]
     ) -> None:
-        self._run = run
-        self._execute = execute
-        self._ended = ended
+        self._run, self._execute, self._ended = run, execute, ended
         self.done: anyio.Event = anyio.Event()
         self._result: PipelineResult | None = None
         self._error: BaseException | None = None

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class once(Generic[T]):
-    """As `functools.cached_property`, which takes a lock and has each object hold a dict beside its attributes."""
+class once(cached_property[T]):
+    """As its parent, which takes a lock, and has each object hold a dict beside its attributes."""
 
-    def __init__(self, make: Callable[[Any], T]) -> None:
-        self._make = make
-
-    def __set_name__(self, _: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, owner: Any, _: type) -> T:
-        made = self._make(owner)
-        setattr(owner, self._name, made)  # stands before this from now on
+    def __get__(self, owner: Any, kind: object = None) -> T:  # type: ignore[override]
+        made: T = self.func(owner)
+        setattr(owner, self.attrname or "", made)  # stands before this from now on
         return made

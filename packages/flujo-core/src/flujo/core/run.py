@@ -14,9 +14,11 @@ from . import payloads
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
+from .kept import Hold
 from .once import once
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
+from .protocols import RunStore
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
@@ -25,6 +27,7 @@ from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
+from .writer import Writer
 from .written import checkpoint_of, entry_data
 
 
@@ -40,6 +43,13 @@ class Run(Work):
     def calls(self) -> StreamingCalls:
         """The way to models and tools."""
         return StreamingCalls(self)
+
+    def written(self, store: RunStore, hold: Hold, limit_s: float) -> Writer:
+        """Have it written there while it goes on, and cancelled where the store is asked for that."""
+        self.scope = self.scope or anyio.CancelScope()
+        self.writer = Writer(store, hold, limit_s, self.stop)
+        hold.ends.append(partial(self.writer.here, partial(self.cancel, "cancelled on request", "its store")))
+        return self.writer
 
     async def through(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end, and give the result."""
@@ -94,7 +104,7 @@ class Run(Work):
 
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
-        info, run_input = self.info, self.run_input
+        info, run_input = self.info, self.state.root.input
         act = Act("run", call=info.run_id)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))

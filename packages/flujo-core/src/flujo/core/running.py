@@ -112,12 +112,9 @@ class Running:
     def __init__(
         self, setup: Setup, run_id: str, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
     ) -> None:
-        self.setup: Setup = setup
-        self.run_id: str = run_id
+        self.setup, self.run_id, self.state, self.scope = setup, run_id, state, scope
         self._ledger: Ledger | None = ledger
-        self.state: RunState = state
         self.context: BaseModel | None = state.root.context
-        self.scope: anyio.CancelScope | None = scope
         self.watch: telemetry.Watch | None = telemetry.current_watch()
         self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
@@ -143,11 +140,6 @@ class Running:
     def spent(self) -> Usage:
         """What it used so far."""
         return Usage() if self._ledger is None else self._ledger.spent
-
-    @property
-    def run_input(self) -> object:
-        """What the run was given."""
-        return self.state.root.input
 
     @property
     def pauses(self) -> tuple[Pause, ...]:

@@ -148,7 +148,6 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     if problem is not None:
         _fail(state, frame, node, problem)
         return
-    frame.parts = frame.parts or {}
     part = frame.parts[node.place] = Part(node, frame, value, context)
     if node.kind == "branch":
         part.asks = True

@@ -34,7 +34,7 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
     visit = (frame.id, node.index)
     if frame.outputs[node.place] is not UNSET:
         return  # it has: a call that it left behind came back
-    state.listen()
+    state.has_words = True
     if isinstance(outcome, Paused) and visit in state.begun and not outcome.request.asked:
         park(state, frame, node)  # the answer ends the step: what became of a call that it left behind is asked first
     elif isinstance(outcome, Paused):

@@ -298,7 +298,7 @@ def _run(task: StepTask, ready: _Ready, events: list[EventData]) -> _Visit:
     run.info, run.deadline_s, run.mark, run.may_begin = info, left, task.mark, task.options.effect == "at_most_once"
     run.state.root.start = task.path.removesuffix(ready.node.name)
     if task.told:
-        state.listen()
+        state.has_words = True
         state.known[0, 0] = list(task.told)
     return run
 
