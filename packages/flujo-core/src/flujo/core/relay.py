@@ -132,7 +132,7 @@ class Relay:
         finally:
             self._workers.discard(worker)
             self._left(worker)
-        if not self._is_cancelled:
+        if (self._queue or self._ready) and not self._is_cancelled:
             self._arm()
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
@@ -146,13 +146,12 @@ class Relay:
         """What a worker does next; nothing where it is to end: another begins when the event loop has run."""
         ready, queue = self._ready, self._queue
         worker.frame = worker.ctx = None
-        ends = worker.done == YIELD_EVERY or worker.scope.cancel_called or self._is_cancelled
-        if ends or not _is_clean(base):
-            return None
         if ready:
             queue += ready
             ready.clear()
-        if not queue:
+        if not queue or worker.done == YIELD_EVERY or worker.scope.cancel_called or self._is_cancelled:
+            return None
+        if worker.done and not _is_clean(base):
             return None
         item = queue.popleft()
         if queue and self._armed < len(self._workers):

@@ -209,7 +209,8 @@ class Running:
             ending.discard(worker)
             if not ending:
                 self.state.due.extend(reversed(items))
-        self.held = [(ending, items) for ending, items in self.held if ending]
+        if self.held:
+            self.held = [(ending, items) for ending, items in self.held if ending]
 
     async def back_off(self, retry: RetryPolicy, number: int, error: Exception, ctx: RunContext) -> None:
         """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""
