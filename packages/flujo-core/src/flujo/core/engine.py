@@ -161,6 +161,7 @@ class Flujo:
         run = self._prepare(input, None, options)
         if self.store is not None or run.watch is not None:
             return await self._execute(run)
+        del options  # a dict that every waiting run would hold
         self._enter(run)
         try:  # not by `_execute`: each await on the way costs every wake-up of a step, and memory in every run
             await run.execute({} if self._app is None else self._app.values)
