@@ -33,7 +33,15 @@ from .errors import (
     UsageLimitExceeded,
     WorkerLost,
 )
-from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
+from .execution import (
+    BackendFactory,
+    Capabilities,
+    ExecutionBackend,
+    RunningThread,
+    StepExecutionRequest,
+    StepOutcome,
+    capabilities_of,
+)
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .grants import Governor
 from .handle import RunHandle
@@ -290,6 +298,7 @@ __all__ = [
     "WorkerFacts",
     "WorkerLost",
     "accepted_fingerprints",
+    "capabilities_of",
     "compile_plan",
     "decision_digest",
     "hookimpl",
