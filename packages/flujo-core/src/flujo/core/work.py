@@ -307,6 +307,9 @@ class Work(Running):
         feedback: tuple[str, ...] = ()
         while True:
             entry.attempts += 1
+            away = self.setup.places.away.get(node.index)
+            if away is not None:
+                await away.ready()
             trial = Attempt(self, self.calls, frame, node, entry.attempts, feedback)
             if worker is not None:
                 worker.ctx = trial.ctx
