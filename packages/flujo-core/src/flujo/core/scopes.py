@@ -271,7 +271,7 @@ class ScopeCompiler:
             sorter.prepare()
         except CycleError as error:
             circle = " -> ".join(repr(self.scope.names[drafts[number].node]) for number in error.args[1])
-            do = "take one of these edges away, or let a step that is to run twice stand there twice: Step(it, name=...)"
+            do = "take one of these edges away, or, where a step is to run twice, give it twice: Step(it, name=...)"
             self.problems.append(f"steps depend on each other in a circle: {circle}; {do}")
             return []
         ready: list[int] = []
