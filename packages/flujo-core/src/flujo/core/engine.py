@@ -254,19 +254,19 @@ class Flujo:
         found = await find(self.plan, target, pause, self.store)
         run = continued(self._setup, found, limits, self.limits)
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
-        if run.info.run_id in self._active:
-            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         now = receipt_of(run.info.run_id, decided)
-        if decided is not None:
-            lost = () if run.resumed is None else run.resumed.entries
-            run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
-        if self.store is not None:
-            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
-        claim(found.past, now)
+        if self.store is None:
+            claim(found.past, now)
         try:
-            return await self._execute(run)
+            if run.info.run_id in self._active:
+                raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
+            if decided is not None:
+                lost = () if run.resumed is None else run.resumed.entries
+                run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
+            claimed = None if self.store is None else partial(self._claimed, self.store, run, found.past, now, receipt)
+            return await self._execute(run, claimed)
         finally:
-            if not run.journal:
+            if self.store is None and not run.journal:
                 release(run.info.run_id, found.past)
 
     async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
