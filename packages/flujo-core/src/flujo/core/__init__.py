@@ -37,7 +37,8 @@ _NAMES_OF_MODULE = {
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run
-    "engine": "Flujo RunOptions",
+    "engine": "Flujo",
+    "options": "ResumeOptions RunOptions",
     "handle": "RunHandle",
     "reading": "SendStream StreamingAgent",
     "streams": "RunStream StreamOpening",

@@ -5,7 +5,7 @@ from .backends import LocalBackend
 from .budgets import Budget
 from .compile import compile_plan
 from .context import RunContext, RunInfo, SendModel, SendTool, Update
-from .engine import Flujo, RunOptions
+from .engine import Flujo
 from .errors import (
     AlreadyResumed,
     AmbiguousPause,
@@ -57,6 +57,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
 from .modelstream import ModelStream
+from .options import ResumeOptions, RunOptions
 from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -236,6 +237,7 @@ __all__ = [
     "ResultItem",
     "ResumeConflict",
     "ResumeError",
+    "ResumeOptions",
     "RetryPolicy",
     "Room",
     "RunAborted",

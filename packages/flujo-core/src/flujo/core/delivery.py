@@ -12,10 +12,14 @@ from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitE
 from .feed import Feed, Source
 from .folds import Chunks, Fold
 from .items import Chunk
+from .outcome import Called
 from .pause import PauseForHumanInput
 from .payloads import Surface, TransformChunk
 from .running import Running
 from .streamstep import StreamStep
+
+_GIVEN = "stream"
+"""Under what the journal knows the text that a reader was given before its step paused."""
 
 
 async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tuple[Chunks, ...], fold: Fold) -> Any:
@@ -23,6 +27,8 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     path = ctx.step_path
     if "transform_chunk" in run.hooks.table:
         stages = (*stages, transformed(run, path, stages[-1], f"{path}@{ctx.attempt}", "step"))
+    if run.feed is not None and (given := _given_before(ctx)):
+        stages = (*stages, _beyond(given, stages[-1], fold))
     source, feed = Source(run.info, stages, fold, path), run.feed
     if whole := needs_whole(run, "transform_step_output"):
         feed = None
@@ -40,8 +46,30 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     finally:
         ctx.is_read = source.is_read or (source.is_begun and not source.ended.is_set())
     if source.error is not None:
+        if ctx.is_read and isinstance(source.error, PauseForHumanInput) and isinstance(text := fold.value(), str):
+            await run.note_told(ctx, Called(text, _GIVEN))
         raise _told(source, step, whole=whole)
     return fold.value()
+
+
+def _given_before(ctx: RunContext) -> str:
+    """The text that a reader was given before this visit of the step paused last."""
+    text = ""
+    while (found := ctx.recall(_GIVEN))[0]:
+        text = str(found[1])
+    return text
+
+
+async def _beyond(given: str, chunks: Chunks, fold: Fold) -> Chunks:
+    """The chunks, but for the text that was given before, as far as it comes again."""
+    async for chunk in chunks:
+        again = isinstance(chunk, str) and (given.startswith(chunk) or chunk.startswith(given))
+        known = chunk[: len(given)] if again else ""
+        given = given[len(known) :] if again else ""
+        if known:
+            fold.add(known)
+        if not known or len(known) < len(chunk):
+            yield chunk[len(known) :] if known else chunk
 
 
 async def _is_alone(run: Running) -> bool:
