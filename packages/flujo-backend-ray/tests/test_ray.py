@@ -39,12 +39,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def backend() -> Iterator[RayBackend]:
     made = RayBackend(actors=2)
+    assert made.capabilities.prepare is not None
+    anyio.run(made.capabilities.prepare)  # on a busy machine a cluster starts slowly, and the tests have their limits
     yield made
     anyio.run(made.aclose)
 
 
 def test_it_holds_every_rule_of_a_remote_backend(backend: RayBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flujo.core.testing.conformance.LIMIT_S", 120)  # on a busy machine an actor starts slowly
+    monkeypatch.setattr("flujo.core.testing.conformance.LIMIT_S", 120)  # a rule kills an actor, and another starts
     held = assert_conforms(backend, loops=["asyncio"])
     assert {rule.__name__ for rule in REMOTE_RULES} <= set(held)
 
