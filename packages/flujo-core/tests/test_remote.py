@@ -227,7 +227,7 @@ def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_eith
 
 def test_spans_of_the_worker_stand_in_the_trace_of_the_run_below_their_step() -> None:
     program = Path(__file__).parent / "remote_traced.py"
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=240)
     traces, *spans = zip(*(line.split("|") for line in done.stdout.splitlines()), strict=True)
     assert len(set(traces)) == 1
     assert set(zip(*spans, strict=True)) == {

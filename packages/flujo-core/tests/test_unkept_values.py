@@ -17,6 +17,7 @@ from flujo.core import (
     Loop,
     LoopLimit,
     MemoryStore,
+    OnStepFailure,
     Parallel,
     PauseForHumanInput,
     Pipeline,
@@ -253,6 +254,32 @@ async def test_a_step_whose_pause_cannot_be_kept_has_failed() -> None:
     assert isinstance(result.error, StepFailed)
     assert result.error.error_type == "NotSerialisable"
     assert "Opaque" in str(result.error)
+
+
+async def test_only_the_step_fails_whose_pause_cannot_be_kept() -> None:
+    @step
+    async def give(value: int) -> Any:
+        return Opaque()
+
+    @step
+    async def other(value: Any) -> int:
+        return 7
+
+    seen: list[str] = []
+
+    def watch(event: OnStepFailure) -> None:
+        seen.append(event.step_path)
+
+    asks = Step(ask.function, name="ask")
+    result = await Flujo(give >> Fallback(asks, other), hooks=[watch]).run_async(1)
+    assert (result.status, result.output, result.error) == ("completed", 7, None)
+    assert [(one.name, one.status) for one in result.step_history if one.name == "ask"] == [("ask", "failed")]
+    assert len(seen) == 1
+
+    both = Parallel(asks, Step(ask.function, name="too"), on_failure="collect")
+    result = await Flujo(give >> both).run_async(1)
+    assert result.status == "completed"
+    assert {type(value) for value in result.output.values()} == {StepFailed}
 
 
 # --- what can be kept -------------------------------------------------------------------------------------------------

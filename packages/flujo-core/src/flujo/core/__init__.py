@@ -73,6 +73,7 @@ _NAMES_OF_MODULE = {
     "backends": "LocalBackend",
     "logs": "SecretsFilter",
     "wakeup": "spawn",
+    "foreign": "attempt_async",
     "schemas": "unfit",
     "scrubbing": "scrub",
     # errors

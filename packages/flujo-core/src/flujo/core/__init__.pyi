@@ -35,6 +35,7 @@ from .errors import (
 )
 from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .foreign import attempt_async
 from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
@@ -290,6 +291,7 @@ __all__ = [
     "WorkerFacts",
     "WorkerLost",
     "accepted_fingerprints",
+    "attempt_async",
     "compile_plan",
     "decision_digest",
     "hookimpl",

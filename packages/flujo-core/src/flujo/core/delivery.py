@@ -37,6 +37,8 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         if run.verdict is not None and not whole:
             keep_partial(run.verdict, fold)
         raise
+    finally:
+        ctx.is_read = source.is_read or (source.is_begun and not source.ended.is_set())
     if source.error is not None:
         raise _told(source, step, whole=whole)
     return fold.value()
@@ -57,6 +59,7 @@ async def _pull(source: Source, feed: Feed | None) -> None:
         async for chunk in source.chunks:
             add(chunk)
             if feed is not None:
+                source.is_read = True
                 await feed.give(Chunk(chunk, path))
     except Exception as raised:  # the step's failure, once all is closed
         error = raised
@@ -132,6 +135,26 @@ class ChunkTransforms:
         return self._run.hooks.transform(payload, "transform_chunk", self._run.values, object)
 
 
+class Emitted:
+    """What an attempt of a step gives the reader by `ctx.emit`, as chunk transforms leave it."""
+
+    def __init__(self, run: Running, feed: Feed, ctx: RunContext) -> None:
+        self._feed, self._path = feed, ctx.step_path
+        self._transforms = ChunkTransforms(run, ctx.step_path, f"{ctx.step_path}@{ctx.attempt}", "step")
+
+    async def give(self, chunk: object) -> None:
+        """Give a chunk, and wait until the reader wants the next."""
+        await self._give(await self._transforms.feed(chunk))
+
+    async def let_go(self) -> None:
+        """Give what was held back: the attempt has ended."""
+        await self._give(await self._transforms.finish())
+
+    async def _give(self, chunk: object) -> None:
+        if not _is_nothing(chunk):
+            await self._feed.give(Chunk(chunk, self._path))
+
+
 async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
     """The chunks as the transforms leave them; what these hold back comes at the end, and before an error."""
     transforms = ChunkTransforms(run, path, stream_id, surface)
@@ -139,14 +162,19 @@ async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, s
     try:
         async for chunk in chunks:
             given = await transforms.feed(chunk)
-            if given != "":
+            if not _is_nothing(given):
                 yield given
     except StepFailed:
         raise
     except Exception as raised:  # what was held back is given out before it
         error = raised
     rest = await transforms.finish()
-    if rest != "":
+    if not _is_nothing(rest):
         yield rest
     if error is not None:
         raise error
+
+
+def _is_nothing(chunk: object) -> bool:
+    """Whether it is the empty text; a chunk may be of a type that answers a comparison by no truth, as arrays do."""
+    return isinstance(chunk, str) and not chunk

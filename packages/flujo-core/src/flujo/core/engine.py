@@ -45,7 +45,7 @@ from .snapshot import Snapshot
 from .streams import StreamOpening, opened
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import Writer, taken
+from .writer import taken
 from .written import entry_data
 
 _log = logging.getLogger("flujo.core")
@@ -333,8 +333,7 @@ class Flujo:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
             taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            run.writer = Writer(self.store, await taking, limit_s, run.stop)
-            return await run.writer.around(partial(run.through, app), run.end)
+            return await run.written(self.store, await taking, limit_s).around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)
 

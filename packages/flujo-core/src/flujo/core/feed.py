@@ -39,6 +39,7 @@ class Source:
         error: What they raised.
         is_begun: Whether the reader pulls from them.
         is_cut: Whether they are to end now: their step was cancelled, or its time is up.
+        is_read: Whether the reader was given a chunk.
     """
 
     run: RunInfo
@@ -49,6 +50,7 @@ class Source:
     error: Exception | None = None
     is_begun: bool = False
     is_cut: bool = False
+    is_read: bool = False
 
     @property
     def chunks(self) -> Chunks:

@@ -14,8 +14,10 @@ from . import payloads
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
+from .kept import Hold
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
+from .protocols import RunStore
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
@@ -24,6 +26,7 @@ from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
+from .writer import Writer
 from .written import checkpoint_of, entry_data
 
 
@@ -39,6 +42,13 @@ class Run(Work):
     def calls(self) -> StreamingCalls:
         """The way to models and tools."""
         return StreamingCalls(self)
+
+    def written(self, store: RunStore, hold: Hold, limit_s: float) -> Writer:
+        """Have it written there while it goes on, and cancelled where the store is asked for that."""
+        self.scope = self.scope or anyio.CancelScope()
+        self.writer = Writer(store, hold, limit_s, self.stop)
+        hold.ends.append(partial(self.writer.here, partial(self.cancel, "cancelled on request", "its store")))
+        return self.writer
 
     async def through(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end, and give the result."""
@@ -161,10 +171,9 @@ class Run(Work):
                 await self.writer.settled()
             self.is_finished, self.context = True, attempt(final_context, self.state.root)[0] or self.context
             raise
-        if (kept := self._finish()) is not None:
-            await kept.wait()
+        self._finish()
 
-    def _finish(self) -> anyio.Event | None:
+    def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands; once."""
         self.is_finished: bool = True
         self._note_time_left()
@@ -177,19 +186,17 @@ class Run(Work):
                 self.output: object = output
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
-        return self._check_pauses() if self.state.has_words and self.state.pauses and self.verdict is None else None
 
-    def _check_pauses(self) -> anyio.Event | None:
-        """Find out whether the run can be kept while it waits; where not, the step that asked has failed."""
-        error = attempt(lambda: self.checkpoint)[1]
+    def unkept(self) -> tuple[Entry, Failure] | None:
+        """The end of a step that asked, where the run cannot be kept while it waits: it has failed."""
+        self._note_time_left()
+        error = attempt(lambda: self.checkpoint)[1] if self.state.pauses else None
         if error is None:
             return None
         visit, path = next(iter(self.state.pauses)), self.pauses[0].step_path
         why = str(error) if isinstance(error, SnapshotError) else type(error).__name__
-        failed = StepFailed(path, "NotSerialisable", why)
-        self.stop(failed)
-        entry = Entry(*visit, Failure(failed), path, time.time(), is_void=True)
-        return self.put(entry, partial(self.note, entry))
+        failure = Failure(StepFailed(path, "NotSerialisable", why))
+        return Entry(*visit, failure, path, time.time()), failure
 
     @property
     def status(self) -> RunStatus:

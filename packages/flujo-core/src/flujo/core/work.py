@@ -41,6 +41,9 @@ class Work(Running):
         def calls(self) -> CallGate:
             """The way to models and tools."""
 
+        def unkept(self) -> tuple[Entry, Failure] | None:
+            """The end of a step that asked, where the run cannot be kept while it waits."""
+
     async def do(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
         """Do one item after another, as long as `take` gives one: journal how it ended, and find out what is due then.
 
@@ -91,8 +94,10 @@ class Work(Running):
     def _take(self) -> tuple[Frame, Node | None] | None:
         """What is to be done next; no node where several things are due, or the event loop has to run."""
         due = self.state.due
-        if not due or self.verdict is not None:
+        if self.verdict is not None:
             return None
+        if not due:  # what asked waits, if that is possible
+            return (self.state.root, None) if self.state.has_words and self.unkept() is not None else None
         self.turns -= 1
         return due.pop() if len(due) == 1 and self.turns else (self.state.root, None)
 
@@ -103,6 +108,8 @@ class Work(Running):
             return self._step(frame, node, worker)
         if node is not None:
             return self._ask(frame, node)
+        if not self.state.due and (unkept := self.unkept()) is not None:
+            return self._note_end(*unkept, None, None)
         if not self.turns:
             self.turns: int = YIELD_EVERY
             return anyio.lowlevel.checkpoint()
@@ -305,6 +312,8 @@ class Work(Running):
                 worker.ctx = trial.ctx
             try:
                 outcome, changes = await trial.execute()
+                if trial.ctx.emitted is not None:
+                    await trial.ctx.emitted.let_go()
             finally:
                 trial.ctx.end()
                 if trial.ctx.metered is not None:
@@ -336,7 +345,7 @@ class Work(Running):
 
     async def _again(self, retry: RetryPolicy, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
-        if not isinstance(outcome, Failure) or self.verdict is not None:
+        if not isinstance(outcome, Failure) or self.verdict is not None or trial.ctx.is_read:
             return False
         cause = outcome.error.__cause__
         error = cause if isinstance(cause, Exception) else outcome.error
