@@ -272,7 +272,8 @@ def really_used(ctx: RunContext, lease: Lease, usage: ModelUsage | None, price: 
         return in_full(lease, price)
     cost = usage.cost_usd
     if cost is None:
-        cost = (price or Price()).cost(usage.input_tokens, usage.output_tokens)
+        held = price or Price()
+        cost = usage.listed_usd.get(held.source, held.cost(usage.input_tokens, usage.output_tokens))
     unpriced = int(price is None and usage.cost_usd is None)
     used = Usage(usage.input_tokens, usage.output_tokens, 1, cost, unpriced=unpriced)
     # Without a money limit the output need not be bounded, so what was reserved is no bound either.
