@@ -17,7 +17,7 @@ import pytest
 from lambda_kit import BUCKET, Cloud, canary_code, event, opened_payload, task
 
 from flujo.backend_lambda import Ed25519Signer, Ed25519Verifier, HmacKey, worker_from
-from flujo.backend_lambda.blobs import packed
+from flujo.backend_lambda.blobs import S3Blobs, packed
 from flujo.backend_lambda.envelope import PAYLOAD_TYPE, Header, check, opened, sealed
 from flujo.backend_lambda.errors import Refusal
 from flujo.backend_lambda.versions import PYTHON
@@ -163,6 +163,21 @@ def test_check_08_a_code_blob_that_was_replaced_is_refused(cloud: Cloud, canary:
     blob, code = canary_code(canary)
     for lie in ({"sha256": "0" * 64}, {"size": blob.size + 1}):
         reply = cloud.invoke(event(cloud, task(code=blob.model_copy(update=lie)), code=code)[1])
+        assert "E_DIGEST" in json.dumps(reply)
+        assert not canary.exists()
+
+
+def test_check_08_code_in_the_bucket_that_was_replaced_is_refused_before_it_is_unpickled(
+    cloud: Cloud, s3: Any, canary: Path, tmp_path: Path
+) -> None:
+    cloud.deploy(env={**PICKLES, "FLUJO_LAMBDA_BUCKET": BUCKET})
+    honest, code = canary_code(tmp_path / "other")
+    blob = packed(honest.data.encode(), S3Blobs(BUCKET, client=s3), spill=True)
+    _, sent = event(cloud, task(code=honest.model_copy(update={"data": "", "where": blob.key})), code=code)
+    evil = canary_code(canary)[0].data.encode()
+    for swapped in (evil, evil.ljust(honest.size)[: honest.size]):
+        s3.put_object(Bucket=BUCKET, Key=f"flujo/{blob.key}", Body=swapped)
+        reply = cloud.invoke(sent)
         assert "E_DIGEST" in json.dumps(reply)
         assert not canary.exists()
 
