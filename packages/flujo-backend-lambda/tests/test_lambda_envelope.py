@@ -200,6 +200,12 @@ def test_check_09_a_short_hmac_key_and_a_missing_key_are_refused(cloud: Cloud) -
         HmacKey.from_secrets_manager("k" * 40)
 
 
+def test_check_09_a_secret_that_cannot_be_read_says_why(cloud: Cloud) -> None:
+    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:nothing-AbCdEf"
+    with pytest.raises(ConfigurationError, match="cannot be read: ResourceNotFoundException"):
+        HmacKey.from_secrets_manager(arn)
+
+
 def test_check_09_an_hmac_key_comes_from_secrets_manager(cloud: Cloud) -> None:
     import boto3
 
