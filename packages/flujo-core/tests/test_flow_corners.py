@@ -254,3 +254,41 @@ async def test_many_runs_of_one_nested_flujo_do_not_mix() -> None:
             group.start_soon(one, start)
     for start, output in outputs.items():
         assert output == {"sum": sum(map(expected, range(start, start + 5))), "len": 5}
+
+
+class Fickle:
+    """Has its label when it is looked at for the first time only."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @property
+    def label(self) -> int:
+        self.looks += 1
+        if self.looks > 1:
+            raise ValueError("no label any more")
+        return 1
+
+
+@pytest.mark.parametrize("kind", ["step", "retried", "asked when", "branch", "loop", "parallel", "sub-pipeline"])
+async def test_a_part_of_an_output_that_raises_when_it_is_taken_is_a_failure(kind: str) -> None:
+    async def make(value: int):  # type: ignore[no-untyped-def]
+        return Fickle()
+
+    made = Step(make)
+    label: Any = made.output.label
+    retry = RetryPolicy(max_attempts=2, backoff_s=0)
+    node: Any = {
+        "step": lambda: Step(double, inputs={"value": label}),
+        "retried": lambda: Step(double, inputs={"value": label}, retry=retry),
+        "asked when": lambda: Step(double, inputs={"value": label}, when=lambda value: True),
+        "branch": lambda: Branch(on=lambda value: 1, cases={1: double}, inputs=label),
+        "loop": lambda: Loop(double, until=lambda value: True, inputs=label),
+        "parallel": lambda: Parallel(double, negate, inputs=label),
+        "sub-pipeline": lambda: Pipeline(double, name="inner", inputs=label),
+    }[kind]()
+    result = await Flujo(Pipeline(made, node)).run_async(3)
+    assert result.status == "failed"
+    assert "no label any more" in str(result.error)
+    assert result.error.step_path == node.name  # type: ignore[union-attr]
+    assert result.step_history[0].status == "completed"

@@ -289,12 +289,13 @@ class Work(Running):
         """How a step ends that is not to run; None where it is."""
         when = node.step.options.when
         assert when is not None
-        try:
-            inputs = inputs_of(frame, node)
-        except (LookupError, AttributeError, TypeError):
-            return None  # the attempt says what is missing
+        inputs, lost = attempt(inputs_of, frame, node)
+        if inputs is None:
+            return Failure(missing(path, lost))
         value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        context = context_at(frame, node) if frame.context is not None else None
+        context, error = attempt(context_at, frame, node)  # a reducer is the user's
+        if error is not None:
+            return Failure(StepFailed.by(path, error, (value, frame.context)))
         wanted, error = await attempt_async(when.ask(value, context))
         if error is not None:
             return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
