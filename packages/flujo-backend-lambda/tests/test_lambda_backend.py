@@ -126,6 +126,39 @@ def test_check_22_twenty_copies_at_once_have_one_effect_and_one_answer(cloud: Cl
     assert len(claims) == 1
 
 
+@pytest.mark.parametrize(
+    "forged", ['{"v": "flujo.reply/1", "status": "rejected", "code": "E_SIG", "why": "no"}', "text", None]
+)
+def test_check_25_an_answer_that_another_put_into_the_claim_is_not_given(
+    cloud: Cloud, s3: Any, forged: str | None
+) -> None:
+    """Such a refusal would say that nothing ran, and nothing would be paid."""
+    cloud.deploy(env=S3)
+    header, sent = event(cloud)
+    if forged is None:  # of another task
+        cloud.invoke(event(cloud, task(twice))[1])
+        [other] = s3.list_objects_v2(Bucket=BUCKET, Prefix="flujo/claims/")["Contents"]
+        body = s3.get_object(Bucket=BUCKET, Key=other["Key"])["Body"].read()
+    else:
+        body = json.dumps({"reply": forged}).encode()
+    s3.put_object(Bucket=BUCKET, Key=f"flujo/claims/{header.task_id}", Body=body)
+    given = cloud.invoke(sent)
+    assert (given["status"], given["code"]) == ("lost", "E_BLOB")
+
+
+def test_an_answer_is_given_where_it_cannot_be_kept(cloud: Cloud, s3: Any, tmp_path: Path) -> None:
+    cloud.deploy(env=S3)
+    path = tmp_path / "marks"
+    header, sent = event(cloud, task(slow_marks, str(path)))
+    with ThreadPoolExecutor(1) as pool:
+        given = pool.submit(cloud.invoke, sent)
+        while not path.exists():
+            time.sleep(0.02)
+        s3.delete_object(Bucket=BUCKET, Key=f"flujo/claims/{header.task_id}")
+        path.with_suffix(".go").touch()
+        assert given.result()["status"] == "done"
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 

@@ -131,6 +131,12 @@ def test_check_06_a_signed_statement_of_another_kind_is_no_task(cloud: Cloud, ca
         opened({**bare, "signatures": [{"keyid": cloud.signer.keyid, "sig": signature}]}, keys)
 
 
+def test_check_06_a_heap_of_signatures_is_refused_before_any_is_looked_at(cloud: Cloud, canary: Path) -> None:
+    cloud.deploy(env=PICKLES)
+    _, good = canary_event(cloud, canary)
+    refused(cloud, with_envelope(good, signatures=json.loads(good)["signatures"] * 9), "E_SHAPE", canary)
+
+
 def test_check_07_a_task_for_another_function_is_refused(cloud: Cloud, canary: Path) -> None:
     cloud.deploy(env=PICKLES)
     refused(cloud, canary_event(cloud, canary, aud="others")[1], "E_AUD", canary)

@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from lambda_kit import task
+from lambda_steps import plain
 from pydantic import SecretStr
 
 from flujo.backend_lambda import NotShippable
@@ -169,6 +171,22 @@ def test_check_15_the_second_net_looks_at_the_bytes(monkeypatch: pytest.MonkeyPa
         pickled(closing_over(Hiding()), "f", None, MAX_BLOB)
     assert refused.value.code == "E_SECRET"
     assert find_env_secret(b"x plain words that say nothing x") == "BILLING_TOKEN"
+    assert find_env_secret(b"nothing") is None
+
+
+@pytest.mark.parametrize(
+    "secret", ["-----BEGIN KEY-----\nline\n", 'say "friend"\\and enter', "tab\tand bell\x07 and é"]
+)
+def test_check_15_the_second_net_knows_a_secret_as_json_writes_it(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("BILLING_KEY", secret)
+    _lately.cache_clear()  # what was read less than a second ago is not read again
+    assert find_env_secret(task(plain, f"so: {secret}.")) == "BILLING_KEY"
+
+
+def test_a_variable_that_is_no_text_is_looked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLING_KEY", os.fsdecode(b"\xff\xfe and so on"))
+    _lately.cache_clear()
+    assert find_env_secret(b"x \xff\xfe and so on") == "BILLING_KEY"
     assert find_env_secret(b"nothing") is None
 
 

@@ -227,7 +227,7 @@ def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_eith
 
 def test_spans_of_the_worker_stand_in_the_trace_of_the_run_below_their_step() -> None:
     program = Path(__file__).parent / "remote_traced.py"
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=240)
     traces, *spans = zip(*(line.split("|") for line in done.stdout.splitlines()), strict=True)
     assert len(set(traces)) == 1
     assert set(zip(*spans, strict=True)) == {
@@ -460,3 +460,37 @@ def test_a_step_that_a_worker_does_not_have_is_refused(backend: PipeBackend, mon
 def test_models_of_this_module_are_no_part_of_a_task() -> None:
     assert not issubclass(StepTask, flows.Pair)
     assert issubclass(StepTask, BaseModel)
+
+
+class _Slow:
+    """A backend that needs a while before it can do anything, as one that first starts a cluster."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.capabilities = Capabilities(remote=True, prepare=self.prepare)
+        self.fails = fails
+        self.prepared = 0
+
+    async def prepare(self) -> None:
+        self.prepared += 1
+        await anyio.sleep(1.2)  # the step has a second beside its own time
+        if self.fails:
+            raise RuntimeError("there is no cluster")
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        if self.fails:
+            raise RuntimeError("there is no cluster")
+        async with Worker() as worker:
+            return request.outcome(await worker.execute(request.task().model_dump_json()))
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_gets_ready_first_costs_no_step_its_time() -> None:
+    backend = _Slow()
+    hurried = Step(flows.give, name="hurried", timeout_s=0.1)
+    assert (await Flujo(hurried >> Step(flows.give, name="again"), backend=backend).run_async(1)).unwrap() == 1
+    assert backend.prepared == 2
+    failed = await Flujo(hurried, backend=_Slow(fails=True)).run_async(1)
+    assert "there is no cluster" in str(failed.error)
+    with anyio.move_on_after(0.2) as limit:
+        await Flujo(hurried, backend=_Slow()).run_async(1)
+    assert limit.cancelled_caught

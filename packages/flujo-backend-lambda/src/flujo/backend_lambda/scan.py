@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 import os
 import re
 import time
@@ -96,8 +97,16 @@ def find_env_secret(data: bytes) -> str | None:
 
 @lru_cache(1)
 def _lately(second: int) -> dict[bytes, str]:
-    """The same for all that leaves within a second: to read the environment takes longer than to sign a task."""
-    return {value.encode(): name for value, name in env_secrets().items()}
+    """The same for all that leaves within a second: to read the environment takes longer than to sign a task.
+
+    Each as it is, and as JSON writes it: in a task a line end or a quote of a secret is escaped.
+    """
+    both = ((form, name) for value, name in env_secrets().items() for form in (value, _in_json(value)))
+    return {form.encode(errors="surrogateescape"): name for form, name in both}
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _check(path: str, called: str, value: object, secrets: Mapping[str, str]) -> None:

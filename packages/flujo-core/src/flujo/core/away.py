@@ -166,6 +166,11 @@ class Away:
 
     # --- one attempt ------------------------------------------------------------------------------------------------
 
+    async def ready(self) -> None:
+        """Let its backend make itself ready, before the time of an attempt begins."""
+        if self.able.prepare is not None:
+            await attempt_async(self.able.prepare())
+
     async def execute(
         self, run: Running, request: StepExecutionRequest, frame: Frame, context: BaseModel | None
     ) -> StepOutcome:

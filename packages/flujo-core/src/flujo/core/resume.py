@@ -194,8 +194,7 @@ def merged(records: list[StepRecord]) -> list[StepRecord]:
     found: list[StepRecord] = []
     paused: dict[str, StepRecord] = {}
     for record in records:
-        before = paused.pop(record.path, None)
-        if before is not None:
+        if before := paused.pop(record.path, None):
             found.remove(before)
             record.usage.add(before.usage)
             record.attempts = max(record.attempts, before.attempts)

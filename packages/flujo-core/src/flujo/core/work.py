@@ -308,11 +308,16 @@ class Work(Running):
         feedback: tuple[str, ...] = ()
         while True:
             entry.attempts += 1
+            away = self.setup.places.away.get(node.index)
+            if away is not None:
+                await away.ready()
             trial = Attempt(self, self.calls, frame, node, entry.attempts, feedback)
             if worker is not None:
                 worker.ctx = trial.ctx
             try:
                 outcome, changes = await trial.execute()
+                if trial.ctx.emitted is not None:
+                    await trial.ctx.emitted.let_go()
             finally:
                 trial.ctx.end()
                 if trial.ctx.metered is not None:
@@ -344,7 +349,7 @@ class Work(Running):
 
     async def _again(self, retry: RetryPolicy, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
-        if not isinstance(outcome, Failure) or self.verdict is not None:
+        if not isinstance(outcome, Failure) or self.verdict is not None or trial.ctx.is_read:
             return False
         cause = outcome.error.__cause__
         error = cause if isinstance(cause, Exception) else outcome.error
