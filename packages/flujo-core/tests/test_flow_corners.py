@@ -292,3 +292,35 @@ async def test_a_part_of_an_output_that_raises_when_it_is_taken_is_a_failure(kin
     assert "no label any more" in str(result.error)
     assert result.error.step_path == node.name  # type: ignore[union-attr]
     assert result.step_history[0].status == "completed"
+
+
+class Array:
+    """As arrays of numpy are: neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+@pytest.mark.parametrize("kind", ["until", "when"])
+async def test_an_answer_that_is_neither_true_nor_false_is_a_failure_that_names_the_question(
+    kind: str, awaited: bool
+) -> None:
+    good = [True]
+
+    async def later(value: int) -> object:
+        return True if good[0] else Array()
+
+    def now(value: int) -> object:
+        return True if good[0] else Array()
+
+    asked = later if awaited else now
+    node = Loop(double, until=asked) if kind == "until" else Step(double, when=asked)
+    flujo = Flujo(node)
+    fine = await flujo.run_async(3)
+    good[0] = False
+    result = await flujo.run_async(3)
+    assert (fine.output, result.status) == (6, "failed")
+    assert f"Mend `{kind}=` of {node.name!r}" in str(result.error)
+    divergence = (await flujo.replay_async(fine)).divergence
+    assert (divergence is None) == (kind == "when")  # a replay asks no step whether it is wanted

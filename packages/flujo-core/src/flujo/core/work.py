@@ -172,6 +172,8 @@ class Work(Running):
     ) -> Awaitable[object] | None:
         frame, node, path = part.frame, part.node, part.path
         flow: Any = node.flow
+        if error is None and type(answer) is not bool and isinstance(flow, Loop):
+            answer, error = attempt(bool, answer)  # an array has no truth
         if error is not None:
             what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
@@ -297,6 +299,8 @@ class Work(Running):
         if error is not None:
             return Failure(StepFailed.by(path, error, (value, frame.context)))
         wanted, error = await attempt_async(when.ask(value, context))
+        if error is None:
+            wanted, error = attempt(bool, wanted)
         if error is not None:
             return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
         return None if wanted else Skipped(value)
