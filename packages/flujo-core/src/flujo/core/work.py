@@ -172,6 +172,8 @@ class Work(Running):
     ) -> Awaitable[object] | None:
         frame, node, path = part.frame, part.node, part.path
         flow: Any = node.flow
+        if error is None and type(answer) is not bool and isinstance(flow, Loop):
+            answer, error = attempt(bool, answer)  # an array has no truth
         if error is not None:
             what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
@@ -289,13 +291,16 @@ class Work(Running):
         """How a step ends that is not to run; None where it is."""
         when = node.step.options.when
         assert when is not None
-        try:
-            inputs = inputs_of(frame, node)
-        except (LookupError, AttributeError, TypeError):
-            return None  # the attempt says what is missing
+        inputs, lost = attempt(inputs_of, frame, node)
+        if inputs is None:
+            return Failure(missing(path, lost))
         value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        context = context_at(frame, node) if frame.context is not None else None
+        context, error = attempt(context_at, frame, node)  # a reducer is the user's
+        if error is not None:
+            return Failure(StepFailed.by(path, error, (value, frame.context)))
         wanted, error = await attempt_async(when.ask(value, context))
+        if error is None:
+            wanted, error = attempt(bool, wanted)
         if error is not None:
             return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
         return None if wanted else Skipped(value)
