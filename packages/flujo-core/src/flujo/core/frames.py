@@ -192,9 +192,7 @@ class RunState:
     todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
-        self.plan: Plan = plan
-        self.root: Frame = root
-        self.next_id: int = next_id
+        self.plan, self.root, self.next_id = plan, root, next_id
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
 
     def taken_back(self, due_before: int) -> list[Due]:

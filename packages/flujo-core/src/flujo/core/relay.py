@@ -75,11 +75,10 @@ class Relay:
     async def run(self) -> None:
         """Return when all is done; a cancel goes to every item first."""
         if attempt(asyncio.current_task)[0] is not None:
-            await self._run_tasks(asyncio.get_running_loop())
-        else:
-            async with anyio.create_task_group() as group:
-                self._spawn = lambda: group.start_soon(self._work_unless_cancelled)
-                self._arm()
+            return await self._run_tasks(asyncio.get_running_loop())
+        async with anyio.create_task_group() as group:
+            self._spawn = lambda: group.start_soon(self._work_unless_cancelled)
+            self._arm()
 
     async def _run_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until no task is left; a cancel is passed on once, and raised at the end."""
