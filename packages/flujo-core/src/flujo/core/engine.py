@@ -200,7 +200,7 @@ class Flujo:
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
         run = Run(self._setup, run_id, ledger, start(plan, value, context), scope)
         if options:
-            run.info = RunInfo(run_id, plan.name, plan.fingerprint, *words_of(options))
+            run.info = RunInfo(run_id, plan.name, plan.fingerprint, *words_of(options), run.counts)
             run.deadline_s, run.own_limits = deadline_s, limits if isinstance(limits, UsageLimits) else None
         return run
 

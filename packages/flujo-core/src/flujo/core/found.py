@@ -155,7 +155,8 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
     run = Run(setup, info.run_id, ledger, state, scope)
-    run.info, run.deadline_s, run.past, run.own_limits, run.mark = info, stand.left_s, found.past, own_limits, mark
+    run.info, run.counts, run.mark = info, info.counts, mark
+    run.deadline_s, run.past, run.own_limits = stand.left_s, found.past, own_limits
     run.resumed = Resumed(entries=lost)
     return run
 

@@ -186,13 +186,12 @@ class RunState:
     decided: once[dict[tuple[int, int], object]] = once(lambda _: {})
     begun: once[dict[tuple[int, int], dict[str, str]]] = once(lambda _: {})
     frames: once[dict[int, Frame]] = once(lambda state: {state.root.id: state.root})  # a chain never needs it
-    has_words: bool = False
-    failure: Failure | None = None
-    has_closed: bool = False
-    todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
         self.plan, self.root, self.next_id = plan, root, next_id
+        self.has_words = self.has_closed = False
+        self.failure: Failure | None = None
+        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
 
     def taken_back(self, due_before: int) -> list[Due]:

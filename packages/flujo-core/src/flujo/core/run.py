@@ -214,7 +214,7 @@ class Run(Work):
             self._finish()
         self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
-        facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
+        facts = (self.verdict, self.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()
         return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, pauses, self)
 

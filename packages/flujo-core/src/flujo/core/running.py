@@ -67,6 +67,7 @@ class Running:
 
     Attributes:
         run_id: Unique id of the run.
+        counts: What plugins counted, as in its info.
         journal: What ended so far.
         plain: Whether nobody listens and nothing is watched.
         direct: Whether a bare step may be one call here: nothing is watched or kept.
@@ -111,10 +112,7 @@ class Running:
     deadline_s: float | None = None
     left_s: float | None = None
     breach_told: bool = False
-    verdict: FlujoError | None = None
-    closing: dict[Worker, Part | None] | None = None
-    journal: once[Journal] = once(lambda _: [])
-    turns: int = YIELD_EVERY
+    counts: once[dict[str, dict[str, int]]] = once(lambda _: {})
     is_finished: bool = False
     is_over: bool = False
     _secrets: list[str] | None = None
@@ -124,6 +122,10 @@ class Running:
     ) -> None:
         self.setup, self.run_id, self.state, self.scope = setup, run_id, state, scope
         self._ledger: Ledger | None = ledger
+        self.journal: Journal = []
+        self.verdict: FlujoError | None = None
+        self.closing: dict[Worker, Part | None] | None = None
+        self.turns: int = YIELD_EVERY
         self.context: BaseModel | None = state.root.context
         self.watch, self.hooks = telemetry.current_watch(), setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
@@ -136,7 +138,7 @@ class Running:
     @once
     def info(self) -> RunInfo:
         """Which run this is, where nobody said more than that; most steps do not ask."""
-        return RunInfo(self.run_id, self.setup.plan.name, self.setup.plan.fingerprint)
+        return RunInfo(self.run_id, self.setup.plan.name, self.setup.plan.fingerprint, counts=self.counts)
 
     @property
     def ledger(self) -> Ledger:

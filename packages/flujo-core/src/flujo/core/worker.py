@@ -290,16 +290,16 @@ def _run(task: StepTask, ready: _Ready, events: list[EventData]) -> _Visit:
     if task.tells:
         heard = {hook: (collector(hook, events),) for hook in task.tells}
         setup = replace(setup, hooks=Hooks(setup.hooks.policy, {**setup.hooks.table, **heard}))
-    info = RunInfo(data.run_id, data.pipeline, data.fingerprint, data.actor, data.tenant, dict(data.tags))
     left = None if task.deadline is None else max(0.0, task.deadline - time.time())
     scope = None if left is None else anyio.CancelScope(deadline=anyio.current_time() + left)
     state = start(setup.plan, _inputs(task, ready), _context(task, ready))
-    run = _Visit(setup, info.run_id, None if limits.unlimited else Ledger(limits), state, scope)
-    run.info, run.deadline_s, run.mark, run.may_begin = info, left, task.mark, task.options.effect == "at_most_once"
+    run = _Visit(setup, data.run_id, None if limits.unlimited else Ledger(limits), state, scope)
+    words = (data.actor, data.tenant, dict(data.tags), run.counts)
+    run.info = RunInfo(data.run_id, data.pipeline, data.fingerprint, *words)
+    run.deadline_s, run.mark, run.may_begin = left, task.mark, task.options.effect == "at_most_once"
     run.state.root.start = task.path.removesuffix(ready.node.name)
     if task.told:
-        state.has_words = True
-        state.known[0, 0] = list(task.told)
+        state.has_words, state.known[0, 0] = True, list(task.told)
     return run
 
 
