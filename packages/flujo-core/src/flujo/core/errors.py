@@ -202,6 +202,15 @@ class WorkerLost(StepFailed):
         do = do or "Say `retry=` where the step may be tried again: all attempts have the same idempotency key"
         super().__init__(step_path, "WorkerLost", why, do)
 
+    @classmethod
+    def of(cls, step_path: str, error: Exception) -> StepFailed:
+        """What a step fails with whose backend raised, where that is no failure of a step already."""
+        if isinstance(error, StepFailed):
+            return error
+        lost = cls(step_path, f"its backend raised {type(error).__name__}: {text_of(error)}")
+        lost.__cause__ = error
+        return lost
+
 
 class LoopLimit(StepFailed):
     """A loop reached `max_iterations` and was not good.
