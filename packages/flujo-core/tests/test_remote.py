@@ -25,6 +25,7 @@ from flujo.core import (
     GuardDenied,
     LocalBackend,
     Map,
+    OnGuardDenied,
     OnModelCall,
     Pipeline,
     PipelineError,
@@ -204,7 +205,7 @@ def test_a_guard_that_denies_on_the_worker_ends_the_run(backend: PipeBackend) ->
     assert (result.error.plugin, result.error.hook) == ("Forbid", "guard_step")
 
 
-def test_a_worker_whose_own_policy_is_not_met_refuses_every_task() -> None:
+def test_a_worker_whose_own_policy_is_not_met_refuses_every_task_and_observers_are_told() -> None:
     class Same:
         capabilities = Capabilities(remote=True)
 
@@ -212,9 +213,16 @@ def test_a_worker_whose_own_policy_is_not_met_refuses_every_task() -> None:
             worker = Worker(policy=Policy(require={"flujo-audit"}))
             return request.outcome(await worker.execute(request.task().model_dump_json()))
 
-    result = Flujo(Step(flows.give, retry=RetryPolicy(max_attempts=3)), backend=Same()).run(1)
+    told: list[str] = []
+
+    def note(event: OnGuardDenied) -> None:
+        told.append(f"{event.step_path}: {event.denial.hook}")
+
+    step = Step(flows.give, retry=RetryPolicy(max_attempts=3))
+    result = Flujo(step, backend=Same(), hooks=[note]).run(1)
     assert isinstance(result.error, TaskRejected)
     assert result.error.hook == "E_POLICY"
+    assert told == ["give: E_POLICY"]
     assert "flujo-audit" in str(result.error)
 
 

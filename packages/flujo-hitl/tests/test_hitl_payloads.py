@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hitl_trials import paused, question, row, run, store_at
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flujo.core import EntryData, Flujo, Pipeline, Step, Usage, step
@@ -49,6 +49,7 @@ ROWS = st.builds(
 
 
 @given(ROWS)
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 def test_an_entry_is_read_as_it_was(entry: EntryData) -> None:
     assert PLAIN.rows([(7, PLAIN.row(entry, "r", 7))], "r", 7) == [entry]
 

@@ -71,9 +71,12 @@ def _shorts() -> TypeAdapter[Short]:
     return TypeAdapter(Short, config=ConfigDict(ser_json_inf_nan="strings"))  # as EntryData has it
 
 
+_NOTHING = (None,) * 6
+
+
 def _dumped(row: EntryData) -> bytes:
-    plain = row.kind == "success" and row.attempts == 1 and row.usage is row.changes is row.unwritten is None
-    if not plain or row.cached or row.cancelled or row.is_void:
+    more = (row.usage, row.changes, row.unwritten, row.cached or None, row.cancelled or None, row.is_void or None)
+    if row.kind != "success" or row.attempts != 1 or more != _NOTHING:
         return _rows().dump_json(row, exclude_defaults=True)
     # perf_counter counts nanoseconds: what a difference of two has beyond is noise, of ten bytes
     times = (row.started_at, round(row.duration_s, 9))
@@ -83,9 +86,9 @@ def _dumped(row: EntryData) -> bytes:
 def _loaded(data: bytes) -> EntryData:
     if not data.startswith(b"["):
         return _rows().validate_json(data)
-    path, frame, node, value, started_at, duration_s = _shorts().validate_json(data)
-    times = {"started_at": started_at, "duration_s": duration_s}
-    return EntryData(kind="success", path=path, frame=frame, node=node, value=value, **times)
+    path, frame, node, value, began, took = _shorts().validate_json(data)
+    at = {"path": path, "frame": frame, "node": node}
+    return EntryData.model_validate({**at, "kind": "success", "value": value, "started_at": began, "duration_s": took})
 
 
 @dataclass(frozen=True, slots=True)
