@@ -99,7 +99,7 @@ class Attempt:
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
         except Exception as error:  # who made the backend may raise anything: no reason to lose what was paid for
-            outcome = Failure(WorkerLost.of(self.path, error))
+            outcome = Failure(error if isinstance(error, StepFailed) else WorkerLost(self.path, error))
         except BaseException as stop:  # a cancel: each intent gets its result
             if act is not None:
                 await run.conclude(act, stop, None, self.ctx.spent)

@@ -209,7 +209,7 @@ class Away:
         assert error is not None
         own = error if isinstance(error, (StepFailed, UsageLimitExceeded, GuardDenied)) else None
         unused = not sender.has_left or isinstance(error, (NotSent, GuardDenied))
-        failed = own or (StepFailed.by if unused else WorkerLost.of)(ctx.step_path, error)
+        failed = own or (StepFailed.by if unused else WorkerLost)(ctx.step_path, error)
         return StepOutcome(Failure(failed), usage=Usage() if unused else None)
 
     def _fit(self, limits: UsageLimits | None) -> Fit:
