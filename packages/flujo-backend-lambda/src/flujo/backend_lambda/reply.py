@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flujo.core import TaskRejected
 
@@ -17,6 +17,9 @@ __all__ = ["MAX_RESULT", "Facts", "Reply", "marked", "read"]
 
 MAX_RESULT = 64 * 1024 * 1024
 """Bytes of the largest result that is fetched; what announces more is refused unread."""
+
+Short = Annotated[str, Field(max_length=4000)]
+"""A text that ends in an error or among the facts: a worker's word, of which there is not to be more."""
 
 
 class Facts(BaseModel):
@@ -33,12 +36,12 @@ class Facts(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
-    function: str = ""
-    request_id: str = ""
-    python: str = ""
+    function: Short = ""
+    request_id: Short = ""
+    python: Short = ""
     cold: bool = False
-    duration_ms: float = 0.0
-    artifact: str | None = None
+    duration_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    artifact: Short | None = None
 
 
 class Reply(BaseModel):
@@ -60,13 +63,17 @@ class Reply(BaseModel):
 
     v: Literal["flujo.reply/1"] = "flujo.reply/1"
     status: Literal["done", "rejected", "lost"]
-    task_id: str = ""
+    task_id: Short = ""
     body: Blob | None = None
-    mac: str = ""
-    code: str = ""
-    why: str = ""
-    do: str = ""
+    mac: Short = ""
+    code: Short = ""
+    why: Short = ""
+    do: Short = ""
     facts: Facts = Facts()
+
+    def is_of(self, header: Header) -> bool:
+        """Whether its body bears the mark of the task of `header`."""
+        return self.body is not None and hmac.compare_digest(self.mac.encode(), marked(header, self.body).encode())
 
 
 def marked(header: Header, body: Blob) -> str:
@@ -93,7 +100,7 @@ def read(data: bytes, header: Header, store: BlobStore | None, step_path: str, m
         raise TaskRejected(reply.code or "E_SHAPE", f"{reply.why}. {reply.do}" if reply.do else reply.why)
     if reply.status == "lost":
         raise LambdaFault(step_path, f"{reply.code}: {reply.why}", reply.do)
-    if reply.body is None or not hmac.compare_digest(reply.mac.encode(), marked(header, reply.body).encode()):
+    if reply.body is None or not reply.is_of(header):
         raise BadReply(step_path, "BadReply", "the answer is not marked as made for this task")
     try:
         return unpacked(reply.body, store, most), reply.facts

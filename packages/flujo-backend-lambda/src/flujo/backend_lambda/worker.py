@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker
 
 from .blobs import BlobStore, S3Blobs, packed, unpacked
-from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims
+from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims, unusable
 from .clients import secrets_manager
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
@@ -43,11 +45,11 @@ class Call:
 
     Attributes:
         request_id: The platform's id of it.
-        remaining_s: Seconds until the platform ends it.
+        remaining_s: Seconds until the platform ends it; None where nothing does.
     """
 
     request_id: str = ""
-    remaining_s: float = 900.0
+    remaining_s: float | None = None
 
 
 class LambdaWorker:
@@ -119,12 +121,17 @@ class LambdaWorker:
         body = unpacked(header.body, self._store)
         if header.kind == "probe":
             return self._replied(header, json.dumps(_probed(body)).encode(), facts, since)
-        claim = self._claims.begin(header.task_id, call.remaining_s + 1)
+        # Where nothing ends a step, it may run for as long as another delivery of its task could be taken.
+        left_s = header.exp - time.time() if call.remaining_s is None else call.remaining_s + 1
+        claim = self._claims.begin(header.task_id, left_s)
         if claim.reply is not None:
-            return Reply.model_validate_json(claim.reply)
+            return _kept(header, claim.reply)
         outcome = asyncio.run_coroutine_threadsafe(self._worker.execute(body), self._loop).result()
         reply = self._replied(header, outcome.encode(), facts, since)
-        self._claims.finish(claim, reply.model_dump_json(exclude_none=True))
+        try:
+            self._claims.finish(claim, reply.model_dump_json(exclude_none=True))
+        except Exception as error:  # of any store: the step did run, and who waits for its answer must have it
+            _log.warning("answer not kept: %s", json.dumps({"task": header.task_id, "error": type(error).__name__}))
         return reply
 
     def unpack(self, code: CodeBlob) -> object:
@@ -160,6 +167,17 @@ def importable(modules: Sequence[str]) -> None:
         why = f"the worker has no module {', '.join(map(repr, missing))}"
         do = "Build it into the artifact (flujo lambda build), or send it along: cloudpickle.register_pickle_by_value"
         raise Refusal("E_IMPORT", why, do)
+
+
+def _kept(header: Header, data: str) -> Reply:
+    """The answer that was kept of a task, if it is one: whoever writes the store has no mark for another."""
+    try:
+        reply = Reply.model_validate_json(data)
+    except ValidationError as error:
+        raise unusable() from error
+    if reply.status != "done" or not reply.is_of(header):
+        raise unusable()
+    return reply
 
 
 def worker_from(

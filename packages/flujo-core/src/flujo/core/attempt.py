@@ -123,10 +123,9 @@ class Attempt:
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
     def _inputs(self) -> dict[str, object]:
-        try:
-            inputs = inputs_of(self.frame, self.node)
-        except (LookupError, AttributeError, TypeError) as error:
-            raise missing(self.path, error) from error
+        inputs, lost = attempt(inputs_of, self.frame, self.node)
+        if inputs is None:
+            raise missing(self.path, lost)
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:

@@ -273,8 +273,8 @@ def really_used(ctx: RunContext, lease: Lease, usage: ModelUsage | None, price: 
     """What the provider says that was used, and what that costs; all that was reserved where it says nothing."""
     if usage is None:
         return in_full(lease, price)
-    cost, tokens = usage.cost_usd, (usage.input_tokens, usage.output_tokens)
-    paid = (price or Price()).cost(*tokens) if cost is None else cost
+    cost, tokens, held = usage.cost_usd, (usage.input_tokens, usage.output_tokens), price or Price()
+    paid = usage.listed_usd.get(held.source, held.cost(*tokens)) if cost is None else cost
     used = Usage(*tokens, 1, paid, unpriced=int(price is None and cost is None))
     # Without a money limit the output need not be bounded, so what was reserved is no bound either.
     if paid > lease.charge.cost_usd and ctx.usage.money_limited:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -25,6 +25,9 @@ from .reading import StreamGate, StreamingContext
 from .retry import RetryPolicy
 from .scrubbing import cleaned
 from .usage import Price, Usage
+
+if TYPE_CHECKING:
+    from .delivery import Emitted
 
 T = TypeVar("T")
 
@@ -118,6 +121,9 @@ class RunContext(StreamingContext):
         pending: The question that `ask` raised; the step cannot undo it by catching it.
         metered: The meter, if this attempt has touched the budget at all.
         is_over: Whether this attempt has ended.
+        is_stream: Whether its chunks are its output.
+        is_read: Whether a reader was given a part of its stream; it is not tried again then.
+        emitted: What it gives a reader beside its output, if it has.
     """
 
     run: RunInfo
@@ -133,6 +139,9 @@ class RunContext(StreamingContext):
     _told: dict[str, list[JsonValue]] | None = None
     metered: Meter | None = None
     is_over: bool = False
+    is_stream: bool = False
+    is_read: bool = False
+    emitted: Emitted | None = None
 
     @property
     def run_id(self) -> str:

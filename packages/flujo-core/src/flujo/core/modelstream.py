@@ -26,8 +26,7 @@ from .items import ModelChunk
 from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease
 from .outcome import Called
-from .reading import SendStream
-from .retry import RetryPolicy
+from .reading import Asked
 from .running import Act
 from .telemetry import Piece
 from .told import model_key
@@ -78,25 +77,12 @@ class ModelStream:
         response: The whole answer, once it has been read to its end; None before.
     """
 
-    def __init__(
-        self,
-        calls: Calls,
-        ctx: RunContext,
-        request: ModelRequest,
-        send: SendStream,
-        *,
-        retry: RetryPolicy | None,
-        price: Price | None,
-        record: bool,
-    ) -> None:
+    def __init__(self, calls: Calls, ctx: RunContext, asked: Asked) -> None:
         self._calls = calls
         self._run = calls.run
         self._ctx = ctx
-        self._request = request
-        self._send = send
-        self._price = price
-        self._retry = retry
-        self._key = model_key(request, ctx.attempt) if record else ""
+        self._request, self._send, self._retry, self._price, record = asked
+        self._key = model_key(asked.request, ctx.attempt) if record else ""
         self._places = AsyncExitStack()
         self._act: Act | None = None
         self._lease: Lease | None = None
