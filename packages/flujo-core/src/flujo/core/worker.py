@@ -132,8 +132,7 @@ class Worker:
     async def _answer(self, task: StepTask) -> OutcomeData:
         try:
             ready = self._prepared(task)
-            events: list[EventData] = []
-            run = _run(task, ready, events)
+            run = _run(task, ready, events := list[EventData]())
         except TaskRejected as error:
             return OutcomeData(task_id=task.id, status="aborted", error=_error(error), usage=_NOTHING)
         done, fault = await attempt_async(self._worked(task, ready, run))
