@@ -33,6 +33,7 @@ from flujo.core import (
     Policy,
     PostStepExecution,
     RetryPolicy,
+    RunAborted,
     RunContext,
     Step,
     StepExecutionRequest,
@@ -40,6 +41,7 @@ from flujo.core import (
     StepOutcome,
     StepTask,
     TaskRejected,
+    UsageLimitExceeded,
     UsageLimits,
     Worker,
     WorkerLost,
@@ -224,6 +226,20 @@ def test_a_worker_whose_own_policy_is_not_met_refuses_every_task_and_observers_a
     assert result.error.hook == "E_POLICY"
     assert told == ["give: E_POLICY"]
     assert "flujo-audit" in str(result.error)
+
+
+@pytest.mark.parametrize("why", ["a limit", "a transform"])
+def test_a_step_that_swallows_why_the_run_ends_does_not_undo_it_on_the_worker_either(
+    backend: PipeBackend, why: str
+) -> None:
+    limits = UsageLimits("0.50") if why == "a limit" else None
+    plugins = [] if why == "a limit" else [flows.Quit()]
+    flow = Step(flows.swallow.target) >> Step(flows.give.target)
+    for here in (None, backend):
+        result = Flujo(flow, backend=here, limits=limits, plugins=plugins).run(1)
+        assert result.status == ("stopped" if why == "a limit" else "aborted")
+        assert type(result.error) is (UsageLimitExceeded if why == "a limit" else RunAborted)
+        assert [record.name for record in result.step_history] == ["swallow"]
 
 
 def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_either(backend: PipeBackend) -> None:

@@ -29,7 +29,7 @@ from .options import ResumeOptions, RunOptions
 from .pipeline import PipelineLike
 from .places import Backends, placed
 from .plan import Plan
-from .policy import Policy
+from .policy import Policy, held
 from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
@@ -95,7 +95,7 @@ class Flujo:
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
-        self.policy: Policy = policy or Policy()
+        self.policy: Policy = held(policy)
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
         self.given: Mapping[str, Any] = {
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,

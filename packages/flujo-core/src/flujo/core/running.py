@@ -234,8 +234,7 @@ class Running:
         """Take the secrets of the run input and of the first context out of an error's texts."""
         if error is not None:
             if self._secrets is None:
-                root = self.state.root
-                self._secrets = attempt(secrets_in, (root.input, root.context))[0] or []
+                self._secrets = attempt(secrets_in, (self.state.root.input, self.state.root.context))[0] or []
             error.hide(self._secrets)
 
     # --- the journal ------------------------------------------------------------------------------------------------
