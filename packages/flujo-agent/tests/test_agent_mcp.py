@@ -89,3 +89,16 @@ def test_a_server_that_may_ask_a_model_by_itself_is_refused(shop, form):
     result = Flujo(made).run("What is tea?")
     assert result.status == "failed"
     assert "sampling_model" in str(result.error)
+
+
+def test_a_server_that_is_made_for_each_run_and_may_ask_a_model_is_refused(shop):
+    made = PaiAgent(asking(), name="asks")
+
+    @made.toolset
+    def chosen(ctx):
+        shop.set_sampling_model(TestModel())
+        return shop
+
+    result = Flujo(wrap(made)).run("What is tea?")
+    assert result.status == "failed", result.output
+    assert "sampling_model" in str(result.error)
