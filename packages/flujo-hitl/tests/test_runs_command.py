@@ -42,6 +42,26 @@ def test_a_run_that_paused_goes_on_with_an_answer(flujo: Flujo) -> None:
     assert (done.code, done.out) == (0, "paid 7\n")
 
 
+def test_no_answer_is_no_answer(flujo: Flujo) -> None:
+    Path("any.py").write_text(ANY)
+    told = flujo("run", "any.py", "--text", "abc", "--json")
+    one = json.loads(told.out.splitlines()[0])["run_id"]
+    none = flujo("runs", "resume", "any.py", one)
+    assert (none.code, "'ask' waits for an answer" in none.err, "--answer" in none.err) == (2, True, True)
+    assert flujo("runs", "resume", "any.py", one, "--answer", "null").out == "null\n"  # one may say so
+    sys.modules.pop("any", None)
+
+
+ANY = """
+from typing import Any
+from flujo.core import PauseForHumanInput, step
+
+@step(pauses=True)
+async def ask(text: str) -> Any:
+    raise PauseForHumanInput("What of it?")
+"""
+
+
 def test_an_answer_counts_once(flujo: Flujo) -> None:
     one = paused(flujo)
     assert flujo("runs", "resume", "flows.py:pay", one, "--answer", "7").code == 0

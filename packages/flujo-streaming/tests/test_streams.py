@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from flujo.core import (
     UNCHANGED,
+    AlreadyResumed,
     Branch,
     ConfigurationError,
     Fallback,
@@ -33,6 +34,7 @@ from flujo.core import (
     ModelUsage,
     Parallel,
     PipelineError,
+    PipelineResult,
     Price,
     RetryPolicy,
     RunAborted,
@@ -42,6 +44,7 @@ from flujo.core import (
     StepFailed,
     StepOutcome,
     StepTimeout,
+    StreamOpening,
     TransformChunk,
     hookimpl,
     step,
@@ -864,6 +867,93 @@ async def test_a_stored_run_keeps_what_a_stream_made_and_a_resume_pays_for_it_on
     replayed = await flujo.replay_async(stream.run_id)
     assert replayed.divergence is None
     assert replayed.result.output == "said yes"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_check_25_a_stream_that_paused_goes_on_where_its_reader_is(kept):
+    calls = []
+
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        calls.append(1)
+        for word in ("It ", "rains ", "in "):
+            yield ModelChunk(word)
+        yield ModelChunk(usage=ModelUsage(input_tokens=2, output_tokens=3))
+
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        request = ModelRequest(model="m", messages=(Message(role="user", content=topic),))
+        async with ctx.stream_model(request, send, price=Price(), record=True) as answer:
+            async for text in answer.text():
+                yield text
+        yield await ctx.ask("Where?", str)
+        yield ", "
+        yield await ctx.ask("When?", str)
+        yield "."
+
+    async def read(opening: StreamOpening) -> tuple[list[str], PipelineResult]:
+        async with opening as stream:
+            return [item.value async for item in stream if isinstance(item, Chunk)], stream.result
+
+    ask = StreamingStep(asking, name="ask", pauses=True)
+    flujo = Flujo(Source(2).step() >> ask >> length, store=MemoryStore() if kept else None)
+    got, first = await read(flujo.stream_async("w"))
+    assert got == ["w0 ", "w1 ", "It ", "rains ", "in "]
+    assert first.status == "paused"
+    snapshot = first.snapshot().model_dump_json()
+    assert "It rains in " in snapshot  # what was given is kept with the run
+    got, second = await read(flujo.resume_stream_async(first.run_id if kept else first, "Bonn"))
+    assert (got, second.status) == (["Bonn", ", "], "paused")
+    got, third = await read(flujo.resume_stream_async(second.run_id if kept else second, "today"))
+    assert (got, third.status) == (["today", "."], "completed")
+    assert third.output == len("It rains in Bonn, today.")
+    assert len(calls) == 1
+    assert third.usage.total_tokens == 5
+    replayed = await flujo.replay_async(third.run_id if kept else third)
+    assert (replayed.divergence, replayed.result.output) == (None, third.output)
+
+
+async def test_a_stream_that_says_something_else_when_it_runs_again_is_given_from_there():
+    turns = []
+
+    async def moody(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        turns.append(1)
+        yield "the same, "
+        yield f"turn {len(turns)}, "
+        yield await ctx.ask("Go on?", str)
+
+    flujo = Flujo(StreamingStep(moody, pauses=True))
+    async with flujo.stream_async("w") as stream:
+        assert [text.value async for text in stream if isinstance(text, Chunk)] == ["the same, ", "turn 1, "]
+    async with flujo.resume_stream_async(stream.result, "yes") as resumed:
+        assert [text async for text in resumed.text()] == ["turn 2, ", "yes"]
+    assert resumed.result.output == "the same, turn 2, yes"
+
+
+async def test_what_nobody_read_before_a_pause_is_given_afterwards():
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        yield "before "
+        yield await ctx.ask("Go on?", str)
+
+    flujo = Flujo(StreamingStep(asking, pauses=True))
+    paused = await flujo.run_async("w")
+    async with flujo.resume_stream_async(paused, "yes") as stream:
+        assert [text async for text in stream.text()] == ["before ", "yes"]
+
+
+async def test_a_resume_that_cannot_be_is_refused_on_entering():
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        yield await ctx.ask("Go on?", str)
+
+    flujo = Flujo(StreamingStep(asking, pauses=True))
+    paused = await flujo.run_async("w")
+    for wrong, options in ((InputError, {"decision": 7}), (TypeError, {"decision": "yes", "retries": 2})):
+        with pytest.raises(wrong):
+            async with flujo.resume_stream_async(paused, **options):
+                pass
+    async with flujo.resume_stream_async(paused, "yes") as stream:
+        assert [text async for text in stream.text()] == ["yes"]
+    with pytest.raises(AlreadyResumed):
+        async with flujo.resume_stream_async(paused, "yes"):
+            pass
 
 
 # --- compile time -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from .describe import steps_in_all
 from .inputs import read_items
 from .interrupts import Interrupts
 from .live import LiveProgress
-from .options import debug_option, json_option, policy_options
+from .options import backend_option, debug_option, json_option, policy_options
 from .outputs import PAUSED, OutputFolder
 from .prepare import PolicyOptions, limits_of, prepare
 from .problems import State, note, say
@@ -78,7 +78,7 @@ class RunFlags(PolicyOptions):
 @click.option("--max-requests", type=int, metavar="N", help="Most calls to models for all items together.")
 @policy_options
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
-@click.option("--backend", metavar="NAME", help="Where steps run that do not say it themselves, e.g. ray.")
+@backend_option
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
 @click.option("--stream", is_flag=True, help="Print what streaming steps give as it comes.")

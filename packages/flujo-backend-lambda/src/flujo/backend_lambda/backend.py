@@ -104,7 +104,7 @@ class LambdaBackend:
             raise ConfigurationError("LambdaBackend(...) cannot be used", why)
         self.function: str = function
         self.audience: str = audience or function.rpartition(":function:")[2].split(":")[0]
-        self.capabilities: Capabilities = Capabilities(remote=True, pickle=allow_pickle)
+        self.capabilities: Capabilities = Capabilities(remote=True, pickle=allow_pickle, prepare=self._prepared)
         self._signer = Ed25519Signer(signer) if isinstance(signer, str | bytes | os.PathLike) else signer
         self._store: BlobStore | None = store or (S3Blobs(bucket) if bucket else None)
         self._rates = rates

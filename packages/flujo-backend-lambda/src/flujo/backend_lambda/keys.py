@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from flujo.core import ConfigurationError
 
-from .clients import secrets_manager
+from .clients import error_code, secrets_manager
 
 __all__ = ["Ed25519Signer", "Ed25519Verifier", "HmacKey", "Signer", "Verifier", "keys_from", "public_keys"]
 
@@ -133,12 +133,17 @@ class HmacKey:
         """Read the key that `arn` names.
 
         Raises:
-            ConfigurationError: `arn` names no secret, or the key is shorter than 32 bytes.
+            ConfigurationError: `arn` names no secret, it cannot be read, or the key is shorter than 32 bytes.
         """
         if not arn.startswith("arn:") or ":secretsmanager:" not in arn:
             why = "an HMAC key is named by the ARN of its secret; the key itself belongs in no variable and no file"
             raise ConfigurationError("an HMAC key cannot be used", why, _ADVICE)
-        found = secrets_manager(client).get_secret_value(SecretId=arn)
+        try:
+            found = secrets_manager(client).get_secret_value(SecretId=arn)
+        except Exception as error:  # botocore makes its classes when it runs
+            why = f"{error_code(error) or type(error).__name__}: {error}"
+            do = "Check the ARN, and that the role may call secretsmanager:GetSecretValue on it"
+            raise ConfigurationError(f"HMAC key {arn!r} cannot be read", why, do) from error
         key = found.get("SecretBinary") or str(found.get("SecretString", "")).encode()
         return cls(key, hashlib.sha256(arn.encode()).hexdigest()[:16])
 

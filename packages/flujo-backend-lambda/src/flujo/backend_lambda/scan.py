@@ -47,6 +47,9 @@ _LIVE_TYPES: tuple[type, ...] = (
     *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType, types.TracebackType),
     *(io.IOBase, Flujo, RunContext, Resources),
 )
+_SECRET_CLASSES = frozenset({"httpx.Auth", "requests.auth.AuthBase", "aiohttp.helpers.BasicAuth"})
+"""Base classes of what holds a user's name and password, under names that say nothing of it."""
+
 _SECRET_NAME = re.compile(
     r"(?i)(api|access|private|signing|secret|account)[_-]?key|secret|passw(or)?d|passphrase|credential"
     r"|(^|[_-])pwd$|(^|[_-])(auth|access|refresh|session|bearer|api|id)?[_-]?token$"
@@ -112,6 +115,8 @@ def _in_json(text: str) -> str:
 def _check(path: str, called: str, value: object, secrets: Mapping[str, str]) -> None:
     if isinstance(value, SecretStr | SecretBytes):
         raise NotShippable("E_SECRET", path, f"it is a {type(value).__name__}", _SECRET_DO)
+    if _SECRET_CLASSES.intersection(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__):
+        raise NotShippable("E_SECRET", path, f"a {type(value).__qualname__} holds credentials", _SECRET_DO)
     if value is os.environ or value is os.environb:
         raise NotShippable("E_SECRET", path, "it is the whole environment of this process", _SECRET_DO)
     if isinstance(value, str | bytes):

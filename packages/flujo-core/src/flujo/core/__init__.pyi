@@ -5,7 +5,7 @@ from .backends import LocalBackend
 from .budgets import Budget
 from .compile import compile_plan
 from .context import RunContext, RunInfo, SendModel, SendTool, Update
-from .engine import Flujo, RunOptions
+from .engine import Flujo
 from .errors import (
     AlreadyResumed,
     AmbiguousPause,
@@ -33,7 +33,15 @@ from .errors import (
     UsageLimitExceeded,
     WorkerLost,
 )
-from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
+from .execution import (
+    BackendFactory,
+    Capabilities,
+    ExecutionBackend,
+    RunningThread,
+    StepExecutionRequest,
+    StepOutcome,
+    capabilities_of,
+)
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .foreign import attempt_async
 from .grants import Governor
@@ -49,6 +57,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
 from .modelstream import ModelStream
+from .options import ResumeOptions, RunOptions
 from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -228,6 +237,7 @@ __all__ = [
     "ResultItem",
     "ResumeConflict",
     "ResumeError",
+    "ResumeOptions",
     "RetryPolicy",
     "Room",
     "RunAborted",
@@ -292,6 +302,7 @@ __all__ = [
     "WorkerLost",
     "accepted_fingerprints",
     "attempt_async",
+    "capabilities_of",
     "compile_plan",
     "decision_digest",
     "hookimpl",

@@ -123,10 +123,9 @@ class Attempt:
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
     def _inputs(self) -> dict[str, object]:
-        try:
-            inputs = inputs_of(self.frame, self.node)
-        except (LookupError, AttributeError, TypeError) as error:
-            raise missing(self.path, error) from error
+        inputs, lost = attempt(inputs_of, self.frame, self.node)
+        if inputs is None:
+            raise missing(self.path, lost)
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:
@@ -287,8 +286,8 @@ async def amended(run: Running, act: Act, node: StepNode, outcome: Outcome) -> O
         given = TransformStepOutput(run.info, act.path, outcome.output)
         try:
             outcome.output = await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
-        except StepFailed as error:
-            return Failure(error)
+        except (StepFailed, RunAborted) as error:
+            return Failure(error) if isinstance(error, StepFailed) else Aborted(error)
     return outcome
 
 

@@ -15,7 +15,7 @@ from .assignable import type_name
 from .carved import ledger_of
 from .check import no_json
 from .codec import unkept
-from .errors import GuardDenied, NotSent, PluginError, StepFailed, UsageLimitExceeded
+from .errors import GuardDenied, NotSent, PluginError, StepFailed, TaskRejected, UsageLimitExceeded
 from .events import TOLD
 from .execution import Capabilities, ExecutionBackend, StepExecutionRequest, StepOutcome, capabilities_of
 from .foreign import attempt_async
@@ -24,7 +24,7 @@ from .hooks import Hooks
 from .imports import path_of
 from .logs import shown_as
 from .outcome import Called, Failure
-from .payloads import Event
+from .payloads import Event, OnGuardDenied
 from .plan import StepNode
 from .policy import Policy
 from .recipes import recipe_of
@@ -166,6 +166,11 @@ class Away:
 
     # --- one attempt ------------------------------------------------------------------------------------------------
 
+    async def ready(self) -> None:
+        """Let its backend make itself ready, before the time of an attempt begins."""
+        if self.able.prepare is not None:
+            await attempt_async(self.able.prepare())
+
     async def execute(
         self, run: Running, request: StepExecutionRequest, frame: Frame, context: BaseModel | None
     ) -> StepOutcome:
@@ -232,6 +237,8 @@ async def tell(run: Running, request: StepExecutionRequest, done: StepOutcome) -
             run.info.count(kind, label, number)
     if done.worker is not None:
         run.info.count("executed_by", done.worker.engine)
+    if isinstance(done.outcome, Failure) and isinstance(done.outcome.error, TaskRejected):  # no hook there saw it
+        await run.observe("on_guard_denied", partial(OnGuardDenied, run.info, ctx.step_path, done.outcome.error), ctx)
     for key, value in done.told:
         await run.note_told(ctx, Called(value, key))  # type: ignore[arg-type]
     for hook, payload in done.events:
@@ -241,6 +248,7 @@ async def tell(run: Running, request: StepExecutionRequest, done: StepOutcome) -
         failed = await run.hooks.record(payload, hook, run.values)  # type: ignore[arg-type]
         if failed is not None:
             run.stop(failed, ctx)
+        if isinstance(failed, GuardDenied):
             ctx.denial = ctx.denial or failed
 
 

@@ -82,8 +82,9 @@ class Run(Work):
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
         own = self.scope is not None and self.scope.cancel_called
-        late = RunAborted(f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
-        self.stop(late if own else RunAborted("cancelled from outside"))
+        late = (f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
+        # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
+        self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))
         return own
 
     def _inside(self, app: Mapping[str, object]) -> Awaitable[None]:
@@ -115,7 +116,7 @@ class Run(Work):
             else:
                 await self._tell_resumed(self.resumed, seen)
             await self._with_resources()
-        except GuardDenied:
+        except (GuardDenied, RunAborted):
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
             await self._end(act, self.verdict if self._cut() else stop)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from functools import partial
 from time import perf_counter
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, NoReturn, cast
@@ -270,17 +269,22 @@ class _Scoped:
         raise _Cut
 
 
+Prepared = tuple[Run, Callable[[], Awaitable[PipelineResult]]]
+"""A run, and what drives it."""
+
+
 class StreamOpening:
     """What `stream_async` returns: `async with` starts the run and gives the RunStream."""
 
-    def __init__(self, begin: Callable[[], RunStream]) -> None:
-        self._begin = begin
+    def __init__(self, prepare: Callable[[], Awaitable[Prepared]], handles: set[RunHandle]) -> None:
+        self._prepare = prepare
+        self._handles = handles
         self._stream: RunStream | None = None
 
     async def __aenter__(self) -> RunStream:
         if self._stream is not None:
             raise ConfigurationError("this stream cannot be entered", "it was read before", "Call stream_async again")
-        self._stream = self._begin()
+        self._stream = _opened(*await self._prepare(), self._handles)
         return self._stream
 
     async def __aexit__(
@@ -293,11 +297,8 @@ class StreamOpening:
         raise TypeError("a stream is read in a block, which closes it: `async with flujo.stream_async(x) as stream:`")
 
 
-def opened(
-    prepare: Callable[[], Run], execute: Callable[[Run], Awaitable[PipelineResult]], handles: set[RunHandle]
-) -> RunStream:
+def _opened(run: Run, execute: Callable[[], Awaitable[PipelineResult]], handles: set[RunHandle]) -> RunStream:
     """Start a run that is read."""
-    run = prepare()
     run.scope = run.scope or anyio.CancelScope()
     feed = run.feed = Feed(lambda: run.spent)
     run.hooks, run.plain = feed.listen(run.hooks), False
@@ -307,7 +308,7 @@ def opened(
         handles.discard(handle)
         feed.end()
 
-    handle = RunHandle(run, partial(execute, run), ended)
+    handle = RunHandle(run, execute, ended)
     handles.add(handle)
     return RunStream(run, feed, handle)
 
