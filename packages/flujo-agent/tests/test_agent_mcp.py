@@ -57,7 +57,7 @@ def shop(tmp_path):
     """A toolset of the server; it is started when an agent runs."""
     file = tmp_path / "server.py"
     file.write_text(SERVER)
-    return MCPToolset(StdioTransport(sys.executable, [str(file)], cwd=str(tmp_path), keep_alive=False))
+    return MCPToolset(StdioTransport(sys.executable, [str(file)], cwd=str(tmp_path), keep_alive=False), init_timeout=60)
 
 
 def asking():
