@@ -33,12 +33,13 @@ from .clients import LambdaClient, aws
 from .envelope import Code, Header, sealed
 from .errors import LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled
 from .invocation import SYNC_LIMIT, Answer, Sending, check_size, fault_of, invoke
-from .keys import Ed25519Signer, HmacKey, Signer
+from .keys import HmacKey, Signer
 from .pickling import pickled
 from .preflight import Deployed, preflight
 from .reply import MAX_RESULT, read
 from .report import Rates
 from .scan import find_env_secret
+from .signing import Ed25519Signer
 
 __all__ = ["LambdaBackend", "backend_from"]
 
