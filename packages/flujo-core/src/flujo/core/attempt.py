@@ -286,8 +286,8 @@ async def amended(run: Running, act: Act, node: StepNode, outcome: Outcome) -> O
         given = TransformStepOutput(run.info, act.path, outcome.output)
         try:
             outcome.output = await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
-        except StepFailed as error:
-            return Failure(error)
+        except (StepFailed, RunAborted) as error:
+            return Failure(error) if isinstance(error, StepFailed) else Aborted(error)
     return outcome
 
 

@@ -248,6 +248,7 @@ async def tell(run: Running, request: StepExecutionRequest, done: StepOutcome) -
         failed = await run.hooks.record(payload, hook, run.values)  # type: ignore[arg-type]
         if failed is not None:
             run.stop(failed, ctx)
+        if isinstance(failed, GuardDenied):
             ctx.denial = ctx.denial or failed
 
 

@@ -23,6 +23,7 @@ from .outcome import Effect
 from .pause import PauseForHumanInput, pause_of
 from .reading import StreamGate, StreamingContext
 from .retry import RetryPolicy
+from .scrubbing import cleaned
 from .usage import Price, Usage
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class RunInfo:
 
     def count(self, kind: str, label: str, number: int = 1) -> None:
         """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""
-        labels = self.counts.setdefault(str(kind), {})
-        labels[str(label)] = labels.get(str(label), 0) + int(number)
+        labels, label = self.counts.setdefault(cleaned(str(kind)), {}), cleaned(str(label))
+        labels[label] = labels.get(label, 0) + int(number)
 
 
 class Update(Generic[T]):

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from .away import Terms
 from .budgets import Limits, checked, ledger_under
-from .check import check_words, fitted
+from .check import fitted, words_of
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
@@ -190,8 +190,6 @@ class Flujo:
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
-        if options:
-            check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
@@ -201,8 +199,7 @@ class Flujo:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
-        info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
+        info = RunInfo(run_id, plan.name, plan.fingerprint, *(words_of(options) if options else ()))
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
         run = Run(self._setup, info, ledger, start(plan, value, context), scope)

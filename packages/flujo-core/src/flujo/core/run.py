@@ -116,7 +116,7 @@ class Run(Work):
             else:
                 await self._tell_resumed(self.resumed, seen)
             await self._with_resources()
-        except GuardDenied:
+        except (GuardDenied, RunAborted):
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
             await self._end(act, self.verdict if self._cut() else stop)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
@@ -65,6 +66,10 @@ def scrub(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()  # half a pair can be shown too
+
+
+cleaned = lru_cache(4096)(scrub)
+"""`scrub` for names, which come again and again."""
 
 
 def secrets_in(values: Iterable[object]) -> list[str]:

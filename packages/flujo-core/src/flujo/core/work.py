@@ -344,8 +344,7 @@ class Work(Running):
 
     async def _warn(self, path: str, ctx: RunContext) -> None:
         """Tell observers of limits that are nearly used up, and of one that stopped the run."""
-        for limit, share in ctx.usage.warnings():
-            await self.observe("on_usage_warning", partial(payloads.OnUsageWarning, self.info, limit, share), ctx)
+        await self.warn(ctx)
         breach = self.verdict
         if isinstance(breach, UsageLimitExceeded) and not self.breach_told:
             self.breach_told = True
