@@ -12,7 +12,7 @@ _NAMES_OF_MODULE = {
     "blobs": "BlobStore S3Blobs",
     "claims": "Claims DynamoClaims S3Claims",
     "errors": "BadReply LambdaFault LeaseTooSmall NotShippable PayloadTooLarge Throttled WorkerCrash",
-    "keys": "Ed25519Verifier HmacKey Signer Verifier",
+    "keys": "Ed25519Verifier HmacKey",
     "registry": "ArtifactStore FileArtifactStore S3ArtifactStore publish",
     "report": "Rates Report",
     "signing": "Ed25519Signer",

@@ -20,6 +20,7 @@ from flujo.core import (
     ConfigurationError,
     Failure,
     Lease,
+    Signer,
     StepExecutionRequest,
     StepFailed,
     StepOutcome,
@@ -33,7 +34,7 @@ from .clients import LambdaClient, aws
 from .envelope import Code, Header, sealed
 from .errors import LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled
 from .invocation import SYNC_LIMIT, Answer, Sending, check_size, fault_of, invoke
-from .keys import HmacKey, Signer
+from .keys import HmacKey
 from .pickling import pickled
 from .preflight import Deployed, preflight
 from .reply import MAX_RESULT, read

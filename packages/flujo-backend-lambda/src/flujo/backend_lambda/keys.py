@@ -7,16 +7,15 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from flujo.core import ConfigurationError
+from flujo.core import ConfigurationError, Verifier
 
 from .clients import error_code, secrets_manager
 
-__all__ = ["MAKE", "Ed25519Verifier", "HmacKey", "Signer", "Verifier", "keys_from", "public_keys"]
+__all__ = ["MAKE", "Ed25519Verifier", "HmacKey", "keys_from", "public_keys"]
 
 SHORTEST_HMAC = 32
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----(.*)-----END PUBLIC KEY-----", re.S)
@@ -25,28 +24,6 @@ _SPKI = bytes.fromhex("302a300506032b6570032100")
 kinds of keys costs every cold start as much as cryptography itself."""
 _SECRET = ("HMAC", "PRIVATE", "SIGNING")
 _ADVICE = "Sign with Ed25519 and give the worker the public key only, in FLUJO_LAMBDA_PUBLIC_KEYS"
-
-
-class Verifier(Protocol):
-    """Says whether a signature is that of its key."""
-
-    @property
-    def keyid(self) -> str:
-        """Name of the key in an envelope."""
-
-    def verify(self, data: bytes, signature: bytes) -> bool:
-        """Whether `signature` was made for `data` with this key."""
-
-
-class Signer(Protocol):
-    """Signs with its key."""
-
-    @property
-    def keyid(self) -> str:
-        """Name of the key in an envelope."""
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of `data`."""
 
 
 class Ed25519Verifier:

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker, WorkerFacts
+from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Verifier, Worker, WorkerFacts
 
 from .blobs import BlobStore, S3Blobs, packed, unpacked
 from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims, unusable
 from .clients import secrets_manager
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
-from .keys import Verifier, keys_from
+from .keys import keys_from
 from .packing import MARKER
 from .reply import Reply, marked
 from .unpickling import unpickled
