@@ -328,7 +328,8 @@ async def test_a_backend_that_raises_fails_the_step_and_one_that_sent_nothing_co
         flujo = Flujo(Step(flows.ask_model, lease=lease), backend=Broken(sends=sends), limits=limits)
         result = await flujo.run_async("x")
         assert isinstance(result.error, StepFailed)
-        assert result.error.error_type == "ConnectionError"
+        assert result.error.error_type == ("WorkerLost" if sends else "ConnectionError")
+        assert isinstance(result.error.__cause__, ConnectionError)
         assert result.total_cost_usd == cost
 
 

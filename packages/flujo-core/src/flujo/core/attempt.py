@@ -13,7 +13,7 @@ from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
 from .context import CallGate, RunContext
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout, WorkerLost
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
@@ -98,8 +98,8 @@ class Attempt:
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
-        except StepFailed as error:
-            outcome = Failure(error)
+        except Exception as error:  # who made the backend may raise anything: no reason to lose what was paid for
+            outcome = Failure(error if isinstance(error, StepFailed) else WorkerLost(self.path, error))
         except BaseException as stop:  # a cancel: each intent gets its result
             if act is not None:
                 await run.conclude(act, stop, None, self.ctx.spent)
@@ -173,7 +173,7 @@ class Attempt:
             else:
                 with anyio.move_on_after(timeout_s) as limit:
                     done = await self._work(backend, request, limit)
-        except (ResourceError, StepFailed) as error:
+        except ResourceError as error:
             return Failure(error), None
         if done is None:
             assert timeout_s is not None
