@@ -227,10 +227,8 @@ class Worker:
 
     def _plugins(self, task: StepTask, policy: Policy) -> Plugins:
         """The plugins of the run, as far as they act in it here."""
-        given, there = (
-            dict(self._given.acting),
-            {one.distribution: one for one in self._given.installed} if task.plugins else {},
-        )
+        given = dict(self._given.acting)
+        there = {one.distribution: one for one in self._given.installed} if task.plugins else {}
         use: list[object] = []
         for one in task.plugins:
             found = there.get(one.name)
