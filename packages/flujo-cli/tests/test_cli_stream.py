@@ -95,7 +95,7 @@ def test_the_first_words_are_there_while_it_goes_on_and_an_interrupt_ends_it(cli
     assert process.stdout is not None
     assert process.stdout.read(5) == b"word "
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert b"interrupted" in err
     assert out.endswith(b"\n")

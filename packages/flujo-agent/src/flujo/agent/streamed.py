@@ -15,7 +15,7 @@ from pydantic_ai.models import StreamedResponse
 from flujo.core import ModelChunk, ModelRequest, ModelResponse, ModelStream
 
 from .faults import fault_of
-from .translate import incoming, revised
+from .translate import incoming, priced, revised
 
 Opened = AbstractAsyncContextManager[StreamedResponse]
 
@@ -43,7 +43,8 @@ class Streaming:
                     text = text_of(event)
                     if text or _is_hidden(event):
                         yield ModelChunk(text, hidden=not text)
-                whole = incoming(stream.get())
+                response = stream.get()
+                whole = priced(incoming(response), response, request.model)
                 yield ModelChunk("", 0, whole.tool_calls, whole.usage, whole.finish_reason, whole.model)
         except ModelAPIError as error:
             raise fault_of(error, request.model) from error

@@ -57,7 +57,7 @@ class Envelope(BaseModel):
 
     payloadType: str
     payload: str
-    signatures: tuple[Signature, ...]
+    signatures: Annotated[tuple[Signature, ...], Field(max_length=8)]  # each costs a check, and anybody may send them
 
 
 class Code(BaseModel):

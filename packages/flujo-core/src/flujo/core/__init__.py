@@ -64,7 +64,8 @@ _NAMES_OF_MODULE = {
     "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
-    "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome",
+    "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome "
+    "capabilities_of",
     "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",
     "recipes": "Secret",
     "worker": "Worker",

@@ -33,7 +33,15 @@ from .errors import (
     UsageLimitExceeded,
     WorkerLost,
 )
-from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
+from .execution import (
+    BackendFactory,
+    Capabilities,
+    ExecutionBackend,
+    RunningThread,
+    StepExecutionRequest,
+    StepOutcome,
+    capabilities_of,
+)
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
 from .foreign import attempt_async
 from .grants import Governor
@@ -294,6 +302,7 @@ __all__ = [
     "WorkerLost",
     "accepted_fingerprints",
     "attempt_async",
+    "capabilities_of",
     "compile_plan",
     "decision_digest",
     "hookimpl",

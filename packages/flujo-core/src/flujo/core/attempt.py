@@ -13,7 +13,7 @@ from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
 from .context import CallGate, RunContext
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout, WorkerLost
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
@@ -98,8 +98,8 @@ class Attempt:
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
-        except StepFailed as error:
-            outcome = Failure(error)
+        except Exception as error:  # who made the backend may raise anything: no reason to lose what was paid for
+            outcome = Failure(error if isinstance(error, StepFailed) else WorkerLost(self.path, error))
         except BaseException as stop:  # a cancel: each intent gets its result
             if act is not None:
                 await run.conclude(act, stop, None, self.ctx.spent)
@@ -123,10 +123,9 @@ class Attempt:
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
     def _inputs(self) -> dict[str, object]:
-        try:
-            inputs = inputs_of(self.frame, self.node)
-        except (LookupError, AttributeError, TypeError) as error:
-            raise missing(self.path, error) from error
+        inputs, lost = attempt(inputs_of, self.frame, self.node)
+        if inputs is None:
+            raise missing(self.path, lost)
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:
@@ -174,7 +173,7 @@ class Attempt:
             else:
                 with anyio.move_on_after(timeout_s) as limit:
                     done = await self._work(backend, request, limit)
-        except (ResourceError, StepFailed) as error:
+        except ResourceError as error:
             return Failure(error), None
         if done is None:
             assert timeout_s is not None
@@ -287,8 +286,8 @@ async def amended(run: Running, act: Act, node: StepNode, outcome: Outcome) -> O
         given = TransformStepOutput(run.info, act.path, outcome.output)
         try:
             outcome.output = await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
-        except StepFailed as error:
-            return Failure(error)
+        except (StepFailed, RunAborted) as error:
+            return Failure(error) if isinstance(error, StepFailed) else Aborted(error)
     return outcome
 
 

@@ -26,7 +26,7 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     """See RunContext.deliver."""
     path = ctx.step_path
     if "transform_chunk" in run.hooks.table:
-        stages = (*stages, transformed(run, path, stages[-1], f"{path}@{ctx.attempt}", "step"))
+        stages = (*stages, transformed(run, ctx, stages[-1], f"{path}@{ctx.attempt}", "step"))
     if run.feed is not None and (given := _given_before(ctx)):
         stages = (*stages, _beyond(given, stages[-1], fold))
     source, feed = Source(run.info, stages, fold, path), run.feed
@@ -146,9 +146,10 @@ def needs_whole(run: Running, hook: str) -> bool:
 class ChunkTransforms:
     """The chunk transforms of one stream. A transform may hold text back; what it holds comes at the end."""
 
-    def __init__(self, run: Running, path: str, stream_id: str, surface: Surface) -> None:
+    def __init__(self, run: Running, ctx: RunContext, stream_id: str, surface: Surface) -> None:
         self._run = run
-        self._about = (run.info, path, stream_id, surface, dict[str, object]())
+        self._ctx = ctx
+        self._about = (run.info, ctx.step_path, stream_id, surface, dict[str, object]())
 
     def feed(self, value: object) -> Awaitable[Any]:
         """What may be given out now that `value` came."""
@@ -160,19 +161,39 @@ class ChunkTransforms:
 
     def _transform(self, value: object, *, is_last: bool) -> Awaitable[Any]:
         payload = TransformChunk(*self._about, value, is_last)
-        return self._run.hooks.transform(payload, "transform_chunk", self._run.values, object)
+        return self._run.transform(payload, "transform_chunk", object, self._ctx)
 
 
-async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
+class Emitted:
+    """What an attempt of a step gives the reader by `ctx.emit`, as chunk transforms leave it."""
+
+    def __init__(self, run: Running, feed: Feed, ctx: RunContext) -> None:
+        self._feed, self._path = feed, ctx.step_path
+        self._transforms = ChunkTransforms(run, ctx, f"{ctx.step_path}@{ctx.attempt}", "step")
+
+    async def give(self, chunk: object) -> None:
+        """Give a chunk, and wait until the reader wants the next."""
+        await self._give(await self._transforms.feed(chunk))
+
+    async def let_go(self) -> None:
+        """Give what was held back: the attempt has ended."""
+        await self._give(await self._transforms.finish())
+
+    async def _give(self, chunk: object) -> None:
+        if not _is_nothing(chunk):
+            await self._feed.give(Chunk(chunk, self._path))
+
+
+async def transformed(run: Running, ctx: RunContext, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
     """The chunks as the transforms leave them; what these hold back comes at the end, and before an error."""
-    transforms = ChunkTransforms(run, path, stream_id, surface)
+    transforms = ChunkTransforms(run, ctx, stream_id, surface)
     error: Exception | None = None
     try:
         async for chunk in chunks:
             given = await transforms.feed(chunk)
             if not _is_nothing(given):
                 yield given
-    except StepFailed:
+    except (StepFailed, RunAborted):
         raise
     except Exception as raised:  # what was held back is given out before it
         error = raised

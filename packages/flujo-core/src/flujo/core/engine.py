@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from .away import Terms
 from .budgets import Limits, checked, ledger_under
-from .check import check_words, fitted
+from .check import fitted, words_of
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
@@ -29,7 +29,7 @@ from .options import ResumeOptions, RunOptions
 from .pipeline import PipelineLike
 from .places import Backends, placed
 from .plan import Plan
-from .policy import Policy
+from .policy import Policy, held
 from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
@@ -45,7 +45,7 @@ from .snapshot import Snapshot
 from .streams import Prepared, StreamOpening
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import Writer, taken
+from .writer import created, taken
 from .written import entry_data
 
 _log = logging.getLogger("flujo.core")
@@ -95,7 +95,7 @@ class Flujo:
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
-        self.policy: Policy = policy or Policy()
+        self.policy: Policy = held(policy)
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
         self.given: Mapping[str, Any] = {
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
@@ -190,8 +190,6 @@ class Flujo:
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
-        if options:
-            check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
@@ -201,8 +199,7 @@ class Flujo:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
-        info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
+        info = RunInfo(run_id, plan.name, plan.fingerprint, *(words_of(options) if options else ()))
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
         run = Run(self._setup, info, ledger, start(plan, value, context), scope)
@@ -247,16 +244,18 @@ class Flujo:
         found = await find(self.plan, target, options.get("pause"), self.store)
         run = continued(self._setup, found, limits, self.limits)
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
-        if run.info.run_id in self._active:
-            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         now = receipt_of(run.info.run_id, decided)
+        if self.store is None:
+            claim(found.past, now)
+        if run.info.run_id in self._active:
+            release(run.info.run_id, found.past)
+            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
-        if self.store is not None:
-            return run, partial(self._execute, run, partial(self._claimed, self.store, run, found.past, now, receipt))
-        claim(found.past, now)
-        return run, partial(self._execute, run)
+        if self.store is None:
+            return run, partial(self._execute, run)
+        return run, partial(self._execute, run, partial(self._claimed, self.store, run, found.past, now, receipt))
 
     async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
@@ -266,7 +265,8 @@ class Flujo:
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
+            claiming = store.claim(past.length, past.stood, now, rows)
+            return await taken(claiming, self.policy.write_timeout_s, store.release)
         except StillRunning:
             if receipt is None:
                 raise
@@ -321,9 +321,8 @@ class Flujo:
             if self.store is None:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
-            taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            run.writer = Writer(self.store, await taking, limit_s, run.stop)
-            return await run.writer.around(partial(run.through, app), run.end)
+            taking = claimed() if claimed else created(self.store, run.standing("running"), limit_s)
+            return await run.written(self.store, await taking, limit_s).around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)
             if run.past is not None and not run.journal:

@@ -15,7 +15,7 @@ from typing import NoReturn
 import anyio
 
 from . import gates, payloads
-from .calls import Calls, clamped, fit_of, input_bound, no_price, really_used
+from .calls import Calls, check_price, clamped, fit_of, input_bound, really_used
 from .context import RunContext
 from .delivery import ChunkTransforms, needs_whole
 from .errors import ConfigurationError, NotSent, StepFailed, UsageLimitExceeded
@@ -109,7 +109,7 @@ class ModelStream:
         if run.hooks.of("transform_model_request"):
             left = self._ctx.usage.left
             given = payloads.TransformModelRequest(run.info, path, self._request, left.cost_usd, left.tokens)
-            self._request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
+            self._request = await run.transform(given, "transform_model_request", ModelRequest, self._ctx)
         self._request = self._calls.apart(self._request)
         self._price = run.setup.price_of(self._request.model) if self._price is None else self._price
         while True:
@@ -157,7 +157,7 @@ class ModelStream:
                 yield chunk.content
 
     async def _read(self, chunk: ModelChunk | None) -> AsyncGenerator[ModelChunk, None]:
-        answer, path = self._answer, self._ctx.step_path
+        answer, ctx = self._answer, self._ctx
         acting = "transform_chunk" in self._run.hooks.table
         assert self._act is not None
         stream_id, transforms = self._act.name, dict[int, ChunkTransforms]()
@@ -169,7 +169,7 @@ class ModelStream:
                 text, choice = chunk.content, chunk.choice
                 if acting:
                     if choice not in transforms:
-                        transforms[choice] = ChunkTransforms(self._run, path, f"{stream_id}#{choice}", "model")
+                        transforms[choice] = ChunkTransforms(self._run, ctx, f"{stream_id}#{choice}", "model")
                     text = str(await transforms[choice].feed(text))
                 if text:
                     answer.add(text, choice)
@@ -229,7 +229,7 @@ class ModelStream:
             return response
         asked = self._calls.apart(self._request)
         given = payloads.TransformModelResponse(run.info, self._ctx.step_path, asked, response)
-        transformed: ModelResponse = await run.hooks.transform(given, hook, run.values, ModelResponse)
+        transformed: ModelResponse = await run.transform(given, hook, ModelResponse, self._ctx)
         return transformed
 
     # --- the fixed order --------------------------------------------------------------------------------------------
@@ -245,9 +245,7 @@ class ModelStream:
         self._act = Act("model_call", ctx.step_path, ctx, number, f"call-{next(self._calls.numbers)}")
         await run.intend(self._act, apart(request))
         self._piece = None if run.watch is None else run.watch.model(ctx, request)
-        limit = ctx.usage.limit_that_needs_prices
-        if self._price is None and limit is not None:
-            raise no_price(request.model, limit)
+        check_price(ctx, request.model, self._price)
         lease = self._lease = await self._reserved()
         self._calls.check_open()  # the run may have been stopped while this waited for its turn
         self._sent = True
@@ -341,4 +339,5 @@ class ModelStream:
             took = perf_counter() - act.started
             facts = (self._ctx.step_path, apart(self._request), apart(self.response), used, took)
             await run.observe("on_model_call", partial(payloads.OnModelCall, run.info, *facts), self._ctx)
+            await run.warn(self._ctx)
         self._lease, self._source, self._passage, self._piece = None, None, None, None

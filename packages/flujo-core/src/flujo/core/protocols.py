@@ -107,6 +107,7 @@ class RunStore(Protocol):
 
     Who writes a run holds it: `create` and `claim` give a hold, `save` and `release` give it back. It is lost when its
     process is gone, as far as the store can tell, and another claims the run; what comes with a lost one is refused.
+    A store that can be asked to have a run ended tells the one who holds it: `hold.cancel()`.
     """
 
     @property

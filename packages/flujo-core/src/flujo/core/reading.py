@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
+from .errors import ConfigurationError
 from .folds import Chunks, Fold
 from .items import ModelChunk
 from .messages import ModelRequest
@@ -48,12 +49,17 @@ class StreamGate(Protocol):
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """See StreamingContext.deliver."""
 
+    async def emit(self, ctx: RunContext, chunk: object) -> None:
+        """See StreamingContext.emit."""
+
 
 class StreamingContext:
     """The part of a RunContext that streams."""
 
     __slots__ = ()
     _gate: StreamGate
+    step_path: str
+    is_stream: bool
 
     def check_open(self) -> None:
         """See RunContext.check_open."""
@@ -88,6 +94,21 @@ class StreamingContext:
         """
         self.check_open()
         return self._gate.stream_model(cast("RunContext", self), Asked(request, send, retry, price, record))
+
+    async def emit(self, chunk: object) -> None:
+        """Give a chunk to who reads the run by `Flujo.stream_async`, and wait until that asks for the next item.
+
+        For what a step likes to be seen before it ends, as its progress: no part of its output, and nowhere kept. Where
+        nobody reads, nothing happens. Chunks pass `transform_chunk`; where a plugin transforms outputs and no chunks,
+        they are not shown. An attempt that is made again gives its chunks again.
+
+        Raises:
+            ConfigurationError: The step is a stream, which yields its chunks; or the attempt is over.
+        """
+        self.check_open()
+        if self.is_stream:
+            raise ConfigurationError(f"step {self.step_path!r} cannot emit", "it is a stream", "Yield the chunk")
+        await self._gate.emit(cast("RunContext", self), chunk)
 
     async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""

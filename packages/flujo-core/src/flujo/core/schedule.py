@@ -168,10 +168,9 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
 
 def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
     """What a combinator is given, or why it cannot be."""
-    try:
-        inputs = inputs_of(frame, node)
-    except (LookupError, AttributeError, TypeError) as error:
-        why = f"a part of its input is missing ({type(error).__name__}: {error})"
+    inputs, lost = attempt(inputs_of, frame, node)
+    if inputs is None:
+        why = f"a part of its input is missing ({type(lost).__name__}: {lost})"
         return None, Failure(_failed(frame, node, "InputMissing", why))
     for parameter, origin, fit in node.checks:
         inputs[parameter], problem = fit(inputs[parameter])

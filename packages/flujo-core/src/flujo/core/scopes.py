@@ -276,7 +276,8 @@ class ScopeCompiler:
             sorter.prepare()
         except CycleError as error:
             circle = " -> ".join(repr(self.scope.names[drafts[number].node]) for number in error.args[1])
-            self.problems.append(f"steps depend on each other in a circle: {circle}; take one of these edges away")
+            do = "take one of these edges away, or, where a step is to run twice, give it twice: Step(it, name=...)"
+            self.problems.append(f"steps depend on each other in a circle: {circle}; {do}")
             return []
         ready: list[int] = []
         order: list[Draft] = []

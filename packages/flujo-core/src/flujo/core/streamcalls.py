@@ -6,7 +6,7 @@ from typing import Any
 
 from .calls import Calls
 from .context import RunContext
-from .delivery import delivered
+from .delivery import Emitted, delivered, needs_whole
 from .folds import Chunks, Fold
 from .modelstream import ModelStream
 from .reading import Asked
@@ -22,4 +22,11 @@ class StreamingCalls(Calls):
 
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """See StreamingContext.deliver."""
+        ctx.is_stream = True
         return await delivered(self.run, ctx, step, chunks, fold)
+
+    async def emit(self, ctx: RunContext, chunk: object) -> None:
+        """See StreamingContext.emit."""
+        if self.run.feed is not None and not needs_whole(self.run, "transform_step_output"):
+            ctx.emitted = ctx.emitted or Emitted(self.run, self.run.feed, ctx)
+            await ctx.emitted.give(chunk)

@@ -172,6 +172,8 @@ class Work(Running):
     ) -> Awaitable[object] | None:
         frame, node, path = part.frame, part.node, part.path
         flow: Any = node.flow
+        if error is None and type(answer) is not bool and isinstance(flow, Loop):
+            answer, error = attempt(bool, answer)  # an array has no truth
         if error is not None:
             what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
@@ -289,13 +291,16 @@ class Work(Running):
         """How a step ends that is not to run; None where it is."""
         when = node.step.options.when
         assert when is not None
-        try:
-            inputs = inputs_of(frame, node)
-        except (LookupError, AttributeError, TypeError):
-            return None  # the attempt says what is missing
+        inputs, lost = attempt(inputs_of, frame, node)
+        if inputs is None:
+            return Failure(missing(path, lost))
         value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        context = context_at(frame, node) if frame.context is not None else None
+        context, error = attempt(context_at, frame, node)  # a reducer is the user's
+        if error is not None:
+            return Failure(StepFailed.by(path, error, (value, frame.context)))
         wanted, error = await attempt_async(when.ask(value, context))
+        if error is None:
+            wanted, error = attempt(bool, wanted)
         if error is not None:
             return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
         return None if wanted else Skipped(value)
@@ -307,11 +312,16 @@ class Work(Running):
         feedback: tuple[str, ...] = ()
         while True:
             entry.attempts += 1
+            away = self.setup.places.away.get(node.index)
+            if away is not None:
+                await away.ready()
             trial = Attempt(self, self.calls, frame, node, entry.attempts, feedback)
             if worker is not None:
                 worker.ctx = trial.ctx
             try:
                 outcome, changes = await trial.execute()
+                if trial.ctx.emitted is not None:
+                    await trial.ctx.emitted.let_go()
             finally:
                 trial.ctx.end()
                 if trial.ctx.metered is not None:
@@ -334,8 +344,7 @@ class Work(Running):
 
     async def _warn(self, path: str, ctx: RunContext) -> None:
         """Tell observers of limits that are nearly used up, and of one that stopped the run."""
-        for limit, share in ctx.usage.warnings():
-            await self.observe("on_usage_warning", partial(payloads.OnUsageWarning, self.info, limit, share), ctx)
+        await self.warn(ctx)
         breach = self.verdict
         if isinstance(breach, UsageLimitExceeded) and not self.breach_told:
             self.breach_told = True
