@@ -143,11 +143,12 @@ class Flujo:
         run = self._prepare(input, None, options)
         if self.store is not None or run.watch is not None:
             return await self._execute(run)
+        del options  # a dict that every waiting run would hold
         self._enter(run)
         try:  # not by `_execute`: each await on the way costs every wake-up of a step, and memory in every run
             await run.execute({} if self._app is None else self._app.values)
         finally:
-            self._active.discard(run.info.run_id)
+            self._active.discard(run.run_id)
         return run.result()
 
     def run(self, input: object = None, **options: Unpack[RunOptions]) -> PipelineResult:
@@ -158,10 +159,7 @@ class Flujo:
         """
         if loop_is_running():
             raise LoopRunning("Flujo.run", "await flujo.run_async(...)")
-
-        async def call() -> PipelineResult:
-            return await self.run_async(input, **options)
-
+        call = partial(self.run_async, input, **options)
         return anyio.run(call) if self._portal is None else self._portal.call(call)
 
     def start(self, input: object = None, **options: Unpack[RunOptions]) -> RunHandle:
@@ -188,22 +186,21 @@ class Flujo:
         return StreamOpening(prepared, self._handles)
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
+        plan, limits, deadline_s = self.plan, options.get("limits"), options.get("deadline_s")
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
         value, problem = self._fit_input(value)
         if problem is not None:
-            raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
-        deadline_s = options.get("deadline_s")
+            raise InputError(f"input of pipeline {plan.name!r} does not fit", problem)
         if deadline_s is not None:
             if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
-        run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        info = RunInfo(run_id, plan.name, plan.fingerprint, *(words_of(options) if options else ()))
-        limits, context = options.get("limits"), self._context(options.get("context"))
+        run_id, context = options.get("run_id") or os.urandom(16).hex(), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
-        run = Run(self._setup, info, ledger, start(plan, value, context), scope)
+        run = Run(self._setup, run_id, ledger, start(plan, value, context), scope)
         if options:
+            run.info = RunInfo(run_id, plan.name, plan.fingerprint, *words_of(options))
             run.deadline_s, run.own_limits = deadline_s, limits if isinstance(limits, UsageLimits) else None
         return run
 
@@ -244,12 +241,12 @@ class Flujo:
         found = await find(self.plan, target, options.get("pause"), self.store)
         run = continued(self._setup, found, limits, self.limits)
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
-        now = receipt_of(run.info.run_id, decided)
+        now = receipt_of(run.run_id, decided)
         if self.store is None:
             claim(found.past, now)
-        if run.info.run_id in self._active:
-            release(run.info.run_id, found.past)
-            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
+        if run.run_id in self._active:
+            release(run.run_id, found.past)
+            raise StillRunning(run.run_id) if receipt is None else AlreadyResumed(receipt)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
@@ -324,14 +321,14 @@ class Flujo:
             taking = claimed() if claimed else created(self.store, run.standing("running"), limit_s)
             return await run.written(self.store, await taking, limit_s).around(partial(run.through, app), run.end)
         finally:
-            self._active.discard(run.info.run_id)
+            self._active.discard(run.run_id)
             if run.past is not None and not run.journal:
-                release(run.info.run_id, run.past)
+                release(run.run_id, run.past)
 
     def _enter(self, run: Run) -> None:
-        if run.info.run_id in self._active:
-            raise RunExists(run.info.run_id)
-        self._active.add(run.info.run_id)
+        if run.run_id in self._active:
+            raise RunExists(run.run_id)
+        self._active.add(run.run_id)
 
     def _context(self, context: BaseModel | None) -> BaseModel | None:
         model = self.plan.context_model

@@ -154,8 +154,8 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     scope = None if stand.left_s is None else anyio.CancelScope()
     own_limits = limits if isinstance(limits, UsageLimits) else mine
     mark = f"~{secrets.token_hex(4)}"
-    run = Run(setup, info, ledger, state, scope)
-    run.deadline_s, run.past, run.own_limits, run.mark = stand.left_s, found.past, own_limits, mark
+    run = Run(setup, info.run_id, ledger, state, scope)
+    run.info, run.deadline_s, run.past, run.own_limits, run.mark = info, stand.left_s, found.past, own_limits, mark
     run.resumed = Resumed(entries=lost)
     return run
 

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from pydantic import BaseModel, JsonValue
 
 from .ledger import Ledger
+from .once import once
 from .outcome import Failure, Paused
 from .plan import FlowNode, Plan, Scope, StepNode
 from .usage import Usage
@@ -32,9 +33,6 @@ class Passed:
     def __init__(self, value: object) -> None:
         self.value: object = value
 
-
-NONE: dict[Any, Any] = cast("dict[Any, Any]", MappingProxyType({}))
-"""Stands where a dict is made when something is put into it: most runs never do, and an empty one costs 64 bytes."""
 
 _NO_JOINS: list[int] = []
 
@@ -70,9 +68,9 @@ class Frame:
 
     # What most frames never have stands in the class: it costs no time when one is made, and no memory in each.
     is_open: bool = True
-    changes: dict[int, Changes] = NONE
-    parts: dict[int, Part] = NONE
-    seen: dict[int, BaseModel] = NONE
+    changes: dict[int, Changes] = cast("dict[int, Changes]", MappingProxyType({}))  # one is made for the first
+    parts: once[dict[int, Part]] = once(lambda _: {})
+    seen: once[dict[int, BaseModel]] = once(lambda _: {})
     ledger: Ledger | None = None
     ledgers: dict[int, Ledger] | None = None
     spent: Usage | None = None
@@ -177,35 +175,27 @@ class RunState:
         decided: What humans decided for steps that raised a question and have not ended; by frame and node.
         begun: What may happen at most once, has begun and not ended: names of tools by a digest of the call, empty for
             the work of the step itself; by frame and node.
-        has_words: Whether these four were made: something was asked, told or begun.
+        has_words: Whether there may be any of these four: something was asked, told or begun.
         failure: The failure that nothing caught.
         has_closed: Whether frames were closed whose steps may still run; whoever runs them looks and resets it.
         todo: Work of `advance` itself; empty between its calls.
-        nodes: Those of the plan.
     """
 
-    pauses: dict[tuple[int, int], Paused] = NONE
-    known: dict[tuple[int, int], list[Told]] = NONE
-    decided: dict[tuple[int, int], object] = NONE
-    begun: dict[tuple[int, int], dict[str, str]] = NONE
+    pauses: once[dict[tuple[int, int], Paused]] = once(lambda _: {})
+    known: once[dict[tuple[int, int], list[Told]]] = once(lambda _: {})
+    decided: once[dict[tuple[int, int], object]] = once(lambda _: {})
+    begun: once[dict[tuple[int, int], dict[str, str]]] = once(lambda _: {})
+    frames: once[dict[int, Frame]] = once(lambda state: {state.root.id: state.root})  # a chain never needs it
+    has_words: bool = False
+    failure: Failure | None = None
+    has_closed: bool = False
+    todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
         self.plan: Plan = plan
         self.root: Frame = root
-        self.frames: dict[int, Frame] = {root.id: root}
         self.next_id: int = next_id
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due
-        self.has_words: bool = False
-        self.failure: Failure | None = None
-        self.has_closed: bool = False
-        self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
-        self.nodes: tuple[StepNode | FlowNode, ...] = plan.nodes
-
-    def listen(self) -> None:
-        """Make room for what steps ask, are told and begin."""
-        if not self.has_words:
-            self.has_words = True
-            self.pauses, self.known, self.decided, self.begun = {}, {}, {}, {}
 
     def taken_back(self, due_before: int) -> list[Due]:
         """What became due since, taken back: it is not to be done yet."""

@@ -25,9 +25,7 @@ class RunHandle:
     def __init__(
         self, run: Run, execute: Callable[[], Awaitable[PipelineResult]], ended: Callable[[RunHandle], None]
     ) -> None:
-        self._run = run
-        self._execute = execute
-        self._ended = ended
+        self._run, self._execute, self._ended = run, execute, ended
         self.done: anyio.Event = anyio.Event()
         self._result: PipelineResult | None = None
         self._error: BaseException | None = None
@@ -36,7 +34,7 @@ class RunHandle:
     @property
     def run_id(self) -> str:
         """Id of the run."""
-        return self._run.info.run_id
+        return self._run.run_id
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run: running steps are cancelled, its result is `aborted` with everything kept."""

@@ -5,9 +5,8 @@ others wait for something, take the next items, and arm further spares, as many 
 thousand items that never suspend cost few tasks, and a thousand that sleep cost a task each, all of them within a few
 turns of the event loop. (A task for each item costs 4 to 16 us, measured.)
 
-On asyncio the tasks stand in its own task group, which costs a quarter of anyio's. It would cancel them natively, which
-breaks code that shields itself with an anyio scope; so a cancel from outside is taken up before it, and handed to the
-scope of each worker.
+On asyncio the tasks stand in no group: anyio's costs four times as much, and asyncio's would cancel them natively,
+which breaks code that shields itself with an anyio scope. A cancel from outside is handed to the scope of each worker.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -40,7 +39,7 @@ class Worker:
         done: How many items it did.
     """
 
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    scope: anyio.CancelScope
     frame: Frame | None = None
     ctx: RunContext | None = None
     done: int = 0
@@ -65,41 +64,47 @@ class Relay:
     ) -> None:
         self._ready = ready
         self._queue: deque[Due] = deque()  # what was ready, in order
-        self._workers = workers
-        self._do = do
-        self._left = left
+        self._workers, self._do, self._left = workers, do, left
         self._armed = 0
-        self._tasks = 0
-        self._stopped: asyncio.CancelledError | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped: BaseException | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._spawn: Callable[[], object]
+        self._scope = type(anyio.CancelScope())  # the backend's: to look it up takes longer than to make one
 
     async def run(self) -> None:
         """Return when all is done; a cancel goes to every item first."""
         if attempt(asyncio.current_task)[0] is not None:
-            async with asyncio.TaskGroup() as group:
-                self._spawn = lambda: group.create_task(self._work()).add_done_callback(self._note_end)
-                await self._ended()
+            await self._run_tasks(asyncio.get_running_loop())
         else:
-            async with anyio.create_task_group() as other:
-                self._spawn = lambda: other.start_soon(self._work)
+            async with anyio.create_task_group() as group:
+                self._spawn = lambda: group.start_soon(self._work_unless_cancelled)
                 self._arm()
 
-    async def _ended(self) -> None:
+    async def _run_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until no task is left; a cancel is passed on once, and raised at the end."""
-        loop = asyncio.get_running_loop()
+
+        def spawn() -> None:
+            task = loop.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._note_end)
+
+        self._spawn = spawn
         self._arm()
         while self._tasks:
             self._waiting = loop.create_future()
             try:
                 await self._waiting
             except asyncio.CancelledError as error:
-                if self._stopped is None:
-                    self._stopped = error
-                    for worker in self._workers:
-                        worker.scope.cancel()
+                self._stop(error)
         if self._stopped is not None:
             raise self._stopped
+
+    def _stop(self, error: BaseException) -> None:
+        if self._stopped is None:
+            self._stopped = error
+            for worker in self._workers:
+                worker.scope.cancel()
 
     @property
     def _is_cancelled(self) -> bool:
@@ -110,26 +115,30 @@ class Relay:
         wanted = min(len(self._queue) + len(self._ready), len(self._workers) or 1)
         while self._armed < wanted:
             self._armed += 1
-            self._tasks += 1
             self._spawn()
+
+    async def _work_unless_cancelled(self) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # else a step that never waits would begin all the same
+        await self._work()
 
     async def _work(self) -> None:
         self._armed -= 1
-        worker = Worker()
+        worker = Worker(self._scope())
         self._workers.add(worker)
         try:
             if not self._is_cancelled:
-                await anyio.lowlevel.checkpoint_if_cancelled()  # else a step that never waits would begin all the same
                 with worker.scope:
                     await self._do(partial(self._next, worker, copy_context()), worker)
         finally:
             self._workers.discard(worker)
             self._left(worker)
-        if not self._is_cancelled:
+        if (self._queue or self._ready) and not self._is_cancelled:
             self._arm()
 
-    def _note_end(self, _: asyncio.Task[None]) -> None:
-        self._tasks -= 1
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stop(error)
         if not self._tasks and self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -137,13 +146,12 @@ class Relay:
         """What a worker does next; nothing where it is to end: another begins when the event loop has run."""
         ready, queue = self._ready, self._queue
         worker.frame = worker.ctx = None
-        ends = worker.done == YIELD_EVERY or worker.scope.cancel_called or self._is_cancelled
-        if ends or not _is_clean(base):
-            return None
         if ready:
             queue += ready
             ready.clear()
-        if not queue:
+        if not queue or worker.done == YIELD_EVERY or worker.scope.cancel_called or self._is_cancelled:
+            return None
+        if worker.done and not _is_clean(base):
             return None
         item = queue.popleft()
         if queue and self._armed < len(self._workers):

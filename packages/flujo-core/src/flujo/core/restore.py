@@ -100,7 +100,7 @@ class _Restorer:
             self._fill(root if one.id == 0 else self._body(one), one)
         self._check_bodies()
         if data.pauses or data.known or data.decided or data.begun:
-            self.live.listen()
+            self.live.has_words = True
         for pause in data.pauses:
             self._pause(pause)
         for known in data.known:
@@ -175,7 +175,6 @@ class _Restorer:
         context, error = attempt(context_at, frame, node)
         if problem is not None or error is not None:
             _unfit(f"the input of {node.path!r} cannot be made: {problem or text_of(error or ValueError())}")
-        frame.parts = frame.parts or {}
         part = frame.parts[node.place] = Part(node, frame, value, context)
         part.ended, part.next, part.asks = data.ended, data.next, data.asks
         part.changes = self._changes(data.changes, node.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 import anyio
@@ -15,6 +15,7 @@ from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepF
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
 from .kept import Hold
+from .once import once
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
 from .protocols import RunStore
@@ -38,7 +39,7 @@ def last_began(entries: Iterable[Entry | EntryData]) -> float:
 class Run(Work):
     """One run of a plan, from its first hook to its result."""
 
-    @cached_property
+    @once
     def calls(self) -> StreamingCalls:
         """The way to models and tools."""
         return StreamingCalls(self)
@@ -104,7 +105,7 @@ class Run(Work):
 
     async def _whole(self) -> None:
         """Guard, record and announce the run, run its steps, record its end."""
-        info, run_input = self.info, self.run_input
+        info, run_input = self.info, self.state.root.input
         act = Act("run", call=info.run_id)
         try:
             await self.guard("guard_run", lambda: payloads.GuardRun(info, run_input, self.ledger.tightest))
@@ -215,7 +216,7 @@ class Run(Work):
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.info.counts, time.perf_counter() - self.clock)
         pauses = self.pauses if status == "paused" else ()
-        return PipelineResult(self.info.run_id, status, value, self.context, self.spent, *facts, pauses, self)
+        return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, pauses, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 

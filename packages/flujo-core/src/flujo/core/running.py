@@ -24,6 +24,7 @@ from .hooks import Hooks, Telling
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
+from .once import once
 from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
 from .payloads import (
@@ -65,6 +66,8 @@ class Running:
     """The shared part of a run.
 
     Attributes:
+        run_id: Unique id of the run.
+        journal: What ended so far.
         plain: Whether nobody listens and nothing is watched.
         direct: Whether a bare step may be one call here: nothing is watched or kept.
         verdict: Why the run ends early; None while it does not.
@@ -87,7 +90,7 @@ class Running:
         feed: Where its reader is given chunks; None where nobody reads while it goes on.
         is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
-        turns: How many items may be done before the event loop is let run.
+        turns: How many more items may be done before the event loop is let run.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -108,23 +111,20 @@ class Running:
     deadline_s: float | None = None
     left_s: float | None = None
     breach_told: bool = False
+    verdict: FlujoError | None = None
+    closing: dict[Worker, Part | None] | None = None
+    journal: once[Journal] = once(lambda _: [])
+    turns: int = YIELD_EVERY
     is_finished: bool = False
     is_over: bool = False
     _secrets: list[str] | None = None
 
     def __init__(
-        self, setup: Setup, info: RunInfo, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
+        self, setup: Setup, run_id: str, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
     ) -> None:
-        self.setup: Setup = setup
-        self.info: RunInfo = info
+        self.setup, self.run_id, self.state, self.scope = setup, run_id, state, scope
         self._ledger: Ledger | None = ledger
-        self.state: RunState = state
         self.context: BaseModel | None = state.root.context
-        self.scope: anyio.CancelScope | None = scope
-        self.journal: Journal = []
-        self.verdict: FlujoError | None = None
-        self.closing: dict[Worker, Part | None] | None = None
-        self.turns: int = YIELD_EVERY
         self.watch: telemetry.Watch | None = telemetry.current_watch()
         self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
@@ -133,6 +133,11 @@ class Running:
         if watched:
             self.on_asyncio = attempt(asyncio.current_task)[0] is not None
         self.clock: float = perf_counter()
+
+    @once
+    def info(self) -> RunInfo:
+        """Which run this is, where nobody said more than that; most steps do not ask."""
+        return RunInfo(self.run_id, self.setup.plan.name, self.setup.plan.fingerprint)
 
     @property
     def ledger(self) -> Ledger:
@@ -147,11 +152,6 @@ class Running:
         return Usage() if self._ledger is None else self._ledger.spent
 
     @property
-    def run_input(self) -> object:
-        """What the run was given."""
-        return self.state.root.input
-
-    @property
     def pauses(self) -> tuple[Pause, ...]:
         """The questions that wait for a human."""
         state, found = self.state, []
@@ -163,7 +163,7 @@ class Running:
 
     def _signed(self, pause: Pause, signer: TokenSigner) -> Pause:
         bound = (pause.shown_digest, self.info.fingerprint, pause.expires_at, pause.roles)
-        return replace(pause, token=signer.sign(TokenFacts(self.info.run_id, pause.id, *bound)))
+        return replace(pause, token=signer.sign(TokenFacts(self.run_id, pause.id, *bound)))
 
     def cancel(self, reason: str, by: str = "cancel()") -> None:
         """End the run: running steps are cancelled, the result is `aborted` with everything kept. Later it is vain."""
@@ -219,7 +219,8 @@ class Running:
             ending.discard(worker)
             if not ending:
                 self.state.due.extend(reversed(items))
-        self.held = [(ending, items) for ending, items in self.held if ending]
+        if self.held:
+            self.held = [(ending, items) for ending, items in self.held if ending]
 
     async def back_off(self, retry: RetryPolicy, number: int, error: Exception, ctx: RunContext) -> None:
         """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""

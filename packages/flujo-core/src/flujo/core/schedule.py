@@ -38,7 +38,7 @@ def advance(state: RunState, entry: Entry) -> None:
     frame = state.frames.get(entry.frame)
     if frame is None or entry.is_void:
         return
-    node, outcome = state.nodes[entry.node], entry.outcome
+    node, outcome = state.plan.nodes[entry.node], entry.outcome
     if state.has_words and (state.pauses or state.known or state.begun):
         forget_questions(state, (frame.id, node.index), outcome)
     if isinstance(outcome, (Success, Skipped)):
@@ -148,7 +148,6 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
     if problem is not None:
         _fail(state, frame, node, problem)
         return
-    frame.parts = frame.parts or {}
     part = frame.parts[node.place] = Part(node, frame, value, context)
     if node.kind == "branch":
         part.asks = True

@@ -55,7 +55,7 @@ class RunStream:
     @property
     def run_id(self) -> str:
         """Id of the run."""
-        return self._run.info.run_id
+        return self._run.run_id
 
     @property
     def result(self) -> PipelineResult:

@@ -34,7 +34,7 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
     visit = (frame.id, node.index)
     if frame.outputs[node.place] is not UNSET:
         return  # it has: a call that it left behind came back
-    state.listen()
+    state.has_words = True
     if isinstance(outcome, Paused) and visit in state.begun and not outcome.request.asked:
         park(state, frame, node)  # the answer ends the step: what became of a call that it left behind is asked first
     elif isinstance(outcome, Paused):
@@ -58,7 +58,7 @@ def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
 def goes_on(state: RunState, visit: tuple[int, int]) -> bool:
     """Whether a visit of a step has neither ended nor paused."""
     frame = state.frames.get(visit[0])
-    return frame is not None and frame.outputs[state.nodes[visit[1]].place] is UNSET and visit not in state.pauses
+    return frame is not None and frame.outputs[state.plan.nodes[visit[1]].place] is UNSET and visit not in state.pauses
 
 
 def _note_begun(state: RunState, visit: tuple[int, int], begun: Begun) -> None:

@@ -113,10 +113,11 @@ class Room(NamedTuple):
 
     def holds(self, charge: Charge) -> bool:
         """Whether `charge` fits; a part of it that is zero always fits."""
+        (cost, tokens, requests), (usd, some, times) = self, charge
         return (
-            (self.cost_usd is None or not charge.cost_usd or charge.cost_usd <= self.cost_usd)
-            and (self.tokens is None or not charge.tokens or charge.tokens <= self.tokens)
-            and (self.requests is None or not charge.requests or charge.requests <= self.requests)
+            (cost is None or not usd or usd <= cost)
+            and (tokens is None or not some or some <= tokens)
+            and (requests is None or not times or times <= requests)
         )
 
     def within(self, other: Room) -> Room:

@@ -95,7 +95,6 @@ def context_at(frame: Frame, node: Node) -> BaseModel | None:
     while writers and writers not in frame.seen:
         ahead.append(writers.bit_length() - 1)
         writers ^= 1 << ahead[-1]
-    frame.seen = frame.seen or {}
     context = frame.seen.get(writers, context)
     for writer in reversed(ahead):
         writers |= 1 << writer

@@ -60,7 +60,7 @@ class Work(Running):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
-            inputs = value = error = act = None
+            inputs = value = error = act = item = None  # no tuple is held while it waits
             started, clock = time(), perf_counter()
             try:
                 if hooks.around_step:

@@ -293,11 +293,11 @@ def _run(task: StepTask, ready: _Ready, events: list[EventData]) -> _Visit:
     left = None if task.deadline is None else max(0.0, task.deadline - time.time())
     scope = None if left is None else anyio.CancelScope(deadline=anyio.current_time() + left)
     state = start(setup.plan, _inputs(task, ready), _context(task, ready))
-    run = _Visit(setup, info, None if limits.unlimited else Ledger(limits), state, scope)
-    run.deadline_s, run.mark, run.may_begin = left, task.mark, task.options.effect == "at_most_once"
+    run = _Visit(setup, info.run_id, None if limits.unlimited else Ledger(limits), state, scope)
+    run.info, run.deadline_s, run.mark, run.may_begin = info, left, task.mark, task.options.effect == "at_most_once"
     run.state.root.start = task.path.removesuffix(ready.node.name)
     if task.told:
-        state.listen()
+        state.has_words = True
         state.known[0, 0] = list(task.told)
     return run
 
