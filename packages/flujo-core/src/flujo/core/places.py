@@ -148,7 +148,7 @@ def _problem(
     node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
 ) -> tuple[str, str] | None:
     """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-    if not isinstance(output, node.output_classes):
+    if not isinstance(output, node.classes):
         return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
     if node.step.options.validate:
         _, problem = fitted(node.output_type)(output)

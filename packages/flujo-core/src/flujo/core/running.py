@@ -328,7 +328,8 @@ class Running:
 
         It happened, so it is recorded even while the run is being cancelled.
         """
-        if act.intended and "record_result" in self.hooks.table:
+        intended, act.intended = act.intended, False
+        if intended and "record_result" in self.hooks.table:
             name = error.error_type if isinstance(error, StepFailed) else type(error).__name__ if error else ""
             payload = RecordResult(
                 self.info, act.kind, act.name + self.mark, act.path, act.attempt,
@@ -349,7 +350,7 @@ class Act:
         keep: The attempt it belongs to, or who works on it, where it is to end by itself; None for a run.
         attempt: Its number.
         call: What tells it from others of its kind; empty for a step, which its path and number do.
-        intended: Whether it came so far that its start was recorded, if anybody records.
+        intended: Whether its start was recorded, if anybody records, and its end was not.
         started: When it started, on `perf_counter`.
     """
 
