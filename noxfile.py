@@ -114,7 +114,7 @@ def sandbox(session: nox.Session) -> None:
 
 @nox.session
 def ministack(session: nox.Session) -> None:
-    """Build, publish, deploy and invoke the example of Lambda on MiniStack, another project's AWS."""
+    """Build, publish, deploy and invoke the example of Lambda on MiniStack, another project's AWS; check templates."""
     install(session)
     session.run("pytest", "-q", "-m", "ministack", *session.posargs)
 

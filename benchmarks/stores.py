@@ -113,7 +113,7 @@ async def many(path: Path, number: int) -> list[str]:
     async def pause(k: int) -> None:
         name = run_id(k)
         words = {"tenant": f"tenant-{k % 50}", "tags": {"roles": "finance"} if k % 100 == 0 else {}}
-        hold = await store.create(snapshot(name, pipeline=f"pipeline-{k % 10}"))
+        hold = await store.create(snapshot(name, pipeline=f"pipeline-{k % 10}").model_copy(update=words))
         paused = snapshot(name, "paused", pipeline=f"pipeline-{k % 10}").model_copy(update=words)
         await store.save(hold, paused)
 

@@ -80,7 +80,7 @@ async def many(url: str, number: int) -> list[str]:
 
     async def pause(k: int) -> None:
         name, words = run_id(k), {"tenant": f"tenant-{k % 50}"}
-        hold = await store.create(snapshot(name, pipeline=f"pipeline-{k % 10}"))
+        hold = await store.create(snapshot(name, pipeline=f"pipeline-{k % 10}").model_copy(update=words))
         await store.save(hold, snapshot(name, "paused", pipeline=f"pipeline-{k % 10}").model_copy(update=words))
 
     for first in range(0, number, 500):

@@ -38,6 +38,6 @@ def test_example_runs(code: str, tmp_path: Path) -> None:
     file = tmp_path / "example.py"
     file.write_text(code)
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(file)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", str(file)], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr

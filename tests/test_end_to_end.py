@@ -121,11 +121,11 @@ def test_a_required_plugin_without_its_entry_point_makes_the_run_refuse_to_start
         "from flujo.core import step\n\n@step\nasync def work(text: str) -> str:\n    print('ran')\n    return text\n"
     )
     command = [str(venv.python), "-m", "flujo_cli", "run", "job.py", "--text", "x", "--policy", "policy.toml"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert first.returncode == 0, first.stderr
     assert "ran" in first.stdout + first.stderr
     next(venv.site_packages.glob("flujo_audit-*.dist-info/entry_points.txt")).unlink()
-    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert second.returncode == 2
     assert "ran" not in second.stdout + second.stderr
     assert "flujo-audit" in second.stderr

@@ -169,6 +169,7 @@ def ministack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.ministack
+@pytest.mark.timeout(900)  # it builds, installs and deploys; on a busy machine each takes its time
 def test_built_published_deployed_asked_and_invoked_by_the_command(
     ministack: str, build_example: Build, wheelhouse: Path, tmp_path: Path
 ) -> None:

@@ -1,14 +1,20 @@
 """What cannot work is told when it is built, all of it at once; what is built gives what it says."""
 
+import inspect
+import re
 from dataclasses import dataclass
 
 import pytest
 from pydantic import BaseModel
+from pydantic_ai import Agent as PaiAgent
+from pydantic_ai import Tool
 from pydantic_ai import messages as pai
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.providers import infer_provider_class
 
-from flujo.agent import AgentBuilder, agent, generate_review_validate
+from flujo.agent import AgentBuilder, CodeGenAgent, ReviewAgent, SQLAgent, agent, generate_review_validate, wrap
+from flujo.agent.models import problem_with
 from flujo.core import (
     Allow,
     Deny,
@@ -68,6 +74,64 @@ def test_everything_that_is_wrong_with_an_agent_is_told_at_once():
     told = "\n".join(caught.value.problems)
     words = ["'gpt'", "Opaque", "'magic'", "'search'", "ftp://x", "RetryPolicy", "max_tokens", "Price", "max_requests"]
     assert [word for word in [*words, "repairs", "nowhere.gguf", "7 is neither"] if word not in told] == []
+
+
+WRONG = [
+    (lambda: agent("openai:x", temperature="hot"), "temperature='hot'"),
+    (lambda: agent("openai:x", temperature=float("nan")), "temperature=nan"),
+    (lambda: agent("openai:x", temperature=-0.1), "temperature=-0.1"),
+    (lambda: agent("openai:x", base_url=5), "base_url=5"),
+    (lambda: agent("openai:x", api_key=5), "api_key="),
+    (lambda: agent("openai:x", name=5), "name=5"),
+    (lambda: agent("openai:x", name=""), "name=''"),
+    (lambda: agent("openai:x", tools=None), "tools="),
+    (lambda: agent("openai:x", tools=[len, len]), "'len'"),
+    (lambda: agent("openai:x", tools=[len, Tool(print, name="len")]), "'len'"),
+    (lambda: agent("openai:x", reads=3), "reads="),
+    (lambda: agent("openai:x", fallback="openaii:y"), "'openai'"),
+    (lambda: agent("openaii:x"), "did you mean 'openai'"),
+    (lambda: agent("nobody:x"), "no provider 'nobody'"),
+    (lambda: agent("groq:x"), "pip install 'pydantic-ai-slim[groq]'"),
+    (lambda: agent("mistral:x"), "pip install 'pydantic-ai-slim[mistral]'"),
+    (lambda: wrap(None), "None"),
+    (lambda: wrap(PaiAgent("test"), retry=3), "RetryPolicy"),
+    (lambda: wrap(PaiAgent("test"), price=3), "Price"),
+    (lambda: AgentBuilder("openai:x").role("x").temperature("hot").build(), "temperature='hot'"),
+    (lambda: AgentBuilder("openai:x", api_key=5).role("x").build(), "api_key="),
+    (lambda: AgentBuilder("openai:x", name=5).role("x").build(), "name=5"),
+    (lambda: AgentBuilder("openai:x").role("x").output(Code).example("p", "no code").build(), "does not fit"),
+    (lambda: AgentBuilder("openai:x").role("x").output(int).example("p", "no number").build(), "does not fit"),
+    (lambda: AgentBuilder().output(int).example("p", "no number").timeout(-1).build(), "timeout"),
+    (lambda: CodeGenAgent("openai:x", tests="test"), "tests="),
+    (lambda: CodeGenAgent("openai:x", imports="json"), "imports="),
+    (lambda: CodeGenAgent("openai:x", imports=7), "imports=7"),
+    (lambda: CodeGenAgent("openai:x", sandbox_limits=5), "sandbox_limits="),
+    (lambda: CodeGenAgent("openai:x", environment=5), "environment="),
+    (lambda: SQLAgent("openai:x", "sqlite:///x.db", tables=["t"], name=5), "name=5"),
+    (lambda: ReviewAgent("openai:x", name=5), "name=5"),
+]
+
+
+@pytest.mark.parametrize(("make", "told"), WRONG)
+def test_each_part_that_is_wrong_is_told_when_it_is_built(make, told):
+    with pytest.raises(PipelineError) as caught:
+        make()
+    assert told in str(caught.value)
+    assert "5" not in str(caught.value).partition("api_key=")[2]
+
+
+def test_every_provider_that_pydantic_ai_knows_is_one():
+    """Also one that a later version of it brings: its providers are looked up, not listed."""
+    source = inspect.getsource(infer_provider_class)
+    names = {name for line in re.findall(r"case (.+):", source) for name in re.findall(r"'([\w-]+)'", line)}
+    assert len(names) > 30
+    found = {name: problem_with(f"{name}:x", None) for name in names}
+    assert [name for name, problem in found.items() if problem and "no provider" in problem] == []
+
+
+def test_an_example_may_be_what_the_output_is_read_from():
+    built = AgentBuilder(TestModel()).role("x").output(Code).example("p", Code(text="x", tests=1))
+    built.example("p", {"text": "y", "tests": 2}).build()
 
 
 @pytest.mark.parametrize("model", ["openai:", ":name", "", "gpt-4o", None, 7, object()])
@@ -162,9 +226,9 @@ def test_everything_that_is_wrong_with_or_missing_in_a_builder_is_told_at_once()
         ".retry(0)",
         "guard 'no'",
     ]
-    assert [word for word in [*words, "max_tokens", "validator 3", "example"] if word not in told] == []
-    with pytest.raises(PipelineError, match="timeout"):
-        AgentBuilder(TestModel()).role("x").timeout(-1).build()
+    assert [
+        word for word in [*words, "max_tokens", "validator 3", "example", "timeout", "bad/name"] if word not in told
+    ] == []
     with pytest.raises(PipelineError, match="bad/name"):
         AgentBuilder(TestModel(), name="bad/name").role("x").build()
 

@@ -341,7 +341,7 @@ def test_an_interrupt_shows_what_is_done_and_saves_nothing(flujo, tmp_path):
         while "waiting" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "quick  completed" in out
     assert "interrupted" in err
@@ -364,7 +364,7 @@ def test_on_a_terminal_the_table_is_drawn(flujo):
             break
         drawn += part
     os.close(ours)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "────" in drawn.decode()
 

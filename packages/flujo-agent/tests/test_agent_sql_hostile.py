@@ -285,6 +285,8 @@ SANE = [
     ("SELECT id FROM orders WHERE id BETWEEN 2 AND 3 AND note IS NOT NULL", [[2]]),
     ("SELECT 'drop table orders' AS \"delete\"", [["drop table orders"]]),
     ("SELECT replace(name, 'A', 'E') AS n FROM customers WHERE id = 1", [["Eda"]]),
+    ("SELECT name FROM customers ORDER BY lower(name) DESC", [["Bo"], ["Ada"]]),
+    ("SELECT c.id AS n, name FROM customers c ORDER BY length(name), -c.id", [[2, "Bo"], [1, "Ada"]]),
 ]  # fmt: skip
 
 SANE_SQLITE = [

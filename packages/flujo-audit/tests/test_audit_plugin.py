@@ -1,6 +1,7 @@
 """The plugin in real runs: acceptance checks 17, 18 and 24, and what happens when the log cannot be written."""
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from flujo.core import (
     GuardDenied,
     GuardToolCall,
     Message,
+    ModelChunk,
     ModelRequest,
     ModelResponse,
     ModelUsage,
@@ -26,7 +28,9 @@ from flujo.core import (
     PriceTable,
     RetryPolicy,
     RunContext,
+    Stage,
     Step,
+    StreamStep,
     ToolCall,
     TransformModelRequest,
     UsageLimits,
@@ -101,6 +105,40 @@ async def test_check_24_every_start_and_end_is_there_in_order(tmp_path):
     assert (answer["finish_reason"], answer["tokens_out"], answer["cost_usd"]) == ("stop", 2, "0.002")
     assert isinstance(answer["latency_ms"], float)
     assert records(path)[6]["tool"] == "look_up"
+
+
+@pytest.mark.parametrize("tokens", [3, 300])
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_streaming_check_25_a_stream_is_one_record_however_long(tmp_path, tokens, leaves):
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        for _ in range(tokens):
+            yield ModelChunk("a")
+        yield ModelChunk(usage=ModelUsage(input_tokens=5, output_tokens=tokens), finish_reason="stop")
+
+    async def talk(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        request = ModelRequest(model="test:m", messages=(Message(role="user", content=topic),))
+        async with ctx.stream_model(request, send, price=Price()) as answer:
+            async for text in answer.text():
+                yield text
+
+    path = tmp_path / "log"
+    flujo = Flujo(StreamStep((Stage.of("talk", talk),), name="talk"), plugins=[Plugin(path, key=KEY)])
+    async with flujo.stream_async("hello") as stream:
+        async for _ in stream.text():
+            if leaves:
+                break
+    end = "cancelled" if leaves else "completed"
+    assert events(path) == [
+        ("run.start", "", ""),
+        ("step.start", "talk", ""),
+        ("llm.call", "talk", ""),
+        ("llm.result", "talk", end),
+        ("step.end", "talk", end),
+        ("run.end", "", "aborted" if leaves else "completed"),
+    ]
+    answer = records(path)[3]
+    assert leaves or answer["tokens_out"] == tokens  # of one that was left nobody knows what the rest would have been
+    assert isinstance(answer["latency_ms"], float)
 
 
 async def test_check_24_a_failing_step_and_a_denied_tool_are_told_with_their_kind(tmp_path):

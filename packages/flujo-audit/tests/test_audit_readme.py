@@ -18,7 +18,7 @@ QUICK_START, VERIFIER = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 def run(code: str, folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=240).stdout
 
 
 def test_the_quick_start_writes_a_record_and_finds_it_intact(tmp_path):

@@ -26,7 +26,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from flujo.backend_lambda import LambdaBackend, Rates
 from flujo.backend_lambda.report import report_in
 from flujo.backend_lambda.scan import _lately
-from flujo.core import ConfigurationError, Flujo, Map, PipelineError, RetryPolicy, Step, UsageLimits, step
+from flujo.core import (
+    ConfigurationError,
+    Flujo,
+    Map,
+    OnGuardDenied,
+    PipelineError,
+    RetryPolicy,
+    Step,
+    UsageLimits,
+    step,
+)
 
 RATES = Rates("0.0000166667", "0.0000002")
 S3 = {"FLUJO_LAMBDA_BUCKET": BUCKET}
@@ -62,6 +72,54 @@ async def test_a_result_is_validated_a_pause_and_an_error_come_across(cloud: Clo
     failed = await Flujo(dies, backend=backend).run_async("raise")
     assert failed.status == "failed"
     assert "ValueError: no such customer" in str(failed.error)
+
+
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_01_a_refusal_is_told_and_not_tried_again(cloud: Cloud) -> None:
+    told: list[str] = []
+
+    def note(event: OnGuardDenied) -> None:
+        told.append(event.denial.hook)
+
+    function = cloud.deploy()
+    again = Step(shout.function, name="shout", retry=RetryPolicy(max_attempts=3, backoff_s=0.01))
+    made = await Flujo(again, backend=cloud.backend(audience="others"), hooks=[note]).run_async("hi")
+    assert made.status == "aborted"
+    assert "E_AUD" in str(made.error)
+    assert told == ["E_AUD"]
+    assert len(function.records) == 1
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "schema": {"output": {"text": "a", "rounds": "many", "digest": "x"}},
+    "nan": {"output": {"text": "a", "rounds": float("nan"), "digest": "x"}},
+    "surrogate": {"output": {"text": "\ud800", "rounds": 1, "digest": "x"}},
+    "another": {"task_id": "0" * 64},
+}
+"""What a worker says instead of, or beside, what it should."""
+
+
+@pytest.mark.parametrize("lie", HOSTILE)
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_25_a_marked_answer_that_lies_is_a_failure_that_costs_the_whole_lease(
+    cloud: Cloud, lie: str
+) -> None:
+    function = cloud.deploy(handler="lambda_hostile.handler", env={"LIE": json.dumps(HOSTILE[lie])})
+    held = Step(hashed.function, name="hashed")
+    made = await Flujo(held, backend=cloud.backend()).run_async("a")
+    assert made.status == "failed"
+    assert "what came back cannot be used" in str(made.error)
+    assert len(function.records) == 1
+
+
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_25_the_hostile_worker_would_be_believed_if_it_told_the_truth(cloud: Cloud) -> None:
+    cloud.deploy(handler="lambda_hostile.handler", env={"LIE": "{}"})
+    made = (await Flujo(hashed, backend=cloud.backend()).run_async("a")).unwrap()
+    assert (made.text, made.rounds) == ("a", 1)
 
 
 # --- what is delivered twice ------------------------------------------------------------------------------------------
@@ -126,6 +184,39 @@ def test_check_22_twenty_copies_at_once_have_one_effect_and_one_answer(cloud: Cl
     assert len(claims) == 1
 
 
+@pytest.mark.parametrize(
+    "forged", ['{"v": "flujo.reply/1", "status": "rejected", "code": "E_SIG", "why": "no"}', "text", None]
+)
+def test_check_25_an_answer_that_another_put_into_the_claim_is_not_given(
+    cloud: Cloud, s3: Any, forged: str | None
+) -> None:
+    """Such a refusal would say that nothing ran, and nothing would be paid."""
+    cloud.deploy(env=S3)
+    header, sent = event(cloud)
+    if forged is None:  # of another task
+        cloud.invoke(event(cloud, task(twice))[1])
+        [other] = s3.list_objects_v2(Bucket=BUCKET, Prefix="flujo/claims/")["Contents"]
+        body = s3.get_object(Bucket=BUCKET, Key=other["Key"])["Body"].read()
+    else:
+        body = json.dumps({"reply": forged}).encode()
+    s3.put_object(Bucket=BUCKET, Key=f"flujo/claims/{header.task_id}", Body=body)
+    given = cloud.invoke(sent)
+    assert (given["status"], given["code"]) == ("lost", "E_BLOB")
+
+
+def test_an_answer_is_given_where_it_cannot_be_kept(cloud: Cloud, s3: Any, tmp_path: Path) -> None:
+    cloud.deploy(env=S3)
+    path = tmp_path / "marks"
+    header, sent = event(cloud, task(slow_marks, str(path)))
+    with ThreadPoolExecutor(1) as pool:
+        given = pool.submit(cloud.invoke, sent)
+        while not path.exists():
+            time.sleep(0.02)
+        s3.delete_object(Bucket=BUCKET, Key=f"flujo/claims/{header.task_id}")
+        path.with_suffix(".go").touch()
+        assert given.result()["status"] == "done"
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +231,9 @@ async def test_check_10_an_input_of_20_mb_goes_by_the_bucket(cloud: Cloud, s3: A
     assert (await Flujo(plain, backend=backend).run_async("x" * 100_000)).unwrap() == 100_000
     assert len(s3.list_objects_v2(Bucket=BUCKET, Prefix="flujo/blobs/")["Contents"]) == 1
     assert len(function.records) == 2
+    # 140 kB are more than 200 kB as the event writes them.
+    assert (await Flujo(plain, backend=backend).run_async("x" * 140_000)).unwrap() == 140_000
+    assert len(s3.list_objects_v2(Bucket=BUCKET, Prefix="flujo/blobs/")["Contents"]) == 2
 
 
 @asyncio_only

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -33,26 +37,59 @@ def test_check_04_a_task_that_ended_gives_its_answer(claims: Claims) -> None:
 
 
 def test_check_05_a_task_that_runs_is_refused_until_its_lease_is_over(claims: Claims) -> None:
-    claims.begin("task", 0.3)
+    claims.begin("task", 600)
     with pytest.raises(Refusal, match="E_DUPLICATE") as refused:
         claims.begin("task", 60)
     assert refused.value.ran
-    time.sleep(0.35)
-    again = claims.begin("task", 60)
+    claims.begin("left", 0.01)
+    time.sleep(0.05)
+    again = claims.begin("left", 60)
     assert again.reply is None
     claims.finish(again, "second")
-    assert claims.begin("task", 60).reply == "second"
+    assert claims.begin("left", 60).reply == "second"
 
 
 def test_who_lost_a_claim_writes_nothing_over_the_answer_of_who_took_it(claims: Claims) -> None:
-    if isinstance(claims, MemoryClaims):
-        return  # one process: nobody takes anything over while it lives
     late = claims.begin("task", 0.01)
     time.sleep(0.05)
     winner = claims.begin("task", 60)
     claims.finish(winner, "of the winner")
     claims.finish(late, "of the late one")
     assert claims.begin("task", 60).reply == "of the winner"
+
+
+def test_check_22_of_many_threads_one_claims_a_task() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            assert _claimed_by(MemoryClaims(), 8) == 1
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _claimed_by(claims: Claims, threads: int) -> int:
+    """How many of so many threads get a claim that each wants at the same time."""
+    together = threading.Barrier(threads)
+
+    def one(_: int) -> bool:
+        together.wait()
+        with suppress(Refusal):
+            return claims.begin("task", 60).reply is None
+        return False
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(one, range(threads)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"until": "late"}', b'{"reply": 1}', b"\x80", b'{"until": 1, "more": 2}']
+)
+def test_check_25_a_claim_that_no_worker_wrote_is_not_used(s3: Any, body: bytes) -> None:
+    s3.put_object(Bucket=BUCKET, Key="flujo/claims/task", Body=body)
+    with pytest.raises(Refusal, match="E_BLOB") as refused:
+        S3Claims(BUCKET, client=s3).begin("task", 60)
+    assert refused.value.ran  # whether it did is not known
 
 
 def test_an_answer_that_no_item_holds_is_not_kept(dynamodb: Any) -> None:

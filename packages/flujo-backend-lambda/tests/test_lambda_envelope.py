@@ -17,7 +17,7 @@ import pytest
 from lambda_kit import BUCKET, Cloud, canary_code, event, opened_payload, task
 
 from flujo.backend_lambda import Ed25519Signer, Ed25519Verifier, HmacKey, worker_from
-from flujo.backend_lambda.blobs import packed
+from flujo.backend_lambda.blobs import S3Blobs, packed
 from flujo.backend_lambda.envelope import PAYLOAD_TYPE, Header, check, opened, sealed
 from flujo.backend_lambda.errors import Refusal
 from flujo.backend_lambda.versions import PYTHON
@@ -131,6 +131,12 @@ def test_check_06_a_signed_statement_of_another_kind_is_no_task(cloud: Cloud, ca
         opened({**bare, "signatures": [{"keyid": cloud.signer.keyid, "sig": signature}]}, keys)
 
 
+def test_check_06_a_heap_of_signatures_is_refused_before_any_is_looked_at(cloud: Cloud, canary: Path) -> None:
+    cloud.deploy(env=PICKLES)
+    _, good = canary_event(cloud, canary)
+    refused(cloud, with_envelope(good, signatures=json.loads(good)["signatures"] * 9), "E_SHAPE", canary)
+
+
 def test_check_07_a_task_for_another_function_is_refused(cloud: Cloud, canary: Path) -> None:
     cloud.deploy(env=PICKLES)
     refused(cloud, canary_event(cloud, canary, aud="others")[1], "E_AUD", canary)
@@ -161,6 +167,21 @@ def test_check_08_a_code_blob_that_was_replaced_is_refused(cloud: Cloud, canary:
         assert not canary.exists()
 
 
+def test_check_08_code_in_the_bucket_that_was_replaced_is_refused_before_it_is_unpickled(
+    cloud: Cloud, s3: Any, canary: Path, tmp_path: Path
+) -> None:
+    cloud.deploy(env={**PICKLES, "FLUJO_LAMBDA_BUCKET": BUCKET})
+    honest, code = canary_code(tmp_path / "other")
+    blob = packed(honest.data.encode(), S3Blobs(BUCKET, client=s3), spill=True)
+    _, sent = event(cloud, task(code=honest.model_copy(update={"data": "", "where": blob.key})), code=code)
+    evil = canary_code(canary)[0].data.encode()
+    for swapped in (evil, evil.ljust(honest.size)[: honest.size]):
+        s3.put_object(Bucket=BUCKET, Key=f"flujo/{blob.key}", Body=swapped)
+        reply = cloud.invoke(sent)
+        assert "E_DIGEST" in json.dumps(reply)
+        assert not canary.exists()
+
+
 @pytest.mark.parametrize("name", ["FLUJO_LAMBDA_HMAC_KEY", "FLUJO_LAMBDA_PRIVATE_KEY", "FLUJO_LAMBDA_SIGNING_KEY"])
 def test_check_09_a_worker_with_a_secret_key_in_its_environment_does_not_start(cloud: Cloud, name: str) -> None:
     cloud.deploy(env={name: "k" * 40})
@@ -177,6 +198,12 @@ def test_check_09_a_short_hmac_key_and_a_missing_key_are_refused(cloud: Cloud) -
         worker_from({"FLUJO_LAMBDA_AUDIENCE": "x"})
     with pytest.raises(ConfigurationError, match="named by the ARN of its secret"):
         HmacKey.from_secrets_manager("k" * 40)
+
+
+def test_check_09_a_secret_that_cannot_be_read_says_why(cloud: Cloud) -> None:
+    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:nothing-AbCdEf"
+    with pytest.raises(ConfigurationError, match="cannot be read: ResourceNotFoundException"):
+        HmacKey.from_secrets_manager(arn)
 
 
 def test_check_09_an_hmac_key_comes_from_secrets_manager(cloud: Cloud) -> None:
@@ -259,5 +286,10 @@ def test_keys_are_read_from_pem_as_openssl_writes_it(tmp_path: Path) -> None:
     for wrong in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
         with pytest.raises(ConfigurationError, match="openssl genpkey"):
             Ed25519Signer(wrong)
-    with pytest.raises(ConfigurationError, match="no Ed25519 public key"):
-        Ed25519Verifier("AAAA")
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "x25519", "-out", tmp_path / "x.pem"], check=True)
+    subprocess.run(["openssl", "pkey", "-in", tmp_path / "x.pem", "-pubout", "-out", other], check=True)
+    cut = public.read_bytes().replace(b"MCow", b"MCo")
+    for wrong in (b"AAAA", other.read_bytes(), private.read_bytes(), cut, b"-----BEGIN PUBLIC KEY-----"):
+        with pytest.raises(ConfigurationError, match="no Ed25519 public key"):
+            Ed25519Verifier(wrong)

@@ -29,7 +29,7 @@ def reply(body: Blob, **changes: Any) -> bytes:
 
 def test_a_good_answer_is_read() -> None:
     body, facts = read(reply(packed(b'{"a": 1}', None, spill=False)), HEADER, None, "step")
-    assert (body, facts.cold) == (b'{"a": 1}', False)
+    assert (body, facts.is_cold) == (b'{"a": 1}', False)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,22 @@ def test_check_25_an_answer_to_another_task_and_a_changed_one_are_not_used() -> 
     for mac in ("", "0" * 64, "é"):
         with pytest.raises(BadReply):
             read(reply(good, mac=mac), HEADER, None, "step")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"facts": {"engine": "x", "duration_s": -1}},
+        {"facts": {"engine": "x", "duration_s": float("nan")}},
+        {"facts": {"engine": 3}},
+        {"why": "x" * 5000},
+    ],
+    ids=["negative", "nan", "kind", "why"],
+)
+def test_check_25_what_a_worker_says_of_itself_has_its_bounds(lie: dict[str, Any]) -> None:
+    good = json.loads(reply(packed(b"{}", None, spill=False)))
+    with pytest.raises(BadReply):
+        read(json.dumps({**good, **lie}).encode(), HEADER, None, "step")
 
 
 def test_check_25_a_result_in_the_bucket_is_checked_by_size_digest_and_key(s3: Any) -> None:
@@ -120,6 +136,15 @@ def test_check_24_a_report_is_read_in_both_log_formats() -> None:
     assert report_in("") is None
 
 
+def test_check_24_what_a_function_says_that_looks_like_a_report_does_not_count() -> None:
+    cheap = "REPORT RequestId: x\tDuration: 1 ms\tBilled Duration: 0 ms\tMemory Size: 1 MB\tMax Memory Used: 1 MB\n"
+    for log in (cheap + LINE, cheap + JSON, JSON.replace("1144", "0") + "\n" + LINE):
+        report = report_in(log)
+        assert report is not None
+        assert report.billed_ms == 1144
+    assert report_in(cheap.replace("Duration: 1 ms", "Duration: 1.1.1 ms")) is None
+
+
 def test_check_24_cost_is_billed_time_by_memory_and_the_cold_start_is_in_it() -> None:
     report = report_in(LINE)
     assert report is not None
@@ -143,3 +168,4 @@ def test_faults_of_an_invocation_are_told_apart() -> None:
     assert type(fault("Runtime.OutOfMemory", "killed")).__name__ == "WorkerCrash"
     assert "incomplete" in str(fault("Runtime.ImportModuleError", "no module"))
     assert type(fault_of(Answer(b"\xff", "Unhandled", None), "step", 3.0)).__name__ == "LambdaFault"
+    assert len(str(fault("ValueError", "x" * 6_000_000))) < 5000

@@ -14,7 +14,10 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from lambda_kit import task
+from lambda_steps import plain
 from pydantic import SecretStr
+from sqlalchemy import create_engine
 
 from flujo.backend_lambda import NotShippable
 from flujo.backend_lambda.blobs import MAX_BLOB
@@ -59,10 +62,11 @@ async def generator() -> Any:
         (asyncio.Queue, "asyncio.queues.Queue"),
         (asyncio.Lock, "asyncio.locks.Lock"),
         (lambda: httpx.Client(), "httpx.Client"),
+        (lambda: create_engine("sqlite://"), "sqlalchemy.engine.base.Engine"),
         (lambda: generator(), "async_generator"),
         (lambda: (x for x in [1]), "generator"),
     ],
-    ids=["lock", "anyio-lock", "asyncio-queue", "asyncio-lock", "httpx", "async-generator", "generator"],
+    ids=["lock", "anyio-lock", "asyncio-queue", "asyncio-lock", "httpx", "engine", "async-generator", "generator"],
 )
 def test_check_14_a_live_object_is_refused_though_some_would_pickle(make: Callable[[], object], kind: str) -> None:
     live = make()
@@ -121,6 +125,7 @@ class Holder:
         (closing_over({"a": {"api_key": "abc"}}), "function 'f' > closure variable 'value' > ['a'] > ['api_key']"),
         (closing_over(Settings(nested={"t": [KEY]})), "function 'f' > closure variable 'value' > .nested > ['t'] > [0]"),  # noqa: E501
         (closing_over(Holder()), "function 'f' > closure variable 'value' > .client_secret"),
+        (closing_over([httpx.BasicAuth("anna", "friend")]), "function 'f' > closure variable 'value' > [0]"),
         (closing_over(os.environ), "function 'f' > closure variable 'value'"),
         (uses_global, "function 'f' > global 'GLOBAL_SETTINGS' > .api_key"),
         (has_default, "function 'f' > default of parameter 'password'"),
@@ -129,7 +134,7 @@ class Holder:
         (closing_over(closing_over(SecretStr("x"))),
          "function 'f' > closure variable 'value' > closure variable 'value'"),
     ],
-    ids=["SecretStr", "name", "form", "attribute", "environ", "global", "default", "method", "partial", "nested"],
+    ids=["SecretStr", "name", "form", "attribute", "auth", "environ", "global", "default", "method", "partial", "deep"],
 )  # fmt: skip
 def test_check_15_a_secret_is_refused_and_named_by_where_it_stands(function: Callable[..., object], path: str) -> None:
     with pytest.raises(NotShippable) as refused:
@@ -169,6 +174,22 @@ def test_check_15_the_second_net_looks_at_the_bytes(monkeypatch: pytest.MonkeyPa
         pickled(closing_over(Hiding()), "f", None, MAX_BLOB)
     assert refused.value.code == "E_SECRET"
     assert find_env_secret(b"x plain words that say nothing x") == "BILLING_TOKEN"
+    assert find_env_secret(b"nothing") is None
+
+
+@pytest.mark.parametrize(
+    "secret", ["-----BEGIN KEY-----\nline\n", 'say "friend"\\and enter', "tab\tand bell\x07 and é"]
+)
+def test_check_15_the_second_net_knows_a_secret_as_json_writes_it(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("BILLING_KEY", secret)
+    _lately.cache_clear()  # what was read less than a second ago is not read again
+    assert find_env_secret(task(plain, f"so: {secret}.")) == "BILLING_KEY"
+
+
+def test_a_variable_that_is_no_text_is_looked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLING_KEY", os.fsdecode(b"\xff\xfe and so on"))
+    _lately.cache_clear()
+    assert find_env_secret(b"x \xff\xfe and so on") == "BILLING_KEY"
     assert find_env_secret(b"nothing") is None
 
 

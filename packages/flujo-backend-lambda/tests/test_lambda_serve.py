@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,11 @@ import pytest
 from lambda_kit import HERE, Cloud, event, task
 from lambda_steps import slow_marks
 
+from flujo.backend_lambda import LambdaWorker
+from flujo.backend_lambda.claims import Claim, MemoryClaims
 from flujo.backend_lambda.reply import read
+from flujo.backend_lambda.serve import server_for
+from flujo.backend_lambda.worker import Call
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def test_a_signed_task_is_served_and_others_are_not(served: tuple[Cloud, int, su
     header, sent = event(cloud)
     status, reply = post(port, sent)
     body, facts = read(json.dumps(reply).encode(), header, None, "shout")
-    assert (status, json.loads(body)["output"], facts.function) == (200, "HI!", "service")
+    assert (status, json.loads(body)["output"], facts.worker) == (200, "HI!", "service")
     assert post(port, sent)[1] == reply  # a replay gets the kept answer
     for bad, code in ((event(cloud, aud="others")[1], "E_AUD"), (b"{}", "E_SHAPE")):
         status, reply = post(port, bad)
@@ -79,3 +84,49 @@ def test_requests_are_served_side_by_side_and_sigterm_waits_for_them(
         process.send_signal(signal.SIGTERM)
         assert slow.result()[1]["status"] == "done"
     assert process.wait(20) == 0
+
+
+def test_a_connection_that_is_only_kept_open_does_not_hold_the_end_up(
+    served: tuple[Cloud, int, subprocess.Popen[bytes]],
+) -> None:
+    _, port, process = served
+    idle, half = (socket.create_connection(("127.0.0.1", port)) for _ in range(2))
+    with idle, half:
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
+        half.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\nfirst of it")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_a_fault_of_the_worker_is_an_answer(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def handle(self, event: object, call: Call) -> dict[str, Any]:
+            raise OSError("its store is gone")
+
+    server = server_for({"PORT": "0"}, Broken())  # type: ignore[arg-type]  # a worker, as far as a server asks for one
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    assert post(server.server_port, b"{}") == (500, {"why": "OSError"})
+    assert "its store is gone" in caplog.text
+    server.stop()
+    thread.join()
+    server.server_close()
+
+
+def test_a_task_is_claimed_for_as_long_as_another_delivery_of_it_could_come(cloud: Cloud) -> None:
+    """Nothing ends a step here, so no lease may end before its task does."""
+    cloud.name = "service"
+    leases: list[float] = []
+
+    class Watched(MemoryClaims):
+        def begin(self, task_id: str, lease_s: float) -> Claim:
+            leases.append(lease_s)
+            return super().begin(task_id, lease_s)
+
+    worker = LambdaWorker("service", {cloud.signer.keyid: cloud.signer.verifier}, claims=Watched())
+    header, sent = event(cloud, exp=time.time() + 1000)
+    assert worker.handle(json.loads(sent), Call())["status"] == "done"
+    assert time.time() + leases[0] == pytest.approx(header.exp, abs=100)
+    worker.handle(json.loads(event(cloud)[1]), Call(remaining_s=5))
+    assert leases[1] == 6

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
+
 from flujo.core import (
     Allow,
     Deny,
@@ -51,6 +53,28 @@ async def how_often(_: int, opened: Opened) -> list[int]:
 @step
 async def double(number: int) -> int:
     return 2 * number
+
+
+@step(timeout_s=2)
+async def hurried(number: int) -> list[object]:
+    """Twice the number, where its cluster keeps its files, and what others may do there."""
+    import ray  # heavy, and only where it runs
+
+    folder = Path(ray._private.worker._global_node.get_session_dir_path()).parents[1]
+    return [2 * number, str(folder), folder.stat().st_mode & 0o077]
+
+
+@step
+async def sleeps(seconds: float) -> float:
+    await anyio.sleep(seconds)
+    return seconds
+
+
+@step
+async def dies_once(path: str) -> str:
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("ran\n")
+    os._exit(3)
 
 
 @step(limits=UsageLimits(total_cost_usd_limit="0.10"))

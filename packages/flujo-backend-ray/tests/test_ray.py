@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +16,20 @@ import pytest
 import ray_steps as steps
 
 from flujo.backend_ray import NeedsAsyncio, RayBackend
-from flujo.core import Flujo, GuardDenied, Map, PipelineError, Step, StepFailed, UsageLimitExceeded, UsageLimits
+from flujo.backend_ray.actor import StepActor
+from flujo.core import (
+    Capabilities,
+    Flujo,
+    GuardDenied,
+    Map,
+    PipelineError,
+    Step,
+    StepExecutionRequest,
+    StepFailed,
+    StepOutcome,
+    UsageLimitExceeded,
+    UsageLimits,
+)
 from flujo.core.testing import assert_conforms
 from flujo.core.testing.remote_rules import REMOTE_RULES
 
@@ -24,12 +39,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def backend() -> Iterator[RayBackend]:
     made = RayBackend(actors=2)
+    assert made.capabilities.prepare is not None
+    anyio.run(made.capabilities.prepare)  # on a busy machine a cluster starts slowly, and the tests have their limits
     yield made
     anyio.run(made.aclose)
 
 
 def test_it_holds_every_rule_of_a_remote_backend(backend: RayBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flujo.core.testing.conformance.LIMIT_S", 120)  # on a busy machine an actor starts slowly
+    monkeypatch.setattr("flujo.core.testing.conformance.LIMIT_S", 120)  # a rule kills an actor, and another starts
     held = assert_conforms(backend, loops=["asyncio"])
     assert {rule.__name__ for rule in REMOTE_RULES} <= set(held)
 
@@ -86,9 +103,59 @@ def test_a_step_names_it_and_the_others_run_here(backend: RayBackend) -> None:
     assert result.counts["executed_by"] == {"ray": 1}
 
 
+def test_an_actor_that_cannot_start_says_why(backend: RayBackend) -> None:
+    result = Flujo(steps.double, backend=RayBackend(actors=1, worker="nowhere:make")).run(1)
+    assert "WorkerLost" in str(result.error)
+    assert "No module named 'nowhere'" in str(result.error)
+
+
+def test_options_of_the_actors_win_but_for_retries_of_ray(backend: RayBackend, tmp_path: Path) -> None:
+    asked = RayBackend(actors=1, actor_options={"num_cpus": 1, "max_task_retries": 3, "max_restarts": 3})
+    result = Flujo(steps.dies_once, backend=asked).run(str(tmp_path / "mark"))
+    assert "WorkerLost" in str(result.error)
+    assert (tmp_path / "mark").read_text(encoding="utf-8") == "ran\n"
+
+
+class Catching:
+    """A backend that keeps the task it should send."""
+
+    capabilities = Capabilities(remote=True)
+    task = ""
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        self.task = request.task().model_dump_json()
+        raise RuntimeError("caught")
+
+
+def test_a_cancel_that_comes_before_its_step_has_begun_ends_it() -> None:
+    """Both may reach an actor in one turn of its loop: a cancel that is missed would kill the actor 10 s later."""
+    catching = Catching()
+    Flujo(steps.sleeps, backend=catching).run(60)
+
+    async def cancelled() -> list[tuple[int, str]]:
+        actor = StepActor([])
+        answers = actor.run([(1, catching.task)])
+        first = asyncio.ensure_future(anext(answers))
+        await asyncio.sleep(0)  # `run` has begun, its step has not
+        await actor.cancel(1)
+        return await first
+
+    assert asyncio.run(asyncio.wait_for(cancelled(), 30)) == [(1, "")]
+
+
 def test_the_command_line_needs_no_setup(tmp_path: Path) -> None:
+    """It starts a cluster of its own, whatever a file in the temp directory names, and leaves nothing of it."""
+    planted = tmp_path / "ray" / "ray_current_cluster"
+    planted.parent.mkdir()
+    planted.write_text("192.0.2.2:6399", encoding="utf-8")
     (tmp_path / "flow.py").write_text((Path(__file__).parent / "ray_steps.py").read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "flujo_cli", "run", "flow.py:double", "--backend", "ray", "--text", "21", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    command = [sys.executable, "-m", "flujo_cli", "run", "flow.py:hurried", "--backend", "ray", "--text", "21"]
+    env = {**os.environ, "RAY_TMPDIR": str(tmp_path)}
+    command.append("--json")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
-    assert '"output": 42' in done.stdout or '"output":42' in done.stdout
+    [item] = [row for row in map(json.loads, done.stdout.splitlines()) if row["type"] == "item"]
+    output, folder, open_to_others = item["output"]
+    assert (output, open_to_others) == (42, 0)
+    assert folder.startswith("/tmp/flujo-ray-")
+    assert not Path(folder).exists()

@@ -96,7 +96,7 @@ class Cli:
     def process(self, *arguments: object, given: bytes = b"", **environment: str) -> Said:
         """Run it as a process, to its end."""
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(given, timeout=60)
+        out, err = process.communicate(given, timeout=240)
         return Said(process.returncode, out.decode(), err.decode())
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[bytes]:

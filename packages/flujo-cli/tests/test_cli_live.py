@@ -42,7 +42,7 @@ def on_terminal(cli, *arguments: str, stdout: int | None = None, **environment: 
             break
         seen += part
     os.close(ours)
-    return process.wait(timeout=60), seen.decode()
+    return process.wait(timeout=240), seen.decode()
 
 
 def plain(text: str) -> str:

@@ -56,7 +56,7 @@ def test_no_secret_is_printed(tmp_path: Path, set_up: str, argument: str) -> Non
     (tmp_path / "flow.py").write_text(PIPELINE.format(set_up=set_up))
     text = "late" if not set_up else "now"
     command = [sys.executable, "-m", "flujo_cli", "run", "flow.py", "--text", text, argument]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 3, done.stderr
     printed = done.stdout + done.stderr
     assert not [name for name, secret in SECRETS.items() if secret in printed]

@@ -34,7 +34,7 @@ def test_help_imports_neither_pydantic_nor_rich_nor_core() -> None:
         "import json, sys\nfrom flujo_cli.main import run\nrun(['--help'])\n"
         "print(json.dumps([m for m in ('pydantic', 'rich', 'flujo.core', 'anyio') if m in sys.modules]))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
     assert json.loads(said.stdout.splitlines()[-1]) == []
     for word in ("run", "validate", "graph", "plugins", "doctor", "audit", "pii"):
         assert f"\n  {word} " in said.stdout
@@ -142,7 +142,7 @@ def test_a_reader_that_is_gone_is_no_finding(cli) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "flujo_cli", "plugins"]
-    done = subprocess.run(command, cwd=cli.folder, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
+    done = subprocess.run(command, cwd=cli.folder, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=240)
     os.close(writer)
     assert done.returncode == 130
     assert b"Traceback" not in done.stderr

@@ -444,7 +444,7 @@ def test_a_step_that_calls_sys_exit_fails_its_item_only(cli) -> None:
     )
     cli.write("cases.jsonl", '"one"\n"two"\n"three"\n')
     process = cli.start("run", "quits.py", "--input", "cases.jsonl", "--json")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=240)
     *items, summary = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == summary["exit_code"] == 3
     assert [item["status"] for item in items] == ["completed", "failed", "completed"]
@@ -484,7 +484,7 @@ def test_megabytes_are_a_number(cli) -> None:
 def test_an_output_that_cannot_be_written_says_so(cli) -> None:
     command = [sys.executable, "-m", "flujo_cli", "run", "flows.py:check", "--text", "x", "--quiet"]
     with open("/dev/full", "wb") as full:  # a device that is always full
-        done = subprocess.run(command, cwd=cli.folder, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+        done = subprocess.run(command, cwd=cli.folder, stdout=full, stderr=subprocess.PIPE, check=False, timeout=240)
     assert done.returncode == 3
     assert b"the output cannot be written" in done.stderr
     assert b"No space left on device" in done.stderr
@@ -493,7 +493,7 @@ def test_an_output_that_cannot_be_written_says_so(cli) -> None:
 
 def test_a_closed_stdin_is_no_input(cli) -> None:
     command = f"exec {shlex.quote(sys.executable)} -m flujo_cli run flows.py:check --input - <&-"
-    done = subprocess.run(["sh", "-c", command], cwd=cli.folder, stderr=subprocess.PIPE, check=False, timeout=60)
+    done = subprocess.run(["sh", "-c", command], cwd=cli.folder, stderr=subprocess.PIPE, check=False, timeout=240)
     assert done.returncode == 2
     assert b"input 'stdin' cannot be used\nWhy: it is closed" in done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,88 @@ flujo = Flujo(greet, plugins=["acme-guard"], backend=Elsewhere())
     assert said.code == 3
     assert "it was never there" in said.err
     assert (cli.folder / "told").read_text() == "[('acme-guard', {})]"
+
+
+CLUSTER = """
+import os
+from flujo.core import BackendFactory, Capabilities, ConfigurationError, Worker, hookimpl
+
+flujo_api = "1.0"
+
+class Cluster:
+    capabilities = Capabilities(remote=True, pickle=True, loops=("asyncio",))
+
+    async def execute_step(self, request):
+        async with Worker(engine="cluster") as worker:
+            return request.outcome(await worker.execute(request.task().model_dump_json()))
+
+def missing():
+    raise ConfigurationError("backend 'far' cannot be used", "FAR_AWAY names nothing", "Set it")
+
+@hookimpl
+def register_backends():
+    return [BackendFactory("cluster", Cluster), BackendFactory("far", missing)]
+"""
+DOUBLE = """
+from flujo.core import Step, step
+
+@step
+async def double(number: int) -> int:
+    return 2 * number
+
+here = Step(double, backend="local")
+"""
+
+
+def test_a_backend_of_the_settings_counts_as_the_option_does(cli) -> None:
+    cli.plugin("acme-cluster", CLUSTER)
+    cli.write("flow.py", DOUBLE)
+    cli.write("pyproject.toml", "[tool.flujo]\nbackend = 'cluster'\n")
+
+    def ran(*arguments: str) -> dict[str, object]:
+        said = cli("run", *arguments, "--text", "21", "--json")
+        assert said.code == 0, said.err
+        [item] = [row for row in map(json.loads, said.out.splitlines()) if row["type"] == "item"]
+        assert item["output"] == 42
+        return item["counts"].get("executed_by", {})
+
+    assert ran("flow.py:double") == {"cluster": 1}
+    assert ran("flow.py:here") == {}  # what a step says itself stays
+    assert ran("flow.py:double", "--backend", "local") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("backend = 3", "it is no text"), ("backends = 'ray'", "Did you mean 'backend'?")]
+)
+def test_a_backend_of_the_settings_that_is_none_is_refused(cli, line: str, said: str) -> None:
+    cli.write("pyproject.toml", f"[tool.flujo]\n{line}\n")
+    assert said in cli("plugins").err
+
+
+def test_validate_says_what_cannot_leave(cli) -> None:
+    cli.plugin("acme-cluster", CLUSTER.replace("pickle=True, ", ""))
+    cli.write("flow.py", DOUBLE + "\nmade = Step(lambda number: number, name='made')\n")
+    assert cli("validate", "flow.py:double", "--backend", "cluster").code == 0
+    assert cli("validate", "flow.py:made").code == 0
+    said = cli("validate", "flow.py:made", "--backend", "cluster")
+    assert said.code == 2
+    assert "step 'made' runs on Cluster, but nothing can import its code" in said.out
+    cli.write("pyproject.toml", "[tool.flujo]\nbackend = 'cluster'\n")
+    assert cli("validate", "flow.py:made").code == 2
+
+
+def test_doctor_tells_the_backends_what_they_can_do_and_what_is_missing(cli) -> None:
+    cli.plugin("acme-cluster", CLUSTER)
+    said = cli("doctor")
+    assert said.code == 0, said.out
+    assert "cluster (acme-cluster 1.0): in another process, ships code as pickles, on asyncio" in said.out
+    assert "far (acme-cluster 1.0): not set up here: backend 'far' cannot be used" in said.out
+    assert "FAR_AWAY names nothing" in said.out
+    assert "local (flujo-core " in said.out
+    cli.write("pyproject.toml", "[tool.flujo]\nbackend = 'clustr'\n")
+    said = cli("doctor", "--json")
+    facts = json.loads(said.out)
+    assert (said.code, facts["backend"]) == (1, "clustr")
+    assert "backend 'clustr'" in facts["problems"][0]
+    cluster = next(one for one in facts["backends"] if one["name"] == "cluster")
+    assert (cluster["distribution"], cluster["remote"], cluster["loops"]) == ("acme-cluster", True, ["asyncio"])

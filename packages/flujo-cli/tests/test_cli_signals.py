@@ -76,7 +76,7 @@ def test_an_interrupted_run_that_is_kept_is_gone_on_with_by_the_line_that_is_pri
     assert code == 130
     (line,) = [line.strip() for line in err.splitlines() if "flujo runs resume" in line]
     assert line.endswith(" --retry")
-    done = cli.process(*shlex.split(line)[1:], "--store", "sqlite:///runs.db")
+    done = cli.process(*shlex.split(line)[1:])
     assert (done.code, done.out.strip()) == (0, "4")
     assert "counted" not in done.out + done.err
 

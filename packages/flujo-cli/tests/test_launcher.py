@@ -12,7 +12,7 @@ BOMB = "raise SystemExit('the hiding package was executed')\n"
 
 def run_launcher(folder: Path) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); import flujo_cli.launcher as it; it.main()"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
 
 
 def write(path: Path, text: str) -> Path:

@@ -244,6 +244,33 @@ async def test_a_fault_of_a_reducer_at_the_join_is_a_failed_run() -> None:
     assert (await Flujo(Map(Step(write, writes="total")), context_model=Odd).run_async([1, 2])).status == "failed"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("sees", [True, False])
+async def test_a_fault_of_a_reducer_where_a_step_is_asked_when_is_its_failure(wanted: bool, sees: bool) -> None:
+    def refuse(old: int, new: int) -> int:
+        raise ZeroDivisionError("cannot fold")
+
+    class Odd(BaseModel, frozen=True):
+        total: Annotated[int, refuse] = 0
+
+    async def write(value: int) -> Update[int]:
+        return Update(value, total=1)
+
+    async def plus(value: int) -> int:
+        return value + 1
+
+    when: Any = (lambda value, context: wanted) if sees else (lambda value: wanted)
+    flow = Step(write, writes="total") >> Step(plus, when=when)
+    result = await Flujo(flow, context_model=Odd).run_async(1)
+    assert [(record.path, record.status) for record in result.step_history] == [
+        ("write", "completed"),
+        ("plus", "failed"),
+    ]
+    assert "cannot fold" in str(result.error)
+    tried = Flujo(Fallback(flow, Step(plus, name="other")), context_model=Odd)
+    assert (await tried.run_async(1)).output == 2
+
+
 # --- writes that are refused ------------------------------------------------------------------------------------------
 
 

@@ -254,3 +254,73 @@ async def test_many_runs_of_one_nested_flujo_do_not_mix() -> None:
             group.start_soon(one, start)
     for start, output in outputs.items():
         assert output == {"sum": sum(map(expected, range(start, start + 5))), "len": 5}
+
+
+class Fickle:
+    """Has its label when it is looked at for the first time only."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @property
+    def label(self) -> int:
+        self.looks += 1
+        if self.looks > 1:
+            raise ValueError("no label any more")
+        return 1
+
+
+@pytest.mark.parametrize("kind", ["step", "retried", "asked when", "branch", "loop", "parallel", "sub-pipeline"])
+async def test_a_part_of_an_output_that_raises_when_it_is_taken_is_a_failure(kind: str) -> None:
+    async def make(value: int):  # type: ignore[no-untyped-def]
+        return Fickle()
+
+    made = Step(make)
+    label: Any = made.output.label
+    retry = RetryPolicy(max_attempts=2, backoff_s=0)
+    node: Any = {
+        "step": lambda: Step(double, inputs={"value": label}),
+        "retried": lambda: Step(double, inputs={"value": label}, retry=retry),
+        "asked when": lambda: Step(double, inputs={"value": label}, when=lambda value: True),
+        "branch": lambda: Branch(on=lambda value: 1, cases={1: double}, inputs=label),
+        "loop": lambda: Loop(double, until=lambda value: True, inputs=label),
+        "parallel": lambda: Parallel(double, negate, inputs=label),
+        "sub-pipeline": lambda: Pipeline(double, name="inner", inputs=label),
+    }[kind]()
+    result = await Flujo(Pipeline(made, node)).run_async(3)
+    assert result.status == "failed"
+    assert "no label any more" in str(result.error)
+    assert result.error.step_path == node.name  # type: ignore[union-attr]
+    assert result.step_history[0].status == "completed"
+
+
+class Array:
+    """As arrays of numpy are: neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+@pytest.mark.parametrize("kind", ["until", "when"])
+async def test_an_answer_that_is_neither_true_nor_false_is_a_failure_that_names_the_question(
+    kind: str, awaited: bool
+) -> None:
+    good = [True]
+
+    async def later(value: int) -> object:
+        return True if good[0] else Array()
+
+    def now(value: int) -> object:
+        return True if good[0] else Array()
+
+    asked = later if awaited else now
+    node = Loop(double, until=asked) if kind == "until" else Step(double, when=asked)
+    flujo = Flujo(node)
+    fine = await flujo.run_async(3)
+    good[0] = False
+    result = await flujo.run_async(3)
+    assert (fine.output, result.status) == (6, "failed")
+    assert f"Mend `{kind}=` of {node.name!r}" in str(result.error)
+    divergence = (await flujo.replay_async(fine)).divergence
+    assert (divergence is None) == (kind == "when")  # a replay asks no step whether it is wanted

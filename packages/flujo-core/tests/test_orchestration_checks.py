@@ -74,7 +74,7 @@ def test_check_03_after_a_kill_finished_branches_are_not_run_again_and_the_other
 
     def process(act: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, script, act, effects, stored], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, script, act, effects, stored], capture_output=True, text=True, timeout=240, check=False
         )
 
     killed = process("start")

@@ -1,12 +1,13 @@
 """Behaviours 24 to 35 that the old `flujo` 0.x was tested for: people, fallbacks, loops, branches.
 
-The numbers are those of the list in our notes; 27 (a pickled result) is in `test_snapshots.py`, 36 to 45 are in
-`test_predecessor_behaviours_runs.py`. The database of 29 needs a store, which this engine has not yet. Where ours is
+The numbers are those of the list in our notes; 36 to 45 are in `test_predecessor_behaviours_runs.py`. Where ours is
 meant to differ, the docstring says how; docs/how-to/move-from-flujo-0.md has the same differences as a table.
 """
 
 from __future__ import annotations
 
+import copy
+import pickle
 from decimal import Decimal
 from typing import Any
 
@@ -18,14 +19,17 @@ from flujo.core import (
     Branch,
     Fallback,
     Flujo,
+    FlujoError,
     InputError,
     Loop,
     LoopLimit,
     Map,
+    MemoryStore,
     PauseForHumanInput,
     ResumeError,
     RetryPolicy,
     RunContext,
+    Snapshot,
     Step,
     StepFailed,
     step,
@@ -116,6 +120,21 @@ async def test_26_a_run_that_is_not_paused_takes_no_decision(pipeline: Step) -> 
         await flujo.resume_async(ended, 5)
 
 
+async def test_27_a_paused_result_is_not_pickled_its_snapshot_goes_elsewhere() -> None:
+    """Differs: the old package resumed a pickled result; whoever can write one can run code where it is read."""
+    flujo = Flujo(Map(decide))
+    paused = await flujo.run_async(["a"])
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(FlujoError, match=r"result\.snapshot"):
+            pickle.dumps(paused, protocol)
+    for copied in (copy.copy(paused), copy.deepcopy(paused)):
+        assert (copied.pauses, copied.usage, copied.run_id) == (paused.pauses, paused.usage, paused.run_id)
+    kept = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
+    with pytest.raises(ResumeError, match="cannot be resumed"):
+        await flujo.resume_async(pickle.dumps(kept), Decision(approved=True))  # type: ignore[arg-type]
+    assert (await flujo.resume_async(kept, Decision(approved=True))).status == "completed"
+
+
 async def test_28_30_pauses_of_a_map_are_one_per_item_and_those_in_a_row_come_one_by_one() -> None:
     each = Flujo(Map(decide))
     paused = await each.run_async(["a", "b", "c"])
@@ -135,6 +154,13 @@ async def test_29_a_pause_may_be_the_last_thing_of_a_pipeline() -> None:
     flujo = Flujo(shout >> decide)
     result = await flujo.resume_async(await flujo.run_async("x"), {"approved": False})
     assert result.output == Decision(approved=False)
+
+
+async def test_29_a_paused_run_goes_on_by_its_id_after_its_process_went_away() -> None:
+    store = MemoryStore()
+    await Flujo(decide, store=store).run_async("x", run_id="r1")
+    result = await Flujo(decide, store=store.reopened()).resume_async("r1", {"approved": True})
+    assert result.output == Decision(approved=True)
 
 
 # --- fallbacks, loops, branches ---------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Behaviours 36 to 45 that the old `flujo` 0.x was tested for: hooks, resources, signatures, backends, runs.
 
-The numbers are those of the list in our notes; 39 is streaming (issue 7), 44 is `test_snapshots.py`. The killed process
-of 42 needs a store, which this engine has not yet; what it asks of a run that failed is here. Where ours is meant to
-differ, the docstring says how; docs/how-to/move-from-flujo-0.md has the same differences as a table.
+The numbers are those of the list in our notes; 39 is in `test_predecessor_streams.py`, processes that are killed (42)
+in flujo-hitl's `test_hitl_kill.py`, more of 44 in `test_bad_snapshots.py`. Where ours is meant to differ, the docstring
+says how; docs/how-to/move-from-flujo-0.md has the same differences as a table.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -36,6 +37,7 @@ from flujo.core import (
     Resource,
     Resources,
     RunContext,
+    Snapshot,
     Step,
     StepExecutionRequest,
     StepFailed,
@@ -261,6 +263,24 @@ async def test_43_run_inside_a_loop_is_an_error_that_says_what_to_do() -> None:
     """Differs: it is a LoopRunning, which is a RuntimeError; the old package raised a TypeError."""
     with pytest.raises(LoopRunning, match=r"await flujo\.run_async"):
         Flujo(Map(plus)).run([1])
+
+
+async def test_44_a_state_that_was_kept_is_data_and_runs_nothing(tmp_path: Path) -> None:
+    @step
+    async def ask(text: str) -> str:
+        raise PauseForHumanInput("Say so", schema=str)
+
+    mark = tmp_path / "ran"
+    code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
+    texts = [code, f"!!python/object/apply:eval [{code!r}]", f"{{{{ {code} }}}}", f"c__builtin__\neval\n(V{code}\ntR."]
+    flujo = Flujo(Map(ask))
+    paused = await flujo.run_async(texts)
+    while paused.pauses:
+        kept = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
+        paused = await flujo.resume_async(kept, texts[len(texts) - len(paused.pauses)], pause=paused.pauses[0])
+    assert paused.output == texts
+    assert (await flujo.replay_async(paused)).divergence is None
+    assert not mark.exists()
 
 
 async def test_45_a_map_keeps_the_order_runs_at_the_same_time_and_takes_nothing_at_all() -> None:

@@ -1,7 +1,6 @@
 """Defects 1 to 13 measured in the old `flujo` 0.x, each held against our engine. The numbers are those of the list.
 
-17 to 22 are in `test_predecessor_defects_runs.py`. 14 to 16 (back-pressure of streams, billing of streams, streams in
-the middle of a pipeline) belong to issue 7, which builds streaming; they are in neither.
+14 to 16 are in `test_predecessor_streams.py`, 17 to 22 in `test_predecessor_defects_runs.py`.
 """
 
 from __future__ import annotations

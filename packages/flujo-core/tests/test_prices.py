@@ -164,3 +164,23 @@ def test_prices_do_not_depend_on_the_decimals_of_the_program() -> None:
         price = PriceTable(json.dumps(small).encode()).price("acme:small")
     assert price is not None
     assert price.input_usd == Decimal("0.00000255")
+
+
+async def test_what_a_list_knows_of_a_call_counts_only_where_its_price_holds(tmp_path: Path) -> None:
+    """Cached input, another service tier: tokens alone do not say what such a call cost."""
+    prices = PriceTable.load(written(tmp_path, table()))
+
+    async def cached(model: str, ctx: RunContext) -> str:
+        async def sent(request: ModelRequest) -> ModelResponse:
+            listed = {f"{prices.name} sha256:{prices.sha256}": Decimal("0.25"), "another list": Decimal(7)}
+            return ModelResponse(content="x", usage=ModelUsage(input_tokens=10, output_tokens=10, listed_usd=listed))
+
+        request = ModelRequest(model=model, messages=(Message(role="user", content="hi"),))
+        own = Price(Decimal("0.1")) if model == "own" else None
+        return (await ctx.call_model(request, sent, price=own)).content
+
+    flujo = Flujo(Step(cached), plugins=[prices])
+    assert (await flujo.run_async("acme:small")).total_cost_usd == Decimal("0.25")
+    assert (await flujo.run_async("own")).total_cost_usd == 1
+    unknown = await flujo.run_async("nobody:x")
+    assert (unknown.total_cost_usd, unknown.usage.unpriced) == (0, 1)

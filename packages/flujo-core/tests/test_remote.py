@@ -25,6 +25,7 @@ from flujo.core import (
     GuardDenied,
     LocalBackend,
     Map,
+    OnGuardDenied,
     OnModelCall,
     Pipeline,
     PipelineError,
@@ -32,6 +33,7 @@ from flujo.core import (
     Policy,
     PostStepExecution,
     RetryPolicy,
+    RunAborted,
     RunContext,
     Step,
     StepExecutionRequest,
@@ -39,6 +41,7 @@ from flujo.core import (
     StepOutcome,
     StepTask,
     TaskRejected,
+    UsageLimitExceeded,
     UsageLimits,
     Worker,
     WorkerLost,
@@ -204,7 +207,7 @@ def test_a_guard_that_denies_on_the_worker_ends_the_run(backend: PipeBackend) ->
     assert (result.error.plugin, result.error.hook) == ("Forbid", "guard_step")
 
 
-def test_a_worker_whose_own_policy_is_not_met_refuses_every_task() -> None:
+def test_a_worker_whose_own_policy_is_not_met_refuses_every_task_and_observers_are_told() -> None:
     class Same:
         capabilities = Capabilities(remote=True)
 
@@ -212,10 +215,31 @@ def test_a_worker_whose_own_policy_is_not_met_refuses_every_task() -> None:
             worker = Worker(policy=Policy(require={"flujo-audit"}))
             return request.outcome(await worker.execute(request.task().model_dump_json()))
 
-    result = Flujo(Step(flows.give, retry=RetryPolicy(max_attempts=3)), backend=Same()).run(1)
+    told: list[str] = []
+
+    def note(event: OnGuardDenied) -> None:
+        told.append(f"{event.step_path}: {event.denial.hook}")
+
+    step = Step(flows.give, retry=RetryPolicy(max_attempts=3))
+    result = Flujo(step, backend=Same(), hooks=[note]).run(1)
     assert isinstance(result.error, TaskRejected)
     assert result.error.hook == "E_POLICY"
+    assert told == ["give: E_POLICY"]
     assert "flujo-audit" in str(result.error)
+
+
+@pytest.mark.parametrize("why", ["a limit", "a transform"])
+def test_a_step_that_swallows_why_the_run_ends_does_not_undo_it_on_the_worker_either(
+    backend: PipeBackend, why: str
+) -> None:
+    limits = UsageLimits("0.50") if why == "a limit" else None
+    plugins = [] if why == "a limit" else [flows.Quit()]
+    flow = Step(flows.swallow.target) >> Step(flows.give.target)
+    for here in (None, backend):
+        result = Flujo(flow, backend=here, limits=limits, plugins=plugins).run(1)
+        assert result.status == ("stopped" if why == "a limit" else "aborted")
+        assert type(result.error) is (UsageLimitExceeded if why == "a limit" else RunAborted)
+        assert [record.name for record in result.step_history] == ["swallow"]
 
 
 def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_either(backend: PipeBackend) -> None:
@@ -227,7 +251,7 @@ def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_eith
 
 def test_spans_of_the_worker_stand_in_the_trace_of_the_run_below_their_step() -> None:
     program = Path(__file__).parent / "remote_traced.py"
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=240)
     traces, *spans = zip(*(line.split("|") for line in done.stdout.splitlines()), strict=True)
     assert len(set(traces)) == 1
     assert set(zip(*spans, strict=True)) == {
@@ -304,7 +328,8 @@ async def test_a_backend_that_raises_fails_the_step_and_one_that_sent_nothing_co
         flujo = Flujo(Step(flows.ask_model, lease=lease), backend=Broken(sends=sends), limits=limits)
         result = await flujo.run_async("x")
         assert isinstance(result.error, StepFailed)
-        assert result.error.error_type == "ConnectionError"
+        assert result.error.error_type == ("WorkerLost" if sends else "ConnectionError")
+        assert isinstance(result.error.__cause__, ConnectionError)
         assert result.total_cost_usd == cost
 
 
@@ -460,3 +485,37 @@ def test_a_step_that_a_worker_does_not_have_is_refused(backend: PipeBackend, mon
 def test_models_of_this_module_are_no_part_of_a_task() -> None:
     assert not issubclass(StepTask, flows.Pair)
     assert issubclass(StepTask, BaseModel)
+
+
+class _Slow:
+    """A backend that needs a while before it can do anything, as one that first starts a cluster."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.capabilities = Capabilities(remote=True, prepare=self.prepare)
+        self.fails = fails
+        self.prepared = 0
+
+    async def prepare(self) -> None:
+        self.prepared += 1
+        await anyio.sleep(1.2)  # the step has a second beside its own time
+        if self.fails:
+            raise RuntimeError("there is no cluster")
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        if self.fails:
+            raise RuntimeError("there is no cluster")
+        async with Worker() as worker:
+            return request.outcome(await worker.execute(request.task().model_dump_json()))
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_gets_ready_first_costs_no_step_its_time() -> None:
+    backend = _Slow()
+    hurried = Step(flows.give, name="hurried", timeout_s=0.1)
+    assert (await Flujo(hurried >> Step(flows.give, name="again"), backend=backend).run_async(1)).unwrap() == 1
+    assert backend.prepared == 2
+    failed = await Flujo(hurried, backend=_Slow(fails=True)).run_async(1)
+    assert "there is no cluster" in str(failed.error)
+    with anyio.move_on_after(0.2) as limit:
+        await Flujo(hurried, backend=_Slow()).run_async(1)
+    assert limit.cancelled_caught

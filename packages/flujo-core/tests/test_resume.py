@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from flujo.core import (
+    AbortPipeline,
     AlreadyResumed,
     AmbiguousPause,
     Budget,
@@ -18,9 +19,11 @@ from flujo.core import (
     FlujoError,
     Loop,
     Map,
+    MemoryStore,
     Parallel,
     PauseForHumanInput,
     PipelineResult,
+    PostStepExecution,
     ResumeConflict,
     ResumeError,
     RunAborted,
@@ -112,6 +115,54 @@ async def test_of_many_resumes_at_the_same_time_one_wins_and_the_others_get_its_
     assert len([error for error in lost if isinstance(error, AlreadyResumed)]) == 9
     assert {repr(error.receipt) for error in lost} == {repr(lost[0].receipt)}
     assert winner in (0, 1)
+
+
+@pytest.mark.parametrize("by", ["result", "snapshot"])
+async def test_who_answers_while_the_winner_still_works_gets_its_receipt(by: str) -> None:
+    go = anyio.Event()
+
+    @step
+    async def work(value: int) -> int:
+        await go.wait()
+        return value
+
+    flujo = Flujo(ask >> work)
+    paused = await flujo.run_async(1)
+    others: Any = (paused, paused) if by == "result" else (copied(paused), copied(paused))
+    won: list[PipelineResult] = []
+
+    async def win() -> None:
+        won.append(await flujo.resume_async(paused, 5))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(win)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(AlreadyResumed) as same:
+            await flujo.resume_async(others[0], 5)
+        with pytest.raises(ResumeConflict) as other:
+            await flujo.resume_async(others[1], 6)
+        go.set()
+    assert won[0].output == 5
+    assert same.value.receipt == other.value.receipt
+
+
+async def test_an_answered_question_is_told_from_an_unknown_one_wherever_the_run_stands() -> None:
+    flujo = Flujo(Parallel(Step(ask, name="a"), Step(ask, name="b")))
+    paused = await flujo.run_async(1)
+    first, second = paused.pauses
+    half = await flujo.resume_async(paused, 5, pause=first)
+    whole = await flujo.resume_async(copied(half), 6)
+    for later in (half, copied(half), whole, copied(whole)):
+        with pytest.raises(AlreadyResumed):
+            await flujo.resume_async(later, 5, pause=first)
+        with pytest.raises(ResumeConflict):
+            await flujo.resume_async(later, 6, pause=first)
+    with pytest.raises(AlreadyResumed):
+        await flujo.resume_async(whole, 6)  # a network's second try
+    with pytest.raises(ResumeConflict):
+        await flujo.resume_async(whole, 7, pause=second)
+    with pytest.raises(ResumeError, match="has completed"):
+        await flujo.resume_async(whole, retry=True)
 
 
 async def test_a_refused_answer_uses_nothing_up_and_the_next_pause_of_a_run_is_another() -> None:
@@ -284,3 +335,31 @@ async def test_an_id_that_is_used_again_without_a_store_makes_no_other_run_of_it
         for one in (run, run.snapshot()):
             with pytest.raises(AlreadyResumed):
                 await flujo.resume_async(one, 3)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("end", ["abort", "limit"])
+async def test_a_run_that_was_ended_after_its_last_step_gives_its_output_when_it_is_tried_again(
+    end: str, kept: bool
+) -> None:
+    effects.clear()
+
+    async def pay(value: int, ctx: RunContext) -> int:
+        ctx.usage.record(cost_usd="2" if end == "limit" else 0)
+        return value
+
+    def stop(event: PostStepExecution) -> None:
+        if end == "abort" and event.record.name == "pay":
+            raise AbortPipeline("enough")
+
+    flujo = Flujo(effect >> Step(pay), hooks=[stop], limits=UsageLimits(1), store=MemoryStore() if kept else None)
+    ended = await flujo.run_async(7)
+    assert ended.status == ("stopped" if end == "limit" else "aborted")
+    assert [record.status for record in ended.step_history] == ["completed", "completed"]
+    target: Any = ended.run_id if kept else copied(ended)
+    with pytest.raises(ResumeError, match="Pass retry=True"):
+        await flujo.resume_async(target)
+    result = await flujo.resume_async(target, retry=True, limits=UsageLimits(3))
+    assert (result.status, result.output, effects) == ("completed", 7, [7])
+    with pytest.raises(ResumeError, match="has completed"):
+        await flujo.resume_async(result, retry=True)

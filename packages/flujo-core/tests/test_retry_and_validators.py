@@ -222,6 +222,22 @@ async def test_each_attempt_has_its_own_time() -> None:
     assert (result.output, calls, told.errors) == (1, [1, 2, 3], ["StepTimeout"] * 2)
 
 
+@pytest.mark.parametrize("kind", [TimeoutError, OSError, StepTimeout, StepFailed])
+async def test_an_attempt_whose_time_was_up_ended_with_a_timeout_error(kind: type[Exception]) -> None:
+    seen: list[int] = []
+
+    @step(timeout_s=0.05, retry=RetryPolicy(max_attempts=2, backoff_s=0, retry_on=(kind,)))
+    async def slow_at_first(value: int, ctx: RunContext) -> int:
+        seen.append(ctx.attempt)
+        if ctx.attempt == 1:
+            await anyio.sleep(60)
+        return value
+
+    result = await Flujo(slow_at_first).run_async(7)
+    assert result.output == 7
+    assert seen == [1, 2]
+
+
 async def test_what_failed_attempts_cost_counts() -> None:
     async def paid(value: int, ctx: RunContext) -> int:
         async with ctx.usage.reserve(cost_usd="0.2") as lease:

@@ -192,7 +192,7 @@ def test_a_run_is_resumed_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest
 
     def process(act: str) -> str:
         command = [sys.executable, str(script), act, str(stored)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

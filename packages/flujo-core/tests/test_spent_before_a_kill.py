@@ -290,6 +290,6 @@ def test_a_killed_process_spends_no_more_than_its_limit_with_the_next_one(tmp_pa
     script = tmp_path / "trial.py"
     script.write_text(KILLED.format(here=str(Path(__file__).parent)))
     words = [sys.executable, str(script), str(tmp_path / "runs.db")]
-    assert subprocess.run([*words, "kill"], check=False, timeout=60).returncode == -signal.SIGKILL
-    done = subprocess.run([*words, "recover"], check=True, capture_output=True, text=True, timeout=60)
+    assert subprocess.run([*words, "kill"], check=False, timeout=240).returncode == -signal.SIGKILL
+    done = subprocess.run([*words, "recover"], check=True, capture_output=True, text=True, timeout=240)
     assert done.stdout.split() == ["stopped", "2.00"]

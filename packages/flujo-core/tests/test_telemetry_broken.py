@@ -95,7 +95,7 @@ def traced(tmp_path: Path, what: str) -> tuple[str, str]:
     script = tmp_path / "traced.py"
     script.write_text(TELEMETRY)
     command = [sys.executable, str(script), what]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     return done.stdout, done.stderr
 
 

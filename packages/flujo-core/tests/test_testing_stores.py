@@ -226,7 +226,7 @@ def test_what_was_written_before_a_kill_is_not_done_again(tmp_path: Path, at: st
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(program), str(tmp_path), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ.copy())
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ.copy())
 
     killed = run("start", at)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

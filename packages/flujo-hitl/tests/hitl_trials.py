@@ -61,7 +61,7 @@ async def paused(store: KeepingStore, run_id: str, *asks: object, rows: int = 0,
 def child(script: str, *arguments: object, check: bool = True) -> str:
     """What a fresh process prints that runs a script of this folder; it may be killed where `check` is false."""
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     allowed = (0,) if check else (0, -signal.SIGKILL)
     assert done.returncode in allowed, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout if done.returncode == 0 else "killed"

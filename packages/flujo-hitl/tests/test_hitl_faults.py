@@ -114,7 +114,7 @@ async def test_a_file_of_a_later_version_is_refused(path: Path, open_store: Open
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         other.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
-    with pytest.raises(StoreForeign, match=r"version 3.*Update flujo-hitl"):
+    with pytest.raises(StoreForeign, match=rf"version {len(MIGRATIONS) + 1}.*Update flujo-hitl"):
         await open_store().load("r")
 
 

@@ -14,7 +14,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_an_example_runs(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAMS[number]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
 
 

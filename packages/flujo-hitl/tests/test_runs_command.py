@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,8 +18,18 @@ from conftest import FlujoCommand as Flujo
 def paused(flujo: Flujo) -> str:
     told = flujo("run", "flows.py:pay", "--text", "abc")
     assert told.code == 5
-    assert "flujo runs resume FILE[:NAME] " in told.err
-    return told.err.partition("flujo runs resume FILE[:NAME] ")[2].split()[0]
+    assert "flujo runs resume flows.py:pay " in told.err
+    return told.err.partition("flujo runs resume flows.py:pay ")[2].split()[0]
+
+
+def test_what_is_told_of_a_paused_run_can_be_pasted(flujo: Flujo) -> None:
+    told = flujo("run", "flows.py:pay", "--text", "abc", "--store", "sqlite:///other.db")
+    command = shlex.split(told.err.splitlines()[-1])
+    assert command[:3] == ["flujo", "runs", "resume"]
+    nothing = flujo(*command[1:])  # an answer is typed, never pasted with it
+    assert (nothing.code, "requires an argument" in nothing.err) == (2, True)
+    done = flujo(*command[1:], "7")
+    assert (done.code, done.out) == (0, "paid 7\n")
 
 
 def test_a_run_that_paused_goes_on_with_an_answer(flujo: Flujo) -> None:
@@ -29,6 +40,26 @@ def test_a_run_that_paused_goes_on_with_an_answer(flujo: Flujo) -> None:
     assert "private" not in shown.out
     done = flujo("runs", "resume", "flows.py:pay", one, "--answer", "7")
     assert (done.code, done.out) == (0, "paid 7\n")
+
+
+def test_no_answer_is_no_answer(flujo: Flujo) -> None:
+    Path("any.py").write_text(ANY)
+    told = flujo("run", "any.py", "--text", "abc", "--json")
+    one = json.loads(told.out.splitlines()[0])["run_id"]
+    none = flujo("runs", "resume", "any.py", one)
+    assert (none.code, "'ask' waits for an answer" in none.err, "--answer" in none.err) == (2, True, True)
+    assert flujo("runs", "resume", "any.py", one, "--answer", "null").out == "null\n"  # one may say so
+    sys.modules.pop("any", None)
+
+
+ANY = """
+from typing import Any
+from flujo.core import PauseForHumanInput, step
+
+@step(pauses=True)
+async def ask(text: str) -> Any:
+    raise PauseForHumanInput("What of it?")
+"""
 
 
 def test_an_answer_counts_once(flujo: Flujo) -> None:
@@ -124,7 +155,7 @@ def test_a_url_that_names_no_store_is_refused(flujo: Flujo, url: str, why: str) 
 
 def test_an_unknown_run_is_told(flujo: Flujo) -> None:
     told = flujo("runs", "show", "nobody")
-    assert (told.code, "does not know it" in told.err) == (2, True)
+    assert (told.code, "does not know it" in told.err, "resumed" in told.err) == (2, True, False)
 
 
 def test_the_help_teaches(flujo: Flujo) -> None:

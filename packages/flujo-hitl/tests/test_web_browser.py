@@ -42,7 +42,7 @@ class Site:
         command = [sys.executable, "-m", "flujo_cli", *words]
         store = {**os.environ, "FLUJO_STORE": "sqlite:///runs.db"}
         done = subprocess.run(
-            command, cwd=self.folder, env=store, input=answer, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.folder, env=store, input=answer, capture_output=True, text=True, timeout=240, check=False
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout

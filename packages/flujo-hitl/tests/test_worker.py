@@ -157,7 +157,7 @@ async def test_runs_of_a_pipeline_with_a_migration_go_on(store: SQLiteStore, any
     assert sorted(events(told)) == [("refused", "ends"), ("refused", "r")]
     assert f"it began with plan {before[:12]}, and 'asks' is now {after[:12]}" in told[-1].why
     migrate(before, after, lambda snapshot: snapshot)
-    assert sorted(events(await worked(store, new))) == [("ended", "ends"), ("ended", "r")]
+    assert sorted(events(await worked(store, new))) == [("cancelled", "ends"), ("ended", "r")]
     assert (await store.load("ends")).snapshot.status == "aborted"
 
 
@@ -286,10 +286,10 @@ async def test_the_first_sigterm_lets_it_end_and_the_second_stops_at_once(tmp_pa
         command = [sys.executable, "-m", "flujo_cli", *words, "--store", "sqlite:///runs.db"]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    flujo("run", "flow.py", "--text", "x").communicate(timeout=60)
+    flujo("run", "flow.py", "--text", "x").communicate(timeout=240)
     async with SQLiteStore(tmp_path / "runs.db") as store:
         (row,) = (await store.runs()).items
-    flujo("runs", "answer", row.run_id, "1" if signals == 1 else "60", "--yes").communicate(timeout=60)
+    flujo("runs", "answer", row.run_id, "1" if signals == 1 else "60", "--yes").communicate(timeout=240)
     worker = flujo("runs", "worker", "flow.py", "--poll", "0.1")
     assert worker.stdout is not None
     while "slowly" not in (line := worker.stdout.readline()):
@@ -298,11 +298,11 @@ async def test_the_first_sigterm_lets_it_end_and_the_second_stops_at_once(tmp_pa
         worker.send_signal(signal.SIGTERM)
         while "nce" not in (line := worker.stdout.readline()):  # "Once more", "at once"
             assert line
-    rest, _ = worker.communicate(timeout=60)
+    rest, _ = worker.communicate(timeout=240)
     assert worker.returncode == 130
     assert ("is completed" in rest) == (signals == 1)
     if signals == 2:  # another goes on with it
         (tmp_path / "slow").unlink()
-        rest, _ = flujo("runs", "worker", "flow.py", "--once").communicate(timeout=60)
+        rest, _ = flujo("runs", "worker", "flow.py", "--once").communicate(timeout=240)
         assert f"run {row.run_id} begun: left behind" in rest
         assert f"run {row.run_id} is completed" in rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -311,6 +312,35 @@ async def test_a_throttle_sets_the_pace():
     assert anyio.current_time() - started >= 0.049
     with pytest.raises(ConfigurationError):
         throttle(0)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [(asyncio.CancelledError("a request of its own"), "a request of its own"), (SystemExit(3), "exit")],
+    ids=["cancelled", "exits"],
+)
+@pytest.mark.parametrize("how", ["merge", "tee", "buffer"])
+async def test_a_source_that_was_cancelled_or_exits_has_failed_and_is_no_whole(how, end, told):
+    async def broken(given: object = None) -> AsyncIterator[str]:
+        yield "half"
+        raise end
+
+    got: list[object] = []
+
+    async def read() -> None:
+        if how == "merge":
+            async with merge(a=broken()) as chunks:
+                await collect(got, chunks)
+        elif how == "tee":
+            async with tee(broken(), 1) as (branch,):
+                await collect(got, branch)
+        else:
+            async with Flujo(StreamingStep(broken) >> buffer(2)).stream_async(0) as stream:
+                await collect(got, stream.text())
+
+    with pytest.raises(RuntimeError, match=told):
+        await read()
+    assert len(got) == 1
 
 
 @pytest.mark.parametrize("how", ["merge", "tee", "buffer"])

@@ -8,15 +8,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
+import sys
+import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from flujo.core import (
+    UNCHANGED,
+    AlreadyResumed,
     Branch,
+    Chain,
     ConfigurationError,
     Fallback,
     Flujo,
@@ -31,13 +39,19 @@ from flujo.core import (
     ModelUsage,
     Parallel,
     PipelineError,
+    PipelineResult,
     Price,
+    RetryPolicy,
+    RunAborted,
     RunContext,
     Step,
     StepExecutionRequest,
     StepFailed,
     StepOutcome,
     StepTimeout,
+    StreamOpening,
+    TransformChunk,
+    hookimpl,
     step,
 )
 from flujo.streaming import (
@@ -49,7 +63,9 @@ from flujo.streaming import (
     StepStarted,
     StreamingAgentProtocol,
     StreamingStep,
+    buffer,
     streaming_step,
+    throttle,
 )
 
 pytestmark = pytest.mark.anyio
@@ -233,7 +249,7 @@ async def test_the_context_and_the_run_context_reach_every_stage():
 
 async def test_check_1_a_slow_consumer_sets_the_pace_of_the_source():
     source = Source(100_000)
-    assert await lead_of(Flujo(source.step() >> shout >> doubled), source) == 0
+    assert await lead_of(Flujo(source.step() >> shout >> doubled), source, most=200) == 0
 
 
 async def test_the_middle_of_a_pipeline_streams_at_the_readers_pace():
@@ -275,6 +291,70 @@ async def test_parallel_branches_stream_at_the_readers_pace():
     assert lead <= 1
     assert abs(seen["parallel/one"] - seen["parallel/other"]) <= 1  # fair
     assert one.closed == other.closed == 1
+
+
+class Flaky:
+    """Fails so many times, each time after so many chunks."""
+
+    def __init__(self, fails: int, after: int) -> None:
+        self.fails = fails
+        self.after = after
+        self.opened = 0
+
+    async def words(self, topic: str) -> AsyncIterator[str]:
+        self.opened += 1
+        for place in range(self.after):
+            yield f"{place} "
+        if self.opened <= self.fails:
+            raise LookupError("no connection")
+        yield "end"
+
+
+AGAIN = RetryPolicy(max_attempts=3, backoff_s=0)
+
+
+@pytest.mark.parametrize("shape", ["alone", "chain", "beside another", "buffered"])
+async def test_what_fails_before_its_first_chunk_is_tried_again(shape):
+    flaky = Flaky(2, after=0)
+    words = StreamingStep(flaky.words, name="words", retry=AGAIN)
+    body = {"alone": words, "chain": words >> shout, "buffered": words >> buffer(2)}.get(shape, Parallel(words, same))
+    async with Flujo(body).stream_async("w") as stream:
+        items = [item async for item in stream]
+    assert [item.attempt for item in items if isinstance(item, StepStarted) and "words" in item.step_path] == [1, 2, 3]
+    assert "".join(item.value for item in items if isinstance(item, Chunk)).lower() == "end"
+    assert (stream.result.status, flaky.opened) == ("completed", 3)
+
+
+@pytest.mark.parametrize("way", ["text", "items", "first text, then items", "beside another", "its time is up"])
+async def test_what_a_reader_was_given_is_not_given_again(way):
+    flaky = Flaky(2, after=1)
+
+    async def slow(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for chunk in chunks:
+            yield chunk
+            await anyio.sleep(60)
+
+    words = StreamingStep(flaky.words, name="words", retry=AGAIN, timeout_s=0.1 if way == "its time is up" else None)
+    steps = {"beside another": Parallel(words, same), "its time is up": words >> StreamingStep(slow)}
+    async with Flujo(steps.get(way, words)).stream_async("w") as stream:
+        got: list[object] = []
+        if "text" in way:
+            with pytest.raises(LookupError) if way == "text" else nullcontext():
+                async for text in stream.text():
+                    got.append(text)
+                    if way != "text":
+                        break
+        async for item in stream:
+            if isinstance(item, Chunk):
+                got.append(item.value)
+    assert got == ["0 "]
+    assert (stream.result.status, flaky.opened) == ("failed", 1)
+
+
+async def test_without_a_reader_all_that_fails_is_tried_again():
+    flaky = Flaky(2, after=1)
+    result = await Flujo(StreamingStep(flaky.words, retry=AGAIN)).run_async("w")
+    assert (result.output, flaky.opened) == ("0 end", 3)
 
 
 async def test_a_fallback_streams_what_was_said_before_it_failed():
@@ -499,6 +579,27 @@ async def test_check_7_a_clean_up_that_hangs_is_given_up_and_counted():
     assert stream.result.counts == {"abandoned_cleanups": {"source": 1}}
 
 
+@pytest.mark.parametrize("reads", ["text", "items", "a fan-out"])
+async def test_check_6_who_leaves_while_another_task_reads_ends_that_too(reads):
+    source, got = Source(pause=True), []
+    slow = source.step() >> throttle(200)
+    flujo = Flujo(Parallel(slow, same) if reads == "a fan-out" else slow)
+
+    async def read(stream: RunStream) -> None:
+        with pytest.raises(RunAborted) if reads == "text" else nullcontext():
+            async for item in stream.text() if reads == "text" else stream:
+                got.append(item)
+
+    async with anyio.create_task_group() as group:
+        async with flujo.stream_async("w") as stream:
+            group.start_soon(read, stream)
+            await anyio.sleep(0.05)
+        assert source.opened == source.closed == 1
+        assert not flujo._handles
+        assert stream.result.status == "aborted"
+    assert reads == "text" or isinstance(got[-1], ResultItem)
+
+
 @pytest.mark.parametrize("busy", [False, True])
 async def test_barge_in_from_another_task_ends_the_stream_with_a_result(busy):
     source = Source(pause=not busy)
@@ -626,6 +727,88 @@ async def test_check_13_a_source_that_never_waits_lets_others_have_their_turns()
     assert after - before >= 3
 
 
+async def cpu_of(work: Callable[[], Awaitable[object]], times: int = 5) -> float:
+    """Seconds of CPU that it takes, best of several."""
+    best = float("inf")
+    for _ in range(times):
+        started = time.process_time()
+        await work()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio costs more: each pull has a scope
+async def test_check_9_and_16_a_token_costs_about_what_its_generators_cost():
+    number = 20_000
+
+    async def bare() -> None:
+        async for _ in same_chunks(same_chunks(same_chunks(Source(number).words("ab ")))):
+            pass
+
+    async def read(body: Step | Chain, whole: bool) -> None:
+        async with Flujo(body).stream_async("ab ") as stream:
+            async for _ in stream if whole else stream.text():
+                pass
+
+    def chain(between: StreamingStep) -> Chain:
+        return Source(number).step() >> StreamingStep(same_chunks, name="a") >> between >> StreamingStep(same_chunks)
+
+    base, plain = await cpu_of(bare), StreamingStep(same_chunks, name="b")
+    assert await cpu_of(lambda: read(chain(plain), False)) < 3 * base
+    assert await cpu_of(lambda: read(chain(plain), True)) < 5 * base
+    assert await cpu_of(lambda: read(chain(buffer(64)), False)) < 8 * base  # a queue of asyncio's costs as much alone
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_check_11_the_first_token_costs_little_more_than_a_run():
+    flujo = Flujo(Source(1).step() >> shout >> doubled >> StreamingStep(same_chunks))
+
+    async def runs() -> None:
+        for _ in range(100):
+            await flujo.run_async("w")
+
+    def first_tokens() -> float:
+        return sum(found) / len(found)
+
+    found: list[float] = []
+
+    async def streams() -> None:
+        found.clear()
+        for _ in range(100):
+            started = time.process_time()
+            async with flujo.stream_async("w") as stream:
+                async for _ in stream.text():
+                    found.append(time.process_time() - started)
+                    break
+
+    best = float("inf")
+    for _ in range(5):
+        await streams()
+        best = min(best, first_tokens())
+    assert best < 4 * await cpu_of(runs) / 100
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process's memory from /proc")
+async def test_check_9_many_tokens_take_no_memory_of_the_process():
+    def resident_mb() -> float:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    number = 300_000
+    flujo = Flujo(Source(number).step() >> shout >> doubled >> StreamingStep(same_chunks, collect="none"))
+    seen, most, base = 0, 0.0, 0.0
+    async with flujo.stream_async("w") as stream:
+        async for _ in stream.text():
+            seen += 1
+            if seen == 10_000:
+                base = resident_mb()
+            elif seen % 10_000 == 0:
+                most = max(most, resident_mb())
+    assert seen == number
+    assert most - base < 5
+
+
 async def test_check_9_a_long_stream_takes_no_memory():
     source = Source(30_000)
     flujo = Flujo(source.step() >> shout >> doubled >> StreamingStep(same_chunks, collect="none"))
@@ -657,6 +840,28 @@ async def test_check_10_no_chunk_hook_means_no_call(monkeypatch):
         async for _ in stream.text():
             frames.append(stream._feed.source.stages)
     assert [len(stages) for stages in frames] == [2, 2, 2]  # the two generators, and nothing round them
+
+
+async def test_chunks_that_cannot_be_compared_pass_a_chunk_hook():
+    class Frame:
+        """Answers a comparison by no truth, as arrays of numbers do."""
+
+        def __ne__(self, other: object) -> object:
+            return self
+
+        def __bool__(self) -> bool:
+            raise ValueError("the truth value of a frame is ambiguous")
+
+    class Look:
+        @hookimpl
+        def transform_chunk(self, payload: TransformChunk) -> object:
+            return UNCHANGED
+
+    async def frames(number: int) -> AsyncIterator[Frame]:
+        for _ in range(number):
+            yield Frame()
+
+    assert len((await Flujo(StreamingStep(frames), plugins=[Look()]).run_async(3)).output) == 3
 
 
 async def test_a_question_in_a_stream_pauses_the_run_and_the_answer_goes_on():
@@ -695,30 +900,27 @@ async def test_check_24_nothing_is_left_behind():
     assert not flujo._handles
 
 
-async def test_check_12_many_streams_at_once_take_turns():
-    ends = []
+async def test_check_12_a_thousand_streams_at_once_take_turns():
+    order: list[int] = []
+    streams, each = 1000, 20
 
-    async def read(number: int):
-        async with Flujo(Source(50, pause=True).step()).stream_async("w") as stream:
-            async for _ in stream.text():
-                pass
-        ends.append(number)
-
-    order = []
-
-    async def watch(number: int, source: Source, flujo: Flujo):
+    async def watch(number: int, flujo: Flujo) -> None:
         async with flujo.stream_async("w") as stream:
             async for _ in stream.text():
                 order.append(number)
 
-    sources = [Source(20, pause=True) for _ in range(200)]
+    sources = [Source(each, pause=True) for _ in range(streams)]
     async with anyio.create_task_group() as group:
         for number, source in enumerate(sources):
-            group.start_soon(watch, number, source, Flujo(source.step()))
-    # when the first stream has ended, every other one is past its middle
-    first_end = max(place for place, number in enumerate(order) if number == order[0])
-    counts = {number: order[: first_end + 1].count(number) for number in range(200)}
-    assert min(counts.values()) >= 10
+            group.start_soon(watch, number, Flujo(source.step()))
+    assert Counter(order) == dict.fromkeys(range(streams), each)
+    firsts, lasts = {}, {}
+    for place, number in enumerate(order):
+        firsts.setdefault(number, place)
+        lasts[number] = place
+    # All have their first token before any is far, and when one ends all others are near their end.
+    assert max(firsts.values()) < len(order) / 4
+    assert max(lasts.values()) - min(lasts.values()) < len(order) / 5
 
 
 async def test_a_stored_run_keeps_what_a_stream_made_and_a_resume_pays_for_it_once(tmp_path):
@@ -751,6 +953,93 @@ async def test_a_stored_run_keeps_what_a_stream_made_and_a_resume_pays_for_it_on
     assert replayed.result.output == "said yes"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+async def test_check_25_a_stream_that_paused_goes_on_where_its_reader_is(kept):
+    calls = []
+
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        calls.append(1)
+        for word in ("It ", "rains ", "in "):
+            yield ModelChunk(word)
+        yield ModelChunk(usage=ModelUsage(input_tokens=2, output_tokens=3))
+
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        request = ModelRequest(model="m", messages=(Message(role="user", content=topic),))
+        async with ctx.stream_model(request, send, price=Price(), record=True) as answer:
+            async for text in answer.text():
+                yield text
+        yield await ctx.ask("Where?", str)
+        yield ", "
+        yield await ctx.ask("When?", str)
+        yield "."
+
+    async def read(opening: StreamOpening) -> tuple[list[str], PipelineResult]:
+        async with opening as stream:
+            return [item.value async for item in stream if isinstance(item, Chunk)], stream.result
+
+    ask = StreamingStep(asking, name="ask", pauses=True)
+    flujo = Flujo(Source(2).step() >> ask >> length, store=MemoryStore() if kept else None)
+    got, first = await read(flujo.stream_async("w"))
+    assert got == ["w0 ", "w1 ", "It ", "rains ", "in "]
+    assert first.status == "paused"
+    snapshot = first.snapshot().model_dump_json()
+    assert "It rains in " in snapshot  # what was given is kept with the run
+    got, second = await read(flujo.resume_stream_async(first.run_id if kept else first, "Bonn"))
+    assert (got, second.status) == (["Bonn", ", "], "paused")
+    got, third = await read(flujo.resume_stream_async(second.run_id if kept else second, "today"))
+    assert (got, third.status) == (["today", "."], "completed")
+    assert third.output == len("It rains in Bonn, today.")
+    assert len(calls) == 1
+    assert third.usage.total_tokens == 5
+    replayed = await flujo.replay_async(third.run_id if kept else third)
+    assert (replayed.divergence, replayed.result.output) == (None, third.output)
+
+
+async def test_a_stream_that_says_something_else_when_it_runs_again_is_given_from_there():
+    turns = []
+
+    async def moody(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        turns.append(1)
+        yield "the same, "
+        yield f"turn {len(turns)}, "
+        yield await ctx.ask("Go on?", str)
+
+    flujo = Flujo(StreamingStep(moody, pauses=True))
+    async with flujo.stream_async("w") as stream:
+        assert [text.value async for text in stream if isinstance(text, Chunk)] == ["the same, ", "turn 1, "]
+    async with flujo.resume_stream_async(stream.result, "yes") as resumed:
+        assert [text async for text in resumed.text()] == ["turn 2, ", "yes"]
+    assert resumed.result.output == "the same, turn 2, yes"
+
+
+async def test_what_nobody_read_before_a_pause_is_given_afterwards():
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        yield "before "
+        yield await ctx.ask("Go on?", str)
+
+    flujo = Flujo(StreamingStep(asking, pauses=True))
+    paused = await flujo.run_async("w")
+    async with flujo.resume_stream_async(paused, "yes") as stream:
+        assert [text async for text in stream.text()] == ["before ", "yes"]
+
+
+async def test_a_resume_that_cannot_be_is_refused_on_entering():
+    async def asking(topic: str, ctx: RunContext) -> AsyncIterator[str]:
+        yield await ctx.ask("Go on?", str)
+
+    flujo = Flujo(StreamingStep(asking, pauses=True))
+    paused = await flujo.run_async("w")
+    for wrong, options in ((InputError, {"decision": 7}), (TypeError, {"decision": "yes", "retries": 2})):
+        with pytest.raises(wrong):
+            async with flujo.resume_stream_async(paused, **options):
+                pass
+    async with flujo.resume_stream_async(paused, "yes") as stream:
+        assert [text async for text in stream.text()] == ["yes"]
+    with pytest.raises(AlreadyResumed):
+        async with flujo.resume_stream_async(paused, "yes"):
+            pass
+
+
 # --- compile time -----------------------------------------------------------------------------------------------------
 
 
@@ -760,8 +1049,9 @@ async def test_what_cannot_be_a_stream_is_refused():
 
     with pytest.raises(PipelineError, match="returns one value"):
         StreamingStep(plain)
-    with pytest.raises(PipelineError, match="cannot be given anew"):
-        Source().step(cache=True)
+    for option, why in (("cache", "not given again"), ("writes", "let the step after it write"), ("inline", "waits")):
+        with pytest.raises(PipelineError, match=rf"{option}= cannot be used: .*{why}"):
+            Source().step(**{option: ("note",) if option == "writes" else True})
     with pytest.raises(PipelineError, match="collect="):
         Source().step(collect="average")
     with pytest.raises(PipelineError, match="move timeout_s there"):
@@ -803,6 +1093,22 @@ async def test_a_streaming_step_that_takes_a_value_gets_what_the_one_before_made
 
     async with Flujo(Source(2).step() >> letters).stream_async("w") as stream:
         assert [text async for text in stream.text("letters")] == list("w0 w1 ")
+
+
+async def test_the_last_stage_of_a_chain_stands_for_it_where_inputs_are_named():
+    words, both = Source(1).step(), []
+
+    @step(inline=True)
+    def pair(long: int, whole: str) -> None:
+        both.append((long, whole))
+
+    def flow(named: StreamingStep) -> Flujo:
+        return Flujo(words >> shout >> doubled >> length >> Step(pair, name="pair", inputs={"whole": named}))
+
+    await flow(doubled).run_async("w")
+    assert both == [(len("w0 ") * 2, "W0 W0 ")]
+    with pytest.raises(PipelineError, match="'shout', whose chunks go to the next one only"):
+        flow(shout)
 
 
 async def test_a_chain_is_joined_wherever_it_is_bracketed():

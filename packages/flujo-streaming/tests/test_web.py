@@ -88,6 +88,19 @@ def test_a_client_is_sent_each_item_as_an_event():
     assert (got[-1]["status"], got[-1]["output"]) == ("completed", "w0 w1 w2 ")
 
 
+def test_half_a_pair_reaches_the_client_who_joins_it():
+    class Cutting(Talker):
+        async def talk(self, number: int) -> AsyncIterator[str]:
+            for piece in ("\u00e9 ", "\ud83d", "\ude00"):  # a model's pieces may end within a character
+                yield piece
+
+    with served(Cutting()) as url, httpx.stream("GET", f"{url}/talk/1") as response:
+        got = list(events(response.iter_lines()))
+    told = "".join(event["value"] for event in got if event["type"] == "chunk")
+    assert told.encode("utf-16", "surrogatepass").decode("utf-16") == "\u00e9 \U0001f600"
+    assert got[-1]["status"] == "completed"
+
+
 def test_check_23_a_client_that_goes_away_ends_its_run():
     talker = Talker()
     with served(talker) as url:

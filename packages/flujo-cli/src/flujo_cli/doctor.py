@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,9 +46,10 @@ Examples:
 @debug_option
 @click.pass_context
 def doctor(ctx: click.Context, policy_file: Path | None, as_json: bool) -> None:
-    """Look at this environment: versions, plugins, allow-list, policy, telemetry, leftovers of the old flujo.
+    """Look at this environment: versions, plugins, backends, allow-list, policy, telemetry, leftovers of the old flujo.
 
-    Each rule of the policy is told with how it is held, and what it cannot see.
+    Each rule of the policy is told with how it is held, and what it cannot see; each backend with what it can do, and
+    what is missing before it can be used.
 
     Exit code: 0 all well, 1 something is wrong, 2 the settings cannot be read.
     """
@@ -58,10 +60,12 @@ def doctor(ctx: click.Context, policy_file: Path | None, as_json: bool) -> None:
     policy = explained(found.policy, [path for path in (*files, policy_file) if path is not None])
     facts = {**_facts(settings), "policy": policy, "telemetry": _telemetry()}
     if as_json:
-        facts = {**facts, "plugins": found.facts(), "problems": problems}
+        backends = [asdict(backend) for backend in found.backends]
+        facts = {**facts, "plugins": found.facts(), "backends": backends, "problems": problems}
         click.echo(json.dumps(facts, indent=2))
     else:
-        _show({**facts, "plugins": list(_plugin_lines(found)) or ["none installed"]}, problems)
+        lines = {"plugins": list(_plugin_lines(found)) or ["none installed"], "backends": list(_backend_lines(found))}
+        _show({**facts, **lines}, problems)
     ctx.exit(FINDINGS if problems else COMPLETED)
 
 
@@ -77,6 +81,7 @@ def _facts(settings: Settings) -> Mapping[str, object]:
         "environment": sys.prefix,
         "packages": list(_versions()),
         "settings": "none" if settings.source is None else str(settings.source),
+        "backend": settings.backend or "where the file says",
         "allow-list": allowed + origin,
     }
 
@@ -114,6 +119,14 @@ def _plugin_lines(found: Survey) -> Iterable[str]:
         state = "acts in every run here" if plugin.acts and plugin.state == "loaded" else plugin.state
         tiers = f" ({', '.join(plugin.tiers)})" if plugin.tiers else ""
         yield f"{plugin.name} {plugin.version}: {state}{tiers}" + (f": {plugin.error}" if plugin.error else "")
+
+
+def _backend_lines(found: Survey) -> Iterable[str]:
+    for one in found.backends:
+        where = "in another process" if one.remote else "in this process"
+        able = [where, *(["ships code as pickles"] if one.pickle else []), f"on {' and '.join(one.loops)}"]
+        said = f"not set up here: {one.error}" if one.error else ", ".join(able)
+        yield f"{one.name} ({one.distribution} {one.version}): {said}"
 
 
 def _show(facts: Mapping[str, object], problems: list[str]) -> None:

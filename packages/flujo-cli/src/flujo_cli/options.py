@@ -10,7 +10,7 @@ import click
 
 from .problems import State
 
-__all__ = ["debug_option", "json_option", "policy_file_option", "policy_options"]
+__all__ = ["backend_option", "debug_option", "json_option", "policy_file_option", "policy_options"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -30,6 +30,12 @@ debug_option: Decorator = click.option(
 
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_note_json, help="Print JSON, for machines."
+)
+
+backend_option: Decorator = click.option(
+    "--backend",
+    metavar="NAME",
+    help="Where steps run that do not say it themselves, e.g. ray. Also [tool.flujo] backend.",
 )
 
 policy_file_option: Decorator = click.option(

@@ -54,7 +54,8 @@ def prepare(
         hooks: Observers.
         store: URL of a store; None takes FLUJO_STORE, or that of the settings.
         keeps: Whether runs are kept there at all.
-        backend: Where steps run that do not say it themselves; None is where the file says.
+        backend: Where steps run that do not say it themselves; None takes that of the settings, else where the file
+            says. A pipeline that a command made itself runs here: nothing could import its steps elsewhere.
 
     Raises:
         Problem: The file, the settings or an option cannot be used.
@@ -64,7 +65,7 @@ def prepare(
     policy = policy_of(settings, options["policy_file"], options["require"])
     enforce_allow_list(settings, policy)
     if isinstance(spec, str):
-        target = load_target(spec)
+        target, backend = load_target(spec), backend or settings.backend or None
     else:
         clean_logs()
         target = Target(DEFAULT_NAME, "", spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from flujo.core import Pause, scrub
 
 from .describe import printable
 
-__all__ = ["asked", "going_on", "pause_facts"]
+__all__ = ["asked", "going_on", "pause_facts", "resuming"]
+
+_PASSWORD = re.compile(r"(?<=\w://)([^/@:]*):[^/]*(?=@)|(?<=[?&])password=[^&]*&?")
 
 
 def asked(pauses: Sequence[Pause]) -> Iterator[str]:
@@ -43,17 +46,32 @@ def pause_facts(pause: Pause) -> dict[str, object]:
     }
 
 
-def going_on(pause: Pause, kept: Path | None, stored: str | None = None) -> Iterator[str]:
+def resuming(target: str, run_id: str, store: str | None) -> str:
+    """The command that goes on with a run which a store keeps, as it can be pasted.
+
+    Args:
+        target: FILE[:NAME], as it was given.
+        run_id: The run.
+        store: Its store, where that was given on the command line; its password is left out.
+    """
+    words = ["flujo", "runs", "resume", target, run_id]
+    if store is not None:
+        words += ["--store", _PASSWORD.sub(r"\1", store)]
+    return shlex.join(words)
+
+
+def going_on(pause: Pause, kept: Path | None, command: str | None = None) -> Iterator[str]:
     """How a paused run is gone on with.
 
     Args:
         pause: One of its questions.
         kept: The file with the run, if it was written to one.
-        stored: Its id, if a store keeps it.
+        command: What goes on with it, where a store keeps it.
     """
-    if stored is not None:
-        yield "Go on with the answer, as JSON:"
-        yield f"    flujo runs resume FILE[:NAME] {shlex.quote(stored)} --pause {shlex.quote(pause.id)} --answer ..."
+    if command is not None:
+        yield "Go on with the answer, as JSON, at the end of:"
+        # without one, so that what is pasted as it is answers nothing
+        yield f"    {command} --pause {shlex.quote(pause.id)} --answer"
         return
     if kept is None:
         yield "The run ended with this command: only --store URL or --out DIR keep one. In code, with your `flujo`:"

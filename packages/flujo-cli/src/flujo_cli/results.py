@@ -32,7 +32,7 @@ class Results:
         as_json: One JSON object per line.
         many: Whether there are several items, so that each needs a heading.
         debug: Whether a failed item shows the traceback of what its step raised.
-        stored: Whether a store keeps the runs.
+        resume: Gives the command that goes on with a run, where a store keeps them.
 
     Attributes:
         troubled: A result could not be written where it should be.
@@ -50,7 +50,7 @@ class Results:
         as_json: bool,
         many: bool,
         debug: bool,
-        stored: bool = False,
+        resume: Callable[[str], str] | None = None,
     ) -> None:
         self.troubled = False
         self.reader_gone = False
@@ -64,7 +64,7 @@ class Results:
         self._json = as_json
         self._many = many
         self._debug = debug
-        self._is_stored = stored
+        self._resume = resume
         self._streamed: list[str] = []
 
     def chunk(self, name: str, value: object) -> None:
@@ -109,8 +109,8 @@ class Results:
     def say_how_to_go_on(self) -> None:
         """Say how a run that paused is gone on with, if there is one."""
         if self._waiting is not None and self._waiting.result is not None:
-            stored = self._waiting.result.run_id if self._is_stored else None
-            for line in going_on(self._waiting.result.pauses[0], self._kept[self._waiting.index], stored):
+            command = None if self._resume is None else self._resume(self._waiting.result.run_id)
+            for line in going_on(self._waiting.result.pauses[0], self._kept[self._waiting.index], command):
                 click.echo(line, err=True)
 
     @property
@@ -180,9 +180,12 @@ class Results:
     def _write(self, text: str) -> None:
         if self.reader_gone:
             return
+        encoding = self._stream.encoding or "utf-8"
+        # What the terminal does not know is escaped, and half a pair too, which nothing can take.
+        shown = text.encode(encoding, errors="backslashreplace").decode(encoding)
         try:
             with self._progress.paused():
-                self._stream.write(text)
+                self._stream.write(shown)
                 self._stream.flush()
         except BrokenPipeError:
             self.reader_gone = True

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -21,11 +21,12 @@ from .describe import steps_in_all
 from .inputs import read_items
 from .interrupts import Interrupts
 from .live import LiveProgress
-from .options import debug_option, json_option, policy_options
+from .options import backend_option, debug_option, json_option, policy_options
 from .outputs import PAUSED, OutputFolder
 from .prepare import PolicyOptions, limits_of, prepare
 from .problems import State, note, say
 from .progress import PlainProgress, Progress
+from .questions import resuming
 from .results import Results
 from .summary import Summary
 
@@ -77,7 +78,7 @@ class RunFlags(PolicyOptions):
 @click.option("--max-requests", type=int, metavar="N", help="Most calls to models for all items together.")
 @policy_options
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
-@click.option("--backend", metavar="NAME", help="Where steps run that do not say it themselves, e.g. ray.")
+@backend_option
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
 @click.option("--stream", is_flag=True, help="Print what streaming steps give as it comes.")
@@ -125,10 +126,11 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
     budget = _shared(flujo, limits)
     relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"] or flags["stream"])
+    resume = None if flujo.store is None else partial(resuming, target, store=flags["store"])
+    many = len(items) > 1
     results = Results(
-        sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=len(items) > 1, debug=debug,
-        stored=flujo.store is not None,
-    )  # fmt: skip
+        sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=many, debug=debug, resume=resume
+    )
     options: RunOptions = {"actor": flags["actor"], "tenant": flags["tenant"], "deadline_s": flags["deadline"]}
     options["tags"] = {"target": f"{found.where}:{found.name}"}  # who finds the run in a store, knows what it is of
     chunk = results.chunk if flags["stream"] else None
@@ -142,7 +144,7 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
     interrupted = interrupts.seen or results.reader_gone
     troubled = results.troubled or batch.trouble is not None
     summary = Summary(ended, budget, flujo.plan, interrupted=interrupted, troubled=troubled)
-    return _conclude(summary, batch, results, flags, target if flujo.store is not None else None)
+    return _conclude(summary, batch, results, flags, resume)
 
 
 def _shared(flujo: Flujo, limits: UsageLimits) -> Budget:
@@ -179,7 +181,9 @@ async def _supervised(batch: Batch, interrupts: Interrupts, concurrency: int) ->
         return await batch.run(concurrency)
 
 
-def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags, kept: str | None) -> int:
+def _conclude(
+    summary: Summary, batch: Batch, results: Results, flags: RunFlags, resume: Callable[[str], str] | None
+) -> int:
     """Print what became of it all.
 
     Returns:
@@ -197,16 +201,16 @@ def _conclude(summary: Summary, batch: Batch, results: Results, flags: RunFlags,
     if not flags["as_json"]:
         results.say_how_to_go_on()
     if summary.interrupted:
-        _say_what_is_left(summary.ended, kept)
+        _say_what_is_left(summary.ended, resume)
     return summary.exit_code
 
 
-def _say_what_is_left(ended: Sequence[Ended], kept: str | None) -> None:
-    """Say how to go on with what was interrupted; `kept` is the pipeline as named, where a store has its runs."""
+def _say_what_is_left(ended: Sequence[Ended], resume: Callable[[str], str] | None) -> None:
+    """Say how to go on with what was interrupted; `resume` gives the command for a run, where a store has them."""
     left = [item for item in ended if item.status not in ("completed", "paused")]
-    begun = [] if kept is None else [item.run_id for item in left if item.result is not None]
+    begun = [] if resume is None else [resume(item.run_id) for item in left if item.result is not None]
     if left:
         do = "Run the rest again" if len(begun) < len(left) else "Go on with them"
         note(f"interrupted: {len(left)} of {len(ended)} not completed; what is done is kept. {do}")
-    for run_id in begun:
-        click.echo(f"    flujo runs resume {shlex.quote(kept or '')} {shlex.quote(run_id)} --retry", err=True)
+    for command in begun:
+        click.echo(f"    {command} --retry", err=True)

@@ -4,6 +4,7 @@
 use = ["flujo-deidentifier", "flujo-audit"]       # act in every run
 plugins = ["flujo-deidentifier", "flujo-audit>=1,<2"]   # may be imported at all; left out: every installed one
 store = "sqlite:///runs.db"                       # keeps runs; FLUJO_STORE and --store win over it
+backend = "ray"                                   # where steps run that do not say it; --backend wins over it
 
 [tool.flujo.policy]
 require = ["flujo-audit"]
@@ -26,7 +27,7 @@ from .problems import Problem
 
 __all__ = ["Settings", "canonical", "read_settings", "read_toml"]
 
-_KEYS = ("use", "plugins", "policy", "store")
+_KEYS = ("use", "plugins", "policy", "store", "backend")
 VARIABLE = "FLUJO_PLUGINS"
 
 
@@ -42,6 +43,7 @@ class Settings:
         policy: The table `[tool.flujo.policy]`.
         plugins: Settings of each plugin, by distribution.
         store: URL of the store that keeps runs; empty is none.
+        backend: Where steps run that do not say it themselves; empty is where the file says.
     """
 
     source: Path | None = None
@@ -51,6 +53,7 @@ class Settings:
     policy: Mapping[str, object] = field(default_factory=dict)
     plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     store: str = ""
+    backend: str = ""
 
 
 def canonical(distribution: str) -> str:
@@ -145,7 +148,8 @@ def _settings(table: Mapping[str, object], path: Path) -> Settings:
         allowed_from=effective.allowed_from,
         policy=_tables(table.get("policy", {}), "policy", path),
         plugins={canonical(key): _tables(value, f"plugins.{key}", path) for key, value in settings.items()},
-        store=_text(table.get("store", ""), "store", path),
+        store=_text(table.get("store", ""), "store", "sqlite:///runs.db", path),
+        backend=_text(table.get("backend", ""), "backend", "ray", path),
     )
 
 
@@ -177,9 +181,9 @@ def _strings(value: object, key: str, path: Path) -> list[str]:
     return value
 
 
-def _text(value: object, key: str, path: Path) -> str:
+def _text(value: object, key: str, example: str, path: Path) -> str:
     if not isinstance(value, str):
-        do = f'Write it as {key} = "sqlite:///runs.db"'
+        do = f'Write it as {key} = "{example}"'
         raise Problem(f"{key!r} in [tool.flujo] of {str(path)!r} cannot be used", "it is no text", do)
     return value
 

@@ -5,16 +5,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from flujo.core import Command, Flujo, FlujoError, Installed, PluginError, Plugins, Policy, Step, scrub, tier_of
+from flujo.core import (
+    BackendFactory,
+    Capabilities,
+    Command,
+    Flujo,
+    FlujoError,
+    Installed,
+    LocalBackend,
+    PluginError,
+    Plugins,
+    Policy,
+    Step,
+    capabilities_of,
+    scrub,
+    tier_of,
+)
 
 from .prepare import allowed_by, policy_of
 from .settings import Settings
 
 __all__ = ["Survey", "survey", "trial_of"]
 
+_CORE = "flujo-core"
 _TIERS = ("guard", "transform", "record", "observe", "register")
 
 
@@ -44,10 +61,36 @@ class PluginFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """A place where steps can run.
+
+    Attributes:
+        name: What `--backend`, `[tool.flujo] backend` and `step(backend=...)` call it.
+        distribution: What brings it.
+        version: The distribution's version.
+        remote: Whether steps run in another process there.
+        pickle: Whether it ships code that no import path leads to.
+        max_payload: Most bytes of a task; None is no limit.
+        loops: Event loops that it can be used from.
+        error: Why it cannot be used here.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    remote: bool = False
+    pickle: bool = False
+    max_payload: int | None = None
+    loops: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """All plugins, the policy in force, and every problem with them in a sentence."""
+    """All plugins and backends, the policy in force, and every problem with them in a sentence."""
 
     plugins: tuple[PluginFacts, ...]
+    backends: tuple[BackendFacts, ...]
     policy: Policy
     problems: tuple[str, ...]
 
@@ -71,8 +114,10 @@ def survey(settings: Settings, *, build: bool, policy_file: Path | None = None) 
     acting = list(dict.fromkeys([*settings.use, *sorted(policy.require)]))
     plugins = Plugins(allowed=allowed_by(settings), policy=policy)
     problems = []
+    factories: list[tuple[str, BackendFactory]] = [(_CORE, BackendFactory("local", LocalBackend))]
     try:
         plugins.registered("register_commands", Command)  # imports every allowed one
+        factories += plugins.registered("register_backends", BackendFactory)
     except PluginError as error:
         problems.append(_sentence(error))
     found = tuple(_facts(plugin, plugin.distribution in acting) for plugin in plugins.installed)
@@ -82,7 +127,21 @@ def survey(settings: Settings, *, build: bool, policy_file: Path | None = None) 
     problems += _missing(acting, found)
     if build and not problems:
         problems += _trial(settings, policy)
-    return Survey(found, policy, tuple(problems))
+    versions = {_CORE: version(_CORE), **{plugin.name: plugin.version for plugin in found}}
+    backends = tuple(_backend(factory, name, versions[name]) for name, factory in factories)
+    if settings.backend and settings.backend not in [one.name for one in backends]:
+        problems.append(f"backend {settings.backend!r} of {settings.source} is not known: nothing installed brings it")
+    return Survey(found, backends, policy, tuple(problems))
+
+
+def _backend(factory: BackendFactory, distribution: str, version: str) -> BackendFacts:
+    """What a backend says of itself; to make it starts nothing."""
+    try:
+        able: Capabilities = capabilities_of(factory.open())
+    except FlujoError as error:
+        return BackendFacts(factory.name, distribution, version, error=_sentence(error))
+    said = (able.remote, able.pickle, able.max_payload, able.loops)
+    return BackendFacts(factory.name, distribution, version, *said)
 
 
 def _facts(plugin: Installed, acts: bool) -> PluginFacts:

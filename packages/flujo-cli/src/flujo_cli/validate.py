@@ -10,7 +10,7 @@ import click
 from flujo.core import Flujo, FlujoError, PipelineError, type_name
 
 from .exits import NOTHING_RAN
-from .options import debug_option, json_option, policy_options
+from .options import backend_option, debug_option, json_option, policy_options
 from .prepare import PolicyOptions, prepare
 from .problems import Problem
 from .target import Target
@@ -21,24 +21,29 @@ _EPILOG = """\b
 Examples:
   flujo validate pipeline.py
   flujo validate my.package.flows:summary --require flujo-audit
+  flujo validate pipeline.py --backend ray
 """
 
 
 @click.command(epilog=_EPILOG)
 @click.argument("target", metavar="FILE[:NAME]")
 @policy_options
+@backend_option
 @json_option
 @debug_option
 @click.pass_context
-def validate(ctx: click.Context, target: str, as_json: bool, **options: Unpack[PolicyOptions]) -> None:
+def validate(
+    ctx: click.Context, target: str, as_json: bool, backend: str | None, **options: Unpack[PolicyOptions]
+) -> None:
     """Check a pipeline and the plugins it is to run with, without running it.
 
-    Names, cycles, types of all data edges, resources, limits, the policy and the plugins it requires. All problems of
+    Names, cycles, types of all data edges, resources, limits, the policy and the plugins it requires, and whether steps
+    that are to run elsewhere can leave. All problems of
     the pipeline are listed, those of everything in it, too, not the first one alone. Exit code: 0 it can run, 2 it
     cannot; with --json stdout holds one object either way.
     """
     try:
-        found, flujo = prepare(target, options)
+        found, flujo = prepare(target, options, backend=backend)
     except (FlujoError, Problem) as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "what": error.what, "problems": _problems(error), "do": error.do}))

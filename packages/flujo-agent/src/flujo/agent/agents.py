@@ -19,7 +19,7 @@ from .cassette import replaying
 from .errors import NeedsAsyncio
 from .models import short_name
 from .prompts import Dialogue, Turn, prompt_of
-from .spec import AgentOptions, AgentSpec, OutputMode, context_problems
+from .spec import AgentOptions, AgentSpec, OutputMode, call_problems, context_problems
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import AbstractAgent
@@ -135,6 +135,8 @@ class ModelAgent(Generic[T]):
         with self._lock:
             runner = runners.get(loop)
             if runner is None:
+                for over in [other for other in runners if other.is_closed()]:
+                    del runners[over]  # its connections know it, so that it would never go by itself
                 runner = runners[loop] = self._make()
             return runner
 
@@ -268,13 +270,15 @@ def wrap(
         reads: As for `agent`.
 
     Raises:
-        PipelineError: The context has no such field.
+        PipelineError: Something cannot work; all of it is told at once.
     """
-    from .wrapped import given_type, runner_for  # here: imports pydantic-ai, which who has an agent of it has done
+    from .wrapped import given_type, is_agent, runner_for  # here: imports pydantic-ai, which who has an agent has done
 
-    given: object = given_type(agent) if output_type is None else output_type
-    called, fields = name or agent.name or "agent", (reads,) if isinstance(reads, str) else tuple(reads)
-    if problems := list(context_problems(context_model, fields)):
+    called, fields = name or getattr(agent, "name", None) or "agent", (reads,) if isinstance(reads, str) else reads
+    problems = [] if is_agent(agent) else [f"{agent!r} is no agent of pydantic-ai"]
+    problems += [*context_problems(context_model, tuple(fields)), *call_problems(retry, price)]
+    if problems:
         raise PipelineError(f"agent {called!r} cannot be built", problems)
+    given: object = given_type(agent) if output_type is None else output_type
     make = partial(runner_for, agent, retry, price)
-    return ModelAgent(called, given, make, deps, context_model=context_model, reads=fields)
+    return ModelAgent(called, given, make, deps, context_model=context_model, reads=tuple(fields))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from flujo.core import (
     Allow,
@@ -185,11 +186,11 @@ class AgentBuilder(Generic[T]):
             PipelineError: Something is wrong or missing; all of it is told at once.
         """
         parts = self._parts
-        name = parts.name or ("agent" if parts.model is None else short_name(parts.model))
+        name = ("agent" if parts.model is None else short_name(parts.model)) if parts.name is None else parts.name
         problems: list[str] = []
         limits, retry = _limits(parts.limits, problems), _retry(parts.retry, problems)
         spec = _spec(parts, name, retry, problems)
-        problems += spec.problems()
+        problems += [*spec.problems(), *_step_problems(name, parts.timeout_s), *_example_problems(parts)]
         step = None if problems else _step(spec, parts.timeout_s, problems)
         if problems or step is None:
             raise PipelineError(f"agent {name!r} cannot be built", problems)
@@ -239,6 +240,35 @@ def _instructions(parts: _Parts, problems: list[str]) -> str:
             continue
         said.append(f"Example of a prompt:\n{shown[0]}\nThe right answer to it:\n{shown[1]}")
     return "\n\n".join(part for part in said if part)
+
+
+def _example_problems(parts: _Parts) -> Iterator[str]:
+    """What is wrong with the outputs of examples: a model that was shown them would give what is refused."""
+    try:
+        adapter = TypeAdapter(parts.output_type)
+    except PydanticUserError:  # told with the output type
+        return
+    for number, (_, output) in enumerate(parts.examples, 1):
+        try:
+            adapter.validate_python(output)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            yield f"the output of example {number} does not fit the output type: {first['msg']}"
+
+
+def _step_problems(name: object, timeout_s: Any) -> list[str]:
+    """What is wrong with what is said of the agent's step, told before there is an agent."""
+    if not isinstance(name, str):
+        return []  # the agent itself tells
+    try:
+        Step(_nothing, name=name, timeout_s=timeout_s)
+    except PipelineError as error:
+        return [*error.problems]
+    return []
+
+
+async def _nothing() -> None:
+    """Stands for an agent."""
 
 
 def _limits(given: tuple[Any, Any, Any] | None, problems: list[str]) -> UsageLimits | None:

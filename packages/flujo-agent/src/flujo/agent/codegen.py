@@ -93,7 +93,7 @@ class CodeGenAgent:
         price: Price | None = None,
         name: str = "codegen",
     ) -> None:
-        given, hidden = dict(tests or {}), dict(acceptance or {})
+        given, hidden = {} if tests is None else tests, {} if acceptance is None else acceptance
         spec = AgentSpec(
             model,
             name,
@@ -109,13 +109,16 @@ class CodeGenAgent:
             price=price,
         )
         problems = [*spec.problems(), *_problems(given, hidden, max_repairs, sandbox)]
+        problems += _sandbox_problems(imports, sandbox_limits, environment)
         if problems:
             raise PipelineError(f"agent {name!r} cannot be built", problems)
         self.name = name
         self._author = of_spec(spec)
         self._max_repairs = max_repairs
         folder = None if environment is None else Path(environment)
-        self._judge = Judge(given, hidden, tuple(imports), sandbox, sandbox_limits or SandboxLimits(), folder)
+        self._judge = Judge(
+            dict(given), dict(hidden), tuple(imports), sandbox, sandbox_limits or SandboxLimits(), folder
+        )
 
     async def run(self, task: object, ctx: RunContext) -> CheckedProgram:
         """Write a program for a task.
@@ -163,23 +166,34 @@ class CodeGenAgent:
         return f"CodeGenAgent({self.name!r})"
 
 
-def _instructions(own: str, tests: Mapping[str, str], imports: Sequence[str]) -> str:
-    said = [AUTHOR.format(imports=", ".join(map(str, imports))), str(own)]
-    if tests:
+def _instructions(own: str, tests: object, imports: object) -> str:
+    modules = imports if isinstance(imports, Sequence) else ()
+    said = [AUTHOR.format(imports=", ".join(map(str, modules))), str(own)]
+    if isinstance(tests, Mapping) and tests:
         listed = "\n\n".join(f"{path}:\n```python\n{text}\n```" for path, text in tests.items())
         said.append(SHOWN_TESTS.format(tests=listed))
     return "\n\n".join(part for part in said if part)
 
 
-def _problems(
-    tests: Mapping[str, str], acceptance: Mapping[str, str], max_repairs: object, sandbox: object
-) -> Iterator[str]:
+def _problems(tests: object, acceptance: object, max_repairs: object, sandbox: object) -> Iterator[str]:
     yield from given_problems(tests, "tests")
     yield from given_problems(acceptance, "acceptance")
     if not isinstance(max_repairs, int) or isinstance(max_repairs, bool) or not 0 <= max_repairs <= MOST_REPAIRS:
         yield f"max_repairs={max_repairs!r} must be a whole number from 0 to {MOST_REPAIRS}"
     if sandbox not in get_args(SandboxName):
         yield f"sandbox={sandbox!r} must be one of {get_args(SandboxName)}"
+
+
+def _sandbox_problems(imports: object, limits: object, environment: object) -> Iterator[str]:
+    listed = (
+        isinstance(imports, Sequence) and not isinstance(imports, str) and {type(name) for name in imports} <= {str}
+    )
+    if not listed:
+        yield f"imports={imports!r} is no list of names of modules"
+    if not isinstance(limits, (SandboxLimits, type(None))):
+        yield "sandbox_limits= is a SandboxLimits(...)"
+    if not isinstance(environment, (str, Path, type(None))):
+        yield f"environment={environment!r} is no folder"
 
 
 def _again(asked: str, program: Program, verdict: Verdict) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import cast, get_args
 
+import anyio.to_thread
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
@@ -21,7 +22,6 @@ from pydantic_ai.models import (
     ModelRequestContext,
     ModelRequestParameters,
     StreamedResponse,
-    infer_model,
 )
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
@@ -37,8 +37,10 @@ from .again import given_again, to_be_kept
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
-from .streamed import GovernedStream, Opened, Streaming
-from .translate import Outgoing, changed, incoming, outgoing, revised
+from .models import make
+from .prices import STANDARD
+from .streamed import GovernedStream, Streaming
+from .translate import Outgoing, changed, incoming, outgoing, priced, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
 """Output tokens that a request asks for where a limit holds and nobody said how many: all that is left of a budget
@@ -58,6 +60,12 @@ _PASSES_BY = (
 """Ends of names of settings that put into a request what nobody was shown: another model, tools, more tokens, earlier
 messages or files. Tools at the provider that a policy allows are given to the agent, not set here, and headers that a
 connection needs to the client of its provider."""
+
+_PRICED_OTHERWISE = ("service_tier", "_speed", "_performance_configuration")
+"""Ends of names of settings by which a token costs something else than price books say."""
+
+_NO_DEARER = STANDARD | {"flex", "flex_only", "on_demand", "pt_only", "pt_then_on_demand", "pt_then_flex"}
+"""Values of these with which it costs no more."""
 
 FindStep = Callable[[], RunContext]
 
@@ -111,7 +119,8 @@ class GovernedModel(WrapperModel):
                     response = await cassette.answer(final.model_copy(update={"max_tokens": wanted}), ask)
             except ModelAPIError as error:
                 raise fault_of(error, final.model) from error
-            answers.append((response, (to_be_kept if options.record else incoming)(response)))
+            answer = (to_be_kept if options.record else incoming)(response)
+            answers.append((response, priced(answer, response, final.model)))
             return answers[-1][1]
 
         with _as_theirs():
@@ -131,22 +140,36 @@ class GovernedModel(WrapperModel):
         for name, value in {**(self.wrapped.settings or {}), **(model_settings or {})}.items():
             if value and name.endswith(_PASSES_BY):
                 raise _other_way(f"the setting {name!r}")
+            if self._is_unpriced(name, value) and ctx.usage.limit_that_needs_prices is not None:
+                what = f"the setting {name}={value!r} cannot be used under a limit of money"
+                raise ConfigurationError(
+                    what, "price books say what the standard tier costs", "Say what it costs: price="
+                )
         settings = _bounded(model_settings, ctx)
         return settings, outgoing(self.wrapped.model_id, messages, settings, params)
 
-    async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
-        target = self._target(sent.request.model, final.model)
-        messages, params = changed(sent, final)
-        return await target.request(messages, _settings(settings, final, target), params)
+    def _is_unpriced(self, name: str, value: object) -> bool:
+        if self._options.price is not None or not name.endswith(_PRICED_OTHERWISE):
+            return False
+        said = value.values() if isinstance(value, Mapping) else (value,)  # Bedrock's: {"type": "priority"}
+        return any(one is not None and one not in _NO_DEARER for one in said)
 
-    def _target(self, asked: str, wanted: str) -> Model:
-        """The model itself, or the one that a transform chose instead."""
+    async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
+        async with self._target(sent.request.model, final.model) as target:
+            messages, params = changed(sent, final)
+            return await target.request(messages, _settings(settings, final, target), params)
+
+    @asynccontextmanager
+    async def _target(self, asked: str, wanted: str) -> AsyncGenerator[Model]:
+        """The model itself, or the one that a transform chose instead, which is closed after its answer."""
         if wanted == asked:
-            return self.wrapped
+            yield self.wrapped
+            return
         if self._options.price is not None:
             why = f"a transform chose it instead of {asked!r}, for which this agent was given a price"
             raise ConfigurationError(f"model {wanted!r} cannot be used", why, "Leave out price= of the agent")
-        return infer_model(wanted)
+        async with await anyio.to_thread.run_sync(make, wanted) as other:
+            yield other
 
     # --- what would leave by another way ----------------------------------------------------------------------------
 
@@ -171,10 +194,13 @@ class GovernedModel(WrapperModel):
         ctx = self._find_step()
         settings, sent = self._outgoing(ctx, messages, model_settings, model_request_parameters)
 
-        def opened(final: ModelRequest) -> Opened:
-            target = self._target(sent.request.model, final.model)
-            asked, params = changed(sent, final)
-            return target.request_stream(asked, _settings(settings, final, target), params, run_context)
+        @asynccontextmanager
+        async def opened(final: ModelRequest) -> AsyncGenerator[StreamedResponse]:
+            async with self._target(sent.request.model, final.model) as target:
+                asked, params = changed(sent, final)
+                settled = _settings(settings, final, target)
+                async with target.request_stream(asked, settled, params, run_context) as stream:
+                    yield stream
 
         source = Streaming(opened)
         streamed = ctx.stream_model(sent.request, source.send, retry=self._options.retry, price=self._options.price)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +34,9 @@ _EXTRAS = {
 }
 """Providers for which this distribution has an extra, and the module that it brings."""
 
+_EXTRA = re.compile(r"""(?P<client>[\w.-]+)[^;]*;\s*extra\s*==\s*['"](?P<extra>[\w-]+)['"]\s*$""")
+"""A requirement of an extra that holds everywhere, as a distribution's metadata has it."""
+
 
 def problem_with(model: object, base_url: str | None) -> str | None:
     """What is wrong with a model as the user named it, as far as can be told without importing pydantic-ai."""
@@ -44,10 +51,48 @@ def problem_with(model: object, base_url: str | None) -> str | None:
         return f"base_url= is for servers that speak OpenAI's protocol; write 'openai:{name}', not {model!r}"
     if provider == LOCAL and not Path(name).expanduser().is_file():
         return f"model {model!r}: there is no file {name!r}"
-    extra, module = _EXTRAS.get(provider, ("", ""))
-    if module and not _installed(module):
-        return f"model {model!r} needs {module!r}; pip install 'flujo-agent[{extra}]'"
-    return None
+    missing = _missing(provider)
+    return None if missing is None else f"model {model!r}: {missing}"
+
+
+def _missing(provider: str) -> str | None:
+    """What there is not for the models of a provider: itself, or its client."""
+    if provider in _EXTRAS:
+        extra, module = _EXTRAS[provider]
+        return None if _installed(module) else f"it needs {module!r}; pip install 'flujo-agent[{extra}]'"
+    known = _providers()
+    if not any(provider == one or provider.startswith((f"{one}-", f"{one}/")) for one in known):
+        near = get_close_matches(provider, known, 1)
+        return f"there is no provider {provider!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    client = _clients().get(provider)
+    if client is None or _is_there(client):
+        return None
+    return f"it needs {client!r}; pip install 'pydantic-ai-slim[{provider}]'"
+
+
+@cache
+def _providers() -> tuple[str, ...]:
+    """The providers of the pydantic-ai that is installed, by their files: to import them takes over a second."""
+    spec = find_spec("pydantic_ai")
+    assert spec is not None
+    assert spec.origin is not None
+    files = Path(spec.origin).with_name("providers").glob("[a-z]*.py")
+    return tuple(sorted(file.stem.replace("_", "-") for file in files))
+
+
+@cache
+def _clients() -> dict[str, str]:
+    """The distribution of each provider's client, as pydantic-ai's extras name them."""
+    found = (_EXTRA.match(line) for line in requires("pydantic-ai-slim") or ())
+    return {match["extra"]: match["client"] for match in reversed([*found]) if match is not None}
+
+
+def _is_there(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def is_model(model: object) -> bool:

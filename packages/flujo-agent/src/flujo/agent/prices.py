@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,16 +11,24 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
 from flujo.core import Price
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+    from pydantic_ai.usage import RequestUsage
 
 __all__ = ["GenaiPriceBook", "PriceData", "TieredPrice"]
 
 ZERO = Decimal(0)
+
+STANDARD = frozenset({"auto", "default", "standard", "standard_only"})
+"""Service tiers and speeds at which a provider's standard price holds, or which are what it does anyway."""
+
+_TIERS = ("service_tier", "speed")
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +65,27 @@ class PriceData:
 class GenaiPriceBook:
     """A price book made of the price list that genai-prices ships. Nothing is fetched.
 
-    Prices are of a provider's standard service tier, for text. Input that the provider had cached counts at the full
-    rate, since core's usage does not tell it apart: the tally may be above the bill, never below it. Where a price
-    depends on the time of day, the highest counts.
+    Prices are of a provider's standard service tier, for text. A call is reserved as if nothing of it were cached, and
+    where a price depends on the time of day, the highest counts; see `listed_usd` for what is settled.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, Price | None] = {}
+        self._day = 0
 
     def price(self, model: str) -> Price | None:
         """What `model` (`provider:name`, or a name alone) costs; None when the list does not say.
 
-        The first call loads the list (about half a second); after that a model is looked up once.
+        The first call loads the list (about half a second); after that a model is looked up once a day (UTC), since
+        the list has prices that begin on a day to come.
         """
+        today = int(time() // _DAY_S)
+        if today != self._day:
+            self._known, self._day = {}, today
         if model not in self._known:
             info = _find(model)
             price = None if info is None else _price_of(info)
-            source = f"{self.data.source} sha256:{self.data.sha256}"
-            self._known[model] = None if price is None else replace(price, source=source)
+            self._known[model] = None if price is None else replace(price, source=_source())
         return self._known[model]
 
     @property
@@ -90,6 +101,31 @@ def _data() -> PriceData:
     assert spec.origin is not None
     digest = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
     return PriceData(f"genai-prices {version('genai-prices')}", digest)
+
+
+def _source() -> str:
+    return f"{_data().source} sha256:{_data().sha256}"
+
+
+def listed_usd(model: str, usage: RequestUsage, details: Mapping[str, object]) -> dict[str, Decimal]:
+    """What a call cost by the list, where that is not the standard price of its tokens: it was cached, or dearer.
+
+    Args:
+        model: As for `GenaiPriceBook.price`.
+        usage: What the provider reported.
+        details: What else it reported; of it counts by which service tier and at which speed it answered.
+    """
+    tier = {name: said for name in _TIERS if isinstance(said := details.get(name), str) and said not in STANDARD}
+    if not (tier or usage.cache_read_tokens or usage.cache_write_tokens):
+        return {}
+    info = _find(model)
+    if info is None:
+        return {}
+    try:
+        cost = info.get_prices(datetime.now(UTC), tier or None).calc_price(usage)["total_price"]
+    except ValueError:  # more of it was cached than there was, say: the standard price is no less
+        return {}
+    return {_source(): cost}
 
 
 def _find(model: str) -> ModelInfo | None:

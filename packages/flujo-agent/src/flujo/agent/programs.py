@@ -123,8 +123,11 @@ def layout_problems(program: Program, given: Mapping[str, str]) -> Iterator[str]
         yield f"entry_point={program.entry_point!r} is in no module of the program"
 
 
-def given_problems(tests: Mapping[str, str], word: str) -> Iterator[str]:
+def given_problems(tests: object, word: str) -> Iterator[str]:
     """What is wrong with tests that a user gives."""
+    if not isinstance(tests, Mapping):
+        yield f"{word}= is a mapping of paths to texts"
+        return
     for path, text in tests.items():
         if not (isinstance(path, str) and isinstance(text, str)):
             yield f"{word}= is a mapping of paths to texts"

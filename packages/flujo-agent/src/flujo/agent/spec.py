@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from pydantic import BaseModel, SecretStr, TypeAdapter
@@ -83,8 +85,8 @@ class AgentSpec:
         given["api_key"] = key.get_secret_value() if isinstance(key, SecretStr) else key
         several = isinstance(fallback, Sequence) and not isinstance(fallback, str)
         given["fallback"] = tuple(fallback) if several else (fallback,)
-        given["tools"] = tuple(given.get("tools", ()))
-        given["reads"] = (reads,) if isinstance(reads, str) else tuple(reads)
+        given["tools"] = _listed(given.get("tools", ()))
+        given["reads"] = (reads,) if isinstance(reads, str) else _listed(reads)
         return cls(model, name, instructions, output_type, **given)
 
     def check(self) -> AgentSpec:
@@ -104,23 +106,29 @@ class AgentSpec:
             problem = problem_with(model, url)
             if problem is not None:
                 yield problem
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            yield f"base_url={self.base_url!r} is no http(s) address"
-        if not isinstance(self.instructions, str):
-            yield "instructions= is a text"
+        yield from self._text_problems()
         yield from _output_problems(self.output_type, self.output_mode)
-        yield from (
-            f"tool {tool!r} is no function, pydantic-ai Tool or toolset" for tool in self.tools if not _tool(tool)
-        )
+        yield from tool_problems(self.tools)
         yield from not_callable(self.validators, "validator")
         yield from context_problems(self.context_model, self.reads)
+        yield from call_problems(self.retry, self.price)
         yield from self._number_problems()
 
+    def _text_problems(self) -> Iterator[str]:
+        url = self.base_url
+        if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
+            yield f"base_url={url!r} is no http(s) address"
+        if not isinstance(self.api_key, (str, type(None))):
+            yield "api_key= is a text or a SecretStr"  # it is not shown, whatever it is
+        if not (isinstance(self.name, str) and self.name):
+            yield f"name={self.name!r} is no name"
+        if not isinstance(self.instructions, str):
+            yield "instructions= is a text"
+
     def _number_problems(self) -> Iterator[str]:
-        if not isinstance(self.retry, (RetryPolicy, type(None))):
-            yield "retry= is a RetryPolicy(max_attempts=...)"
-        if not isinstance(self.price, (Price, type(None))):
-            yield "price= is a Price(input_usd=..., output_usd=...), in USD per token"
+        heat = self.temperature
+        if heat is not None and not (isinstance(heat, (int, float)) and not isinstance(heat, bool) and 0 <= heat < inf):
+            yield f"temperature={heat!r} must be a number of 0 or more"
         if self.max_tokens is not None and not _whole(self.max_tokens, 1):
             yield f"max_tokens={self.max_tokens!r} must be a whole number of 1 or more"
         if not _whole(self.max_requests, 1):
@@ -129,9 +137,29 @@ class AgentSpec:
             yield f"repairs={self.repairs!r} must be a whole number of 0 or more"
 
 
+def call_problems(retry: object, price: object) -> Iterator[str]:
+    """What is wrong with how calls of a model are made."""
+    if not isinstance(retry, (RetryPolicy, type(None))):
+        yield "retry= is a RetryPolicy(max_attempts=...)"
+    if not isinstance(price, (Price, type(None))):
+        yield "price= is a Price(input_usd=..., output_usd=...), in USD per token"
+
+
+def tool_problems(tools: object) -> Iterator[str]:
+    """What is wrong with the tools of an agent."""
+    if not isinstance(tools, tuple):
+        yield "tools= is a list of functions, pydantic-ai Tools and toolsets"
+        return
+    yield from (f"tool {tool!r} is no function, pydantic-ai Tool or toolset" for tool in tools if not _tool(tool))
+    names = Counter(getattr(tool, "name", None) or getattr(tool, "__name__", None) for tool in tools)
+    yield from (f"there is more than one tool {name!r}" for name, times in names.items() if name and times > 1)
+
+
 def context_problems(model: object, reads: Sequence[str]) -> Iterator[str]:
     """What is wrong with the fields of the context that an agent is to read."""
-    if model is None:
+    if not (isinstance(reads, tuple) and all(isinstance(name, str) for name in reads)):
+        yield f"reads={reads!r} is no list of names of fields"
+    elif model is None:
         if reads:
             yield f"reads={tuple(reads)!r} needs context_model=, the type of the run's context"
     elif not (inspect.isclass(model) and issubclass(model, BaseModel)):
@@ -151,6 +179,11 @@ def _output_problems(output_type: Any, mode: str) -> Iterator[str]:
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         reason = str(error).splitlines()[0]
         yield f"output_type={output_type!r} has no JSON schema, so no model can be asked for it: {reason}"
+
+
+def _listed(given: Any) -> Any:
+    """What was given as a tuple; itself where it is no list, which is told with what else is wrong."""
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else given
 
 
 def _tool(tool: object) -> bool:

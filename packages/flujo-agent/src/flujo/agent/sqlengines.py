@@ -6,6 +6,7 @@ Importing this imports SQLAlchemy.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from threading import Event
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 
 DIALECTS = {"sqlite": "sqlite", "postgresql": "postgres"}
 """Engines whose sessions can be made read-only here, and what sqlglot calls their dialect."""
+
+LONGEST_INTEGER = 300
+"""Digits of an integer that is one; Python reads 4,300, other readers of JSON far fewer."""
+
+DEEPEST = 50
+"""Levels of a value of JSON that is one; pydantic and Python's reader give up at a few hundred."""
+
+_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]')
+"""What tells the parts of an object of JSON apart: texts, brackets and commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +111,55 @@ def cell(value: object) -> JsonValue:
 
 
 def parsed(text: str) -> list[JsonValue]:
-    """The values of a JSON object in order, of equal names too; a number that no float holds exactly is a text."""
+    """The values of a JSON object in order, of equal names too; as texts those that JSON cannot carry.
 
-    def number(digits: str) -> float | str:
-        return float(digits) if Decimal(repr(float(digits))) == Decimal(digits) else digits
-
+    Such are numbers that no float holds exactly, integers of more digits than Python reads, and what is nested deeply.
+    """
+    if text.count("[") + text.count("{") > DEEPEST:
+        return _one_by_one(text)
     pairs: list[tuple[str, JsonValue]] = []
 
     def keep(found: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
         pairs[:] = found  # the outermost object is the last one that ends
         return dict(found)
 
-    json.loads(text, parse_float=number, object_pairs_hook=keep)
+    json.loads(text, parse_int=_integer, parse_float=_number, object_pairs_hook=keep)
     return [value for _, value in pairs]
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= LONGEST_INTEGER else digits
+
+
+def _number(digits: str) -> float | str:
+    return float(digits) if Decimal(repr(float(digits))) == Decimal(digits) else digits
+
+
+def _one_by_one(text: str) -> list[JsonValue]:
+    """The same of an object that may be nested so deeply that JSON's reader, or a journal, would give it up."""
+    values: list[JsonValue] = []
+    depth = deepest = start = 0
+    for piece in _PIECES.finditer(text):
+        mark = piece[0][0]
+        if mark == '"':
+            if depth == 1 and not start:  # the name of a value
+                start = text.index(":", piece.end()) + 1
+        elif mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            if depth == 1 and start:
+                values.append(_nested(text[start : piece.start()], deepest - 1))
+                deepest = start = 0
+            depth -= mark != ","
+    return values
+
+
+def _nested(text: str, depth: int) -> JsonValue:
+    value: JsonValue = text
+    if depth <= DEEPEST:
+        value = json.loads(text, parse_int=_integer, parse_float=_number)
+    return value
 
 
 def too_slow(seconds: float) -> Refused:

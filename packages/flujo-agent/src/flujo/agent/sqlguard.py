@@ -18,6 +18,8 @@ from sqlglot.tokenizer_core import TokenType
 
 from .sqlschema import Schema, Table
 from .sqlsize import expanded_size
+from .sqlsought import LONGEST as LONGEST_SOUGHT
+from .sqlsought import too_long_sought
 from .sqlwords import FUNCTIONS, NAMED_FUNCTIONS, SYNTAX, TYPES
 
 LONGEST = 10_000
@@ -78,6 +80,7 @@ def check(sql: str, schema: Schema, functions: frozenset[str], max_rows: int) ->
         _only_reads(bound, schema.dialect, functions)  # sqlglot now knows which names are whole rows
         if expanded_size(bound) > LARGEST:
             raise Refused("construct", "its parts name each other so often that it grows too large")
+        _looks_for_little(bound, schema.dialect)
         clamped = _clamp(bound, max_rows)
         columns = tuple(bound.named_selects)
         final = _written(_narrowed(bound, schema), schema.dialect)
@@ -140,7 +143,20 @@ def _only_reads(query: exp.Query, dialect: str, functions: frozenset[str]) -> No
         elif isinstance(node, exp.Func):
             _check_function(node, named)
         else:
-            raise Refused("construct", f"{node.sql(dialect)[:80]!r} ({kind.__name__}) is not allowed in a query")
+            raise Refused("construct", f"{_shown(node, dialect)} ({kind.__name__}) is not allowed in a query")
+
+
+def _looks_for_little(query: exp.Query, dialect: str) -> None:
+    sought = too_long_sought(query)
+    if sought is not None:
+        what = f"{_shown(sought, dialect)} cannot be looked for in a text"
+        do = f"look for constants of at most {LONGEST_SOUGHT} characters, or columns of tables, and parts of these"
+        raise Refused("construct", f"{what}: it may be too long; {do}")
+
+
+def _shown(node: exp.Expr, dialect: str) -> str:
+    """The start of a part, for people; sqlglot would write to a log what this dialect does not have."""
+    return repr(node.sql(dialect, unsupported_level=ErrorLevel.IGNORE)[:80])
 
 
 def _check_type(node: exp.Expr) -> None:
@@ -179,8 +195,8 @@ def _bound(query: exp.Query, schema: Schema) -> exp.Query:
     for table in bound.find_all(exp.Table):  # once more: what is sent is what counts
         if table.db and schema.find(table.db, table.name) is None:
             _no_table(table, schema)
-    for column in bound.find_all(exp.Column):
-        if not column.table and not _is_output(column):
+    for column in list(bound.find_all(exp.Column)):
+        if not column.table and not _is_output(column) and not _put_in(column):
             raise Refused("column", f"{column.name!r} is not a column of what stands in FROM")
     for star in bound.find_all(exp.Star):
         if not isinstance(star.parent, exp.Count):
@@ -214,6 +230,17 @@ def _is_output(column: exp.Column) -> bool:
         holder = holder.parent
     query = holder.parent
     return isinstance(query, (exp.Select, exp.SetOperation)) and column.name in query.named_selects
+
+
+def _put_in(column: exp.Column) -> bool:
+    """Put in the column for a name in ORDER BY that is its and also one of what the query gives: it is the same."""
+    order = column.find_ancestor(exp.Order, exp.Query)
+    given = order.parent.selects if isinstance(order, exp.Order) and isinstance(order.parent, exp.Select) else []
+    same = [one.unalias() for one in given if one.alias_or_name == column.name]
+    if len(same) != 1 or not isinstance(same[0], exp.Column) or same[0].name != column.name:
+        return False
+    column.replace(same[0].copy())
+    return True
 
 
 def _clamp(query: exp.Query, max_rows: int) -> bool:

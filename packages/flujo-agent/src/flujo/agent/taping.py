@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -10,11 +11,12 @@ from pydantic_ai import exceptions
 from pydantic_ai import messages as pai
 from pydantic_ai.usage import RequestUsage
 
-from flujo.core import ConfigurationError, Message, ModelRequest, ModelUsage, ToolCall
+from flujo.core import ConfigurationError, Message, ModelRequest, ToolCall
 
 from .cleaning import Cleaner
 from .errors import ModelRejected, ModelUnavailable
 from .faults import fault_of
+from .prices import STANDARD
 from .tapefile import Call
 from .translate import incoming, revised
 
@@ -46,9 +48,19 @@ class _Tool(_Read):
     id: str
 
 
+class _Usage(_Read):
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+    cost_usd: Decimal | None = Field(default=None, ge=0)
+    cache_read_tokens: int = Field(default=0, ge=0)
+    cache_write_tokens: int = Field(default=0, ge=0)
+
+
 class _Response(_Read):
     parts: list[Annotated[_Text | _Thinking | _Tool, Field(union_mode="left_to_right")]]
-    usage: ModelUsage | None = None
+    usage: _Usage | None = None
+    service_tier: str = ""
+    speed: str = ""
     model: str = ""
     finish_reason: Literal["stop", "length", "content_filter", "tool_call", "error"] | None = None
 
@@ -94,16 +106,40 @@ async def taken_down(
     content, calls = cleaner.text(before.content), _calls(before.tool_calls, cleaner)
     if content != before.content or calls != before.tool_calls:
         response = revised(response, before, before.model_copy(update={"content": content, "tool_calls": calls}))
-    keep(Call(request=asked, response=_response_json(response, before.usage, cleaner)))
+    keep(Call(request=asked, response=_response_json(response, cleaner)))
     return response
 
 
-def _response_json(response: pai.ModelResponse, usage: ModelUsage | None, cleaner: Cleaner) -> Json:
-    parts = [_part(part, cleaner) for part in response.parts]
-    finish = response.finish_reason
-    made = _Response(parts=parts, usage=usage, model=response.model_name or "", finish_reason=finish)
+def _response_json(response: pai.ModelResponse, cleaner: Cleaner) -> Json:
+    details = response.provider_details or {}
+    made = _Response(
+        parts=[_part(part, cleaner) for part in response.parts],
+        usage=_usage(response.usage),
+        service_tier=_said(details, "service_tier"),
+        speed=_said(details, "speed"),
+        model=response.model_name or "",
+        finish_reason=response.finish_reason,
+    )
     shown: Json = made.model_dump(mode="json", exclude_defaults=True)
     return shown
+
+
+def _usage(used: RequestUsage) -> _Usage | None:
+    if not (used.input_tokens or used.output_tokens):
+        return None
+    return _Usage(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cost_usd=used.cost,
+        cache_read_tokens=used.cache_read_tokens,
+        cache_write_tokens=used.cache_write_tokens,
+    )
+
+
+def _said(details: Mapping[str, object], name: str) -> str:
+    """A service tier or a speed, by which a call may cost something else than its tokens do."""
+    said = details.get(name)
+    return said if isinstance(said, str) and said not in STANDARD else ""
 
 
 def _part(part: pai.ModelResponsePart, cleaner: Cleaner) -> _Text | _Thinking | _Tool:
@@ -147,10 +183,12 @@ def replayed(call: Call, model: str) -> pai.ModelResponse:
         first = error.errors(include_input=False, include_url=False)[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise ConfigurationError("a call of the cassette cannot be read", why, "Correct it, or record again") from error
-    usage = response.usage or ModelUsage()
+    used = response.usage or _Usage()
+    usage = used.model_dump(exclude={"cost_usd"})
     return pai.ModelResponse(
         parts=[_given(part) for part in response.parts],
-        usage=RequestUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=usage.cost_usd),
+        usage=RequestUsage(**usage, cost=used.cost_usd),
+        provider_details=response.model_dump(include={"service_tier", "speed"}, exclude_defaults=True) or None,
         model_name=response.model or None,
         finish_reason=response.finish_reason,
     )

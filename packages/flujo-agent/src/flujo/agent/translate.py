@@ -8,7 +8,6 @@ What core's messages cannot show (images, files, a provider's own tool calls) is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -18,6 +17,8 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition as PaiTool
 
 from flujo.core import ConfigurationError, Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition
+
+from .prices import listed_usd
 
 INSTRUCTIONS = -1
 """Stands for the list of instructions where others have the number of a message."""
@@ -329,11 +330,17 @@ def _usage(response: pai.ModelResponse) -> ModelUsage | None:
     usage = response.usage
     if not (usage.input_tokens or usage.output_tokens):
         return None
-    cost = usage.cost
-    if cost is None and usage.cache_write_tokens:  # writing to a cache costs more than the price of input
-        with suppress(LookupError):
-            cost = response.cost().total_price
-    return ModelUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=cost)
+    return ModelUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=usage.cost)
+
+
+def priced(answer: ModelResponse, response: pai.ModelResponse, model: str) -> ModelResponse:
+    """The answer for core with what the price list knows of its cost beside that of its tokens."""
+    if answer.usage is None:
+        return answer
+    listed = listed_usd(model, response.usage, response.provider_details or {})
+    if not listed:
+        return answer
+    return answer.model_copy(update={"usage": answer.usage.model_copy(update={"listed_usd": listed})})
 
 
 def revised(

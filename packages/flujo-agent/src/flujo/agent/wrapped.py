@@ -20,6 +20,11 @@ from .running import Runner
 T = TypeVar("T")
 
 
+def is_agent(agent: object) -> bool:
+    """Whether it is an agent of pydantic-ai."""
+    return isinstance(agent, AbstractAgent)
+
+
 def runner_for(agent: AbstractAgent[object, T], retry: RetryPolicy | None, price: Price | None) -> Runner[T]:
     """What runs it; `price` holds for whichever of its models is asked."""
     models = [agent.model] if isinstance(agent.model, Model) else []

@@ -7,16 +7,20 @@ ended has its answer kept, which every further delivery gets.
 from __future__ import annotations
 
 import json
+import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .clients import DynamoClient, S3Client, aws, error_code
 from .errors import Refusal
 
-__all__ = ["Claim", "Claims", "DynamoClaims", "MemoryClaims", "S3Claims"]
+__all__ = ["Claim", "Claims", "DynamoClaims", "MemoryClaims", "S3Claims", "unusable"]
 
 KEPT_S = 7 * 24 * 3600
 """Seconds for which DynamoDB keeps an answer; in S3 a lifecycle rule decides."""
@@ -54,24 +58,38 @@ class MemoryClaims:
     """Claims of one process. They stop no delivery to another one: a bucket or a table does."""
 
     def __init__(self, most: int = 1000) -> None:
-        self._kept: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, str, str | None]] = OrderedDict()
         self._most = most
+        self._lock = threading.Lock()  # over HTTP each request has a thread of its own
 
     def begin(self, task_id: str, lease_s: float) -> Claim:
         """Claim a task."""
-        until, reply = self._kept.get(task_id, (0.0, None))
-        if reply is not None:
-            return Claim(task_id, "", reply)
-        if until > time.time():
-            raise _duplicate(until)
-        self._kept[task_id] = (time.time() + lease_s, None)
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-        return Claim(task_id, "")
+        with self._lock:
+            until, _, reply = self._kept.get(task_id, (0.0, "", None))
+            if reply is not None:
+                return Claim(task_id, "", reply)
+            if until > time.time():
+                raise _duplicate(until)
+            token = secrets.token_hex(8)
+            self._kept[task_id] = (time.time() + lease_s, token, None)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+            return Claim(task_id, token)
 
     def finish(self, claim: Claim, reply: str) -> None:
         """Keep the answer."""
-        self._kept[claim.task_id] = (0.0, reply)
+        with self._lock:
+            if self._kept.get(claim.task_id, (0.0, claim.token))[1] == claim.token:
+                self._kept[claim.task_id] = (0.0, claim.token, reply)
+
+
+class _Kept(BaseModel):
+    """What an object of S3Claims holds. Who can write the bucket may have put anything there."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    until: float = 0.0
+    reply: str | None = None
 
 
 class S3Claims:
@@ -88,11 +106,14 @@ class S3Claims:
         if token is not None:
             return Claim(task_id, token)
         found = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + task_id)
-        kept = json.loads(found["Body"].read(64 * 1024 * 1024))
-        if "reply" in kept:
-            return Claim(task_id, "", kept["reply"])
-        if kept["until"] > time.time():
-            raise _duplicate(kept["until"])
+        try:
+            kept = _Kept.model_validate_json(found["Body"].read(64 * 1024 * 1024))
+        except ValidationError as error:
+            raise unusable() from error
+        if kept.reply is not None:
+            return Claim(task_id, "", kept.reply)
+        if kept.until > time.time():
+            raise _duplicate(kept.until)
         token = self._put(task_id, {"until": time.time() + lease_s}, IfMatch=found["ETag"])
         if token is None:  # another was faster in taking it over
             raise _duplicate(time.time() + lease_s)
@@ -170,6 +191,12 @@ class DynamoClaims:
                 raise
             return False
         return True
+
+
+def unusable() -> Refusal:
+    """What is kept of a task is nothing that a worker wrote: whether it ran is not known."""
+    why = "what is kept of its claim was not written by a worker"
+    return Refusal("E_BLOB", why, "Look who else writes there", ran=True)
 
 
 def _duplicate(until: float) -> Refusal:

@@ -16,9 +16,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flujo.core import Signer, Verifier
+
 from .blobs import Blob
 from .errors import Refusal
-from .keys import Signer, Verifier
 from .versions import PYTHON, cloudpickle_version
 
 __all__ = [
@@ -57,7 +58,7 @@ class Envelope(BaseModel):
 
     payloadType: str
     payload: str
-    signatures: tuple[Signature, ...]
+    signatures: Annotated[tuple[Signature, ...], Field(max_length=8)]  # each costs a check, and anybody may send them
 
 
 class Code(BaseModel):

@@ -28,6 +28,8 @@ SYNC_LIMIT, ASYNC_LIMIT = 6 * 1024 * 1024, 1024 * 1024
 _THROTTLED = ("TooManyRequestsException", "ThrottlingException", "EC2ThrottledException", "Throttling")
 _NOT_SENT = ("EndpointConnectionError", "ConnectTimeoutError", "NoCredentialsError", "PartialCredentialsError")
 _BASE_S, _MOST_S = 0.1, 20.0
+_TEXT = 2000
+"""Characters of what a failed function says; it may say 6 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def fault_of(answer: Answer, step_path: str, timeout_s: float) -> StepFailed:
     """What a failed invocation means for the step."""
     try:
         told = json.loads(answer.payload)
-        kind, text = str(told.get("errorType", "")), str(told.get("errorMessage", ""))
+        kind, text = str(told.get("errorType", ""))[:_TEXT], str(told.get("errorMessage", ""))[:_TEXT]
     except (ValueError, AttributeError):
         kind, text = "", "the function failed without a word that could be read"
     if kind == "Sandbox.Timedout" or "Task timed out after" in text:

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import hmac
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flujo.core import TaskRejected
+from flujo.core import TaskRejected, WorkerFacts
 
 from .blobs import Blob, BlobStore, unpacked
 from .envelope import Header
 from .errors import BadReply, LambdaFault, Refusal
 
-__all__ = ["MAX_RESULT", "Facts", "Reply", "marked", "read"]
+__all__ = ["MAX_RESULT", "Reply", "marked", "read"]
 
 MAX_RESULT = 64 * 1024 * 1024
 """Bytes of the largest result that is fetched; what announces more is refused unread."""
 
-
-class Facts(BaseModel):
-    """What the worker says of itself.
-
-    Attributes:
-        function: Its name.
-        request_id: AWS's id of the invocation.
-        python: Minor version of its Python.
-        cold: Whether this was the first task of its process.
-        duration_ms: Time it took, by its own clock.
-        artifact: Digest of the artifact it was built from, where it knows.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    function: str = ""
-    request_id: str = ""
-    python: str = ""
-    cold: bool = False
-    duration_ms: float = 0.0
-    artifact: str | None = None
+Short = Annotated[str, Field(max_length=4000)]
+"""A text that ends in an error or among the facts: a worker's word, of which there is not to be more."""
 
 
 class Reply(BaseModel):
@@ -60,13 +41,17 @@ class Reply(BaseModel):
 
     v: Literal["flujo.reply/1"] = "flujo.reply/1"
     status: Literal["done", "rejected", "lost"]
-    task_id: str = ""
+    task_id: Short = ""
     body: Blob | None = None
-    mac: str = ""
-    code: str = ""
-    why: str = ""
-    do: str = ""
-    facts: Facts = Facts()
+    mac: Short = ""
+    code: Short = ""
+    why: Short = ""
+    do: Short = ""
+    facts: WorkerFacts = WorkerFacts(engine="lambda")
+
+    def is_of(self, header: Header) -> bool:
+        """Whether its body bears the mark of the task of `header`."""
+        return self.body is not None and hmac.compare_digest(self.mac.encode(), marked(header, self.body).encode())
 
 
 def marked(header: Header, body: Blob) -> str:
@@ -93,7 +78,7 @@ def read(data: bytes, header: Header, store: BlobStore | None, step_path: str, m
         raise TaskRejected(reply.code or "E_SHAPE", f"{reply.why}. {reply.do}" if reply.do else reply.why)
     if reply.status == "lost":
         raise LambdaFault(step_path, f"{reply.code}: {reply.why}", reply.do)
-    if reply.body is None or not hmac.compare_digest(reply.mac.encode(), marked(header, reply.body).encode()):
+    if reply.body is None or not reply.is_of(header):
         raise BadReply(step_path, "BadReply", "the answer is not marked as made for this task")
     try:
         return unpacked(reply.body, store, most), reply.facts
@@ -101,4 +86,4 @@ def read(data: bytes, header: Header, store: BlobStore | None, step_path: str, m
         raise BadReply(step_path, "BadReply", f"{error.code}: {error.why}", error.do) from error
 
 
-Read = tuple[bytes, Facts]
+Read = tuple[bytes, WorkerFacts]

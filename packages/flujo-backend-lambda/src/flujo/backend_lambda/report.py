@@ -80,21 +80,24 @@ class Rates:
 
 
 def report_in(log: str) -> Report | None:
-    """The last report in the tail of a log, as text or in the JSON log format; None where there is none."""
-    found = list(_LINE.finditer(log))
-    if found:
-        said = found[-1].groupdict()
-        init = None if said["init"] is None else float(said["init"])
-        return Report(said["rid"], float(said["dur"]), int(said["bill"]), int(said["mem"]), int(said["max"]), init)
-    records = (_record(line) for line in reversed(log.splitlines()))
-    return next((record for record in records if record is not None), None)
+    """The last report in the tail of a log, as text or in the JSON log format; None where there is none.
+
+    AWS writes it after all that the function said, which may look like one.
+    """
+    found = (_read(line) for line in reversed(log.splitlines()))
+    return next((report for report in found if report is not None), None)
 
 
-def _record(line: str) -> Report | None:
-    """A `platform.report` of the JSON log format, as AWS documents it; it was not seen on AWS by us."""
-    if '"platform.report"' not in line:
-        return None
+def _read(line: str) -> Report | None:
+    """A REPORT line, or a `platform.report` as AWS documents its JSON log format, which we have not seen on AWS."""
+    said = _LINE.search(line)
     try:
+        if said is not None:
+            init = None if said["init"] is None else float(said["init"])
+            numbers = (float(said["dur"]), int(said["bill"]), int(said["mem"]), int(said["max"]))
+            return Report(said["rid"], *numbers, init)
+        if '"platform.report"' not in line:
+            return None
         record = json.loads(line)["record"]
         metrics = record["metrics"]
         init = metrics.get("initDurationMs")
@@ -106,5 +109,5 @@ def _record(line: str) -> Report | None:
             int(metrics["maxMemoryUsedMB"]),
             None if init is None else float(init),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None

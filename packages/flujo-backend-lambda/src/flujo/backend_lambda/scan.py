@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 import os
 import re
 import time
@@ -46,6 +47,9 @@ _LIVE_TYPES: tuple[type, ...] = (
     *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FrameType, types.TracebackType),
     *(io.IOBase, Flujo, RunContext, Resources),
 )
+_SECRET_CLASSES = frozenset({"httpx.Auth", "requests.auth.AuthBase", "aiohttp.helpers.BasicAuth"})
+"""Base classes of what holds a user's name and password, under names that say nothing of it."""
+
 _SECRET_NAME = re.compile(
     r"(?i)(api|access|private|signing|secret|account)[_-]?key|secret|passw(or)?d|passphrase|credential"
     r"|(^|[_-])pwd$|(^|[_-])(auth|access|refresh|session|bearer|api|id)?[_-]?token$"
@@ -96,13 +100,23 @@ def find_env_secret(data: bytes) -> str | None:
 
 @lru_cache(1)
 def _lately(second: int) -> dict[bytes, str]:
-    """The same for all that leaves within a second: to read the environment takes longer than to sign a task."""
-    return {value.encode(): name for value, name in env_secrets().items()}
+    """The same for all that leaves within a second: to read the environment takes longer than to sign a task.
+
+    Each as it is, and as JSON writes it: in a task a line end or a quote of a secret is escaped.
+    """
+    both = ((form, name) for value, name in env_secrets().items() for form in (value, _in_json(value)))
+    return {form.encode(errors="surrogateescape"): name for form, name in both}
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _check(path: str, called: str, value: object, secrets: Mapping[str, str]) -> None:
     if isinstance(value, SecretStr | SecretBytes):
         raise NotShippable("E_SECRET", path, f"it is a {type(value).__name__}", _SECRET_DO)
+    if _SECRET_CLASSES.intersection(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__):
+        raise NotShippable("E_SECRET", path, f"a {type(value).__qualname__} holds credentials", _SECRET_DO)
     if value is os.environ or value is os.environb:
         raise NotShippable("E_SECRET", path, "it is the whole environment of this process", _SECRET_DO)
     if isinstance(value, str | bytes):

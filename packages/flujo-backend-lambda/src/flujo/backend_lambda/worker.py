@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker
+from pydantic import ValidationError
+
+from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Verifier, Worker, WorkerFacts
 
 from .blobs import BlobStore, S3Blobs, packed, unpacked
-from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims
+from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims, unusable
 from .clients import secrets_manager
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
-from .keys import Verifier, keys_from
+from .keys import keys_from
 from .packing import MARKER
-from .reply import Facts, Reply, marked
+from .reply import Reply, marked
 from .unpickling import unpickled
 from .versions import PYTHON, cloudpickle_version, version_of
 
@@ -43,11 +45,11 @@ class Call:
 
     Attributes:
         request_id: The platform's id of it.
-        remaining_s: Seconds until the platform ends it.
+        remaining_s: Seconds until the platform ends it; None where nothing does.
     """
 
     request_id: str = ""
-    remaining_s: float = 900.0
+    remaining_s: float | None = None
 
 
 class LambdaWorker:
@@ -95,8 +97,8 @@ class LambdaWorker:
         """Answer one invocation. A task that must not run is answered, not raised: an event would come again."""
         since, cold = time.perf_counter(), self._served == 0
         self._served += 1
-        facts = Facts(
-            function=self.audience, request_id=call.request_id, python=PYTHON, cold=cold, artifact=self._artifact
+        facts = WorkerFacts(
+            engine="lambda", worker=self.audience, request_id=call.request_id, python=PYTHON, is_cold=cold
         )
         try:
             header = opened(event, self._keys)
@@ -107,7 +109,7 @@ class LambdaWorker:
             reply = Reply(status=status, code=refusal.code, why=refusal.why, do=refusal.do, facts=facts)
         return reply.model_dump(mode="json", exclude_none=True)
 
-    def _checked(self, header: Header, call: Call, facts: Facts, since: float) -> Reply:
+    def _checked(self, header: Header, call: Call, facts: WorkerFacts, since: float) -> Reply:
         check(header, self.audience)
         if header.artifact is not None and header.artifact != self._artifact:
             why = f"it wants artifact {header.artifact[:12]}, this is {(self._artifact or 'of no artifact')[:12]}"
@@ -119,12 +121,17 @@ class LambdaWorker:
         body = unpacked(header.body, self._store)
         if header.kind == "probe":
             return self._replied(header, json.dumps(_probed(body)).encode(), facts, since)
-        claim = self._claims.begin(header.task_id, call.remaining_s + 1)
+        # Where nothing ends a step, it may run for as long as another delivery of its task could be taken.
+        left_s = header.exp - time.time() if call.remaining_s is None else call.remaining_s + 1
+        claim = self._claims.begin(header.task_id, left_s)
         if claim.reply is not None:
-            return Reply.model_validate_json(claim.reply)
+            return _kept(header, claim.reply)
         outcome = asyncio.run_coroutine_threadsafe(self._worker.execute(body), self._loop).result()
         reply = self._replied(header, outcome.encode(), facts, since)
-        self._claims.finish(claim, reply.model_dump_json(exclude_none=True))
+        try:
+            self._claims.finish(claim, reply.model_dump_json(exclude_none=True))
+        except Exception as error:  # of any store: the step did run, and who waits for its answer must have it
+            _log.warning("answer not kept: %s", json.dumps({"task": header.task_id, "error": type(error).__name__}))
         return reply
 
     def unpack(self, code: CodeBlob) -> object:
@@ -140,12 +147,12 @@ class LambdaWorker:
             do = "Put the step in a module of the artifact, or set FLUJO_LAMBDA_ALLOW_PICKLE=1"
             raise Refusal("E_PICKLE", "this worker runs no code that travels as a pickle", do)
 
-    def _replied(self, header: Header, outcome: bytes, facts: Facts, since: float) -> Reply:
+    def _replied(self, header: Header, outcome: bytes, facts: WorkerFacts, since: float) -> Reply:
         body = packed(outcome, self._store, spill=len(outcome) > self._inline_limit)
         if body.text is not None and len(outcome) > INLINE_REPLY:
             why = f"the result has {len(outcome):,} bytes, an answer may have {INLINE_REPLY:,}"
             raise Refusal("E_SIZE", why, "Give the worker a bucket: FLUJO_LAMBDA_BUCKET", ran=True)
-        facts = facts.model_copy(update={"duration_ms": (time.perf_counter() - since) * 1000})
+        facts = facts.model_copy(update={"duration_s": time.perf_counter() - since})
         return Reply(status="done", task_id=header.task_id, body=body, mac=marked(header, body), facts=facts)
 
 
@@ -160,6 +167,17 @@ def importable(modules: Sequence[str]) -> None:
         why = f"the worker has no module {', '.join(map(repr, missing))}"
         do = "Build it into the artifact (flujo lambda build), or send it along: cloudpickle.register_pickle_by_value"
         raise Refusal("E_IMPORT", why, do)
+
+
+def _kept(header: Header, data: str) -> Reply:
+    """The answer that was kept of a task, if it is one: whoever writes the store has no mark for another."""
+    try:
+        reply = Reply.model_validate_json(data)
+    except ValidationError as error:
+        raise unusable() from error
+    if reply.status != "done" or not reply.is_of(header):
+        raise unusable()
+    return reply
 
 
 def worker_from(

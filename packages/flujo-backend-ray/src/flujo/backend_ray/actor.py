@@ -34,6 +34,7 @@ class StepActor:
         An answer is empty where its task was cancelled, or ended with what is no error of the step.
         """
         answers: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._scopes.update({number: anyio.CancelScope() for number, _ in tasks})  # a cancel may come before its turn
         running = [asyncio.ensure_future(self._one(number, task, answers)) for number, task in tasks]
         left = len(running)
         while left:
@@ -46,7 +47,7 @@ class StepActor:
     async def _one(self, number: int, task: str, answers: asyncio.Queue[tuple[int, str]]) -> None:
         answer = ""
         try:
-            with anyio.CancelScope() as self._scopes[number]:
+            with self._scopes[number]:
                 answer = await self._worker.execute(task)
         finally:
             del self._scopes[number]

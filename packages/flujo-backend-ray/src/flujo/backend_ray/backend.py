@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future
 from itertools import count
@@ -23,23 +26,28 @@ __all__ = ["RayBackend"]
 CANCEL_S = 10.0
 """Seconds that a cancelled step may take to end in its actor, before the actor is ended."""
 
+START_S = 60.0
+"""Seconds for which the first step waits for all actors; those for which the cluster has no room yet come later."""
+
+AGAIN_S = 0.5
+"""Seconds after which a cancel is said again: Ray may bring it there before the task that it is for."""
+
 
 class RayBackend:
     """Runs steps in actors of a Ray cluster; without an address, of one that is started on this machine.
 
     Args:
         address: Address of a cluster, as `ray.init` takes it; None is the one that this process is connected to, else
-            the one that `RAY_ADDRESS` names, else a local one that ends with this process.
+            the one that `RAY_ADDRESS` names, else a local one that ends with this process, and its files with it.
         actors: How many processes work; None is one per CPU of the cluster.
         worker: `package.module:name` of a function that makes the `flujo.core.Worker` in each of them: with plugin
             objects, a policy, a way to secrets. None makes one without any.
-        actor_options: Further options of the actors, as `.options(...)` of Ray takes them, e.g. `{"num_gpus": 1}`.
+        actor_options: Further options of the actors, as `.options(...)` of Ray takes them, e.g. `{"num_gpus": 1}`;
+            Ray's own retries stay off whatever they say: the engine retries.
 
     Raises:
         NeedsAsyncio: When a step is run on another event loop than asyncio's.
     """
-
-    capabilities: Capabilities = Capabilities(remote=True)
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class RayBackend:
         worker: str | None = None,
         actor_options: Mapping[str, Any] | None = None,
     ) -> None:
+        self.capabilities: Capabilities = Capabilities(remote=True, prepare=self._actor)
         self._address = address
         self._size = actors
         self._maker = worker or ""
@@ -59,19 +68,18 @@ class RayBackend:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """See ExecutionBackend."""
+        actor = await self._actor()
+        answer = await actor.work(next(self._numbers), request.task().model_dump_json())
+        if answer is None:
+            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, actor.lost)))
+        return request.outcome(answer)
+
+    async def _actor(self) -> Actor:
+        """The one that has least to do, once all that are to work were started."""
         try:
             asyncio.current_task()
         except RuntimeError:
             raise NeedsAsyncio from None
-        task = request.task().model_dump_json()
-        actor = await self._actor()
-        answer = await actor.work(next(self._numbers), task)
-        if answer is None:
-            return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "the process of its actor went away")))
-        return request.outcome(answer)
-
-    async def _actor(self) -> Actor:
-        """The one that has least to do."""
         if not self._actors or any(actor.is_gone for actor in self._actors):
             await anyio.to_thread.run_sync(self._start)
         return min(self._actors, key=lambda actor: actor.busy)
@@ -82,7 +90,9 @@ class RayBackend:
             connect(self._address)
             size = self._size or max(1, int(_ray().cluster_resources().get("CPU", 1)))
             there = [actor for actor in self._actors if not actor.is_gone]
-            self._actors = there + [Actor(self._maker, self._options) for _ in range(size - len(there))]
+            new = [Actor(self._maker, self._options) for _ in range(size - len(there))]
+            _ray().wait([one.ready for one in new], num_returns=len(new), timeout=START_S)
+            self._actors = there + new
 
     async def aclose(self) -> None:
         """Close what the actors opened, and end them. The cluster stays."""
@@ -112,10 +122,13 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes longer than its 30 s
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what it will do some day
     connected: Future[None] = Future()
+    # Not left to Ray: it would join whatever cluster a file in the temp directory, which all can write, names.
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    own = {"_temp_dir": _folder()} if where == "local" else {}
 
     def stay() -> None:
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level="error", **own)
         except Exception as error:  # whatever it is, who waits is told, and nothing of a cluster stays behind
             ray.shutdown()
             connected.set_exception(error)
@@ -125,6 +138,19 @@ def connect(address: str | None) -> None:
 
     Thread(target=stay, name="flujo-ray", daemon=True).start()
     connected.result()
+
+
+def _folder() -> str:
+    """A folder for the files of a local cluster, among them what its steps print; it goes with the process."""
+    # Not in TMPDIR: Ray makes sockets in it, and the path of one may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="flujo-ray-", dir="/tmp")
+
+    def end() -> None:
+        _ray().shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    return f"{folder}/ray"  # which Ray opens to all; nobody else comes through the folder around it
 
 
 class Waiting:
@@ -145,18 +171,25 @@ class Actor:
     """One actor, from this side. Tasks that are given in one turn of the event loop go to it in one call.
 
     Attributes:
+        ready: Ray's word for when it is there, or failed to be.
         busy: How many tasks it has.
         is_gone: Whether its process went away.
+        lost: Why an answer of it is missing.
     """
 
     def __init__(self, maker: str, options: Mapping[str, Any]) -> None:
         kind: Any = _ray().remote(StepActor)
-        given = {"max_concurrency": 10_000, "num_cpus": 0, "scheduling_strategy": "SPREAD", "max_task_retries": 0}
-        self._handle: Any = kind.options(**given, **options).remote([path for path in sys.path if path], maker)
+        usual = {"max_concurrency": 10_000, "num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        once = {"max_task_retries": 0, "max_restarts": 0}
+        self._handle: Any = kind.options(**{**usual, **options, **once}).remote(
+            [path for path in sys.path if path], maker
+        )
+        self.ready: object = self._handle.__ray_ready__.remote()
         self._outgoing: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self.busy: int = 0
         self.is_gone: bool = False
+        self.lost: str = "its actor gave no answer"
 
     async def work(self, number: int, task: str) -> str | None:
         """Have a task done; None where its process went away."""
@@ -189,8 +222,9 @@ class Actor:
             async for ref in self._handle.run.remote([(one.number, one.task) for one in batch]):
                 for number, answer in await ref:
                     left.pop(number).end(answer or None)
-        except ray.exceptions.RayError:  # of the steps' own errors none comes this way
+        except ray.exceptions.RayError as error:  # of the steps' own errors none comes this way
             self.is_gone = True
+            self.lost = f"the process of its actor went away: {_reason(error)}"
         finally:
             for waiting in left.values():
                 waiting.end(None)
@@ -198,8 +232,9 @@ class Actor:
     async def _cancel(self, waiting: Waiting) -> None:
         waiting.answer = asyncio.get_running_loop().create_future()  # the first was cancelled with who waited for it
         with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S) as late:
-            self._handle.cancel.remote(waiting.number)
-            await waiting.answer
+            while not waiting.answer.done():
+                self._handle.cancel.remote(waiting.number)
+                await asyncio.wait([waiting.answer], timeout=AGAIN_S)
         if late.cancelled_caught:
             self.is_gone = True
             _ray().kill(self._handle)
@@ -212,3 +247,9 @@ class Actor:
         except ray.exceptions.RayError:  # it went away before
             return
         ray.kill(self._handle)
+
+
+def _reason(error: Exception) -> str:
+    """What an error of Ray says of why: of a traceback in it the last line, of a report the first."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in reversed(lines) if "Error: " in line), lines[0]).strip()[:1000]

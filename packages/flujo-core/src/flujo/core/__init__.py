@@ -37,7 +37,8 @@ _NAMES_OF_MODULE = {
     "replay": "Divergence Replay",
     "store": "MemoryStore",
     # run
-    "engine": "Flujo RunOptions",
+    "engine": "Flujo",
+    "options": "ResumeOptions RunOptions",
     "handle": "RunHandle",
     "reading": "SendStream StreamingAgent",
     "streams": "RunStream StreamOpening",
@@ -62,8 +63,9 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
-    "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome",
+    "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore Signer StoreFactory TokenSigner Verifier",
+    "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome "
+    "capabilities_of",
     "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",
     "recipes": "Secret",
     "worker": "Worker",
@@ -73,6 +75,7 @@ _NAMES_OF_MODULE = {
     "backends": "LocalBackend",
     "logs": "SecretsFilter",
     "wakeup": "spawn",
+    "foreign": "attempt_async",
     "schemas": "unfit",
     "scrubbing": "scrub",
     # errors

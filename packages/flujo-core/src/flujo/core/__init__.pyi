@@ -5,7 +5,7 @@ from .backends import LocalBackend
 from .budgets import Budget
 from .compile import compile_plan
 from .context import RunContext, RunInfo, SendModel, SendTool, Update
-from .engine import Flujo, RunOptions
+from .engine import Flujo
 from .errors import (
     AlreadyResumed,
     AmbiguousPause,
@@ -33,8 +33,17 @@ from .errors import (
     UsageLimitExceeded,
     WorkerLost,
 )
-from .execution import BackendFactory, Capabilities, ExecutionBackend, RunningThread, StepExecutionRequest, StepOutcome
+from .execution import (
+    BackendFactory,
+    Capabilities,
+    ExecutionBackend,
+    RunningThread,
+    StepExecutionRequest,
+    StepOutcome,
+    capabilities_of,
+)
 from .flow import Branch, Fallback, Flow, Loop, Map, Parallel
+from .foreign import attempt_async
 from .grants import Governor
 from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
@@ -48,6 +57,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
 from .modelstream import ModelStream
+from .options import ResumeOptions, RunOptions
 from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
 from .payloads import (
@@ -89,7 +99,18 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
-from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
+from .protocols import (
+    Agent,
+    Command,
+    CommandHost,
+    PayloadCodec,
+    PriceBook,
+    RunStore,
+    Signer,
+    StoreFactory,
+    TokenSigner,
+    Verifier,
+)
 from .reading import SendStream, StreamingAgent
 from .recipes import Secret
 from .registry import Plugins
@@ -227,6 +248,7 @@ __all__ = [
     "ResultItem",
     "ResumeConflict",
     "ResumeError",
+    "ResumeOptions",
     "RetryPolicy",
     "Room",
     "RunAborted",
@@ -245,6 +267,7 @@ __all__ = [
     "SendModel",
     "SendStream",
     "SendTool",
+    "Signer",
     "Skipped",
     "Snapshot",
     "SnapshotError",
@@ -286,10 +309,13 @@ __all__ = [
     "UsageLimitExceeded",
     "UsageLimits",
     "UsageUpdate",
+    "Verifier",
     "Worker",
     "WorkerFacts",
     "WorkerLost",
     "accepted_fingerprints",
+    "attempt_async",
+    "capabilities_of",
     "compile_plan",
     "decision_digest",
     "hookimpl",

@@ -13,7 +13,7 @@ from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
 from .context import CallGate, RunContext
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout, WorkerLost
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
@@ -98,8 +98,8 @@ class Attempt:
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
-        except StepFailed as error:
-            outcome = Failure(error)
+        except Exception as error:  # who made the backend may raise anything: no reason to lose what was paid for
+            outcome = Failure(error if isinstance(error, StepFailed) else WorkerLost(self.path, error))
         except BaseException as stop:  # a cancel: each intent gets its result
             if act is not None:
                 await run.conclude(act, stop, None, self.ctx.spent)
@@ -123,10 +123,9 @@ class Attempt:
     # --- inputs and hooks -------------------------------------------------------------------------------------------
 
     def _inputs(self) -> dict[str, object]:
-        try:
-            inputs = inputs_of(self.frame, self.node)
-        except (LookupError, AttributeError, TypeError) as error:
-            raise missing(self.path, error) from error
+        inputs, lost = attempt(inputs_of, self.frame, self.node)
+        if inputs is None:
+            raise missing(self.path, lost)
         for parameter, origin, fit in self.node.checks:
             inputs[parameter], problem = fit(inputs[parameter])
             if problem is not None:
@@ -174,7 +173,7 @@ class Attempt:
             else:
                 with anyio.move_on_after(timeout_s) as limit:
                     done = await self._work(backend, request, limit)
-        except (ResourceError, StepFailed) as error:
+        except ResourceError as error:
             return Failure(error), None
         if done is None:
             assert timeout_s is not None
@@ -188,8 +187,7 @@ class Attempt:
     ) -> StepOutcome:
         """Run it on the backend, with what lives for one attempt; an abandoned thread keeps that until it returns."""
         run, node = self.run, self.node
-        wanted = run.setup.step_resources.get(node.index)
-        if wanted is None:
+        if (wanted := run.setup.step_resources.get(node.index)) is None:
             if node.binding.injects:
                 request.arguments = self._arguments(request.arguments, run.step_values)
             return await backend.execute_step(request)
@@ -224,8 +222,7 @@ class Attempt:
                 self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
         if self.feedback:
             return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
-        problem = unfit_claim(self.node, outcome.output)
-        if problem is not None:
+        if (problem := unfit_claim(self.node, outcome.output)) is not None:
             return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
         if self._fresh is not None:
             self.run.setup.cache.keep(*self._fresh)

@@ -15,7 +15,7 @@ from .assignable import type_name
 from .carved import ledger_of
 from .check import no_json
 from .codec import unkept
-from .errors import GuardDenied, NotSent, PluginError, StepFailed, UsageLimitExceeded
+from .errors import GuardDenied, NotSent, PluginError, StepFailed, TaskRejected, UsageLimitExceeded, WorkerLost
 from .events import TOLD
 from .execution import Capabilities, ExecutionBackend, StepExecutionRequest, StepOutcome, capabilities_of
 from .foreign import attempt_async
@@ -24,7 +24,7 @@ from .hooks import Hooks
 from .imports import path_of
 from .logs import shown_as
 from .outcome import Called, Failure
-from .payloads import Event
+from .payloads import Event, OnGuardDenied
 from .plan import StepNode
 from .policy import Policy
 from .recipes import recipe_of
@@ -166,6 +166,11 @@ class Away:
 
     # --- one attempt ------------------------------------------------------------------------------------------------
 
+    async def ready(self) -> None:
+        """Let its backend make itself ready, before the time of an attempt begins."""
+        if self.able.prepare is not None:
+            await attempt_async(self.able.prepare())
+
     async def execute(
         self, run: Running, request: StepExecutionRequest, frame: Frame, context: BaseModel | None
     ) -> StepOutcome:
@@ -204,7 +209,8 @@ class Away:
         assert error is not None
         own = error if isinstance(error, (StepFailed, UsageLimitExceeded, GuardDenied)) else None
         unused = not sender.has_left or isinstance(error, (NotSent, GuardDenied))
-        return StepOutcome(Failure(own or StepFailed.by(ctx.step_path, error)), usage=Usage() if unused else None)
+        failed = own or (StepFailed.by if unused else WorkerLost)(ctx.step_path, error)
+        return StepOutcome(Failure(failed), usage=Usage() if unused else None)
 
     def _fit(self, limits: UsageLimits | None) -> Fit:
         """What an attempt takes of the room: what `lease=` says, else all that is left to it."""
@@ -232,6 +238,8 @@ async def tell(run: Running, request: StepExecutionRequest, done: StepOutcome) -
             run.info.count(kind, label, number)
     if done.worker is not None:
         run.info.count("executed_by", done.worker.engine)
+    if isinstance(done.outcome, Failure) and isinstance(done.outcome.error, TaskRejected):  # no hook there saw it
+        await run.observe("on_guard_denied", partial(OnGuardDenied, run.info, ctx.step_path, done.outcome.error), ctx)
     for key, value in done.told:
         await run.note_told(ctx, Called(value, key))  # type: ignore[arg-type]
     for hook, payload in done.events:
@@ -241,7 +249,7 @@ async def tell(run: Running, request: StepExecutionRequest, done: StepOutcome) -
         failed = await run.hooks.record(payload, hook, run.values)  # type: ignore[arg-type]
         if failed is not None:
             run.stop(failed, ctx)
-            ctx.denial = ctx.denial or failed
+            ctx.denial = ctx.denial or (failed if isinstance(failed, GuardDenied) else None)
 
 
 def _same(payload: Event) -> Event:

@@ -6,6 +6,7 @@ transform request -> guard -> record intent -> reserve -> call -> settle -> tran
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, nullcontext
 from copy import deepcopy
@@ -25,8 +26,11 @@ from .meter import Lease, Reservation
 from .outcome import Begun, Called, Effect
 from .retry import RetryPolicy
 from .running import Act, Running
+from .scrubbing import scrub
 from .told import model_key, tool_key
 from .usage import EXACT, Charge, Fit, Price, Room, Usage, least
+
+_log = logging.getLogger("flujo.core")
 
 TOKENS_PER_MESSAGE = 16
 """What providers add around a message, as an upper bound; content counts one token per UTF-8 byte at most."""
@@ -61,7 +65,7 @@ class Calls:
         if run.hooks.of("transform_model_request"):
             left = ctx.usage.left
             given = payloads.TransformModelRequest(run.info, path, request, left.cost_usd, left.tokens)
-            request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
+            request = await run.transform(given, "transform_model_request", ModelRequest, ctx)
         price = run.setup.price_of(request.model) if price is None else price
         attempt = 1
         while True:
@@ -90,7 +94,7 @@ class Calls:
             response = await call.make()
             if run.hooks.of("transform_model_response"):
                 given = payloads.TransformModelResponse(run.info, path, self.apart(request), response)
-                response = await run.hooks.transform(given, "transform_model_response", run.values, ModelResponse)
+                response = await run.transform(given, "transform_model_response", ModelResponse, ctx)
         except BaseException as error:  # a cancel too: each intent gets its result
             if isinstance(error, UsageLimitExceeded):
                 run.stop(error, ctx)
@@ -110,6 +114,7 @@ class Calls:
         used, took = call.reservation.used, perf_counter() - act.started
         facts = (call.ctx.step_path, self.apart(call.request), response, used, took)
         await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
+        await self.run.warn(call.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
@@ -118,8 +123,7 @@ class Calls:
         run, path, call = self.run, ctx.step_path, self.apart(call)
         self.check_open()
         guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, self.apart(call))
-        refusal = await run.guard("guard_tool_call", guarded, ctx)
-        if refusal is not None:
+        if (refusal := await run.guard("guard_tool_call", guarded, ctx)) is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
         key = tool_key(call)
         known, recorded = ctx.recall(key)
@@ -131,6 +135,7 @@ class Calls:
         sent = False
         try:
             await run.intend(act, self.apart(call))
+            self.check_open()  # the run may have been stopped while guards and recorders were asked
             if effect == "at_most_once":
                 ctx.check_open()  # guards and recorders may have taken longer than the step
                 await self._begin(ctx, call, key)
@@ -206,15 +211,12 @@ class _ModelCall:
         with watch.model(self.ctx, self.request) as piece:
             response = None
             try:
-                response = await self._send()
-                return response
+                return (response := await self._send())
             finally:
                 watch.called(piece, response, self.reservation.used, sent=self.sent)
 
     async def _send(self) -> ModelResponse:
-        limit = self.ctx.usage.limit_that_needs_prices
-        if self.price is None and limit is not None:
-            raise no_price(self.request.model, limit)
+        check_price(self.ctx, self.request.model, self.price)
         limits = self.run.hooks.policy.named_limits
         while limits:
             async with self.reservation as lease, AsyncExitStack() as places:
@@ -270,14 +272,12 @@ def really_used(ctx: RunContext, lease: Lease, usage: ModelUsage | None, price: 
     """What the provider says that was used, and what that costs; all that was reserved where it says nothing."""
     if usage is None:
         return in_full(lease, price)
-    cost = usage.cost_usd
-    if cost is None:
-        cost = (price or Price()).cost(usage.input_tokens, usage.output_tokens)
-    unpriced = int(price is None and usage.cost_usd is None)
-    used = Usage(usage.input_tokens, usage.output_tokens, 1, cost, unpriced=unpriced)
+    cost, tokens, held = usage.cost_usd, (usage.input_tokens, usage.output_tokens), price or Price()
+    paid = usage.listed_usd.get(held.source, held.cost(*tokens)) if cost is None else cost
+    used = Usage(*tokens, 1, paid, unpriced=int(price is None and cost is None))
     # Without a money limit the output need not be bounded, so what was reserved is no bound either.
-    if cost > lease.charge.cost_usd and ctx.usage.money_limited:
-        used.overshoot_usd = EXACT.subtract(cost, lease.charge.cost_usd)
+    if paid > lease.charge.cost_usd and ctx.usage.money_limited:
+        used.overshoot_usd = EXACT.subtract(paid, lease.charge.cost_usd)
     return used
 
 
@@ -286,14 +286,15 @@ def _unknown_end(path: str, call: ToolCall) -> StepFailed:
     return StepFailed(path, "NeedsReconcile", why, "Resume the run with retry=True: it asks what became of the call")
 
 
-def no_price(model: str, limit: object) -> UsageLimitExceeded:
-    """The refusal of a model whose price is unknown."""
-    return UsageLimitExceeded(
-        "total_cost_usd_limit",
-        f"{limit} USD",
-        f"the price of model {model!r} is unknown",
-        "Install a price book, pass price= to call_model, or set on_unknown_price='warn'",
-    )
+def check_price(ctx: RunContext, model: str, price: Price | None) -> None:
+    """Refuse a model of unknown price under a money limit, or warn that it passes uncounted, as that limit says."""
+    if price is None and ctx.usage.money_limited:
+        limit, why = ctx.usage.limit_that_needs_prices, f"the price of model {scrub(repr(model))} is unknown"
+        if limit is not None:
+            do = "Install a price book, pass price= to call_model, or set on_unknown_price='warn'"
+            raise UsageLimitExceeded("total_cost_usd_limit", f"{limit} USD", why, do)
+        if not ctx.usage.spent.unpriced:  # once in an attempt of a step
+            _log.warning("%s: its calls in run %s pass uncounted under a money limit", why, ctx.run_id)
 
 
 def _tool_result(ctx: RunContext, call: ToolCall, answer: object) -> ToolResult:

@@ -15,7 +15,8 @@ from pydantic_core import SchemaError
 from .assignable import classes_of, type_name
 from .errors import ConfigurationError
 from .foreign import attempt, fault_of
-from .scrubbing import secrets_in, without
+from .logs import shown_as
+from .scrubbing import scrub, secrets_in, without
 
 
 def adapter_of(hint: object) -> TypeAdapter[Any] | None:
@@ -162,8 +163,8 @@ def reason(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
-def check_words(options: Mapping[str, object]) -> None:
-    """Look at the words about a run that its caller gives.
+def words_of(options: Mapping[str, Any]) -> tuple[str | None, str | None, dict[str, str]]:
+    """The words about a run that its caller gives: actor, tenant and tags, without secrets of a known form.
 
     Raises:
         ConfigurationError: One is no text, or holds what no file and no log can take.
@@ -175,3 +176,6 @@ def check_words(options: Mapping[str, object]) -> None:
         if word is not None and not (is_fit and no_json([str(text) for text in texts]) is None):
             what = "a dict of texts" if name == "tags" else "a text"
             raise ConfigurationError(f"{name}= of a run cannot be used", f"it is not {what} in Unicode")
+    actor, tenant, tags = (options.get(name) for name in ("actor", "tenant", "tags"))
+    told = {scrub(name): str(shown_as(name, word)) for name, word in (tags or {}).items()}
+    return actor and scrub(actor), tenant and scrub(tenant), told

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -23,7 +23,11 @@ from .outcome import Effect
 from .pause import PauseForHumanInput, pause_of
 from .reading import StreamGate, StreamingContext
 from .retry import RetryPolicy
+from .scrubbing import cleaned
 from .usage import Price, Usage
+
+if TYPE_CHECKING:
+    from .delivery import Emitted
 
 T = TypeVar("T")
 
@@ -64,8 +68,8 @@ class RunInfo:
 
     def count(self, kind: str, label: str, number: int = 1) -> None:
         """Add `number` to what is counted under `kind` and `label`; it appears in the result and in the audit log."""
-        labels = self.counts.setdefault(str(kind), {})
-        labels[str(label)] = labels.get(str(label), 0) + int(number)
+        labels, label = self.counts.setdefault(cleaned(str(kind)), {}), cleaned(str(label))
+        labels[label] = labels.get(label, 0) + int(number)
 
 
 class Update(Generic[T]):
@@ -117,6 +121,9 @@ class RunContext(StreamingContext):
         pending: The question that `ask` raised; the step cannot undo it by catching it.
         metered: The meter, if this attempt has touched the budget at all.
         is_over: Whether this attempt has ended.
+        is_stream: Whether its chunks are its output.
+        is_read: Whether a reader was given a part of its stream; it is not tried again then.
+        emitted: What it gives a reader beside its output, if it has.
     """
 
     run: RunInfo
@@ -132,6 +139,9 @@ class RunContext(StreamingContext):
     _told: dict[str, list[JsonValue]] | None = None
     metered: Meter | None = None
     is_over: bool = False
+    is_stream: bool = False
+    is_read: bool = False
+    emitted: Emitted | None = None
 
     @property
     def run_id(self) -> str:

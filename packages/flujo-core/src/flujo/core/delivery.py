@@ -12,17 +12,23 @@ from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitE
 from .feed import Feed, Source
 from .folds import Chunks, Fold
 from .items import Chunk
+from .outcome import Called
 from .pause import PauseForHumanInput
 from .payloads import Surface, TransformChunk
 from .running import Running
 from .streamstep import StreamStep
+
+_GIVEN = "stream"
+"""Under what the journal knows the text that a reader was given before its step paused."""
 
 
 async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tuple[Chunks, ...], fold: Fold) -> Any:
     """See RunContext.deliver."""
     path = ctx.step_path
     if "transform_chunk" in run.hooks.table:
-        stages = (*stages, transformed(run, path, stages[-1], f"{path}@{ctx.attempt}", "step"))
+        stages = (*stages, transformed(run, ctx, stages[-1], f"{path}@{ctx.attempt}", "step"))
+    if run.feed is not None and (given := _given_before(ctx)):
+        stages = (*stages, _beyond(given, stages[-1], fold))
     source, feed = Source(run.info, stages, fold, path), run.feed
     if whole := needs_whole(run, "transform_step_output"):
         feed = None
@@ -37,9 +43,33 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         if run.verdict is not None and not whole:
             keep_partial(run.verdict, fold)
         raise
+    finally:
+        ctx.is_read = source.is_read or (source.is_begun and not source.ended.is_set())
     if source.error is not None:
+        if ctx.is_read and isinstance(source.error, PauseForHumanInput) and isinstance(text := fold.value(), str):
+            await run.note_told(ctx, Called(text, _GIVEN))
         raise _told(source, step, whole=whole)
     return fold.value()
+
+
+def _given_before(ctx: RunContext) -> str:
+    """The text that a reader was given before this visit of the step paused last."""
+    text = ""
+    while (found := ctx.recall(_GIVEN))[0]:
+        text = str(found[1])
+    return text
+
+
+async def _beyond(given: str, chunks: Chunks, fold: Fold) -> Chunks:
+    """The chunks, but for the text that was given before, as far as it comes again."""
+    async for chunk in chunks:
+        again = isinstance(chunk, str) and (given.startswith(chunk) or chunk.startswith(given))
+        known = chunk[: len(given)] if again else ""
+        given = given[len(known) :] if again else ""
+        if known:
+            fold.add(known)
+        if not known or len(known) < len(chunk):
+            yield chunk[len(known) :] if known else chunk
 
 
 async def _is_alone(run: Running) -> bool:
@@ -57,6 +87,7 @@ async def _pull(source: Source, feed: Feed | None) -> None:
         async for chunk in source.chunks:
             add(chunk)
             if feed is not None:
+                source.is_read = True
                 await feed.give(Chunk(chunk, path))
     except Exception as raised:  # the step's failure, once all is closed
         error = raised
@@ -115,9 +146,10 @@ def needs_whole(run: Running, hook: str) -> bool:
 class ChunkTransforms:
     """The chunk transforms of one stream. A transform may hold text back; what it holds comes at the end."""
 
-    def __init__(self, run: Running, path: str, stream_id: str, surface: Surface) -> None:
+    def __init__(self, run: Running, ctx: RunContext, stream_id: str, surface: Surface) -> None:
         self._run = run
-        self._about = (run.info, path, stream_id, surface, dict[str, object]())
+        self._ctx = ctx
+        self._about = (run.info, ctx.step_path, stream_id, surface, dict[str, object]())
 
     def feed(self, value: object) -> Awaitable[Any]:
         """What may be given out now that `value` came."""
@@ -129,24 +161,49 @@ class ChunkTransforms:
 
     def _transform(self, value: object, *, is_last: bool) -> Awaitable[Any]:
         payload = TransformChunk(*self._about, value, is_last)
-        return self._run.hooks.transform(payload, "transform_chunk", self._run.values, object)
+        return self._run.transform(payload, "transform_chunk", object, self._ctx)
 
 
-async def transformed(run: Running, path: str, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
+class Emitted:
+    """What an attempt of a step gives the reader by `ctx.emit`, as chunk transforms leave it."""
+
+    def __init__(self, run: Running, feed: Feed, ctx: RunContext) -> None:
+        self._feed, self._path = feed, ctx.step_path
+        self._transforms = ChunkTransforms(run, ctx, f"{ctx.step_path}@{ctx.attempt}", "step")
+
+    async def give(self, chunk: object) -> None:
+        """Give a chunk, and wait until the reader wants the next."""
+        await self._give(await self._transforms.feed(chunk))
+
+    async def let_go(self) -> None:
+        """Give what was held back: the attempt has ended."""
+        await self._give(await self._transforms.finish())
+
+    async def _give(self, chunk: object) -> None:
+        if not _is_nothing(chunk):
+            await self._feed.give(Chunk(chunk, self._path))
+
+
+async def transformed(run: Running, ctx: RunContext, chunks: Chunks, stream_id: str, surface: Surface) -> Chunks:
     """The chunks as the transforms leave them; what these hold back comes at the end, and before an error."""
-    transforms = ChunkTransforms(run, path, stream_id, surface)
+    transforms = ChunkTransforms(run, ctx, stream_id, surface)
     error: Exception | None = None
     try:
         async for chunk in chunks:
             given = await transforms.feed(chunk)
-            if given != "":
+            if not _is_nothing(given):
                 yield given
-    except StepFailed:
+    except (StepFailed, RunAborted):
         raise
     except Exception as raised:  # what was held back is given out before it
         error = raised
     rest = await transforms.finish()
-    if rest != "":
+    if not _is_nothing(rest):
         yield rest
     if error is not None:
         raise error
+
+
+def _is_nothing(chunk: object) -> bool:
+    """Whether it is the empty text; a chunk may be of a type that answers a comparison by no truth, as arrays do."""
+    return isinstance(chunk, str) and not chunk

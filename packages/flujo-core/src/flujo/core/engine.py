@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from .away import Terms
 from .budgets import Limits, checked, ledger_under
-from .check import check_words, fitted
+from .check import fitted, words_of
 from .compile import compile_plan
 from .context import RunInfo
 from .errors import AlreadyResumed, ConfigurationError, InputError, LoopRunning, RunExists, StillRunning
@@ -25,11 +25,11 @@ from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
-from .pause import Pause
+from .options import ResumeOptions, RunOptions
 from .pipeline import PipelineLike
 from .places import Backends, placed
 from .plan import Plan
-from .policy import Policy
+from .policy import Policy, held
 from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
@@ -42,35 +42,17 @@ from .running import Resumed
 from .schedule import start
 from .setup import Setup
 from .snapshot import Snapshot
-from .streams import StreamOpening, opened
+from .streams import Prepared, StreamOpening
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import Writer, taken
+from .writer import created, taken
 from .written import entry_data
 
 _log = logging.getLogger("flujo.core")
 
 
-class RunOptions(TypedDict, total=False):
-    """What one run may be given beside its input.
-
-    Attributes:
-        context: What the run knows at its start; an empty context model when left out.
-        run_id: Id of the run, used once; a new one when left out.
-        actor: Who starts it, for audit and spans.
-        tenant: For whom, for audit and spans.
-        tags: Further words for audit and spans.
-        deadline_s: Seconds after which the run ends `aborted`.
-        limits: Limits of this run, beside those of the Flujo.
-    """
-
-    context: BaseModel | None
-    run_id: str | None
-    actor: str | None
-    tenant: str | None
-    tags: Mapping[str, str] | None
-    deadline_s: float | None
-    limits: Limits
+Target = PipelineResult | Snapshot | str
+"""A run to go on with: its result, a snapshot of it, or its id where a store keeps it."""
 
 
 class Flujo:
@@ -113,7 +95,7 @@ class Flujo:
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
-        self.policy: Policy = policy or Policy()
+        self.policy: Policy = held(policy)
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
         self.given: Mapping[str, Any] = {
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
@@ -198,26 +180,25 @@ class Flujo:
 
         It takes what `run_async` takes, and raises what that raises on entering.
         """
-        return StreamOpening(
-            partial(opened, partial(self._prepare, input, None, options), self._execute, self._handles)
-        )
+
+        async def prepared() -> Prepared:
+            run = self._prepare(input, None, options)
+            return run, partial(self._execute, run)
+
+        return StreamOpening(prepared, self._handles)
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
-        if options:
-            check_words(options)
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {self.plan.name!r} does not fit", problem)
-        deadline_s = options.get("deadline_s")
-        if deadline_s is not None:
+        if (deadline_s := options.get("deadline_s")) is not None:
             if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
                 raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
             scope = scope or anyio.CancelScope()
         run_id, plan = options.get("run_id") or os.urandom(16).hex(), self.plan
-        words = (options.get("actor"), options.get("tenant"), dict(options.get("tags") or {}))
-        info = RunInfo(run_id, plan.name, plan.fingerprint, *words)
+        info = RunInfo(run_id, plan.name, plan.fingerprint, *(words_of(options) if options else ()))
         limits, context = options.get("limits"), self._context(options.get("context"))
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
         run = Run(self._setup, info, ledger, start(plan, value, context), scope)
@@ -228,46 +209,52 @@ class Flujo:
     # --- going on ---------------------------------------------------------------------------------------------------
 
     async def resume_async(
-        self,
-        target: PipelineResult | Snapshot | str,
-        decision: object = None,
-        *,
-        pause: Pause | str | None = None,
-        limits: Limits = None,
-        retry: bool = False,
+        self, target: Target, decision: object = None, **options: Unpack[ResumeOptions]
     ) -> PipelineResult:
         """Go on with a run that paused, failed, or was stopped by a limit. What ended well is not done again.
 
         Args:
             target: Its result, a snapshot of it, or its id where a store keeps it.
             decision: The answer to a question; it must be what the question's schema asks for.
-            pause: Which question, or its id; may be left out where one is open.
-            limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget
-                of the Flujo holds on: other runs share it. A Budget that is given must stand under it.
-            retry: Run what failed, was cancelled or was stopped again.
+            **options: See ResumeOptions.
 
         Raises:
             SnapshotError: The snapshot is damaged, or of another pipeline.
             InputError: The decision is not what was asked for; the question stays open.
             ResumeError: The run is not one to go on with, went on before, or is not told what to do; see its leaves.
         """
-        found = await find(self.plan, target, pause, self.store)
+        _, execute = await self._going_on(target, decision, options)
+        return await execute()
+
+    def resume_stream_async(
+        self, target: Target, decision: object = None, **options: Unpack[ResumeOptions]
+    ) -> StreamOpening:
+        """Go on with a run, and read it: `async with flujo.resume_stream_async(result, "yes") as stream`.
+
+        It takes what `resume_async` takes, and raises what that raises, on entering or in the place of the result. Text
+        that a reader was given of a step before it paused is not given again, as far as the step says the same.
+        """
+        return StreamOpening(partial(self._going_on, target, decision, options), self._handles)
+
+    async def _going_on(self, target: Target, decision: object, options: ResumeOptions) -> Prepared:
+        if unknown := options.keys() - ResumeOptions.__annotations__.keys():
+            raise TypeError(f"a resume has no option {', '.join(sorted(unknown))}; see ResumeOptions")
+        limits, retry = options.get("limits"), options.get("retry", False)
+        found = await find(self.plan, target, options.get("pause"), self.store)
         run = continued(self._setup, found, limits, self.limits)
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
-        if run.info.run_id in self._active:
-            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         now = receipt_of(run.info.run_id, decided)
+        if self.store is None:
+            claim(found.past, now)
+        if run.info.run_id in self._active:
+            release(run.info.run_id, found.past)
+            raise StillRunning(run.info.run_id) if receipt is None else AlreadyResumed(receipt)
         if decided is not None:
             lost = () if run.resumed is None else run.resumed.entries
             run.resumed = Resumed(decided.pause, decided.value, (*lost, *decided.entries))
-        if self.store is not None:
-            return await self._execute(run, partial(self._claimed, self.store, run, found.past, now, receipt))
-        claim(found.past, now)
-        try:
-            return await self._execute(run)
-        finally:
-            if not run.journal:
-                release(run.info.run_id, found.past)
+        if self.store is None:
+            return run, partial(self._execute, run)
+        return run, partial(self._execute, run, partial(self._claimed, self.store, run, found.past, now, receipt))
 
     async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
@@ -277,7 +264,8 @@ class Flujo:
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
+            claiming = store.claim(past.length, past.stood, now, rows)
+            return await taken(claiming, self.policy.write_timeout_s, store.release)
         except StillRunning:
             if receipt is None:
                 raise
@@ -304,7 +292,7 @@ class Flujo:
                 _log.warning("run %r could not be recovered: %s", run_id, text_of(error or ValueError()))
         return results
 
-    async def replay_async(self, target: PipelineResult | Snapshot | str) -> Replay:
+    async def replay_async(self, target: Target) -> Replay:
         """Run the engine again over what was recorded: no step is called, every branch and loop is asked anew.
 
         Args:
@@ -332,11 +320,12 @@ class Flujo:
             if self.store is None:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
-            taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
-            run.writer = Writer(self.store, await taking, limit_s, run.stop)
-            return await run.writer.around(partial(run.through, app), run.end)
+            taking = claimed() if claimed else created(self.store, run.standing("running"), limit_s)
+            return await run.written(self.store, await taking, limit_s).around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.info.run_id)
+            if run.past is not None and not run.journal:
+                release(run.info.run_id, run.past)
 
     def _enter(self, run: Run) -> None:
         if run.info.run_id in self._active:

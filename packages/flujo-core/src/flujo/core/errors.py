@@ -9,7 +9,7 @@ FlujoError                  what happened, why, and what to do next
 ├── LoopRunning             a sync call inside a running event loop (also a RuntimeError)
 ├── RunExists               a run with this id is already known
 ├── StepFailed              a step ended with a failure; `__cause__` is the original exception
-│   ├── StepTimeout         ... because its time was up
+│   ├── StepTimeout         ... because its time was up (also a TimeoutError, so an OSError)
 │   ├── WorkerLost          ... because its worker went away or did not answer; nobody knows how it ended
 │   └── LoopLimit           ... because a loop was not good in time; `partial` is its last output
 ├── RunPaused               the output of a run was read that waits for a human
@@ -56,7 +56,7 @@ class FlujoError(Exception):
         self.what: str = scrub(what)
         self.why: str = scrub(why)
         self.do: str = scrub(do)
-        super().__init__(self.what, self.why, self.do)
+        Exception.__init__(self, self.what, self.why, self.do)  # an OSError among its bases would read them otherwise
 
     def __reduce__(self) -> tuple[object, ...]:
         # the leaves take facts, not `args`: pickle (a process pool, a remote worker) must not call them with these
@@ -179,8 +179,13 @@ class StepFailed(FlujoError):
         return failed
 
 
-class StepTimeout(StepFailed):
-    """A step did not end in its time. `abandoned` is true for a sync step whose thread still runs."""
+class StepTimeout(StepFailed, TimeoutError):
+    """A step did not end in its time; `retry_on=(TimeoutError,)` tries it again, as one that raised that itself.
+
+    Attributes:
+        seconds: Its time.
+        abandoned: True for a sync step whose thread still runs.
+    """
 
     def __init__(self, step_path: str, seconds: float, *, abandoned: bool = False) -> None:
         self.seconds = seconds
@@ -191,10 +196,15 @@ class StepTimeout(StepFailed):
 
 
 class WorkerLost(StepFailed):
-    """The worker of a step went away or did not answer: nobody knows how it ended, so its whole lease counts."""
+    """The worker of a step went away or did not answer: nobody knows how it ended, so its whole lease counts.
 
-    def __init__(self, step_path: str, why: str, do: str = "") -> None:
+    `why` may be what its backend raised.
+    """
+
+    def __init__(self, step_path: str, why: str | Exception, do: str = "") -> None:
         do = do or "Say `retry=` where the step may be tried again: all attempts have the same idempotency key"
+        if isinstance(why, Exception):
+            self.__cause__, why = why, f"its backend raised {type(why).__name__}: {text_of(why)}"
         super().__init__(step_path, "WorkerLost", why, do)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,12 +26,15 @@ class Capabilities:
         pickle: It ships code that no import path leads to: `request.task(code=...)`.
         max_payload: Most bytes of a task, or of what comes back; None is no limit.
         loops: Event loops that it can be used from.
+        prepare: Awaited before each attempt, and before the step's time begins: a cluster that is first to be started
+            costs no step its time. What it raises is told by `execute_step`, which meets the same.
     """
 
     remote: bool = False
     pickle: bool = False
     max_payload: int | None = None
     loops: tuple[str, ...] = ("asyncio", "trio")
+    prepare: Callable[[], Awaitable[object]] | None = None
 
 
 def capabilities_of(backend: object) -> Capabilities:
@@ -136,6 +139,8 @@ class ExecutionBackend(Protocol):
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt. Faults of the step are a Failure; only a cancellation is raised.
+
+        Whatever else is raised fails the step with a WorkerLost, for nobody knows then whether it ran.
 
         A remote backend returns `StepOutcome(Failure(WorkerLost(...)))` where a worker went away or did not answer: the
         whole lease counts, and the engine tries again where the step's `retry` says so, with the same key.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -20,10 +20,14 @@ from .folds import Chunks, Fold
 from .hooks import Hooks, Implementation
 from .items import Chunk, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .payloads import Event, OnModelCall, OnStepFailure, PostStepExecution, PreStepExecution
+from .result import StepRecord
 from .usage import Usage
 
 CLEAN_UP_S = 1.0
 """Seconds that generators get to clean up, whatever is cancelled meanwhile."""
+
+
+_HEARD = ("pre_step_execution", "post_step_execution", "on_step_failure", "on_model_call")
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +43,7 @@ class Source:
         error: What they raised.
         is_begun: Whether the reader pulls from them.
         is_cut: Whether they are to end now: their step was cancelled, or its time is up.
+        is_read: Whether the reader was given a chunk.
     """
 
     run: RunInfo
@@ -49,6 +54,7 @@ class Source:
     error: Exception | None = None
     is_begun: bool = False
     is_cut: bool = False
+    is_read: bool = False
 
     @property
     def chunks(self) -> Chunks:
@@ -87,7 +93,7 @@ class Feed:
     Attributes:
         told: Items that wait for nobody.
         source: Generators that the reader is to pull from.
-        news: Is set when there is something new; the reader waits for it.
+        news: Is set when there is something new, where the reader waits for it.
         is_over: Whether the run has ended.
         cut: Ends the reader's pull, if it is in one; says whether it was.
         withheld: Paths of steps whose chunks may be seen only when all of them were transformed.
@@ -100,7 +106,7 @@ class Feed:
         self._taken: anyio.Event | None = None
         self.told: deque[StreamItem] = deque()
         self.source: Source | None = None
-        self.news: anyio.Event = anyio.Event()
+        self.news: anyio.Event | None = None
         self.is_over: bool = False
         self.cut: Callable[[], bool] = bool
         self.withheld: set[str] = set()
@@ -113,7 +119,7 @@ class Feed:
             if self.source is not None:  # of a step whose time was up while its reader was busy elsewhere
                 await self.source.ended.wait()
             self.source = source
-            self.news.set()
+            self._wake()
             await source.ended.wait()
         except BaseException:  # a cancel, or its time is up: who pulls from it closes it
             source.is_cut = True
@@ -129,18 +135,22 @@ class Feed:
         """Give one chunk, and wait until the reader wants the next."""
         taken = anyio.Event()
         self._offers.append((chunk, taken))
-        self.news.set()
+        self._wake()
         await taken.wait()
 
     def tell(self, item: StreamItem) -> None:
         """Give an item that waits for nobody."""
         self.told.append(item)
-        self.news.set()
+        self._wake()
 
     def end(self) -> None:
         """The run has ended."""
         self.is_over = True
-        self.news.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.news is not None:
+            self.news.set()
 
     # --- the reader's side ------------------------------------------------------------------------------------------
 
@@ -158,32 +168,24 @@ class Feed:
 
     def listen(self, hooks: Hooks) -> Hooks:
         """The hooks, and this as the last observer of what a reader is told."""
-        heard = {
-            "pre_step_execution": self._started, "post_step_execution": self._ended, "on_step_failure": self._ended,
-            "on_model_call": self._paid_for,
-        }  # fmt: skip
-        mine: dict[str, Implementation] = {
-            hook: Implementation("stream", hook, function, False, False, (), False) for hook, function in heard.items()
-        }
-        return replace(hooks, table=hooks.table | {hook: (*hooks.of(hook), one) for hook, one in mine.items()})
+        mine = Implementation("stream", "a stream", self._hear, False, False, (), False)
+        return Hooks(hooks.policy, hooks.table | {hook: (*hooks.of(hook), mine) for hook in _HEARD})
 
-    def _started(self, event: Event) -> None:
-        assert isinstance(event, PreStepExecution)
-        self.tell(StepStarted(event.step_path, event.name, event.attempt))
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, PreStepExecution):
+            self.tell(StepStarted(event.step_path, event.name, event.attempt))
+        elif isinstance(event, OnModelCall):
+            self._note_paid(event.step_path)
+        elif isinstance(event, (PostStepExecution, OnStepFailure)):
+            self._ended(event.step_path, event.record)
 
-    def _ended(self, event: Event) -> None:
-        assert isinstance(event, (PostStepExecution, OnStepFailure))
-        path, record = event.step_path, event.record
+    def _ended(self, path: str, record: StepRecord) -> None:
         if path in self.withheld:
             self.withheld.discard(path)
             if record.status == "completed":
                 self.tell(Chunk(record.output, path))
         self._note_paid(path)
         self.tell(StepEnded(path, record))
-
-    def _paid_for(self, event: Event) -> None:
-        assert isinstance(event, OnModelCall)
-        self._note_paid(event.step_path)
 
     def _note_paid(self, path: str) -> None:
         spent = self._spent()

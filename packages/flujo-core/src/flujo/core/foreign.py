@@ -28,7 +28,10 @@ def attempt(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tupl
 
 
 async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None, Exception]:
-    """Await and return the value, or the exception that was raised."""
+    """Await code that is not ours, and return its value, or the exception it raised.
+
+    An exit is told as an exception too, and so is a cancel that nobody asked for; one from outside is raised.
+    """
     try:
         return await awaitable, None
     except BaseException as error:  # as above

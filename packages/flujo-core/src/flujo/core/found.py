@@ -25,7 +25,7 @@ from .plan import Plan, StepNode
 from .protocols import RunStore
 from .restore import check_snapshot, entry_of, past_record, restored
 from .result import PipelineResult
-from .resume import Decision, decide, decision_digest
+from .resume import Decision, decide, decision_digest, receipt_here
 from .run import Run, last_began
 from .running import Resumed
 from .schedule import advance, find_due
@@ -214,14 +214,14 @@ async def decide_on(
         why = "what its token shows is not what it asks now"
         raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Show the question anew")
     answers = decision is not None or wanted is not None
-    if answers and store is not None and not (open_ if wanted is None else wanted in open_):
-        receipt = await store.receipt(run_id, wanted)
+    if answers and not (open_ if wanted is None else wanted in open_):
+        receipt = receipt_here(run_id, wanted) if store is None else await store.receipt(run_id, wanted)
         now = None if receipt is None else replace(receipt, digest=decision_digest(decision))
         if receipt is not None and receipt == now and found.is_orphan:
             return None, receipt  # it counts, and the process that was to go on with it is gone
         if receipt is not None and now is not None:
             raise refusal(receipt, now)
-    if run.state.finished and not found.is_orphan:
+    if found.snapshot.status == "completed":
         raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
     goes_on = again or found.is_orphan
     if run.state.pauses and (answers or not goes_on):

@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from .check import fitted
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed
-from .foreign import attempt_async, fault_of
+from .foreign import attempt, attempt_async, fault_of
 from .patience import rest_within, within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
 from .policy import Policy
@@ -72,8 +72,7 @@ class Implementation:
         try:
             return self.function(payload), None
         except BaseException as raised:  # not by `attempt`, which costs more than most of them
-            fault = fault_of(raised)
-            if fault is None:
+            if (fault := fault_of(raised)) is None:
                 raise
             return None, fault
 
@@ -147,10 +146,7 @@ class Hooks:
                 answer, error = Deny(f"the guard gave no answer in {limit_s:g} s"), None
             if type(answer) is Allow:
                 continue
-            did = "failed with {}" if error is not None else "answered {}, neither Allow nor Deny"
-            said = (
-                answer if isinstance(answer, Deny) else Deny(f"the guard {did.format(type(error or answer).__name__)}")
-            )
+            said = attempt(_denial, answer, error)[0] or Deny("the guard gave an answer that cannot be read")
             if said.to_model and hook == "guard_tool_call":
                 soft = soft or said
             else:
@@ -162,26 +158,31 @@ class Hooks:
 
         Raises:
             StepFailed: One raised, or gave what does not fit.
+            RunAborted: One asked for it.
         """
+        value = payload.value
         for implementation in self.of(hook):
+            payload.value = value  # only what a transform returns counts, since only that is checked
             changed, error = implementation.begin(payload, values)
             if changed is not UNCHANGED and (work := _work_of(changed, implementation)) is not None:
                 changed, error = await attempt_async(work)
             if changed is UNCHANGED:
                 continue
-            payload.value, problem = fitted(hint)(changed) if error is None else (None, _told(error))
+            if isinstance(error, AbortPipeline):
+                raise RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
+            value, problem = fitted(hint)(changed) if error is None else (None, _told(error))
             if problem is not None:
                 did = "gave a value that does not fit:" if error is None else "failed with"
                 why = f"{hook} of plugin {implementation.plugin!r} {did} {problem}"
                 raise StepFailed(payload.step_path, "TransformFault", why)
-        return payload.value
+        return value
 
-    async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> GuardDenied | None:
-        """Have it written down; returns the denial of the first required plugin that could not, or None.
+    async def record(self, payload: RecordIntent | RecordResult, hook: str, values: Values) -> FlujoError | None:
+        """Have it written down; returns the denial of the first required plugin that could not, or an abort, or None.
 
         What happened is recorded even while the run is being cancelled.
         """
-        failed: GuardDenied | None = None
+        failed: FlujoError | None = None
         what = f"the {'start' if hook == 'record_intent' else 'end'} of this {payload.kind.replace('_', ' ')}"
         for implementation in self.of(hook):
             answer, error = implementation.begin(payload, values)
@@ -189,10 +190,10 @@ class Hooks:
                 with anyio.CancelScope(shield=True) if hook == "record_result" else nullcontext():
                     error = (await attempt_async(within(self.policy.recorder_timeout_s, work)))[1]
             if error is not None:
-                self._count_fault(implementation, payload, error)
-                if implementation.required:
-                    why = f"{what} cannot be recorded: {_told(error)}"
-                    failed = failed or GuardDenied(implementation.plugin, hook, why)
+                stop: FlujoError | None = self._abort_of(implementation, payload, error)
+                if stop is None and implementation.required:
+                    stop = GuardDenied(implementation.plugin, hook, f"{what} cannot be recorded: {_told(error)}")
+                failed = failed or stop
         return failed
 
     def tell(
@@ -223,8 +224,7 @@ class Hooks:
                     begun = rest_within(self.policy.observer_timeout_s, first, work)
                     return self._tell_rest(observers[observers.index(one) :], payload, values, begun)
             except BaseException as raised:  # not by `attempt`, which costs more than most of them
-                fault = fault_of(raised)
-                if fault is None:
+                if (fault := fault_of(raised)) is None:
                     raise
                 if abort := self._abort_of(one, payload, fault):
                     return self._tell_rest(observers[observers.index(one) + 1 :], payload, values, abort=abort)
@@ -248,23 +248,31 @@ class Hooks:
         return abort
 
     def _abort_of(self, implementation: Implementation, payload: Event, error: Exception) -> RunAborted | None:
-        """The abort that an observer asked for; any other error is a fault of it, which is counted."""
+        """The abort that an observer or recorder asked for; any other error is a fault of it, which is counted."""
         if isinstance(error, AbortPipeline):
             return RunAborted(error.reason, f"{implementation.hook} of plugin {implementation.plugin!r}")
-        self._count_fault(implementation, payload, error)
-        return None
-
-    def _count_fault(self, implementation: Implementation, payload: Event, error: Exception) -> None:
         payload.run.count("plugin_faults", implementation.plugin)
         facts = (implementation.hook, implementation.plugin, type(error).__name__, payload.run.run_id)
         _log.warning("%s of plugin %r failed with %s in run %s", *facts)
+        return None
+
+
+def _denial(answer: object, error: Exception | None) -> Deny:
+    """What a guard that did not allow denies with; what it gave may be of any kind, and fail where it is looked at."""
+    if isinstance(answer, Deny):
+        return Deny(str(answer.reason), bool(answer.to_model))
+    if isinstance(error, AbortPipeline):
+        return Deny(error.reason)
+    did = f"answered {type(answer).__name__}, neither Allow nor Deny"
+    return Deny(f"the guard {did if error is None else f'failed with {type(error).__name__}'}")
 
 
 def _work_of(answer: object, implementation: Implementation) -> Coroutine[Any, Any, object] | None:
     """What is still to be awaited of an answer, if it is anything of the kind."""
-    if isinstance(answer, CoroutineType) and (implementation.is_async or not implementation.is_direct):
+    if type(answer) is CoroutineType and (implementation.is_async or not implementation.is_direct):
         return answer
-    return _awaited(answer) if inspect.isawaitable(answer) else None
+    # It may be of any kind, and raise where it is asked for its class.
+    return _awaited(answer) if attempt(inspect.isawaitable, answer)[0] else None
 
 
 async def _awaited(answer: object) -> object:

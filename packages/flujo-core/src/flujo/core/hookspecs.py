@@ -67,7 +67,7 @@ def guard_tool_call(payload: payloads.GuardToolCall) -> Allow | Deny:
     """Let a tool call happen, or not. `Deny(reason, to_model=True)` answers the model instead of ending the run."""
 
 
-# --- transform: in plugin order, each gets what the one before left; a fault fails the step ---------------------------
+# --- transform: in plugin order, each gets what the one before returned; a fault fails the step -----------------------
 
 
 @hookspec
@@ -112,7 +112,7 @@ def record_result(payload: payloads.RecordResult) -> None:
     """Write down how it ended; called exactly once for each intent, also on failure and cancel."""
 
 
-# --- observe: a fault is logged and counted, the run is unchanged; AbortPipeline(reason) ends the run -----------------
+# --- observe: a fault is logged and counted, the run is unchanged; AbortPipeline(reason) ends it, as in all hooks -----
 
 
 @hookspec
@@ -187,7 +187,7 @@ def on_human_decision(payload: payloads.OnHumanDecision) -> None:
 
 @hookspec
 def on_run_end(payload: payloads.OnRunEnd) -> None:
-    """A run ended, in whatever way. Last hook of a run: an AbortPipeline raised here comes too late to change it."""
+    """A run ended, in whatever way. Last hook of a run: AbortPipeline makes a completed one `aborted`, no other."""
 
 
 # --- register: called once for every allowed plugin when a registry is first needed -----------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from .errors import AlreadyResumed, ResumeConflict, ResumeError
@@ -28,17 +28,24 @@ class Receipt:
     decided_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Hold:
     """The right to write a run, from when it is created or claimed until it is given back or taken over.
 
     Attributes:
         run_id: The run.
         fence: Grows with each hold of the run; a store refuses what comes with an older one.
+        ends: What ends the run, once it goes on; may be called from whatever thread, and again.
     """
 
     run_id: str
     fence: int
+    ends: list[Callable[[], object]] = field(default_factory=list, compare=False, repr=False)
+
+    def cancel(self) -> None:
+        """Have the run ended by who holds it: for a store that was asked to, in whatever thread it hears of it."""
+        for end in self.ends:
+            end()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,13 +65,11 @@ def discover(allowed: AllowList | None = None) -> list[Installed]:
 
 def load(plugin: Installed) -> Installed:
     """Import a plugin that was found; a failure is kept in it, not raised. Blocked plugins are never imported."""
-    if plugin.state != "found":
-        return plugin
-    module, error = attempt(_import, plugin.target)
-    if error is not None:
-        plugin.state, plugin.error = "failed", scrub(f"{type(error).__name__}: {text_of(error)}")
-        return plugin
-    plugin.state, plugin.module = "loaded", module
+    if plugin.state == "found":
+        plugin.module, error = attempt(_import, plugin.target)
+        plugin.state = "loaded" if error is None else "failed"
+        if error is not None:
+            plugin.error = scrub(f"{type(error).__name__}: {text_of(error)}")
     return plugin
 
 

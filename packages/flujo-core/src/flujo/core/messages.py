@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -80,11 +80,20 @@ class ModelRequest(_Frozen):
 
 
 class ModelUsage(_Frozen):
-    """What a provider says a call used, in tokens; `cost_usd` only where the provider bills it itself."""
+    """What a provider says a call used, in tokens.
+
+    Attributes:
+        input_tokens: Those it was sent, from its cache or not.
+        output_tokens: Those it gave.
+        cost_usd: USD that the provider itself says it bills; None where it says nothing.
+        listed_usd: USD by price list, called as in `Price.source`, where that knows more of this call than its tokens:
+            what came from a cache, another service tier. It counts where that list's price holds.
+    """
 
     input_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
     cost_usd: Decimal | None = Field(default=None, ge=0)
+    listed_usd: dict[str, Annotated[Decimal, Field(ge=0)]] = {}
 
 
 class ModelResponse(_Frozen):

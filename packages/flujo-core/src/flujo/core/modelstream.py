@@ -15,7 +15,7 @@ from typing import NoReturn
 import anyio
 
 from . import gates, payloads
-from .calls import Calls, clamped, fit_of, input_bound, no_price, really_used
+from .calls import Calls, check_price, clamped, fit_of, input_bound, really_used
 from .context import RunContext
 from .delivery import ChunkTransforms, needs_whole
 from .errors import ConfigurationError, NotSent, StepFailed, UsageLimitExceeded
@@ -26,8 +26,7 @@ from .items import ModelChunk
 from .messages import ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease
 from .outcome import Called
-from .reading import SendStream
-from .retry import RetryPolicy
+from .reading import Asked
 from .running import Act
 from .telemetry import Piece
 from .told import model_key
@@ -47,7 +46,7 @@ class _Answer:
 
     def note(self, chunk: ModelChunk) -> None:
         """Note what a piece tells beside its text; a piece with content is a token at least."""
-        self.pieces += bool(chunk.content or chunk.tool_calls)
+        self.pieces += bool(chunk.content or chunk.tool_calls) + chunk.hidden
         self.tool_calls += chunk.tool_calls
         self.usage = chunk.usage or self.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
@@ -78,25 +77,12 @@ class ModelStream:
         response: The whole answer, once it has been read to its end; None before.
     """
 
-    def __init__(
-        self,
-        calls: Calls,
-        ctx: RunContext,
-        request: ModelRequest,
-        send: SendStream,
-        *,
-        retry: RetryPolicy | None,
-        price: Price | None,
-        record: bool,
-    ) -> None:
+    def __init__(self, calls: Calls, ctx: RunContext, asked: Asked) -> None:
         self._calls = calls
         self._run = calls.run
         self._ctx = ctx
-        self._request = request
-        self._send = send
-        self._price = price
-        self._retry = retry
-        self._key = model_key(request, ctx.attempt) if record else ""
+        self._request, self._send, self._retry, self._price, record = asked
+        self._key = model_key(asked.request, ctx.attempt) if record else ""
         self._places = AsyncExitStack()
         self._act: Act | None = None
         self._lease: Lease | None = None
@@ -123,7 +109,7 @@ class ModelStream:
         if run.hooks.of("transform_model_request"):
             left = self._ctx.usage.left
             given = payloads.TransformModelRequest(run.info, path, self._request, left.cost_usd, left.tokens)
-            self._request = await run.hooks.transform(given, "transform_model_request", run.values, ModelRequest)
+            self._request = await run.transform(given, "transform_model_request", ModelRequest, self._ctx)
         self._request = self._calls.apart(self._request)
         self._price = run.setup.price_of(self._request.model) if self._price is None else self._price
         while True:
@@ -171,7 +157,7 @@ class ModelStream:
                 yield chunk.content
 
     async def _read(self, chunk: ModelChunk | None) -> AsyncGenerator[ModelChunk, None]:
-        answer, path = self._answer, self._ctx.step_path
+        answer, ctx = self._answer, self._ctx
         acting = "transform_chunk" in self._run.hooks.table
         assert self._act is not None
         stream_id, transforms = self._act.name, dict[int, ChunkTransforms]()
@@ -183,7 +169,7 @@ class ModelStream:
                 text, choice = chunk.content, chunk.choice
                 if acting:
                     if choice not in transforms:
-                        transforms[choice] = ChunkTransforms(self._run, path, f"{stream_id}#{choice}", "model")
+                        transforms[choice] = ChunkTransforms(self._run, ctx, f"{stream_id}#{choice}", "model")
                     text = str(await transforms[choice].feed(text))
                 if text:
                     answer.add(text, choice)
@@ -222,8 +208,13 @@ class ModelStream:
 
     async def _next(self) -> ModelChunk | None:
         assert self._source is not None
-        given = await anext(self._source, None)
-        return ModelChunk(given) if isinstance(given, str) else given
+        given: object = await anext(self._source, None)
+        if given is None or isinstance(given, ModelChunk):
+            return given
+        if not isinstance(given, str):
+            why = f"send for model {self._request.model!r} gave {type(given).__name__}, no ModelChunk and no text"
+            raise StepFailed(self._ctx.step_path, "ResponseMismatch", why)
+        return ModelChunk(given)
 
     async def _kept(self, answer: ModelResponse) -> ModelResponse:
         """The whole answer, transformed, and kept where it is to be recorded."""
@@ -238,7 +229,7 @@ class ModelStream:
             return response
         asked = self._calls.apart(self._request)
         given = payloads.TransformModelResponse(run.info, self._ctx.step_path, asked, response)
-        transformed: ModelResponse = await run.hooks.transform(given, hook, run.values, ModelResponse)
+        transformed: ModelResponse = await run.transform(given, hook, ModelResponse, self._ctx)
         return transformed
 
     # --- the fixed order --------------------------------------------------------------------------------------------
@@ -254,9 +245,7 @@ class ModelStream:
         self._act = Act("model_call", ctx.step_path, ctx, number, f"call-{next(self._calls.numbers)}")
         await run.intend(self._act, apart(request))
         self._piece = None if run.watch is None else run.watch.model(ctx, request)
-        limit = ctx.usage.limit_that_needs_prices
-        if self._price is None and limit is not None:
-            raise no_price(request.model, limit)
+        check_price(ctx, request.model, self._price)
         lease = self._lease = await self._reserved()
         self._calls.check_open()  # the run may have been stopped while this waited for its turn
         self._sent = True
@@ -350,4 +339,5 @@ class ModelStream:
             took = perf_counter() - act.started
             facts = (self._ctx.step_path, apart(self._request), apart(self.response), used, took)
             await run.observe("on_model_call", partial(payloads.OnModelCall, run.info, *facts), self._ctx)
+            await run.warn(self._ctx)
         self._lease, self._source, self._passage, self._piece = None, None, None, None

@@ -19,7 +19,10 @@ from .usage import Usage, UsageLimits
 
 
 class AbortPipeline(Exception):
-    """Raised by an observer to end the run: the finished step and its cost stay, the result is `aborted`."""
+    """Raised by a hook to end the run: the finished step and its cost stay, the result is `aborted`.
+
+    A guard that raises it denies for its reason.
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -305,7 +308,10 @@ class OnGuardDenied(StepEvent):
 
 @dataclass(slots=True, repr=False, eq=False)
 class OnUsageWarning(Event):
-    """The share `warn_at` of a limit is used: once per limit and run, of a Budget once for all its runs."""
+    """The share `warn_at` of a limit is used: once per limit and run, of a Budget once for all its runs.
+
+    Told after the model call that used it; of what a step reserves or records itself, when its attempt ends.
+    """
 
     limit: str
     share: float

@@ -137,10 +137,8 @@ def settled(
     outcome = done.outcome
     if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
         return Aborted(outcome.error), None
-    if isinstance(outcome, Success):
-        problem = _problem(node, outcome.output, done, model)
-        if problem is not None:
-            return Failure(StepFailed(path, *problem)), None
+    if isinstance(outcome, Success) and (problem := _problem(node, outcome.output, done, model)) is not None:
+        return Failure(StepFailed(path, *problem)), None
     return outcome, done.changes
 
 

@@ -148,11 +148,9 @@ def _label(function: Callable[..., object]) -> str:
 
 def _observed(function: Callable[..., object]) -> list[str]:
     """Hooks that a plain callable observes, by the annotation of its first parameter."""
-    what = f"hook {_label(function)!r} cannot be used"
-    names = _required(function)
-    annotation = _hints(function, f"hook {_label(function)!r}").get(names[0]) if names else None
-    moments = [hook for hook in HOOK_NAMES if tier_of(hook) == "observe"]
-    observed = {"".join(map(str.capitalize, hook.split("_"))): hook for hook in moments}
+    what, names = f"hook {_label(function)!r}", _required(function) if callable(function) else []
+    annotation = _hints(function, what).get(names[0]) if names else None
+    observed = {"".join(map(str.capitalize, one.split("_"))): one for one in HOOK_NAMES if tier_of(one) == "observe"}
     if annotation is Event:
         return list(observed.values())
     name = getattr(annotation, "__name__", "")
@@ -161,4 +159,4 @@ def _observed(function: Callable[..., object]) -> list[str]:
     why = "its first parameter is not annotated with an observed payload"
     if name.startswith(("Guard", "Transform", "Record")):
         why = f"{name} is no observer's payload; only a plugin may guard, transform or record"
-    raise PluginError(what, why, f"Annotate it with Event or one of: {', '.join(observed)}")
+    raise PluginError(f"{what} cannot be used", why, f"Annotate it with Event or one of: {', '.join(observed)}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
+from .errors import ConfigurationError
 from .folds import Chunks, Fold
 from .items import ModelChunk
 from .messages import ModelRequest
@@ -29,23 +30,27 @@ class StreamingAgent(Protocol):
         """An async generator method, or a method that gives an async iterator; annotated as an agent's `run`."""
 
 
+class Asked(NamedTuple):
+    """What `stream_model` was given; see there."""
+
+    request: ModelRequest
+    send: SendStream
+    retry: RetryPolicy | None
+    price: Price | None
+    record: bool
+
+
 class StreamGate(Protocol):
     """The one way to what is read while it comes; the engine gives it to each step."""
 
-    def stream_model(
-        self,
-        ctx: RunContext,
-        request: ModelRequest,
-        send: SendStream,
-        *,
-        retry: RetryPolicy | None,
-        price: Price | None,
-        record: bool,
-    ) -> ModelStream:
+    def stream_model(self, ctx: RunContext, asked: Asked) -> ModelStream:
         """See StreamingContext.stream_model."""
 
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """See StreamingContext.deliver."""
+
+    async def emit(self, ctx: RunContext, chunk: object) -> None:
+        """See StreamingContext.emit."""
 
 
 class StreamingContext:
@@ -53,6 +58,8 @@ class StreamingContext:
 
     __slots__ = ()
     _gate: StreamGate
+    step_path: str
+    is_stream: bool
 
     def check_open(self) -> None:
         """See RunContext.check_open."""
@@ -86,7 +93,22 @@ class StreamingContext:
             ConfigurationError: The attempt that this context belongs to is over.
         """
         self.check_open()
-        return self._gate.stream_model(cast("RunContext", self), request, send, retry=retry, price=price, record=record)
+        return self._gate.stream_model(cast("RunContext", self), Asked(request, send, retry, price, record))
+
+    async def emit(self, chunk: object) -> None:
+        """Give a chunk to who reads the run by `Flujo.stream_async`, and wait until that asks for the next item.
+
+        For what a step likes to be seen before it ends, as its progress: no part of its output, and nowhere kept. Where
+        nobody reads, nothing happens. Chunks pass `transform_chunk`; where a plugin transforms outputs and no chunks,
+        they are not shown. An attempt that is made again gives its chunks again.
+
+        Raises:
+            ConfigurationError: The step is a stream, which yields its chunks; or the attempt is over.
+        """
+        self.check_open()
+        if self.is_stream:
+            raise ConfigurationError(f"step {self.step_path!r} cannot emit", "it is a stream", "Yield the chunk")
+        await self._gate.emit(cast("RunContext", self), chunk)
 
     async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""

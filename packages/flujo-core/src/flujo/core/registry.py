@@ -140,7 +140,7 @@ class Plugins:
             function = getattr(source, hook, None) if source is not None else None
             if function is None or not hasattr(function, "flujo_impl"):
                 continue
-            found += [(name, _checked(item, kind, name, hook)) for item in _call(name, hook, function)]
+            found += [(name, item) for item in _given(name, hook, function, kind)]
         return list({id(item): (name, item) for name, item in found}.values())
 
     def commands(self) -> list[tuple[str, Command]]:
@@ -171,14 +171,11 @@ class Plugins:
         return self._prices[model]
 
 
-def _call(name: str, hook: str, function: Callable[[], Iterable[object]]) -> list[object]:
+def _given(name: str, hook: str, function: Callable[[], Iterable[T]], kind: type[T]) -> list[T]:
+    """What a plugin registers, all of one kind."""
     items, error = attempt(lambda: list(function()))
-    if error is not None:
-        raise PluginError(f"{hook} of plugin {name!r} failed", f"{type(error).__name__}: {text_of(error)}") from error
+    wrong = next((type(item).__name__ for item in items or () if not isinstance(item, kind)), "")
+    if error is not None or wrong:
+        why = f"{type(error).__name__}: {text_of(error)}" if error else f"it returned {wrong}, not {kind.__name__}"
+        raise PluginError(f"{hook} of plugin {name!r} failed", why) from error
     return items or []
-
-
-def _checked(item: object, kind: type[T], name: str, hook: str) -> T:
-    if isinstance(item, kind):
-        return item
-    raise PluginError(f"{hook} of plugin {name!r} failed", f"it returned {type(item).__name__}, not {kind.__name__}")

@@ -143,7 +143,7 @@ async def _chosen(frame: Frame, node: FlowNode) -> int | None:
     answer, error = await attempt_async(
         about.ask(part.value if isinstance(flow, Branch) else part.output, part.context)
     )
-    return None if error is not None else Work.choice(flow, answer)
+    return None if error is not None else attempt(Work.choice, flow, answer)[0]
 
 
 def _told(node: FlowNode, choice: int | None) -> str:

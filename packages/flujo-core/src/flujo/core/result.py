@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy, deepcopy
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from .errors import FlujoError, RunPaused
 from .outcome import StepStatus
@@ -123,12 +123,16 @@ class PipelineResult:
         """
         return self.origin.snapshot()
 
+    def __reduce__(self) -> NoReturn:
+        raise FlujoError("a PipelineResult cannot be pickled", "it belongs to its run", "Keep result.snapshot()")
+
+    def __copy__(self) -> PipelineResult:
+        return replace(self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> PipelineResult:
         """A copy of its values; the run that it comes from is the same one, not copied."""
-        made = copy(self)
-        made.value, made.context = deepcopy(self.value, memo), deepcopy(self.context, memo)
-        made.usage = deepcopy(self.usage, memo)
-        return made
+        value, context, usage = deepcopy((self.value, self.context, self.usage), memo)
+        return replace(self, value=value, context=context, usage=usage)
 
     def __repr__(self) -> str:
         """Never raises, and shows no output: it may be long or private."""

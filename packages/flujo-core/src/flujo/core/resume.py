@@ -72,6 +72,12 @@ def claim(past: Past, receipt: Receipt) -> None:
         raise refusal(before, receipt)
 
 
+def receipt_here(run_id: str, pause_id: str | None) -> Receipt | None:
+    """How a question of a run was answered in this process; the last one that was, where none is named."""
+    said = (one for one in reversed(_claims.values()) if one.run_id == run_id and one.pause_id)
+    return next((one for one in said if pause_id in (None, one.pause_id)), None)
+
+
 def release(run_id: str, past: Past) -> None:
     """Give a claim back whose resume came to nothing, so that it can be tried again."""
     _claims.pop((run_id, past.length, past.began), None)
@@ -117,12 +123,8 @@ def decide(
     node = plan.nodes[key[1]]
     assert isinstance(node, StepNode)
     value = _fitted(decision, request, node, shown.id)
-    told = (
-        _reconciled(value, request, node, shown)
-        if isinstance(request, Reconcile)
-        else _told(value, request, node, shown)
-    )
-    entries = tuple(Entry(*key, one, started_at=datetime.now(UTC).timestamp()) for one in told)
+    told, now = _told(value, request, node, shown), datetime.now(UTC).timestamp()
+    entries = tuple(Entry(*key, one, started_at=now) for one in told)
     return Decision(shown, value, entries, decision_digest(decision))
 
 
@@ -130,6 +132,8 @@ Said = Decided | Answer | Called | Begun
 
 
 def _told(value: object, request: PauseForHumanInput, node: StepNode, shown: Pause) -> list[Said]:
+    if isinstance(request, Reconcile):
+        return _reconciled(value, request, node, shown)
     if request.asked:
         return [Answer(_as_json(value, shown.id), shown.shown_digest)]
     if problem := unfit_claim(node, value):
@@ -190,8 +194,7 @@ def merged(records: list[StepRecord]) -> list[StepRecord]:
     found: list[StepRecord] = []
     paused: dict[str, StepRecord] = {}
     for record in records:
-        before = paused.pop(record.path, None)
-        if before is not None:
+        if before := paused.pop(record.path, None):
             found.remove(before)
             record.usage.add(before.usage)
             record.attempts = max(record.attempts, before.attempts)

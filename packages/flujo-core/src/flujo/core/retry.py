@@ -22,7 +22,8 @@ class RetryPolicy:
         factor: Each further wait is this many times longer.
         max_backoff_s: No wait is longer, in seconds, unless the error says when to come back (`Retry-After`).
         jitter: Share of a wait that is random, 0 to 1, so that parallel branches do not retry in step.
-        retry_on: Only these exceptions are tried again, as a tuple of classes.
+        retry_on: Only these exceptions are tried again, as a tuple of classes; a step whose `timeout_s` passed failed
+            with a StepTimeout, which is a TimeoutError.
         max_retry_after_s: An error that says to come back later than this, in seconds, is not tried again.
     """
 

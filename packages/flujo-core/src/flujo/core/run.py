@@ -14,8 +14,10 @@ from . import payloads
 from .errors import GuardDenied, ResourceError, RunAborted, SnapshotError, StepFailed
 from .foreign import attempt, text_of
 from .journal import Entry, as_entry
+from .kept import Hold
 from .outcome import Failure, status_of
 from .pause import PauseForHumanInput
+from .protocols import RunStore
 from .resources import ResourceScope
 from .result import PipelineResult, RunStatus, StepRecord
 from .resume import merged
@@ -24,6 +26,7 @@ from .snapshot import Checkpoint, EntryData, LimitsData, Snapshot
 from .streamcalls import StreamingCalls
 from .values import final_context, given_by
 from .work import Work
+from .writer import Writer
 from .written import checkpoint_of, entry_data
 
 
@@ -39,6 +42,13 @@ class Run(Work):
     def calls(self) -> StreamingCalls:
         """The way to models and tools."""
         return StreamingCalls(self)
+
+    def written(self, store: RunStore, hold: Hold, limit_s: float) -> Writer:
+        """Have it written there while it goes on, and cancelled where the store is asked for that."""
+        self.scope = self.scope or anyio.CancelScope()
+        self.writer = Writer(store, hold, limit_s, self.stop)
+        hold.ends.append(partial(self.writer.here, partial(self.cancel, "cancelled on request", "its store")))
+        return self.writer
 
     async def through(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end, and give the result."""
@@ -72,8 +82,9 @@ class Run(Work):
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
         own = self.scope is not None and self.scope.cancel_called
-        late = RunAborted(f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
-        self.stop(late if own else RunAborted("cancelled from outside"))
+        late = (f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
+        # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
+        self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))
         return own
 
     def _inside(self, app: Mapping[str, object]) -> Awaitable[None]:
@@ -105,7 +116,7 @@ class Run(Work):
             else:
                 await self._tell_resumed(self.resumed, seen)
             await self._with_resources()
-        except GuardDenied:
+        except (GuardDenied, RunAborted):
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
             await self._end(act, self.verdict if self._cut() else stop)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import anyio
 from pydantic import BaseModel
@@ -26,7 +26,17 @@ from .kept import Past, TokenFacts
 from .ledger import Ledger
 from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
-from .payloads import Deny, Event, OnGuardDenied, OnRetry, RecordIntent, RecordKind, RecordResult
+from .payloads import (
+    Deny,
+    Event,
+    OnGuardDenied,
+    OnRetry,
+    OnUsageWarning,
+    RecordIntent,
+    RecordKind,
+    RecordResult,
+    StepEvent,
+)
 from .protocols import TokenSigner
 from .relay import YIELD_EVERY, Worker
 from .retry import RetryPolicy
@@ -224,8 +234,7 @@ class Running:
         """Take the secrets of the run input and of the first context out of an error's texts."""
         if error is not None:
             if self._secrets is None:
-                root = self.state.root
-                self._secrets = attempt(secrets_in, (root.input, root.context))[0] or []
+                self._secrets = attempt(secrets_in, (self.state.root.input, self.state.root.context))[0] or []
             error.hide(self._secrets)
 
     # --- the journal ------------------------------------------------------------------------------------------------
@@ -254,8 +263,7 @@ class Running:
         if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
             return
         entry = Entry(*ctx.visit, told)
-        kept = self.put(entry, partial(self.take, entry))
-        if kept is not None:
+        if (kept := self.put(entry, partial(self.take, entry))) is not None:
             await kept.wait()
 
     def note_spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
@@ -283,9 +291,13 @@ class Running:
 
     async def heed(self, telling: Telling, keep: Keep) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
-        abort = await telling
-        if abort is not None:
+        if (abort := await telling) is not None:
             self.stop(abort, keep)
+
+    async def warn(self, ctx: RunContext) -> None:
+        """Tell observers of limits that are nearly used up; of each once."""
+        for limit, share in ctx.usage.warnings():
+            await self.observe("on_usage_warning", partial(OnUsageWarning, self.info, limit, share), ctx)
 
     async def guard(self, hook: str, payload: Callable[[], Event], ctx: RunContext | None = None) -> Deny | None:
         """Ask the guards of `hook`; returns a refusal that is meant for the model.
@@ -300,25 +312,34 @@ class Running:
             await self.deny(denial, "" if ctx is None else ctx.step_path, ctx)
         return denial
 
-    async def deny(self, denial: GuardDenied, path: str, keep: Keep) -> NoReturn:
-        """End the run by a denial, which observers are told; it is raised."""
+    async def deny(self, denial: FlujoError, path: str, keep: Keep) -> NoReturn:
+        """End the run by a denial, which observers are told, or by an abort; it is raised."""
         self.stop(denial, keep)
-        if isinstance(keep, RunContext):
-            keep.denial = keep.denial or denial
-        await self.observe("on_guard_denied", partial(OnGuardDenied, self.info, path, denial), keep)
+        if isinstance(denial, GuardDenied):
+            if isinstance(keep, RunContext):
+                keep.denial = keep.denial or denial
+            await self.observe("on_guard_denied", partial(OnGuardDenied, self.info, path, denial), keep)
         raise denial
+
+    async def transform(self, payload: StepEvent, hook: str, hint: object, keep: Keep) -> Any:
+        """Pass the value of a payload through the transforms of `hook`; one that asks for it ends the run."""
+        try:
+            return await self.hooks.transform(payload, hook, self.values, hint)
+        except RunAborted as abort:
+            self.stop(abort, keep)
+            raise
 
     async def intend(self, act: Act, subject: object) -> None:
         """Have it written down that `act` is about to happen.
 
         Raises:
             GuardDenied: A required recorder could not.
+            RunAborted: A recorder asked for it.
         """
         act.intended = True
         if "record_intent" in self.hooks.table:
             payload = RecordIntent(self.info, act.kind, act.name + self.mark, act.path, act.attempt, subject)
-            failed = await self.hooks.record(payload, "record_intent", self.values)
-            if failed is not None:
+            if (failed := await self.hooks.record(payload, "record_intent", self.values)) is not None:
                 await self.deny(failed, act.path, act.keep)
 
     async def conclude(
@@ -335,8 +356,7 @@ class Running:
                 self.info, act.kind, act.name + self.mark, act.path, act.attempt,
                 "paused" if paused else status_of(error), value, name, usage, perf_counter() - act.started,
             )  # fmt: skip
-            failed = await self.hooks.record(payload, "record_result", self.values)
-            if failed is not None:
+            if (failed := await self.hooks.record(payload, "record_result", self.values)) is not None:
                 self.stop(failed, act.keep)
 
 

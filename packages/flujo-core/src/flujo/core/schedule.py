@@ -168,10 +168,9 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
 
 def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
     """What a combinator is given, or why it cannot be."""
-    try:
-        inputs = inputs_of(frame, node)
-    except (LookupError, AttributeError, TypeError) as error:
-        why = f"a part of its input is missing ({type(error).__name__}: {error})"
+    inputs, lost = attempt(inputs_of, frame, node)
+    if inputs is None:
+        why = f"a part of its input is missing ({type(lost).__name__}: {lost})"
         return None, Failure(_failed(frame, node, "InputMissing", why))
     for parameter, origin, fit in node.checks:
         inputs[parameter], problem = fit(inputs[parameter])
@@ -344,11 +343,9 @@ def limit_reached(part: Part) -> LoopLimit | None:
 def _finish(state: RunState, part: Part, output: object) -> None:
     """A combinator ended well, where its followers find what they take of its output."""
     node, frame = part.node, part.frame
-    if node.claims:
-        problem = unfit_claim(node, output)
-        if problem is not None:
-            _fail(state, frame, node, Failure(_failed(frame, node, "OutputMismatch", problem)))
-            return
+    if node.claims and (problem := unfit_claim(node, output)) is not None:
+        _fail(state, frame, node, Failure(_failed(frame, node, "OutputMismatch", problem)))
+        return
     del frame.parts[node.place]
     changes = tuple(change for slot in sorted(part.changes) for change in part.changes[slot])
     _end(state, frame, node, output, changes)

@@ -45,6 +45,7 @@ class ScopeCompiler:
         self.problems: list[str] = scope.problems
         self.drafts: dict[Node, Draft] = scope.drafts
         self.by_name: dict[str, Node] = {}
+        self.joined: dict[Node, Node] = {}
 
     def check(self) -> None:
         """Fill the scope's draft."""
@@ -88,6 +89,7 @@ class ScopeCompiler:
         if self.by_name.setdefault(name, node) is not node:
             self.problems.append(f"two steps are called {name!r}; give one another name: Step(..., name='...')")
         self.scope.names[node] = name
+        self.joined |= dict.fromkeys(node.made_of, node)
         draft = self.drafts[node] = Draft(node, self._binding(node))
         bodies = self.scope.bodies.get(node, [])
         draft.writes = frozenset().union(*(body.writes for body in bodies))
@@ -185,12 +187,15 @@ class ScopeCompiler:
             return Edge(None, path, Any)
         if isinstance(node, str):
             node = self.by_name.get(node, node)
+        whole = self.joined.get(node) if isinstance(node, Node) and node not in self.drafts else None
+        node = whole if whole is not None and node is whole.made_of[-1] else node
         if isinstance(node, str):
             problem = f"names an unknown step {node!r}; {suggestion(node, self.by_name)}"
         elif not isinstance(node, Node):
             problem = f"is a {type(node).__name__}; it must be a step, a part of one, a step's name, or run_input()"
         elif node not in self.drafts:
-            problem = f"names step {node.name!r}, which is not in the pipeline; add it"
+            why = "which is not in the pipeline; add it"
+            problem = f"names step {node.name!r}, {why if whole is None else 'whose chunks go to the next one only'}"
         else:
             draft = self.drafts[node]
             hint, problem = part_type(draft.gives(chained=False), path)
@@ -271,7 +276,8 @@ class ScopeCompiler:
             sorter.prepare()
         except CycleError as error:
             circle = " -> ".join(repr(self.scope.names[drafts[number].node]) for number in error.args[1])
-            self.problems.append(f"steps depend on each other in a circle: {circle}; take one of these edges away")
+            do = "take one of these edges away, or, where a step is to run twice, give it twice: Step(it, name=...)"
+            self.problems.append(f"steps depend on each other in a circle: {circle}; {do}")
             return []
         ready: list[int] = []
         order: list[Draft] = []

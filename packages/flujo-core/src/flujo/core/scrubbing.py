@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
@@ -39,6 +40,8 @@ _HEADER = (
     r"[^\s\"',;]+(?:(?<==)\"[^\"\n]*\")?(?:[,;]\s{0,9}[\w-]{1,40}=(?:\"[^\"\n]*\"|[^\s\"',;]+))*+"
 )
 
+_USER = r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)"
+
 # Each pattern is linear in the text's length: what repeats is bounded, possessive (`+` after the quantifier: it never
 # gives back), or can only begin where nothing of the same kind stands before it.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -49,7 +52,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"{_NAMED}[^\s\"',;&]{{3,}}"), rf"\1{MASK}"),
     (re.compile(_HEADER), rf"\1{MASK}"),
     (re.compile(r"(?i)(\b(?:bearer|splunk)\s{1,9})[\w.~+/=-]{12,}"), rf"\1{MASK}"),
-    (re.compile(r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)[^\s/]{1,256}(?=@)"), rf"\1{MASK}"),
+    # A password in a URL may hold a slash that nobody encoded; what begins like a port does not.
+    (re.compile(rf"{_USER}(?:[^\s/]{{1,256}}|(?!\d{{1,5}}/)[^\s@]{{1,256}})(?=@)"), rf"\1{MASK}"),
 )
 
 
@@ -65,6 +69,10 @@ def scrub(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()  # half a pair can be shown too
+
+
+cleaned = lru_cache(4096)(scrub)
+"""`scrub` for names, which come again and again."""
 
 
 def secrets_in(values: Iterable[object]) -> list[str]:

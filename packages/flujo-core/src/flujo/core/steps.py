@@ -117,11 +117,13 @@ class Node:
         name: Name in the pipeline, and in paths.
         inputs: Where its input comes from, where that is not the node before it.
         auto_named: Whether nobody chose the name; it is numbered then where another node has it.
+        made_of: The nodes that became this one, if several did; its output is that of the last.
     """
 
     name: str
     inputs: Mapping[str, Origin] | Origin | None = None
     auto_named: bool = False
+    made_of: tuple[Node, ...] = ()
 
     @property
     def output(self) -> Ref:

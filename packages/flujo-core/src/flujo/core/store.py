@@ -74,8 +74,7 @@ class MemoryStore:
     async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
         """See RunStore."""
         kept = self._known(receipt.run_id)
-        before = kept.decisions.get(receipt.pause_id)
-        if before is not None:
+        if before := kept.decisions.get(receipt.pause_id):
             raise refusal(before, receipt)
         if kept.is_held:
             raise StillRunning(receipt.run_id)

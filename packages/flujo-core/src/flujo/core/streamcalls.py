@@ -6,32 +6,27 @@ from typing import Any
 
 from .calls import Calls
 from .context import RunContext
-from .delivery import delivered
+from .delivery import Emitted, delivered, needs_whole
 from .folds import Chunks, Fold
-from .messages import ModelRequest
 from .modelstream import ModelStream
-from .reading import SendStream
-from .retry import RetryPolicy
+from .reading import Asked
 from .streamstep import StreamStep
-from .usage import Price
 
 
 class StreamingCalls(Calls):
     """Calls and streams of one run."""
 
-    def stream_model(
-        self,
-        ctx: RunContext,
-        request: ModelRequest,
-        send: SendStream,
-        *,
-        retry: RetryPolicy | None,
-        price: Price | None,
-        record: bool,
-    ) -> ModelStream:
+    def stream_model(self, ctx: RunContext, asked: Asked) -> ModelStream:
         """See StreamingContext.stream_model."""
-        return ModelStream(self, ctx, request, send, retry=retry, price=price, record=record)
+        return ModelStream(self, ctx, asked)
 
     async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
         """See StreamingContext.deliver."""
+        ctx.is_stream = True
         return await delivered(self.run, ctx, step, chunks, fold)
+
+    async def emit(self, ctx: RunContext, chunk: object) -> None:
+        """See StreamingContext.emit."""
+        if self.run.feed is not None and not needs_whole(self.run, "transform_step_output"):
+            ctx.emitted = ctx.emitted or Emitted(self.run, self.run.feed, ctx)
+            await ctx.emitted.give(chunk)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from functools import partial
 from time import perf_counter
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, NoReturn, cast
@@ -123,7 +122,7 @@ class RunStream:
                         break
             except BaseException as raised:  # the step's failure, or the end of its time; a cancel goes on up
                 error = self._fault(source, raised)
-            await self._close(source, error)
+            await self._close(source, error, count)
         result = await self._ended()
         for pause in result.pauses:
             yield PausedItem(pause)
@@ -150,7 +149,7 @@ class RunStream:
                         break
             except BaseException as raised:  # as above
                 error = self._fault(source, raised)
-            await self._close(source, error)
+            await self._close(source, error, count)
         result = await self._ended()
         if isinstance(result.error, StepFailed) and isinstance(result.error.__cause__, Exception):
             raise result.error.__cause__
@@ -181,6 +180,7 @@ class RunStream:
 
     def _pulled(self, source: Source) -> AsyncIterator[Any]:
         """The chunks, so that the run's task can end a pull that waits."""
+        source.is_read = source.is_begun  # by the reader before
         source.is_begun = self._pulls = True
         self._turn_s = perf_counter()
         self._task = attempt(asyncio.current_task)[0]
@@ -192,7 +192,7 @@ class RunStream:
 
     def _cut(self) -> bool:
         """End the pull of the reader, if it is in one."""
-        if not (self._pulls and any(reader.ag_running for reader in self._readers)):
+        if not (self._pulls and self._is_read()):
             return False
         if self._task is None:
             assert self._scope is not None
@@ -201,6 +201,10 @@ class RunStream:
             self._cancelling = self._task.cancelling()
             self._task.cancel()
         return True
+
+    def _is_read(self) -> bool:
+        """Whether some task waits for the next item."""
+        return any(reader.ag_running for reader in self._readers)
 
     def _fault(self, source: Source, raised: BaseException) -> Exception | None:
         """What a pull ended with, where it was not cut; a cancel from outside is raised."""
@@ -216,17 +220,18 @@ class RunStream:
         before, self._cancelling = self._cancelling, None
         return before is not None and self._task is not None and self._task.uncancel() <= before
 
-    async def _close(self, source: Source, error: Exception | None) -> None:
+    async def _close(self, source: Source, error: Exception | None, count: int) -> None:
         if self._cancelling is not None:  # its generator went on, whatever it was told
             self._uncancelled()
         self._pulls, self._feed.source = False, None
+        source.is_read = source.is_read or count > 0
         await source.close(error)
 
     # --- the block --------------------------------------------------------------------------------------------------
 
     async def leave(self, error: BaseException | None) -> None:
         """Close the source, and end the run if it goes on."""
-        source = self._feed.source
+        source = None if self._is_read() else self._feed.source  # a pull of another task is ended by the run's
         with anyio.CancelScope(shield=True):
             if source is not None:
                 await source.shut(None)
@@ -234,7 +239,8 @@ class RunStream:
             if source is not None:
                 source.ended.set()
             for reader in self._readers:
-                await reader.aclose()
+                if not reader.ag_running:
+                    await reader.aclose()
             self._result, self._error = await attempt_async(self._handle.wait())
         self._readers.clear()
         self._items = self._feed.source = None
@@ -263,17 +269,22 @@ class _Scoped:
         raise _Cut
 
 
+Prepared = tuple[Run, Callable[[], Awaitable[PipelineResult]]]
+"""A run, and what drives it."""
+
+
 class StreamOpening:
     """What `stream_async` returns: `async with` starts the run and gives the RunStream."""
 
-    def __init__(self, begin: Callable[[], RunStream]) -> None:
-        self._begin = begin
+    def __init__(self, prepare: Callable[[], Awaitable[Prepared]], handles: set[RunHandle]) -> None:
+        self._prepare = prepare
+        self._handles = handles
         self._stream: RunStream | None = None
 
     async def __aenter__(self) -> RunStream:
         if self._stream is not None:
             raise ConfigurationError("this stream cannot be entered", "it was read before", "Call stream_async again")
-        self._stream = self._begin()
+        self._stream = _opened(*await self._prepare(), self._handles)
         return self._stream
 
     async def __aexit__(
@@ -286,11 +297,8 @@ class StreamOpening:
         raise TypeError("a stream is read in a block, which closes it: `async with flujo.stream_async(x) as stream:`")
 
 
-def opened(
-    prepare: Callable[[], Run], execute: Callable[[Run], Awaitable[PipelineResult]], handles: set[RunHandle]
-) -> RunStream:
+def _opened(run: Run, execute: Callable[[], Awaitable[PipelineResult]], handles: set[RunHandle]) -> RunStream:
     """Start a run that is read."""
-    run = prepare()
     run.scope = run.scope or anyio.CancelScope()
     feed = run.feed = Feed(lambda: run.spent)
     run.hooks, run.plain = feed.listen(run.hooks), False
@@ -300,7 +308,7 @@ def opened(
         handles.discard(handle)
         feed.end()
 
-    handle = RunHandle(run, partial(execute, run), ended)
+    handle = RunHandle(run, execute, ended)
     handles.add(handle)
     return RunStream(run, feed, handle)
 

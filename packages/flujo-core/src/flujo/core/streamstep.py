@@ -20,8 +20,12 @@ from .steps import Node, Step, StepOptions
 
 _STREAM = re.compile(r"\bAsync(Iterator|Iterable|Generator)\b")
 _CTX = "flujo_ctx"
-_ALONE = ("retry", "writes", "cache", "inline")
-_OF_A_CHAIN = ("inputs", "timeout_s", "reads", "limits", "effect", "validate", "when", "validators", "pauses")
+_REFUSED = {
+    "writes": "its output is what its chunks make; let the step after it write",
+    "cache": "what was given once is not given again; cache a step before or after it",
+    "inline": "it waits for its reader",
+}
+_OF_A_CHAIN = ("inputs", "retry", "timeout_s", "reads", "limits", "effect", "validate", "when", "validators", "pauses")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +92,8 @@ class StreamStep(Step):
         name: Name in the pipeline.
         collect: What the chunks make: None (text joined where they are text, else a list), "text", "list", "last",
             "none", or a function of the list of them.
-        **options: See StepOptions. A stream cannot be tried again, cached, or write the context, and runs in the
-            process of its reader.
+        **options: See StepOptions. What failed before its reader was given a chunk is tried again as `retry` says. A
+            stream is not cached, does not write the context, and runs in the process of its reader.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, name: str, collect: object = None, **options: Any) -> None:
@@ -166,7 +170,8 @@ class StreamStep(Step):
             kept = {name: getattr(self.options, name) for name in _OF_A_CHAIN}
             kept["version"] = self.options.version + other.options.version - 1
             stages, name = (*self.stages, *other.stages), f"{self.name}>>{other.name}"
-            self._next[other] = StreamStep(stages, name=name, collect=other.collect, **kept)
+            one = self._next[other] = StreamStep(stages, name=name, collect=other.collect, **kept)
+            one.made_of = (*(self.made_of or (self,)), other)
         return self._next[other]
 
     @property
@@ -180,8 +185,7 @@ class StreamStep(Step):
 
 
 def _problems(collect: object, options: Mapping[str, object]) -> list[str]:
-    refused = [name for name in _ALONE if options.get(name)]
-    problems = [f"{name}= cannot be used: what a reader was given cannot be given anew" for name in refused]
+    problems = [f"{name}= cannot be used: {why}" for name, why in _REFUSED.items() if options.get(name)]
     if options.get("backend") not in (None, "local"):
         problems.append(f"backend={options['backend']!r} cannot be used: a stream stays where its reader is")
     if not (collect is None or collect in WORDS or callable(collect)):

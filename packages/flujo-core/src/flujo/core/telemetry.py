@@ -28,7 +28,7 @@ from .errors import StepFailed, UsageLimitExceeded
 from .foreign import P, T, attempt, text_of
 from .logs import shown_as
 from .messages import ModelRequest, ModelResponse
-from .scrubbing import scrub
+from .scrubbing import cleaned, scrub
 from .signals import Metric
 from .usage import Usage
 
@@ -41,7 +41,6 @@ Facts = Mapping[str, AttributeValue | Decimal | None]
 
 _log, _faults = logging.getLogger("flujo.core"), count()
 _W3C = TraceContextTextMapPropagator()
-_clean = lru_cache(4096)(scrub)
 
 
 _PROVIDER = ProxyTracerProvider()
@@ -87,7 +86,7 @@ def _links(before: str | None) -> list[Link] | None:
 
 def _told(facts: Facts) -> dict[str, AttributeValue]:
     """What is known of some facts, without secrets."""
-    return {k: _clean(str(v)) if isinstance(v, (str, Decimal)) else v for k, v in facts.items() if v is not None}
+    return {k: cleaned(str(v)) if isinstance(v, (str, Decimal)) else v for k, v in facts.items() if v is not None}
 
 
 class Piece:
@@ -106,7 +105,7 @@ class Piece:
         self.is_timed: bool = True
         kind = SpanKind.CLIENT if time is signals.CALL_S else SpanKind.INTERNAL
         links = None if before is None else _links(before)
-        span = _safely(watch.tracer.start_span, _clean(name), None, kind, self.facts, links)
+        span = _safely(watch.tracer.start_span, cleaned(name), None, kind, self.facts, links)
         # What is within one that could not begin stands where this one would have stood.
         self._span = span or trace.NonRecordingSpan(trace.get_current_span().get_span_context())
 
@@ -173,7 +172,7 @@ class Watch:
         words: dict[str, AttributeValue | None] = {
             signals.OPERATION: "invoke_workflow", signals.WORKFLOW: info.pipeline, signals.RUN_ID: info.run_id,
             signals.FINGERPRINT: info.fingerprint, signals.ACTOR: info.actor, signals.TENANT: info.tenant,
-            **{f"{signals.TAG}{_clean(name)}": str(shown_as(name, word)) for name, word in info.tags.items()},
+            **{f"{signals.TAG}{cleaned(name)}": str(shown_as(name, word)) for name, word in info.tags.items()},
         }  # fmt: skip
         with Piece(self, f"invoke_workflow {info.pipeline}", words, signals.RUN_S, info.trace) as piece:
             info.trace = carrier().get("traceparent", info.trace)
@@ -229,7 +228,7 @@ class Watch:
         """Note how a call of a model ended; one that was not sent is none."""
         piece.use(usage)
         if response is not None:
-            reasons = [_clean(response.finish_reason)] if response.finish_reason else None
+            reasons = [cleaned(response.finish_reason)] if response.finish_reason else None
             piece.note({signals.RESPONSE_MODEL: response.model or None, signals.FINISH_REASONS: reasons})
         piece.is_timed = sent
         if sent:

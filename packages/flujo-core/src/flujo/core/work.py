@@ -148,8 +148,7 @@ class Work(Running):
             if holds:
                 held.extend(self.state.taken_back(due_before))
 
-        kept = self.put(entry, then)
-        if kept is not None:
+        if (kept := self.put(entry, then)) is not None:
             await kept.wait()
         return held
 
@@ -175,6 +174,8 @@ class Work(Running):
     ) -> Awaitable[object] | None:
         frame, node, path = part.frame, part.node, part.path
         flow: Any = node.flow
+        if error is None and type(answer) is not bool and isinstance(flow, Loop):
+            answer, error = attempt(bool, answer)  # an array has no truth
         if error is not None:
             what, value = ("until", part.output) if isinstance(flow, Loop) else ("on", part.value)
             failed = StepFailed.by(path, error, (value, part.context), f"Mend `{what}=` of {path!r}")
@@ -213,8 +214,8 @@ class Work(Running):
             try:
                 if self.hooks.outputs and isinstance(outcome, Success):
                     outcome.output = await changed(self, act, node, outcome.output)
-            except StepFailed as failed:
-                outcome = Failure(failed)
+            except (StepFailed, RunAborted) as failed:
+                outcome = Failure(failed) if isinstance(failed, StepFailed) else Aborted(failed)
             except BaseException as stop:  # a cancel
                 await self._cut_off(entry, act.started, stop, act)
             await self.conclude(act, outcome.error, outcome.output, Usage(), paused=isinstance(outcome, Paused))
@@ -316,13 +317,16 @@ class Work(Running):
         """How a step ends that is not to run; None where it is."""
         when = node.step.options.when
         assert when is not None
-        try:
-            inputs = inputs_of(frame, node)
-        except (LookupError, AttributeError, TypeError):
-            return None  # the attempt says what is missing
+        inputs, lost = attempt(inputs_of, frame, node)
+        if inputs is None:
+            return Failure(missing(path, lost))
         value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        context = context_at(frame, node) if frame.context is not None else None
+        context, error = attempt(context_at, frame, node)  # a reducer is the user's
+        if error is not None:
+            return Failure(StepFailed.by(path, error, (value, frame.context)))
         wanted, error = await attempt_async(when.ask(value, context))
+        if error is None:
+            wanted, error = attempt(bool, wanted)
         if error is not None:
             return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
         return None if wanted else Skipped(value)
@@ -334,11 +338,16 @@ class Work(Running):
         feedback: tuple[str, ...] = ()
         while True:
             entry.attempts += 1
+            away = self.setup.places.away.get(node.index)
+            if away is not None:
+                await away.ready()
             trial = Attempt(self, self.calls, frame, node, entry.attempts, feedback)
             if worker is not None:
                 worker.ctx = trial.ctx
             try:
                 outcome, changes = await trial.execute()
+                if trial.ctx.emitted is not None:
+                    await trial.ctx.emitted.let_go()
             finally:
                 trial.ctx.end()
                 if trial.ctx.metered is not None:
@@ -355,14 +364,12 @@ class Work(Running):
         meter = ctx.usage
         entry.usage = entry.usage or Usage()
         entry.usage.add(meter.spent)
-        breach = meter.breach or meter.exceeded()
-        if breach is not None:
+        if (breach := meter.breach or meter.exceeded()) is not None:
             self.stop(breach, ctx)
 
     async def _warn(self, path: str, ctx: RunContext) -> None:
         """Tell observers of limits that are nearly used up, and of one that stopped the run."""
-        for limit, share in ctx.usage.warnings():
-            await self.observe("on_usage_warning", partial(payloads.OnUsageWarning, self.info, limit, share), ctx)
+        await self.warn(ctx)
         breach = self.verdict
         if isinstance(breach, UsageLimitExceeded) and not self.breach_told:
             self.breach_told = True
@@ -370,7 +377,7 @@ class Work(Running):
 
     async def _again(self, retry: RetryPolicy, outcome: Outcome, trial: Attempt) -> bool:
         """Whether a failed step is tried again; waits before it is."""
-        if not isinstance(outcome, Failure) or self.verdict is not None:
+        if not isinstance(outcome, Failure) or self.verdict is not None or trial.ctx.is_read:
             return False
         error = cause if isinstance(cause := outcome.error.__cause__, Exception) else outcome.error
         if not (retry.applies(error, trial.number) or retry.applies(outcome.error, trial.number)):

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from flujo.core import EntryData, Flujo, PipelineResult, Snapshot, UsageLimits
 
-from .cli_decisions import answer, approve, inbox, reject
+from .cli_decisions import answer, approve, check_no_answer_is_due, inbox, reject
 from .cli_keeping import backup, cancel, delete, purge
 from .cli_worker import worker
 from .printing import AS_JSON, RUN, STORE, TARGET, answer_of, asked, did, host_of, line, listing, stand, told, worst
@@ -124,6 +124,8 @@ def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeF
     answer = answer_of(flags["answer"])
 
     async def go_on() -> PipelineResult:
+        if flags["answer"] is None and not flags["retry"] and limits is None and flujo.store is not None:
+            await check_no_answer_is_due(flujo.store, run_id)
         return await flujo.resume_async(run_id, answer, pause=flags["pause_id"], limits=limits, retry=flags["retry"])
 
     ctx.exit(told(anyio.run(go_on), as_json=flags["as_json"]))

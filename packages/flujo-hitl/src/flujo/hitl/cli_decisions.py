@@ -6,6 +6,7 @@ import getpass
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypedDict, TypeVar, Unpack
 
 import anyio
@@ -13,13 +14,13 @@ import click
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from flujo.core import AmbiguousPause, InputError, Pause, ResumeError, unfit
+from flujo.core import AmbiguousPause, InputError, Pause, ResumeError, RunStore, unfit
 
 from .printing import AS_JSON, RUN, STORE, answer_of, host_of, line, listing
 from .protocol import HitlStore
 from .shown import MOST_SHOWN, Shown, show, verdict
 
-__all__ = ["answer", "approve", "inbox", "reject"]
+__all__ = ["answer", "approve", "check_no_answer_is_due", "inbox", "reject"]
 
 C = TypeVar("C", bound=Callable[..., object])
 
@@ -184,6 +185,21 @@ async def _found(store: HitlStore, target: str, pause_id: str | None) -> tuple[s
     if receipt is not None:
         why = f"{receipt.pause_id!r} was answered at {receipt.decided_at.isoformat(timespec='seconds')}"
     raise ResumeError(what, why, f"Look at it: flujo runs show {run_id}")
+
+
+async def check_no_answer_is_due(store: RunStore, target: str) -> None:
+    """Refuse to go on without an answer where one is asked for: to a question about anything, none would be `null`.
+
+    Raises:
+        InputError: A question is open, and has not expired.
+    """
+    facts = None if store.signer is None else store.signer.open(target)
+    run_id = target if facts is None else facts.run_id
+    snapshot, now = (await store.load(run_id)).snapshot, datetime.now(UTC)
+    for pause in snapshot.pauses if snapshot.status == "paused" else ():
+        if pause.expires_at is None or pause.expires_at > now:
+            do = "Give one with --answer, or look first: flujo runs show " + run_id
+            raise InputError(f"run {run_id!r} was not gone on with", f"{pause.id!r} waits for an answer", do)
 
 
 def _print(run_id: str, pause: Pause, shown: Shown, *, err: bool) -> None:

@@ -14,9 +14,8 @@ import click
 from flujo.core import InputError
 
 from .listed import TARGET as BEGUN_FROM
-from .printing import AS_JSON, RUN, STORE, host_of, listing, span
+from .printing import AS_JSON, RUN, STORE, host_of, listing, pasted, span
 from .schema import STATUS
-from .shown import printable
 from .worker import Worker
 
 __all__ = ["backup", "cancel", "delete", "purge"]
@@ -36,9 +35,9 @@ class Whose(TypedDict):
 @AS_JSON
 @click.pass_context
 def cancel(ctx: click.Context, run_id: str, target: str | None, url: str | None, as_json: bool) -> None:
-    """Ask that RUN ends: a worker of its pipeline ends it, whether it goes on there or waits for an answer.
+    """Ask that RUN ends: the process that runs it ends it, within a third of its lease (10 s); else a worker does.
 
-    What was done is kept, and the run is `aborted`. One that `flujo run` runs is ended there, with Ctrl-C.
+    What was done is kept, and the run is `aborted`.
 
     \b
       flujo runs cancel RUN
@@ -51,9 +50,12 @@ def cancel(ctx: click.Context, run_id: str, target: str | None, url: str | None,
         result = anyio.run(working.cancel, run_id)
         _say({"run_id": run_id, "status": result.status}, f"The run is {result.status}.", as_json=as_json)
         return
-    begun = anyio.run(store.load, run_id).snapshot.tags.get(BEGUN_FROM)
-    by = f"flujo runs worker {printable(begun or 'FILE')}"
-    text = f"Asked for. A worker ends the run: {by} (none runs? Say --now {printable(begun or 'FILE')})"
+    snapshot = anyio.run(store.load, run_id).snapshot
+    at = snapshot.tags.get(BEGUN_FROM) or "FILE"
+    waits = snapshot.status != "running"
+    by = "As it waits" if waits else "Its process ends it within some seconds. Where that is gone"
+    text = f"Asked for. {by}, a worker does: {pasted('flujo', 'runs', 'worker', at, url=url)}"
+    text += f"\nWhere no worker runs: {pasted('flujo', 'runs', 'cancel', run_id, '--now', at, url=url)}"
     _say({"run_id": run_id, "cancel_requested": True}, text, as_json=as_json)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from flujo.core import Hold
 
 from .owner import Me
 
-__all__ = ["Connection", "Cursor", "Held", "Moments", "Writing"]
+__all__ = ["Connection", "Cursor", "Held", "Moments", "Writing", "pass_on_cancels"]
 
 
 class Cursor(Protocol):
@@ -50,6 +53,8 @@ class Writing(Protocol):
 
     me: Me
     held: dict[str, Held]
+    holds: WeakValueDictionary[str, Hold]
+    """What was given to those who write a run, for as long as they have it."""
     plans: dict[tuple[str, str], int]
     version: int
     """Of what other connections wrote; while it stays the same, so do the holds of this store."""
@@ -69,6 +74,13 @@ class Writing(Protocol):
 
     def is_free(self, owner: int | None) -> bool:
         """Whether nobody holds a run any more that `owner` held."""
+
+
+def pass_on_cancels(db: Connection, me: Me, holds: Mapping[str, Hold]) -> None:
+    """Tell those who hold runs by this store which of them should end. It may be said again: they know."""
+    for (run_id,) in db.execute("SELECT run_id FROM runs WHERE cancel IS NOT NULL AND owner=?", (me.id,)).fetchall():
+        if (hold := holds.get(run_id)) is not None:
+            hold.cancel()
 
 
 class Moments(Protocol):

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from zlib import crc32
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from flujo.core import EntryData, PayloadCodec, Snapshot, SnapshotError
 
 from .errors import RunDamaged
+from .squeezing import squeezed, whole
 
 __all__ = ["Payloads", "moment", "packed", "stamp", "unpacked"]
 
@@ -61,20 +62,54 @@ def _rows() -> TypeAdapter[EntryData]:
     return TypeAdapter(EntryData)
 
 
+Short = tuple[str, int, int, JsonValue, float, float]
+"""Of a step that just ended well: path, frame, node, value, started_at, duration_s. Most entries are one."""
+
+
+@cache
+def _shorts() -> TypeAdapter[Short]:
+    return TypeAdapter(Short, config=ConfigDict(ser_json_inf_nan="strings"))  # as EntryData has it
+
+
+_NOTHING = (None,) * 6
+
+
+def _dumped(row: EntryData) -> bytes:
+    more = (row.usage, row.changes, row.unwritten, row.cached or None, row.cancelled or None, row.is_void or None)
+    if row.kind != "success" or row.attempts != 1 or more != _NOTHING:
+        return _rows().dump_json(row, exclude_defaults=True)
+    # perf_counter counts nanoseconds: what a difference of two has beyond is noise, of ten bytes
+    times = (row.started_at, round(row.duration_s, 9))
+    return _shorts().dump_json((row.path, row.frame, row.node, row.value, *times))
+
+
+def _loaded(data: bytes) -> EntryData:
+    if not data.startswith(b"["):
+        return _rows().validate_json(data)
+    path, frame, node, value, began, took = _shorts().validate_json(data)
+    at = {"path": path, "frame": frame, "node": node}
+    return EntryData.model_validate({**at, "kind": "success", "value": value, "started_at": began, "duration_s": took})
+
+
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """Writes and reads what a store keeps of runs; None as codec writes it as it is."""
+    """Writes and reads what a store keeps of runs; None as codec writes it as it is, without names that all have.
+
+    What is to be encrypted is not squeezed: its length would tell of what it holds.
+    """
 
     codec: PayloadCodec | None
 
-    def seal(self, data: bytes, about: str) -> bytes:
-        """What is written for a payload; `about` names the run and the place.
+    def seal(self, data: bytes, about: str, *, names: bool = False) -> bytes:
+        """What is written for a payload; `about` names the run and the place, `names` whether it is mostly names.
 
         Raises:
             SnapshotError: The codec cannot.
         """
         if self.codec is not None:
             data = self.codec.encode(data, about)
+        elif names:
+            data = squeezed(data)
         return crc32(data, crc32(about.encode())).to_bytes(4, "big") + data
 
     def unseal(self, written: object, about: str, run_id: str) -> bytes:
@@ -88,18 +123,16 @@ class Payloads:
         data = written[4:]
         if crc32(data, crc32(about.encode())) != int.from_bytes(written[:4], "big"):
             raise RunDamaged(run_id, f"{about}: its checksum does not fit, some of its bits were changed")
-        if self.codec is None:
-            return data
         try:
-            return self.codec.decode(data, about)
-        except SnapshotError as error:
+            return whole(data) if self.codec is None else self.codec.decode(data, about)
+        except (SnapshotError, ValueError) as error:
             raise RunDamaged(run_id, f"{about}: {error}") from error
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
     def row(self, row: EntryData, run_id: str, position: int) -> bytes:
         """An entry of the journal, to be written."""
-        return self.seal(_rows().dump_json(row, exclude_defaults=True), f"journal {position} of {run_id}")
+        return self.seal(_dumped(row), f"journal {position} of {run_id}", names=row.kind == "paused")
 
     def rows(self, written: Iterable[Sequence[object]], run_id: str, first: int) -> list[EntryData]:
         """Entries from `first` on, read from (position, payload) in order.
@@ -114,7 +147,7 @@ class Payloads:
                 raise RunDamaged(run_id, f"{about}: it is missing")
             data = self.unseal(payload, about, run_id)
             try:
-                read.append(_rows().validate_json(data))
+                read.append(_loaded(data))
             except ValidationError as error:
                 raise RunDamaged(run_id, f"{about}: {_first(error)}") from error
         return read
@@ -124,7 +157,7 @@ class Payloads:
     def snapshot(self, snapshot: Snapshot) -> bytes:
         """Where a run stands, to be written: what has no column of its own."""
         text = snapshot.model_dump_json(exclude=_IN_COLUMNS, exclude_defaults=True)
-        return self.seal(text.encode(), _about(snapshot.run_id, snapshot.pipeline, snapshot.fingerprint))
+        return self.seal(text.encode(), _about(snapshot.run_id, snapshot.pipeline, snapshot.fingerprint), names=True)
 
     def standing(self, written: object, run_id: str, pipeline: str, fingerprint: str, status: str) -> Snapshot:
         """Where a run stands.

@@ -58,14 +58,17 @@ DROP INDEX pauses_expire;
 CREATE INDEX pauses_expire ON pauses(expires) WHERE expires IS NOT NULL AND stuck IS NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
+# From here on snapshots may be squeezed: what an earlier version wrote is read as it is.
+_THIRD = ""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
 """What leads from each version of the schema to the next; `version` is how many of them were done."""
 
 
 _BEGIN = b"""
 BEGIN;
 UPDATE batches SET number = number + 1, at = now() WHERE writer = %s RETURNING number;
-SELECT run_id, fence, owner FROM runs WHERE run_id = ANY(%s::text[]) ORDER BY run_id FOR UPDATE
+SELECT run_id, fence, owner, cancel FROM runs WHERE run_id = ANY(%s::text[]) ORDER BY run_id FOR UPDATE
 """
 
 
@@ -110,7 +113,7 @@ class PostgresConnection:
         arguments for several statements. (A pipeline of the driver does not always say that its connection was lost.)
 
         Returns:
-            The row with the new number, or None; and id, fence and owner of each run.
+            The row with the new number, or None; and id, fence, owner and request to end of each run.
         """
         with psycopg.ClientCursor(self.raw) as cursor:
             cursor.execute(_BEGIN, (writer, list(run_ids)))

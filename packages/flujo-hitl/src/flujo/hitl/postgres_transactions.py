@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg import errors
 
-from flujo.core import FlujoError
+from flujo.core import FlujoError, Hold
 
-from .connection import Connection, Held
+from .connection import Connection, Held, pass_on_cancels
 from .errors import StoreDamaged, StoreError, StoreUnreachable
 from .lane import Ticket
 from .owner import Beats, Me, Owner, is_gone
@@ -57,6 +58,7 @@ class PostgresTransactions:
         self.me: Me = me
         self.beats: Beats = Beats()
         self.held: dict[str, Held] = {}
+        self.holds: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self.plans: dict[tuple[str, str], int] = {}
         self.version: int = 0
         self.has_deleted: bool = False
@@ -136,8 +138,10 @@ class PostgresTransactions:
             raise StoreDamaged(self._place.name, "the row that counts its commits is gone")
         self._number = int(found[0])
         self.version += 1
-        for run_id, fence, owner in locked:
-            held = self.held.get(run_id)
+        for run_id, fence, owner, cancel in locked:
+            held, hold = self.held.get(run_id), self.holds.get(run_id)
+            if cancel is not None and hold is not None and (hold.fence, owner) == (fence, self.me.id):
+                hold.cancel()  # who writes often hears of it at once
             if held is not None and (held.fence, owner) == (fence, self.me.id):
                 held.version = self.version
 
@@ -206,6 +210,7 @@ class PostgresTransactions:
 
     def _beat(self) -> Owner:
         owner = self.me.beat()
+        pass_on_cancels(self.db, self.me, self.holds)
         facts: tuple[Any, ...] = astuple(owner)
         self.db.execute(
             "INSERT INTO owners VALUES(?,?,?,?,?,?,?,?, extract(epoch FROM clock_timestamp())) ON CONFLICT (id) DO"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -18,8 +19,8 @@ from .protocol import HitlStore
 from .shown import printable
 
 __all__ = [
-    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "did", "facts_of", "host_of", "line", "listing", "span",
-    "stand", "told", "worst",
+    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "did", "facts_of", "host_of", "line", "listing",
+    "pasted", "span", "stand", "told", "worst",
 ]  # fmt: skip
 
 EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
@@ -32,6 +33,8 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 TARGET = click.argument("target", metavar="FILE[:NAME]")
 RUN = click.argument("run_id", metavar="RUN")
 
+_PASSWORD = re.compile(r"(?<=\w://)([^/@:]*):[^/]*(?=@)|(?<=[?&])password=[^&]*&?")
+
 
 def host_of(ctx: click.Context) -> CommandHost:
     """The command line that called."""
@@ -39,6 +42,12 @@ def host_of(ctx: click.Context) -> CommandHost:
     if host is None:
         raise click.UsageError("Call it as `flujo runs`.")
     return host
+
+
+def pasted(*words: str, url: str | None) -> str:
+    """A command to be pasted, with the store where that was given as an option; without its password."""
+    store = [] if url is None else ["--store", _PASSWORD.sub(r"\1", url)]
+    return shlex.join([*map(printable, words), *store])
 
 
 def listing(store: RunStore) -> HitlStore:

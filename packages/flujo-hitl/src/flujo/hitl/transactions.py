@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
+from weakref import WeakValueDictionary
 
-from flujo.core import FlujoError
+from flujo.core import FlujoError, Hold
 
-from .connection import Connection, Held
+from .connection import Connection, Held, pass_on_cancels
 from .errors import StoreDamaged, StoreError
 from .faults import fault_of, is_local
 from .lane import Ticket
@@ -57,6 +58,7 @@ class Transactions:
         """Of what other connections wrote; while it stays the same, so do the holds of this store."""
         self.fold_at: int = FOLD
         self.held: dict[str, Held] = {}
+        self.holds: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self.plans: dict[tuple[str, str], int] = {}
         self.has_deleted: bool = False
         """Whether what was deleted still stands in the write-ahead log."""
@@ -171,6 +173,8 @@ class Transactions:
 
     def _notice_others(self, db: sqlite3.Connection) -> None:
         (version,) = db.execute("PRAGMA data_version").fetchone()
+        if version != self.version and self._is_registered:  # who writes often hears of it at once
+            pass_on_cancels(db, self.me, self.holds)
         self.version = version
 
     def _roll_back(self) -> None:
@@ -198,6 +202,7 @@ class Transactions:
 
     def _beat(self) -> Owner:
         owner = self.me.beat()
+        pass_on_cancels(self.db, self.me, self.holds)  # also those who could not be told before, as they just began
         self.db.execute("INSERT OR REPLACE INTO owners VALUES(?,?,?,?,?,?,?,?,?)", astuple(owner))
         return owner
 

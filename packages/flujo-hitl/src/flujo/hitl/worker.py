@@ -23,6 +23,7 @@ from flujo.core import (
     OnRunResume,
     PipelineResult,
     ResumeError,
+    RunAborted,
     SnapshotError,
     StillRunning,
     accepted_fingerprints,
@@ -36,6 +37,8 @@ __all__ = ["Progress", "Worker"]
 
 _MOST_LISTED = 1000
 _LONGEST_WAIT_S = 600.0
+_CANCELLED = "cancelled on request"
+"""What core says, too, of a run that its store was asked to end."""
 
 Resume = Callable[[], Awaitable[PipelineResult | None]]
 """Goes on with a run; gives None where its question is open again."""
@@ -46,7 +49,8 @@ class Progress:
     """What a worker did.
 
     Attributes:
-        event: `begun`; `ended`, with a result; `cancelled`; `reopened` where a decision proved to be none;
+        event: `begun`; `ended`, and `cancelled` where that was asked for, with a result; `reopened` where a decision
+            proved to be none;
             `refused` where a run cannot go on; `waiting` where the store cannot be used.
         run_id: With which run; empty where it is none.
         why: Why, for people.
@@ -84,7 +88,7 @@ class Worker:
         self.store: HitlStore = store
         self._tell = tell
         self._room = concurrency
-        self._active: dict[str, anyio.CancelScope] = {}
+        self._active: set[str] = set()
         self._cancelled: set[str] = set()
         self._others: set[str] = set()
         self._later: dict[tuple[str, str], tuple[int, float]] = {}
@@ -130,12 +134,12 @@ class Worker:
         before = len(self._active)
         try:
             waiting = await self._waiting()
-            await self._refuse_changed({run_id for run_id, _, _ in waiting} | self._active.keys())
+            await self._refuse_changed({run_id for run_id, _, _ in waiting} | self._active)
             for run_id, why, resume in waiting:
                 if len(self._active) >= self._room or self._is_ending:
                     break
                 if run_id not in self._active and self._is_due(run_id, why):
-                    self._active[run_id] = anyio.CancelScope()
+                    self._active.add(run_id)
                     group.start_soon(self._go_on, run_id, why, resume, poll_s)
         except StoreError as error:
             if once:
@@ -173,23 +177,20 @@ class Worker:
                 self._others.add(run_id)
 
     async def _to_cancel(self) -> list[str]:
-        """Runs of ours that should end; what runs here is cancelled at once."""
-        wanted = [run_id for run_id in await self.store.cancel_requested() if run_id not in self._others]
+        """Runs of ours that should end; who holds one ends it, also here: the store tells them."""
+        wanted = [one for one in await self.store.cancel_requested() if one not in self._others | self._active]
         ours: list[str] = []
         others: list[str] = []
         for run_id in wanted:
-            if run_id in self._active:
-                self._active[run_id].cancel()
-            else:
-                try:
-                    (ours if await self._is_ours(run_id) else others).append(run_id)
-                except SnapshotError as error:
-                    self._tell(Progress("refused", run_id, str(error)))
-                    others.append(run_id)
-                except ResumeError:  # deleted since
-                    continue
+            try:
+                (ours if await self._is_ours(run_id) else others).append(run_id)
+            except SnapshotError as error:
+                self._tell(Progress("refused", run_id, str(error)))
+                others.append(run_id)
+            except ResumeError:  # deleted since
+                continue
         self._others.update(others)
-        self._cancelled = set(ours)
+        self._cancelled = set(ours) | self._cancelled & self._active  # those perhaps did not look yet
         return ours
 
     async def _is_ours(self, run_id: str) -> bool:
@@ -227,21 +228,17 @@ class Worker:
 
     async def _cancel_on_request(self, event: OnRunResume) -> None:
         if event.run.run_id in self._cancelled:
-            raise AbortPipeline("cancelled on request")
+            raise AbortPipeline(_CANCELLED)
 
     # --- one run --------------------------------------------------------------------------------------------------
 
     async def _go_on(self, run_id: str, why: str, resume: Resume, poll_s: float) -> None:
-        scope = self._active[run_id]
         self._tell(Progress("begun", run_id, why))
         try:
-            with scope:
-                result = await resume()
-                self._later = {key: wait for key, wait in self._later.items() if key[0] != run_id}
-                if result is not None:
-                    self._tell(Progress("ended", run_id, why, result))
-            if scope.cancelled_caught:
-                self._tell(Progress("cancelled", run_id, "on request"))
+            result = await resume()
+            self._later = {key: wait for key, wait in self._later.items() if key[0] != run_id}
+            if result is not None:
+                self._tell(_end_of(run_id, why, result))
         except (StillRunning, AlreadyResumed):  # it goes on elsewhere
             self._put_off(run_id, why, poll_s)
         except Exception as error:  # whatever is wrong with one run, the others must go on
@@ -250,7 +247,7 @@ class Worker:
             if is_first and not (isinstance(error, ResumeError) and await self._went_on(run_id)):
                 self._tell(Progress("refused", run_id, said))
         finally:
-            del self._active[run_id]
+            self._active.discard(run_id)
             self._wake.set()
 
     async def _went_on(self, run_id: str) -> bool:
@@ -269,3 +266,9 @@ class Worker:
 
     def _is_due(self, run_id: str, why: str) -> bool:
         return self._later.get((run_id, why), (0, 0.0))[1] <= time.monotonic()
+
+
+def _end_of(run_id: str, why: str, result: PipelineResult) -> Progress:
+    if isinstance(result.error, RunAborted) and result.error.reason == _CANCELLED:
+        return Progress("cancelled", run_id, "on request", result)
+    return Progress("ended", run_id, why, result)

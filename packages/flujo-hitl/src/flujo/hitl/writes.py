@@ -36,7 +36,7 @@ _KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 
 def unknown(run_id: str) -> ResumeError:
     """Why a run cannot be used that is not kept."""
-    return ResumeError(f"run {run_id!r} cannot be resumed", "the store does not know it", "Look at its id")
+    return ResumeError(f"run {run_id!r} is not here", "the store does not know it", "See its ids: flujo runs list")
 
 
 def _now() -> int:
@@ -77,8 +77,7 @@ class RunWrites:
         )
         (row,) = db.execute(insert, (*facts, *words)).fetchone()
         db.execute("INSERT INTO snapshots VALUES(?,?,0,?)", (row, snapshot.checkpoint.position, payload))
-        self._in.held[run_id] = Held(row, 1, 0, self._in.version)
-        return Hold(run_id, 1)
+        return self._given(run_id, Held(row, 1, 0, self._in.version))
 
     def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
         """See RunStore."""
@@ -124,8 +123,7 @@ class RunWrites:
             self._apply(row, receipt, held.fence)
         facts = (STATUS["running"], held.fence, self._in.me.id, _now(), row)
         db.execute("UPDATE runs SET status=?, fence=?, owner=?, changed=? WHERE id=?", facts)
-        self._in.held[run_id] = held
-        return Hold(run_id, held.fence)
+        return self._given(run_id, held)
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 
@@ -174,6 +172,8 @@ class RunWrites:
             why = f"it is {status_of(status)}"
             raise ResumeError(f"run {run_id!r} cannot be cancelled", why, "Only what runs or waits can be")
         self._in.db.execute("UPDATE runs SET cancel=? WHERE id=? AND cancel IS NULL", (_now(), row))
+        if (hold := self._in.holds.get(run_id)) is not None:  # held by this very store
+            hold.cancel()
 
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
@@ -210,6 +210,11 @@ class RunWrites:
         self._in.has_deleted = True
 
     # --- pieces -------------------------------------------------------------------------------------------------------
+
+    def _given(self, run_id: str, held: Held) -> Hold:
+        self._in.held[run_id] = held
+        hold = self._in.holds[run_id] = Hold(run_id, held.fence)
+        return hold
 
     def _known(self, run_id: str) -> tuple[int, int, int | None, int]:
         found = self._in.db.execute(f"{_KNOWN}{self.lock}", (run_id,)).fetchone()

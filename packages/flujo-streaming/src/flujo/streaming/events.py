@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from flujo.core import Chunk, PausedItem, PipelineResult, StepEnded, StepStarted, StreamItem, UsageUpdate, scrub
 
-__all__ = ["as_data"]
+__all__ = ["as_data", "as_json"]
 
 
 def as_data(item: StreamItem) -> dict[str, Any]:
@@ -29,6 +30,11 @@ def as_data(item: StreamItem) -> dict[str, Any]:
         pause = item.pause
         return {"type": "paused", "id": pause.id, "step": pause.step_path, "question": pause.question}
     return {"type": "result", **_result(item.result)}
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """Plain data as JSON that is valid Unicode: half a pair, as models send it where they cut one, is escaped."""
+    return json.dumps(data, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def _result(result: PipelineResult) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from flujo.core import ConfigurationError, spawn
+from flujo.core import ConfigurationError, attempt_async, spawn
 from flujo.streaming.steps import StreamingStep
 
 __all__ = ["CLEAN_UP_S", "Pump", "buffer", "buffered"]
@@ -54,20 +54,20 @@ class Pump:
     async def _run(self) -> None:
         try:
             with self._scope:
-                async for item in self._source:
-                    waits = self._give(item)
-                    if waits is not None:
-                        await waits
-        except Exception as error:  # told to the reader, who asks for it
-            self.error = error
+                self.error = (await attempt_async(self._pull()))[1]  # told to the reader, who asks for it
         finally:
             try:
-                await close(self._source)
-            except Exception as error:  # its clean-up failed: the first error wins
-                self.error = self.error or error
+                fault = (await attempt_async(close(self._source)))[1]
+                self.error = self.error or fault  # the first error wins
             finally:  # whoever stops it waits for this
                 self.ended.set()
                 self.told()
+
+    async def _pull(self) -> None:
+        async for item in self._source:
+            waits = self._give(item)
+            if waits is not None:
+                await waits
 
 
 async def close(source: AsyncIterator[Any]) -> None:

@@ -23,8 +23,9 @@ class StreamingStep(StreamStep):
         name: Name in the pipeline; the function's or agent's when left out.
         collect: What the chunks make for who takes the step's output: None (text joined where they are text, else a
             list), "text", "list", "last", "none" (a stream without end takes no memory), or a function of their list.
-        **options: `inputs`, `timeout_s`, `reads`, `limits`, `effect`, `version`, `validate`, `when`, `validators`,
-            `pauses`; see StepOptions of flujo.core. In a chain they stand at its first step.
+        **options: `inputs`, `retry`, `timeout_s`, `reads`, `limits`, `effect`, `version`, `validate`, `when`,
+            `validators`, `pauses`; see StepOptions of flujo.core. In a chain they stand at its first step. What fails
+            is tried again as long as its reader was given nothing.
 
     Raises:
         PipelineError: The target gives no stream, or an option cannot be used for one.
@@ -41,7 +42,7 @@ class StreamingStep(StreamStep):
 
 
 _KEPT = (
-    *("inputs", "timeout_s", "reads", "limits", "effect", "version"),
+    *("inputs", "retry", "timeout_s", "reads", "limits", "effect", "version"),
     *("validate", "when", "validators", "pauses"),
 )
 

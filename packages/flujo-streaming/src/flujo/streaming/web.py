@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flujo.core import ConfigurationError, RunStream, StreamItem, StreamOpening
-from flujo.streaming.events import as_data
+from flujo.streaming.events import as_data, as_json
 
 __all__ = ["EventStream", "OnDisconnect", "serve_websocket"]
 
@@ -71,7 +71,7 @@ class EventStream(Response):
     async def _write(self, stream: RunStream, send: Send) -> None:
         async for item in stream:
             data = as_data(item)
-            await self._send(send, f"event: {data['type']}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n", stream)
+            await self._send(send, f"event: {data['type']}\ndata: {as_json(data)}\n\n", stream)
         if not self._is_gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -137,7 +137,7 @@ async def _told(stream: RunStream, send: Callable[[str], Awaitable[None]], gone:
     async for item in stream:
         if not gone.is_set():
             try:
-                await send(json.dumps(as_data(item), ensure_ascii=False))
+                await send(as_json(as_data(item)))
             except (WebSocketDisconnect, RuntimeError, OSError):  # it closed meanwhile; `listen` says what follows
                 gone.set()
 
