@@ -106,12 +106,12 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     streams = sum(module.code_lines for module in core if module.name in STREAMS)
     remote = sum(module.code_lines for module in core if module.name in REMOTE)
     rest = sum(module.code_lines for module in core) - governance - language - durability - streams - remote
-    yield _at_most("flujo.core, code lines of the engine", rest, 3290)
+    yield _at_most("flujo.core, code lines of the engine", rest, 3330)
     yield _at_most("flujo.core, code lines of streams", streams, 1075)
     yield _at_most("flujo.core, code lines of durability", durability, 1685)
     yield _at_most("flujo.core, code lines of the language", language, 1615)
-    yield _at_most("flujo.core, code lines of governance", governance, 2350)
-    yield _at_most("flujo.core, code lines of what leaves the process", remote, 1090)
+    yield _at_most("flujo.core, code lines of governance", governance, 2355)
+    yield _at_most("flujo.core, code lines of what leaves the process", remote, 1095)
 
 
 def _rules(modules: list[Module], functions: list[Function]) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """What goes over the wire: one request per attempt, and what is booked when a server fails in a real way."""
 
+import gc
 import json
 import socket
 import threading
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from flujo.agent import agent
+from flujo.agent.running import Runner
 from flujo.core import Flujo, Price, RetryPolicy, UsageLimits
 
 FREE = Price()
@@ -36,6 +38,7 @@ class Failing(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Failing
+    protocol_version = "HTTP/1.1"  # connections stay open, so that one that is left is seen
 
     def do_POST(self) -> None:
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
@@ -145,3 +148,42 @@ def test_a_provider_that_refuses_our_words_cannot_flood_the_error():
         result = Flujo(agent("openai:m", base_url=url(server))).run("hello " * 1000)
     assert result.status == "failed"
     assert len(str(result.error)) < 1000
+
+
+def test_connections_of_a_model_that_a_transform_chose_are_closed(run_python):
+    with failing() as server:
+        code = f"""
+import asyncio, gc, os
+os.environ.update(OPENAI_API_KEY="x", OPENAI_BASE_URL={url(server)!r})
+from flujo.agent import agent
+from flujo.core import Flujo, TransformModelRequest, hookimpl
+
+class Cheaper:
+    @hookimpl
+    def transform_model_request(self, payload: TransformModelRequest):
+        return payload.value.model_copy(update={{"model": "openai-chat:cheaper"}})
+
+flujo = Flujo(agent("openai:m", base_url={url(server)!r}), plugins=[Cheaper()])
+
+async def main():
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert (await flujo.run_async("hello")).status == "completed"
+    await asyncio.sleep(0.1)
+    gc.collect()
+    print(len(os.listdir("/proc/self/fd")) - before)
+
+asyncio.run(main())
+"""
+        assert int(run_python(code)) <= 1  # that of the agent's own model
+    assert [body["model"] for body in server.bodies] == ["cheaper"] * 5
+
+
+def test_an_agent_that_runs_on_one_loop_after_another_keeps_none_of_them():
+    with failing() as server:
+        flujo = Flujo(agent("openai:m", base_url=url(server)))
+        for _ in range(4):
+            assert flujo.run("hello").status == "completed"
+        gc.collect()
+        runners = [one for one in gc.get_objects() if isinstance(one, Runner) and one.agent.name == "m"]
+    assert len(runners) == 1

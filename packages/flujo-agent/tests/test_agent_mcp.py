@@ -57,7 +57,7 @@ def shop(tmp_path):
     """A toolset of the server; it is started when an agent runs."""
     file = tmp_path / "server.py"
     file.write_text(SERVER)
-    return MCPToolset(StdioTransport(sys.executable, [str(file)], cwd=str(tmp_path), keep_alive=False))
+    return MCPToolset(StdioTransport(sys.executable, [str(file)], cwd=str(tmp_path), keep_alive=False), init_timeout=60)
 
 
 def asking():
@@ -88,4 +88,17 @@ def test_a_server_that_may_ask_a_model_by_itself_is_refused(shop, form):
     made = agent(asking(), tools=[shop]) if form == "agent" else wrap(PaiAgent(asking(), toolsets=[shop], name="asks"))
     result = Flujo(made).run("What is tea?")
     assert result.status == "failed"
+    assert "sampling_model" in str(result.error)
+
+
+def test_a_server_that_is_made_for_each_run_and_may_ask_a_model_is_refused(shop):
+    made = PaiAgent(asking(), name="asks")
+
+    @made.toolset
+    def chosen(ctx):
+        shop.set_sampling_model(TestModel())
+        return shop
+
+    result = Flujo(wrap(made)).run("What is tea?")
+    assert result.status == "failed", result.output
     assert "sampling_model" in str(result.error)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import BaseModel
-from pydantic_ai.models.function import DeltaToolCall, FunctionModel
+from pydantic_ai.models.function import DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from flujo.agent import agent
 from flujo.core import (
@@ -156,6 +156,27 @@ def test_tools_run_between_what_is_streamed():
     assert result.error is None
     assert asked == ["Bonn"]
     assert "".join(chunks) == "Let me see. It rains."
+
+
+@pytest.mark.parametrize("kind", ["tool call", "thinking"])
+def test_check_8_a_limit_stops_what_is_not_shown(kind):
+    given = []
+
+    async def answers(messages, info) -> AsyncIterator[object]:
+        if kind == "tool call":
+            yield {0: DeltaToolCall(name="look", json_args='{"place": "')}
+        while len(given) < 5000:
+            given.append(1)
+            yield {0: DeltaToolCall(json_args="x") if kind == "tool call" else DeltaThinkingPart(content="hm ")}
+
+    def look(place: str) -> str:
+        return place
+
+    limits = UsageLimits(total_tokens_limit=400)
+    talker = agent(FunctionModel(stream_function=answers), tools=[look], name="weather", price=FREE)
+    chunks, result = asyncio.run(read(Flujo(streamed(talker), limits=limits)))
+    assert (chunks, result.status) == ([], "stopped")
+    assert len(given) < 500
 
 
 class Verdict(BaseModel):

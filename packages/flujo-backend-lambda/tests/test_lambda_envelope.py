@@ -286,5 +286,10 @@ def test_keys_are_read_from_pem_as_openssl_writes_it(tmp_path: Path) -> None:
     for wrong in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
         with pytest.raises(ConfigurationError, match="openssl genpkey"):
             Ed25519Signer(wrong)
-    with pytest.raises(ConfigurationError, match="no Ed25519 public key"):
-        Ed25519Verifier("AAAA")
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "x25519", "-out", tmp_path / "x.pem"], check=True)
+    subprocess.run(["openssl", "pkey", "-in", tmp_path / "x.pem", "-pubout", "-out", other], check=True)
+    cut = public.read_bytes().replace(b"MCow", b"MCo")
+    for wrong in (b"AAAA", other.read_bytes(), private.read_bytes(), cut, b"-----BEGIN PUBLIC KEY-----"):
+        with pytest.raises(ConfigurationError, match="no Ed25519 public key"):
+            Ed25519Verifier(wrong)

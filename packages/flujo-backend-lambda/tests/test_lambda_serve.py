@@ -61,7 +61,7 @@ def test_a_signed_task_is_served_and_others_are_not(served: tuple[Cloud, int, su
     header, sent = event(cloud)
     status, reply = post(port, sent)
     body, facts = read(json.dumps(reply).encode(), header, None, "shout")
-    assert (status, json.loads(body)["output"], facts.function) == (200, "HI!", "service")
+    assert (status, json.loads(body)["output"], facts.worker) == (200, "HI!", "service")
     assert post(port, sent)[1] == reply  # a replay gets the kept answer
     for bad, code in ((event(cloud, aud="others")[1], "E_AUD"), (b"{}", "E_SHAPE")):
         status, reply = post(port, bad)

@@ -19,6 +19,10 @@ async def endless(topic: str) -> AsyncIterator[str]:
         yield "word "
         await asyncio.sleep(0.01)
 
+async def halves(topic: str) -> AsyncIterator[str]:
+    for piece in (chr(0xE9) + " ", chr(0xD83D), " ok"):
+        yield piece
+
 async def broken(topic: str) -> AsyncIterator[str]:
     yield "half "
     raise LookupError("no more")
@@ -34,6 +38,7 @@ talk = streaming(words)
 counted = streaming(words) >> length
 forever = streaming(endless)
 fails = streaming(broken)
+cut = streaming(halves)
 """
 
 
@@ -68,6 +73,13 @@ def test_what_came_before_a_failure_stays(cli) -> None:
 def test_a_pipeline_without_streaming_steps_gives_its_result(cli) -> None:
     said = cli("run", "flows.py:check", "--text", "w", "--stream")
     assert (said.code, said.out) == (0, "w\n")
+
+
+def test_what_stdout_cannot_take_is_escaped(cli) -> None:
+    cli.write("talk.py", FLOWS)
+    for more in (["--stream"], []):
+        said = cli("run", "talk.py:cut", "--text", "w", *more)
+        assert (said.code, said.out) == (0, "\u00e9 \\ud83d ok\n")
 
 
 def test_it_goes_to_stdout_only_and_one_at_a_time(cli) -> None:

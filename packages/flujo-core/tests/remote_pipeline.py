@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
 from flujo.core import (
+    AbortPipeline,
     Allow,
     Deny,
+    FlujoError,
     GuardModelCall,
     GuardStep,
     Message,
@@ -22,6 +25,7 @@ from flujo.core import (
     ToolCall,
     ToolResult,
     TransformModelRequest,
+    TransformModelResponse,
     Update,
     hookimpl,
     step,
@@ -88,6 +92,22 @@ async def ask_model(text: str, ctx: RunContext) -> str:
 
 
 @step
+async def swallow(_: int, ctx: RunContext) -> int:
+    """Goes on, whatever it is refused."""
+
+    async def send(request: ModelRequest) -> ModelResponse:
+        return ModelResponse(usage=ModelUsage(), content="y")
+
+    with suppress(FlujoError):
+        async with ctx.usage.reserve(cost_usd="0.75") as lease:
+            lease.settle()
+    with suppress(FlujoError):
+        request = ModelRequest(model="acme:small", messages=(Message(role="user", content="x"),))
+        await ctx.call_model(request, send, price=Price())
+    return 1
+
+
+@step
 async def confirm(text: str, ctx: RunContext) -> str:
     answer = await ctx.ask(f"{text}?", bool)
     return f"{text}: {answer}"
@@ -120,6 +140,14 @@ class Mask:
         return Allow() if payload.request.messages[0].content == "***" else Deny("it was not masked")
 
 
+class Quit:
+    """A plugin that ends the run in calls of models."""
+
+    @hookimpl
+    def transform_model_response(self, payload: TransformModelResponse) -> ModelResponse:
+        raise AbortPipeline("enough")
+
+
 class Forbid:
     """A plugin that denies steps, on the worker only."""
 
@@ -132,4 +160,4 @@ class Forbid:
 
 
 def plugins() -> list[object]:
-    return [Mask(), Forbid()]
+    return [Mask(), Forbid(), Quit()]

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import threading
+from decimal import Decimal
 
 import anyio
 import pytest
 
 from flujo.core import (
     AbortPipeline,
+    Fallback,
     Flujo,
     ModelRequest,
     ModelResponse,
     OnRetry,
+    Parallel,
     Price,
     RetryPolicy,
     RunContext,
     Step,
     StepTimeout,
+    WorkerLost,
     backends,
     step,
 )
+from flujo.core.testing import FaultInjector
 
 pytestmark = pytest.mark.anyio
 
@@ -152,3 +157,44 @@ async def test_abandoned_threads_that_hang_hold_up_no_other_step() -> None:
     finally:
         go.set()
         backends._limiter.reset(all_threads)
+
+
+@step
+async def pay(word: str, ctx: RunContext) -> str:
+    ctx.usage.record(cost_usd="0.5")
+    return word
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout_s": 60}, {"cache": True}], ids=str)
+async def test_a_backend_that_raises_fails_the_step_and_what_was_paid_for_is_kept(options: dict[str, object]) -> None:
+    broken = FaultInjector().raises(ConnectionError("gone"), at="after_step", step="upper", visit=None)
+    result = await Flujo(pay >> Step(upper, **options), backend=broken).run_async("a")
+    assert (result.status, result.total_cost_usd) == ("failed", Decimal("0.5"))
+    assert isinstance(result.error, WorkerLost)
+    assert "its backend raised ConnectionError: gone" in str(result.error)
+    assert isinstance(result.error.__cause__, ConnectionError)
+    assert [(record.path, record.status) for record in result.step_history] == [
+        ("pay", "completed"),
+        ("upper", "failed"),
+    ]
+
+
+async def test_a_backend_that_raises_is_caught_and_tried_again_as_a_failed_step_is() -> None:
+    once = FaultInjector().raises(ConnectionError, at="before_step", step="upper")
+    retry = RetryPolicy(max_attempts=2, backoff_s=0, retry_on=(ConnectionError,))
+    tried = await Flujo(Step(upper, retry=retry), backend=once).run_async("a")
+    assert (tried.output, tried.step_history[0].attempts) == ("A", 2)
+    always = FaultInjector().raises(OSError, at="before_step", step="fallback/upper", visit=None)
+    other = await Flujo(Fallback(upper, Step(upper, name="other")), backend=always).run_async("a")
+    assert other.output == "A"
+    beside = FaultInjector().raises(OSError, at="before_step", step="parallel/upper", visit=None)
+    both = await Flujo(Parallel(upper, pay, on_failure="collect"), backend=beside).run_async("a")
+    assert isinstance(both.output["upper"], WorkerLost)  # type: ignore[index]
+
+
+async def test_nobody_knows_what_became_of_work_on_a_backend_that_raised() -> None:
+    broken = FaultInjector().raises(OSError, at="after_step")
+    flujo = Flujo(Step(upper, effect="at_most_once"), backend=broken)
+    again = await flujo.resume_async(await flujo.run_async("a"), retry=True)
+    assert again.status == "paused"
+    assert "Did it happen" in again.pauses[0].question

@@ -279,8 +279,14 @@ async def test_observers_learn_of_the_end_after_a_cancel_from_outside() -> None:
         await anyio.sleep(0)
         told.append(type(event).__name__)
 
-    with anyio.move_on_after(0.05) as scope:
-        await Flujo(waits, hooks=[every]).run_async("x")
+    with anyio.CancelScope() as scope:
+
+        async def stops(text: str) -> str:
+            scope.cancel()
+            await anyio.sleep_forever()
+            return text
+
+        await Flujo(Step(stops), hooks=[every]).run_async("x")
     assert scope.cancelled_caught
     assert told == ["OnRunStart", "PreStepExecution", "OnRunEnd"]
 

@@ -268,7 +268,7 @@ async def test_a_cancel_while_the_claim_is_written_leaves_a_run_that_can_go_on(
     assert (await flujo.resume_async("r", 5)).unwrap() == 5
 
 
-async def test_a_cancel_while_a_run_is_created_leaves_no_run_that_is_held() -> None:
+async def test_a_run_that_is_cancelled_while_it_is_created_is_not_recovered() -> None:
     class Creates(MemoryStore):
         async def create(self, snapshot: Snapshot) -> Hold:
             hold = await super().create(snapshot)
@@ -283,7 +283,9 @@ async def test_a_cancel_while_a_run_is_created_leaves_no_run_that_is_held() -> N
     flujo = Flujo(work, store=store)
     with anyio.move_on_after(0.01):
         await flujo.run_async(1, run_id="r")
-    assert [one.unwrap() for one in await flujo.recover_async()] == [1]
+    assert (await store.load("r")).snapshot.status == "aborted"
+    assert await flujo.recover_async() == []  # nobody wants it any more
+    assert (await flujo.resume_async("r", retry=True)).unwrap() == 1
 
 
 async def test_a_store_that_hangs_when_a_run_is_created_or_claimed_does_not_hang_the_run() -> None:

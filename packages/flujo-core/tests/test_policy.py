@@ -121,6 +121,8 @@ def test_a_policy_is_read_from_a_file_of_its_own_or_from_pyproject(tmp_path: Pat
         ("allow_provider_tools = 1\n", "allow_provider_tools (line 1): "),
         ("guard_timeout_s = 0\n", "guard_timeout_s (line 1): "),
         ("guard_timeout_s = nan\n", "guard_timeout_s (line 1): "),
+        ("guard_timeout_s = true\n", "guard_timeout_s (line 1): "),
+        ("write_timeout_s = '5'\n", "write_timeout_s (line 1): "),
         ("require = ['a']\n\n[max_limits]\ntotal_cost_usd_limit = -1\n", "max_limits (line 3): "),
         ("[max_limits]\nusd = 1\n", "'usd'"),
         ("max_limits = 3\n", "max_limits (line 1): "),
@@ -137,6 +139,12 @@ def test_a_malformed_file_is_refused_with_the_cause(tmp_path: Path, text: str, t
     assert str(file) in caught.value.what
     assert told in caught.value.why
     assert caught.value.do
+
+
+@pytest.mark.parametrize("wrong", ["policy.toml", {"require": ["flujo-audit"]}, 5])
+def test_what_is_no_policy_is_refused_and_told_how_to_read_one(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Policy\.load"):
+        Flujo(Step(lambda value: value, name="same", inline=True), policy=wrong)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"require = ['\0']", None])

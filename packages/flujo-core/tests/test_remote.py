@@ -33,6 +33,7 @@ from flujo.core import (
     Policy,
     PostStepExecution,
     RetryPolicy,
+    RunAborted,
     RunContext,
     Step,
     StepExecutionRequest,
@@ -40,6 +41,7 @@ from flujo.core import (
     StepOutcome,
     StepTask,
     TaskRejected,
+    UsageLimitExceeded,
     UsageLimits,
     Worker,
     WorkerLost,
@@ -226,6 +228,20 @@ def test_a_worker_whose_own_policy_is_not_met_refuses_every_task_and_observers_a
     assert "flujo-audit" in str(result.error)
 
 
+@pytest.mark.parametrize("why", ["a limit", "a transform"])
+def test_a_step_that_swallows_why_the_run_ends_does_not_undo_it_on_the_worker_either(
+    backend: PipeBackend, why: str
+) -> None:
+    limits = UsageLimits("0.50") if why == "a limit" else None
+    plugins = [] if why == "a limit" else [flows.Quit()]
+    flow = Step(flows.swallow.target) >> Step(flows.give.target)
+    for here in (None, backend):
+        result = Flujo(flow, backend=here, limits=limits, plugins=plugins).run(1)
+        assert result.status == ("stopped" if why == "a limit" else "aborted")
+        assert type(result.error) is (UsageLimitExceeded if why == "a limit" else RunAborted)
+        assert [record.name for record in result.step_history] == ["swallow"]
+
+
 def test_models_that_the_policy_does_not_allow_are_not_called_on_the_worker_either(backend: PipeBackend) -> None:
     policy = Policy(allow_models={"other:*"})
     result = Flujo(flows.ask_model, backend=backend, policy=policy).run("Ann")
@@ -312,7 +328,8 @@ async def test_a_backend_that_raises_fails_the_step_and_one_that_sent_nothing_co
         flujo = Flujo(Step(flows.ask_model, lease=lease), backend=Broken(sends=sends), limits=limits)
         result = await flujo.run_async("x")
         assert isinstance(result.error, StepFailed)
-        assert result.error.error_type == "ConnectionError"
+        assert result.error.error_type == ("WorkerLost" if sends else "ConnectionError")
+        assert isinstance(result.error.__cause__, ConnectionError)
         assert result.total_cost_usd == cost
 
 

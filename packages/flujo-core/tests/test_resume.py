@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from flujo.core import (
+    AbortPipeline,
     AlreadyResumed,
     AmbiguousPause,
     Budget,
@@ -18,9 +19,11 @@ from flujo.core import (
     FlujoError,
     Loop,
     Map,
+    MemoryStore,
     Parallel,
     PauseForHumanInput,
     PipelineResult,
+    PostStepExecution,
     ResumeConflict,
     ResumeError,
     RunAborted,
@@ -332,3 +335,31 @@ async def test_an_id_that_is_used_again_without_a_store_makes_no_other_run_of_it
         for one in (run, run.snapshot()):
             with pytest.raises(AlreadyResumed):
                 await flujo.resume_async(one, 3)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("end", ["abort", "limit"])
+async def test_a_run_that_was_ended_after_its_last_step_gives_its_output_when_it_is_tried_again(
+    end: str, kept: bool
+) -> None:
+    effects.clear()
+
+    async def pay(value: int, ctx: RunContext) -> int:
+        ctx.usage.record(cost_usd="2" if end == "limit" else 0)
+        return value
+
+    def stop(event: PostStepExecution) -> None:
+        if end == "abort" and event.record.name == "pay":
+            raise AbortPipeline("enough")
+
+    flujo = Flujo(effect >> Step(pay), hooks=[stop], limits=UsageLimits(1), store=MemoryStore() if kept else None)
+    ended = await flujo.run_async(7)
+    assert ended.status == ("stopped" if end == "limit" else "aborted")
+    assert [record.status for record in ended.step_history] == ["completed", "completed"]
+    target: Any = ended.run_id if kept else copied(ended)
+    with pytest.raises(ResumeError, match="Pass retry=True"):
+        await flujo.resume_async(target)
+    result = await flujo.resume_async(target, retry=True, limits=UsageLimits(3))
+    assert (result.status, result.output, effects) == ("completed", 7, [7])
+    with pytest.raises(ResumeError, match="has completed"):
+        await flujo.resume_async(result, retry=True)

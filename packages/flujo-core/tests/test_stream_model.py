@@ -149,6 +149,55 @@ async def test_orchestration_check_14_a_budget_reached_mid_stream_closes_the_pro
     assert result.usage.overshoot_usd == 0
 
 
+async def test_check_8_what_is_not_shown_counts_too():
+    closed = []
+
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        try:
+            while True:
+                yield ModelChunk(hidden=1)
+        finally:
+            closed.append(1)
+
+    flujo = Flujo(talking(send, asked("hi"), price=PRICE), limits=UsageLimits(total_tokens_limit=18 + 10))
+    with anyio.fail_after(30):
+        items, texts = await read(flujo)
+    assert (texts, closed) == ([], [1])
+    assert (items[-1].result.status, items[-1].result.error.limit) == ("stopped", "total_tokens_limit")
+
+
+async def test_a_piece_that_is_none_is_told_as_what_it_is():
+    async def send(request: ModelRequest) -> AsyncIterator[object]:
+        yield 17
+
+    items, _ = await read(Flujo(talking(send, asked("hi"))))
+    assert "send for model 'm' gave int, no ModelChunk" in str(items[-1].result.error)
+
+
+async def test_check_18_a_tool_call_comes_whole_when_the_whole_answer_was_transformed():
+    class Mask:
+        @hookimpl
+        def transform_model_response(self, payload: TransformModelResponse) -> object:
+            calls = [call.model_copy(update={"arguments": {"to": "[EMAIL]"}}) for call in payload.value.tool_calls]
+            return payload.value.model_copy(update={"tool_calls": tuple(calls)})
+
+        @hookimpl
+        def transform_chunk(self, payload: TransformChunk) -> object:
+            return UNCHANGED
+
+    call = ToolCall(name="send", arguments={"to": "jane@example.org"})
+    model, seen = Model("a ", ModelChunk(tool_calls=(call,)), "b"), list[ModelChunk]()
+
+    async def stops(text: str, ctx: RunContext) -> str:
+        async with ctx.stream_model(asked(text), model.send) as stream:
+            seen.extend([piece async for piece in stream])
+        return text
+
+    await Flujo(step(stops), plugins=[Mask()]).run_async("hi")
+    assert [piece.content for piece in seen] == ["a ", "b", ""]
+    assert [dict(made.arguments) for piece in seen for made in piece.tool_calls] == [{"to": "[EMAIL]"}]
+
+
 async def test_check_8_what_the_provider_reported_until_the_limit_is_booked():
     async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
         for number in range(1000):

@@ -65,7 +65,7 @@ async def test_a_name_is_remembered_past_the_left_context(deidentifier):
 
 
 async def test_a_run_without_white_space_is_removed_whole_not_held_for_ever(deidentifier):
-    state = HoldBack(lambda text, names: [], 64)
+    state = HoldBack(lambda text, names, since: [], 64)
     given_out = state.feed("x" * 2_000)
     assert given_out == "[ID]"
     assert state.pending == 0
@@ -107,14 +107,14 @@ async def test_leaving_early_closes_the_source(deidentifier):
 
 def test_a_hold_back_that_leaks_is_refused(anyio_backend):
     with pytest.raises(ConfigurationError, match="leak below 16"):
-        HoldBack(lambda text, names: [], 8)
+        HoldBack(lambda text, names, since: [], 8)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30))
 def test_random_cuts_leak_nothing(sizes):
     whole = Deidentifier(reference_year=2024)
-    state = HoldBack(whole._detect, 64)
+    state = HoldBack(whole._settled, 64)
     out, at, i = "", 0, 0
     while at < len(TEXT):
         size = sizes[i % len(sizes)]

@@ -54,6 +54,37 @@ async def test_check_17_redaction_across_chunks_equals_that_of_the_whole(profile
         assert sum(result.counts["redactions"].values()) == sum(Deidentifier(profile=profile).counts(TEXT).values())
 
 
+BESIDE_ANOTHER = (
+    "It was $3.50 at noon;4/17/1961 378282246310005\nThe wound is dry.",
+    "She lives at 742 Evergreen Terrace, Apt 4B, Dayton, OH 45402Dr. Stone. ",
+    "Patient: Hope Rivers 12 March 2024Jean-Luc Picard :, ",
+    "Call (937) 555-0142https://example.org/u/jane today.",
+)
+"""Identifiers that are found only once their neighbour is a placeholder."""
+
+
+@pytest.mark.parametrize("text", BESIDE_ANOTHER)
+async def test_check_17_what_a_second_look_finds_is_taken_out_of_streams_too(text):
+    whole = Deidentifier().redact(text)
+    assert not any(secret in whole for secret in ("378282246310005", "Stone", "Picard", "https"))
+    plugin = Plugin()
+    for pieces in ([text], list(text), cut(text, 1), cut(text, 2)):
+        texts, result = await read(Flujo(told(pieces), plugins=[plugin]))
+        assert "".join(texts) == whole == result.output
+
+
+@pytest.mark.parametrize("end", range(10, 130, 13))
+async def test_check_17_a_stream_that_ends_within_an_identifier_equals_the_whole_that_does(end):
+    text = (
+        "Paid with 4111 1111 1111 1111 by jane.roe@mail.example.org, 123-45-6789, DE89 3704 0044 0532 0130 00, on call"
+    )
+    plugin = Plugin(profile="patterns")
+    third = max(1, end // 3)
+    pieces = [text[at : min(at + third, end)] for at in range(0, end, third)]
+    texts, _ = await read(Flujo(told(pieces), plugins=[plugin]))
+    assert "".join(texts) == Deidentifier(profile="patterns").redact(text[:end])
+
+
 async def test_check_17_no_part_of_an_identifier_is_ever_given_out():
     plugin = Plugin(profile="hipaa_safe_harbor")
     for seed in range(6):

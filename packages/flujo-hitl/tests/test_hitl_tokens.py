@@ -61,6 +61,21 @@ def test_keys_are_changed_without_breaking_tokens_that_are_out() -> None:
         HmacSigner({"k1": NEW}, "k1").open(old)
 
 
+@pytest.mark.anyio
+async def test_a_store_without_a_key_says_so_and_not_the_token(tmp_path: Path) -> None:
+    token = HmacSigner({"k1": OLD}, "k1").sign(FACTS)
+    store = SQLiteStore(tmp_path / "runs.db")
+
+    async def ask(question: str) -> str:
+        raise PauseForHumanInput(question, schema=str)
+
+    with pytest.raises(ResumeError, match="no key that opens it") as caught:
+        await Flujo(Step(ask), store=store).resume_async(token, "yes")
+    assert "FLUJO_TOKEN_KEY" in str(caught.value)
+    assert token not in str(caught.value)
+    store.close()
+
+
 def test_an_expired_token_is_refused() -> None:
     signer = HmacSigner({"k1": OLD}, "k1")
     late = TokenFacts("r", "p", "d", "f", datetime.now(UTC) - timedelta(seconds=1))

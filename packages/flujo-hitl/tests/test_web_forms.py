@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime, time
 from enum import Enum
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -159,3 +160,36 @@ def test_whatever_is_filled_in_is_read_or_told(fields: list[Any], texts: list[st
 def test_what_is_no_number_of_json_is_none(text: str) -> None:
     with pytest.raises(Unreadable):
         read(fields_of({"type": "number"}), {"answer": [text]})
+
+
+class Times(BaseModel):
+    day: date
+    at: datetime
+    clock: time | None = None
+    key: UUID | None = None
+
+
+RIGHT = {"day": "2026-11-28", "at": "2026-11-28T14:30:00+01:00"}
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({}, None),
+        ({"clock": "14:30:00", "key": "12345678-1234-5678-1234-567812345678"}, None),
+        ({"day": "tomorrow"}, "it is no date"),
+        ({"day": "2026-02-30"}, "it is no date"),
+        ({"at": "now"}, "it is no date-time"),
+        ({"clock": "soon"}, "it is none of what is allowed"),
+        ({"key": "\ud800"}, "it is none of what is allowed"),
+    ],
+)
+def test_a_time_that_is_none_is_told_before_it_is_recorded(more: dict[str, str], problem: str | None) -> None:
+    schema = schema_of(Times)
+    assert unfit(schema, {**RIGHT, **more}, schema) == problem
+
+
+def test_the_form_says_how_a_time_is_written() -> None:
+    assert [one.hint for one in fields_of(schema_of(Times)).all()][1:4] == [
+        "As 2026-11-28.", "As 2026-11-28T14:30:00+01:00.", "As 14:30:00.",
+    ]  # fmt: skip

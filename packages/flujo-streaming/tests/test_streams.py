@@ -8,8 +8,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
+import sys
+import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 
 import anyio
@@ -20,6 +24,7 @@ from flujo.core import (
     UNCHANGED,
     AlreadyResumed,
     Branch,
+    Chain,
     ConfigurationError,
     Fallback,
     Flujo,
@@ -244,7 +249,7 @@ async def test_the_context_and_the_run_context_reach_every_stage():
 
 async def test_check_1_a_slow_consumer_sets_the_pace_of_the_source():
     source = Source(100_000)
-    assert await lead_of(Flujo(source.step() >> shout >> doubled), source) == 0
+    assert await lead_of(Flujo(source.step() >> shout >> doubled), source, most=200) == 0
 
 
 async def test_the_middle_of_a_pipeline_streams_at_the_readers_pace():
@@ -722,6 +727,88 @@ async def test_check_13_a_source_that_never_waits_lets_others_have_their_turns()
     assert after - before >= 3
 
 
+async def cpu_of(work: Callable[[], Awaitable[object]], times: int = 5) -> float:
+    """Seconds of CPU that it takes, best of several."""
+    best = float("inf")
+    for _ in range(times):
+        started = time.process_time()
+        await work()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio costs more: each pull has a scope
+async def test_check_9_and_16_a_token_costs_about_what_its_generators_cost():
+    number = 20_000
+
+    async def bare() -> None:
+        async for _ in same_chunks(same_chunks(same_chunks(Source(number).words("ab ")))):
+            pass
+
+    async def read(body: Step | Chain, whole: bool) -> None:
+        async with Flujo(body).stream_async("ab ") as stream:
+            async for _ in stream if whole else stream.text():
+                pass
+
+    def chain(between: StreamingStep) -> Chain:
+        return Source(number).step() >> StreamingStep(same_chunks, name="a") >> between >> StreamingStep(same_chunks)
+
+    base, plain = await cpu_of(bare), StreamingStep(same_chunks, name="b")
+    assert await cpu_of(lambda: read(chain(plain), False)) < 3 * base
+    assert await cpu_of(lambda: read(chain(plain), True)) < 5 * base
+    assert await cpu_of(lambda: read(chain(buffer(64)), False)) < 8 * base  # a queue of asyncio's costs as much alone
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_check_11_the_first_token_costs_little_more_than_a_run():
+    flujo = Flujo(Source(1).step() >> shout >> doubled >> StreamingStep(same_chunks))
+
+    async def runs() -> None:
+        for _ in range(100):
+            await flujo.run_async("w")
+
+    def first_tokens() -> float:
+        return sum(found) / len(found)
+
+    found: list[float] = []
+
+    async def streams() -> None:
+        found.clear()
+        for _ in range(100):
+            started = time.process_time()
+            async with flujo.stream_async("w") as stream:
+                async for _ in stream.text():
+                    found.append(time.process_time() - started)
+                    break
+
+    best = float("inf")
+    for _ in range(5):
+        await streams()
+        best = min(best, first_tokens())
+    assert best < 4 * await cpu_of(runs) / 100
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process's memory from /proc")
+async def test_check_9_many_tokens_take_no_memory_of_the_process():
+    def resident_mb() -> float:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    number = 300_000
+    flujo = Flujo(Source(number).step() >> shout >> doubled >> StreamingStep(same_chunks, collect="none"))
+    seen, most, base = 0, 0.0, 0.0
+    async with flujo.stream_async("w") as stream:
+        async for _ in stream.text():
+            seen += 1
+            if seen == 10_000:
+                base = resident_mb()
+            elif seen % 10_000 == 0:
+                most = max(most, resident_mb())
+    assert seen == number
+    assert most - base < 5
+
+
 async def test_check_9_a_long_stream_takes_no_memory():
     source = Source(30_000)
     flujo = Flujo(source.step() >> shout >> doubled >> StreamingStep(same_chunks, collect="none"))
@@ -813,30 +900,27 @@ async def test_check_24_nothing_is_left_behind():
     assert not flujo._handles
 
 
-async def test_check_12_many_streams_at_once_take_turns():
-    ends = []
+async def test_check_12_a_thousand_streams_at_once_take_turns():
+    order: list[int] = []
+    streams, each = 1000, 20
 
-    async def read(number: int):
-        async with Flujo(Source(50, pause=True).step()).stream_async("w") as stream:
-            async for _ in stream.text():
-                pass
-        ends.append(number)
-
-    order = []
-
-    async def watch(number: int, source: Source, flujo: Flujo):
+    async def watch(number: int, flujo: Flujo) -> None:
         async with flujo.stream_async("w") as stream:
             async for _ in stream.text():
                 order.append(number)
 
-    sources = [Source(20, pause=True) for _ in range(200)]
+    sources = [Source(each, pause=True) for _ in range(streams)]
     async with anyio.create_task_group() as group:
         for number, source in enumerate(sources):
-            group.start_soon(watch, number, source, Flujo(source.step()))
-    # when the first stream has ended, every other one is past its middle
-    first_end = max(place for place, number in enumerate(order) if number == order[0])
-    counts = {number: order[: first_end + 1].count(number) for number in range(200)}
-    assert min(counts.values()) >= 10
+            group.start_soon(watch, number, Flujo(source.step()))
+    assert Counter(order) == dict.fromkeys(range(streams), each)
+    firsts, lasts = {}, {}
+    for place, number in enumerate(order):
+        firsts.setdefault(number, place)
+        lasts[number] = place
+    # All have their first token before any is far, and when one ends all others are near their end.
+    assert max(firsts.values()) < len(order) / 4
+    assert max(lasts.values()) - min(lasts.values()) < len(order) / 5
 
 
 async def test_a_stored_run_keeps_what_a_stream_made_and_a_resume_pays_for_it_once(tmp_path):

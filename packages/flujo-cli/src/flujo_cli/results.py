@@ -180,9 +180,12 @@ class Results:
     def _write(self, text: str) -> None:
         if self.reader_gone:
             return
+        encoding = self._stream.encoding or "utf-8"
+        # What the terminal does not know is escaped, and half a pair too, which nothing can take.
+        shown = text.encode(encoding, errors="backslashreplace").decode(encoding)
         try:
             with self._progress.paused():
-                self._stream.write(text)
+                self._stream.write(shown)
                 self._stream.flush()
         except BrokenPipeError:
             self.reader_gone = True

@@ -135,6 +135,8 @@ class ModelAgent(Generic[T]):
         with self._lock:
             runner = runners.get(loop)
             if runner is None:
+                for over in [other for other in runners if other.is_closed()]:
+                    del runners[over]  # its connections know it, so that it would never go by itself
                 runner = runners[loop] = self._make()
             return runner
 

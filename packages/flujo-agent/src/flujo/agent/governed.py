@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast, get_args
 
+import anyio.to_thread
 from pydantic import JsonValue
 from pydantic_ai import messages as pai
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
@@ -21,7 +22,6 @@ from pydantic_ai.models import (
     ModelRequestContext,
     ModelRequestParameters,
     StreamedResponse,
-    infer_model,
 )
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
@@ -37,8 +37,9 @@ from .again import given_again, to_be_kept
 from .cassette import ACTIVE
 from .errors import ModelFault, ModelRejected, ModelUnavailable
 from .faults import fault_of
+from .models import make
 from .prices import STANDARD
-from .streamed import GovernedStream, Opened, Streaming
+from .streamed import GovernedStream, Streaming
 from .translate import Outgoing, changed, incoming, outgoing, priced, revised
 
 MAX_TOKENS_UNDER_A_LIMIT = 4096
@@ -154,18 +155,21 @@ class GovernedModel(WrapperModel):
         return any(one is not None and one not in _NO_DEARER for one in said)
 
     async def _ask(self, sent: Outgoing, settings: ModelSettings, final: ModelRequest) -> pai.ModelResponse:
-        target = self._target(sent.request.model, final.model)
-        messages, params = changed(sent, final)
-        return await target.request(messages, _settings(settings, final, target), params)
+        async with self._target(sent.request.model, final.model) as target:
+            messages, params = changed(sent, final)
+            return await target.request(messages, _settings(settings, final, target), params)
 
-    def _target(self, asked: str, wanted: str) -> Model:
-        """The model itself, or the one that a transform chose instead."""
+    @asynccontextmanager
+    async def _target(self, asked: str, wanted: str) -> AsyncGenerator[Model]:
+        """The model itself, or the one that a transform chose instead, which is closed after its answer."""
         if wanted == asked:
-            return self.wrapped
+            yield self.wrapped
+            return
         if self._options.price is not None:
             why = f"a transform chose it instead of {asked!r}, for which this agent was given a price"
             raise ConfigurationError(f"model {wanted!r} cannot be used", why, "Leave out price= of the agent")
-        return infer_model(wanted)
+        async with await anyio.to_thread.run_sync(make, wanted) as other:
+            yield other
 
     # --- what would leave by another way ----------------------------------------------------------------------------
 
@@ -190,10 +194,13 @@ class GovernedModel(WrapperModel):
         ctx = self._find_step()
         settings, sent = self._outgoing(ctx, messages, model_settings, model_request_parameters)
 
-        def opened(final: ModelRequest) -> Opened:
-            target = self._target(sent.request.model, final.model)
-            asked, params = changed(sent, final)
-            return target.request_stream(asked, _settings(settings, final, target), params, run_context)
+        @asynccontextmanager
+        async def opened(final: ModelRequest) -> AsyncGenerator[StreamedResponse]:
+            async with self._target(sent.request.model, final.model) as target:
+                asked, params = changed(sent, final)
+                settled = _settings(settings, final, target)
+                async with target.request_stream(asked, settled, params, run_context) as stream:
+                    yield stream
 
         source = Streaming(opened)
         streamed = ctx.stream_model(sent.request, source.send, retry=self._options.retry, price=self._options.price)

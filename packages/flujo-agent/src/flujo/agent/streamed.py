@@ -35,14 +35,14 @@ class Streaming:
         self.stream: StreamedResponse | None = None
 
     async def send(self, request: ModelRequest) -> AsyncIterator[ModelChunk]:
-        """Text as it comes; tool calls whole, at the end, with the usage."""
+        """Text as it comes, and that other tokens came; tool calls whole, at the end, with the usage."""
         try:
             async with self._open(request) as stream:
                 self.stream = stream
                 async for event in stream:
                     text = text_of(event)
-                    if text:
-                        yield ModelChunk(text)
+                    if text or _is_hidden(event):
+                        yield ModelChunk(text, hidden=not text)
                 response = stream.get()
                 whole = priced(incoming(response), response, request.model)
                 yield ModelChunk("", 0, whole.tool_calls, whole.usage, whole.finish_reason, whole.model)
@@ -125,3 +125,11 @@ class GovernedStream(StreamedResponse):
     def timestamp(self) -> datetime:
         """As the provider says."""
         return self._theirs.timestamp
+
+
+def _is_hidden(event: object) -> bool:
+    """Whether an event adds a token, at least, to a tool call or to what the model thinks."""
+    delta = event.delta if isinstance(event, pai.PartDeltaEvent) else None
+    if isinstance(delta, pai.ToolCallPartDelta):
+        return bool(delta.args_delta)
+    return isinstance(delta, pai.ThinkingPartDelta) and bool(delta.content_delta)

@@ -12,9 +12,10 @@ _NAMES_OF_MODULE = {
     "blobs": "BlobStore S3Blobs",
     "claims": "Claims DynamoClaims S3Claims",
     "errors": "BadReply LambdaFault LeaseTooSmall NotShippable PayloadTooLarge Throttled WorkerCrash",
-    "keys": "Ed25519Signer Ed25519Verifier HmacKey Signer Verifier",
+    "keys": "Ed25519Verifier HmacKey",
     "registry": "ArtifactStore FileArtifactStore S3ArtifactStore publish",
     "report": "Rates Report",
+    "signing": "Ed25519Signer",
     "worker": "LambdaWorker worker_from",
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names.split()}

@@ -5,9 +5,10 @@ from .backend import LambdaBackend
 from .blobs import BlobStore, S3Blobs
 from .claims import Claims, DynamoClaims, S3Claims
 from .errors import BadReply, LambdaFault, LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled, WorkerCrash
-from .keys import Ed25519Signer, Ed25519Verifier, HmacKey, Signer, Verifier
+from .keys import Ed25519Verifier, HmacKey
 from .registry import ArtifactStore, FileArtifactStore, S3ArtifactStore, publish
 from .report import Rates, Report
+from .signing import Ed25519Signer
 from .worker import LambdaWorker, worker_from
 
 __all__ = [
@@ -32,9 +33,7 @@ __all__ = [
     "S3ArtifactStore",
     "S3Blobs",
     "S3Claims",
-    "Signer",
     "Throttled",
-    "Verifier",
     "WorkerCrash",
     "build",
     "publish",

@@ -20,13 +20,13 @@ from flujo.core import (
     ConfigurationError,
     Failure,
     Lease,
+    Signer,
     StepExecutionRequest,
     StepFailed,
     StepOutcome,
     StepTask,
     TaskRejected,
     Usage,
-    WorkerFacts,
 )
 
 from .blobs import BlobStore, S3Blobs, packed
@@ -34,12 +34,13 @@ from .clients import LambdaClient, aws
 from .envelope import Code, Header, sealed
 from .errors import LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled
 from .invocation import SYNC_LIMIT, Answer, Sending, check_size, fault_of, invoke
-from .keys import Ed25519Signer, HmacKey, Signer
+from .keys import HmacKey
 from .pickling import pickled
 from .preflight import Deployed, preflight
-from .reply import MAX_RESULT, Facts, read
-from .report import Rates, Report
+from .reply import MAX_RESULT, read
+from .report import Rates
 from .scan import find_env_secret
+from .signing import Ed25519Signer
 
 __all__ = ["LambdaBackend", "backend_from"]
 
@@ -176,7 +177,11 @@ class LambdaBackend:
         except StepFailed as error:
             return StepOutcome(Failure(error))
         done = request.outcome(body)
-        done.worker = _facts(facts, answer.report)
+        report = answer.report
+        billed = (
+            {} if report is None else {"billed_s": report.billed_ms / 1000, "memory_mb": float(report.max_memory_mb)}
+        )
+        done.worker = facts.model_copy(update={"engine": "lambda", **billed})
         return done
 
     @asynccontextmanager
@@ -347,16 +352,3 @@ def _modules(task: StepTask) -> list[str]:
     refs += [] if task.context is None else [task.context.model]
     refs += [] if task.resources is None else [task.resources.ref]
     return sorted({ref.partition(":")[0] for ref in refs})
-
-
-def _facts(facts: Facts, report: Report | None) -> WorkerFacts:
-    return WorkerFacts(
-        engine="lambda",
-        worker=facts.function,
-        request_id=facts.request_id,
-        python=facts.python,
-        is_cold=facts.cold,
-        duration_s=facts.duration_ms / 1000,
-        billed_s=None if report is None else report.billed_ms / 1000,
-        memory_mb=None if report is None else float(report.max_memory_mb),
-    )

@@ -18,8 +18,9 @@ from .backend import backend_from
 from .clients import aws
 from .deploying import Deployment, deploy, described
 from .doctoring import examine
-from .keys import Ed25519Signer, Ed25519Verifier
+from .keys import Ed25519Verifier
 from .registry import publish, store_at
+from .signing import Ed25519Signer
 from .versions import PYTHON
 
 __all__ = ["main"]

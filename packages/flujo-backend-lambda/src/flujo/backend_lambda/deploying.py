@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flujo.core import ConfigurationError
+from flujo.core import ConfigurationError, Verifier
 
 from .clients import Answer, LambdaClient, error_code
-from .keys import Ed25519Verifier, Verifier
+from .keys import Ed25519Verifier
 from .registry import ArtifactStore, S3ArtifactStore
 from .sbom import verified
 from .worker import HANDLER

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flujo.core import FlujoError
+from flujo.core import FlujoError, Signer
 
 from .blobs import packed
 from .clients import LambdaClient
 from .envelope import Header, sealed
-from .keys import Signer
 from .preflight import preflight
 from .reply import read
 from .versions import PYTHON, cloudpickle_version, version_of

@@ -16,9 +16,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flujo.core import Signer, Verifier
+
 from .blobs import Blob
 from .errors import Refusal
-from .keys import Signer, Verifier
 from .versions import PYTHON, cloudpickle_version
 
 __all__ = [

@@ -5,46 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from flujo.core import ConfigurationError
+from flujo.core import ConfigurationError, Verifier
 
 from .clients import error_code, secrets_manager
 
-__all__ = ["Ed25519Signer", "Ed25519Verifier", "HmacKey", "Signer", "Verifier", "keys_from", "public_keys"]
+__all__ = ["MAKE", "Ed25519Verifier", "HmacKey", "keys_from", "public_keys"]
 
 SHORTEST_HMAC = 32
+_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----(.*)-----END PUBLIC KEY-----", re.S)
+_SPKI = bytes.fromhex("302a300506032b6570032100")
+"""What stands before an Ed25519 key in PEM, always the same (RFC 8410). Read by hand: what cryptography has for all
+kinds of keys costs every cold start as much as cryptography itself."""
 _SECRET = ("HMAC", "PRIVATE", "SIGNING")
 _ADVICE = "Sign with Ed25519 and give the worker the public key only, in FLUJO_LAMBDA_PUBLIC_KEYS"
-
-
-class Verifier(Protocol):
-    """Says whether a signature is that of its key."""
-
-    @property
-    def keyid(self) -> str:
-        """Name of the key in an envelope."""
-
-    def verify(self, data: bytes, signature: bytes) -> bool:
-        """Whether `signature` was made for `data` with this key."""
-
-
-class Signer(Protocol):
-    """Signs with its key."""
-
-    @property
-    def keyid(self) -> str:
-        """Name of the key in an envelope."""
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of `data`."""
 
 
 class Ed25519Verifier:
@@ -58,7 +37,7 @@ class Ed25519Verifier:
         try:
             self._key = _public(key.encode() if isinstance(key, str) else key)
         except ValueError as error:
-            raise ConfigurationError("a public key cannot be used", "it is no Ed25519 public key", _MAKE) from error
+            raise ConfigurationError("a public key cannot be used", "it is no Ed25519 public key", MAKE) from error
         self._raw = self._key.public_bytes_raw()
 
     @property
@@ -78,44 +57,6 @@ class Ed25519Verifier:
         except InvalidSignature:
             return False
         return True
-
-
-class Ed25519Signer:
-    """Signs with a private key, as PEM (`openssl genpkey -algorithm ed25519 -out signing.pem`) or the path of one.
-
-    Raises:
-        ConfigurationError: The file cannot be read, or holds no Ed25519 private key without a pass phrase.
-    """
-
-    def __init__(self, key: bytes | str | os.PathLike[str]) -> None:
-        pem = key if isinstance(key, bytes) else _read(Path(key))
-        try:
-            private = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError) as error:
-            why = "it is no private key in PEM, or has a pass phrase"
-            raise ConfigurationError("the signing key cannot be used", why, _MAKE) from error
-        if not isinstance(private, Ed25519PrivateKey):
-            raise ConfigurationError("the signing key cannot be used", "it is no Ed25519 key", _MAKE)
-        self._key = private
-        self.verifier: Ed25519Verifier = Ed25519Verifier(private.public_key().public_bytes_raw())
-
-    @classmethod
-    def generate(cls) -> Ed25519Signer:
-        """A new key, for tests."""
-        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        return cls(Ed25519PrivateKey.generate().private_bytes(serialization.Encoding.PEM, form, plain))
-
-    @property
-    def keyid(self) -> str:
-        """Name of the key."""
-        return self.verifier.keyid
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of `data`."""
-        return self._key.sign(data)
-
-    def __repr__(self) -> str:
-        return f"Ed25519Signer(keyid={self.keyid!r})"
 
 
 class HmacKey:
@@ -187,23 +128,14 @@ def keys_from(env: Mapping[str, str]) -> dict[str, Verifier]:
     return keys
 
 
-_MAKE = "Make one: openssl genpkey -algorithm ed25519 -out signing.pem"
+MAKE = "Make one: openssl genpkey -algorithm ed25519 -out signing.pem"
 
 
 def _public(key: bytes) -> Ed25519PublicKey:
     if len(key) == 32:
         return Ed25519PublicKey.from_public_bytes(key)
-    if b"-----BEGIN" in key:
-        found = serialization.load_pem_public_key(key)
-        if not isinstance(found, Ed25519PublicKey):
-            raise ValueError("another kind of key")
-        return found
-    return Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        what = f"signing key {str(path)!r} cannot be read"
-        raise ConfigurationError(what, error.strerror or "", _MAKE) from error
+    text = _PEM.fullmatch(key.strip())
+    raw = base64.b64decode(key if text is None else b"".join(text[1].split()), validate=True)
+    if text is not None and not raw.startswith(_SPKI):
+        raise ValueError("another kind of key")
+    return Ed25519PublicKey.from_public_bytes(raw if text is None else raw.removeprefix(_SPKI))

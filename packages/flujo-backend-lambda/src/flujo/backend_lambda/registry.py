@@ -10,11 +10,10 @@ import secrets
 from pathlib import Path
 from typing import Protocol
 
-from flujo.core import ConfigurationError
+from flujo.core import ConfigurationError, Signer
 
 from .artifact import Artifact
 from .clients import S3Client, aws, error_code
-from .keys import Signer
 from .sbom import signed, statement
 
 __all__ = ["ArtifactStore", "FileArtifactStore", "S3ArtifactStore", "publish", "store_at"]

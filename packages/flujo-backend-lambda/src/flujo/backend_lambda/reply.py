@@ -7,41 +7,19 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flujo.core import TaskRejected
+from flujo.core import TaskRejected, WorkerFacts
 
 from .blobs import Blob, BlobStore, unpacked
 from .envelope import Header
 from .errors import BadReply, LambdaFault, Refusal
 
-__all__ = ["MAX_RESULT", "Facts", "Reply", "marked", "read"]
+__all__ = ["MAX_RESULT", "Reply", "marked", "read"]
 
 MAX_RESULT = 64 * 1024 * 1024
 """Bytes of the largest result that is fetched; what announces more is refused unread."""
 
 Short = Annotated[str, Field(max_length=4000)]
 """A text that ends in an error or among the facts: a worker's word, of which there is not to be more."""
-
-
-class Facts(BaseModel):
-    """What the worker says of itself.
-
-    Attributes:
-        function: Its name.
-        request_id: AWS's id of the invocation.
-        python: Minor version of its Python.
-        cold: Whether this was the first task of its process.
-        duration_ms: Time it took, by its own clock.
-        artifact: Digest of the artifact it was built from, where it knows.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    function: Short = ""
-    request_id: Short = ""
-    python: Short = ""
-    cold: bool = False
-    duration_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    artifact: Short | None = None
 
 
 class Reply(BaseModel):
@@ -69,7 +47,7 @@ class Reply(BaseModel):
     code: Short = ""
     why: Short = ""
     do: Short = ""
-    facts: Facts = Facts()
+    facts: WorkerFacts = WorkerFacts(engine="lambda")
 
     def is_of(self, header: Header) -> bool:
         """Whether its body bears the mark of the task of `header`."""
@@ -108,4 +86,4 @@ def read(data: bytes, header: Header, store: BlobStore | None, step_path: str, m
         raise BadReply(step_path, "BadReply", f"{error.code}: {error.why}", error.do) from error
 
 
-Read = tuple[bytes, Facts]
+Read = tuple[bytes, WorkerFacts]

@@ -13,10 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flujo.core import ConfigurationError
+from flujo.core import ConfigurationError, Signer, Verifier
 
 from .envelope import Envelope, Signature, pae
-from .keys import Signer, Verifier
 from .versions import version_of
 
 __all__ = ["STATEMENT_TYPE", "Component", "components_in", "sbom", "signed", "statement", "verified"]

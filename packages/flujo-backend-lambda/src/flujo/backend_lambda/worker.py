@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Worker
+from flujo.core import CodeBlob, ConfigurationError, TaskRejected, Verifier, Worker, WorkerFacts
 
 from .blobs import BlobStore, S3Blobs, packed, unpacked
 from .claims import Claims, DynamoClaims, MemoryClaims, S3Claims, unusable
 from .clients import secrets_manager
 from .envelope import Header, check, check_code, opened
 from .errors import Refusal
-from .keys import Verifier, keys_from
+from .keys import keys_from
 from .packing import MARKER
-from .reply import Facts, Reply, marked
+from .reply import Reply, marked
 from .unpickling import unpickled
 from .versions import PYTHON, cloudpickle_version, version_of
 
@@ -97,8 +97,8 @@ class LambdaWorker:
         """Answer one invocation. A task that must not run is answered, not raised: an event would come again."""
         since, cold = time.perf_counter(), self._served == 0
         self._served += 1
-        facts = Facts(
-            function=self.audience, request_id=call.request_id, python=PYTHON, cold=cold, artifact=self._artifact
+        facts = WorkerFacts(
+            engine="lambda", worker=self.audience, request_id=call.request_id, python=PYTHON, is_cold=cold
         )
         try:
             header = opened(event, self._keys)
@@ -109,7 +109,7 @@ class LambdaWorker:
             reply = Reply(status=status, code=refusal.code, why=refusal.why, do=refusal.do, facts=facts)
         return reply.model_dump(mode="json", exclude_none=True)
 
-    def _checked(self, header: Header, call: Call, facts: Facts, since: float) -> Reply:
+    def _checked(self, header: Header, call: Call, facts: WorkerFacts, since: float) -> Reply:
         check(header, self.audience)
         if header.artifact is not None and header.artifact != self._artifact:
             why = f"it wants artifact {header.artifact[:12]}, this is {(self._artifact or 'of no artifact')[:12]}"
@@ -147,12 +147,12 @@ class LambdaWorker:
             do = "Put the step in a module of the artifact, or set FLUJO_LAMBDA_ALLOW_PICKLE=1"
             raise Refusal("E_PICKLE", "this worker runs no code that travels as a pickle", do)
 
-    def _replied(self, header: Header, outcome: bytes, facts: Facts, since: float) -> Reply:
+    def _replied(self, header: Header, outcome: bytes, facts: WorkerFacts, since: float) -> Reply:
         body = packed(outcome, self._store, spill=len(outcome) > self._inline_limit)
         if body.text is not None and len(outcome) > INLINE_REPLY:
             why = f"the result has {len(outcome):,} bytes, an answer may have {INLINE_REPLY:,}"
             raise Refusal("E_SIZE", why, "Give the worker a bucket: FLUJO_LAMBDA_BUCKET", ran=True)
-        facts = facts.model_copy(update={"duration_ms": (time.perf_counter() - since) * 1000})
+        facts = facts.model_copy(update={"duration_s": time.perf_counter() - since})
         return Reply(status="done", task_id=header.task_id, body=body, mac=marked(header, body), facts=facts)
 
 

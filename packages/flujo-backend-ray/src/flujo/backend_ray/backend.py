@@ -150,7 +150,7 @@ def _folder() -> str:
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    return folder
+    return f"{folder}/ray"  # which Ray opens to all; nobody else comes through the folder around it
 
 
 class Waiting:

@@ -63,7 +63,7 @@ _NAMES_OF_MODULE = {
     "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
     "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
-    "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore StoreFactory TokenSigner",
+    "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore Signer StoreFactory TokenSigner Verifier",
     "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome "
     "capabilities_of",
     "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",

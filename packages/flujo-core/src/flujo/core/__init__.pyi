@@ -99,7 +99,18 @@ from .pipeline import Pipeline, PipelineLike
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Plan, PlanNode, Scope, Source, StepNode
 from .policy import NamedLimit, Policy
 from .prices import PriceTable
-from .protocols import Agent, Command, CommandHost, PayloadCodec, PriceBook, RunStore, StoreFactory, TokenSigner
+from .protocols import (
+    Agent,
+    Command,
+    CommandHost,
+    PayloadCodec,
+    PriceBook,
+    RunStore,
+    Signer,
+    StoreFactory,
+    TokenSigner,
+    Verifier,
+)
 from .reading import SendStream, StreamingAgent
 from .recipes import Secret
 from .registry import Plugins
@@ -256,6 +267,7 @@ __all__ = [
     "SendModel",
     "SendStream",
     "SendTool",
+    "Signer",
     "Skipped",
     "Snapshot",
     "SnapshotError",
@@ -297,6 +309,7 @@ __all__ = [
     "UsageLimitExceeded",
     "UsageLimits",
     "UsageUpdate",
+    "Verifier",
     "Worker",
     "WorkerFacts",
     "WorkerLost",

@@ -13,7 +13,7 @@ from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
 from .context import CallGate, RunContext
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout
+from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout, WorkerLost
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
@@ -92,14 +92,14 @@ class Attempt:
             outcome, changes = self._decided() or await self._admitted(act)
             if self.ctx.denial is not None:
                 raise self.ctx.denial
-            if act is not None:
-                outcome = await amended(run, act, self.node, outcome)
+            if act is not None and hooks.outputs and isinstance(outcome, Success):
+                outcome.output = await changed(run, act, self.node, outcome.output)
             if isinstance(outcome, Success):
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
-        except StepFailed as error:
-            outcome = Failure(error)
+        except Exception as error:  # who made the backend may raise anything: no reason to lose what was paid for
+            outcome = Failure(error if isinstance(error, StepFailed) else WorkerLost(self.path, error))
         except BaseException as stop:  # a cancel: each intent gets its result
             if act is not None:
                 await run.conclude(act, stop, None, self.ctx.spent)
@@ -173,7 +173,7 @@ class Attempt:
             else:
                 with anyio.move_on_after(timeout_s) as limit:
                     done = await self._work(backend, request, limit)
-        except (ResourceError, StepFailed) as error:
+        except ResourceError as error:
             return Failure(error), None
         if done is None:
             assert timeout_s is not None
@@ -187,8 +187,7 @@ class Attempt:
     ) -> StepOutcome:
         """Run it on the backend, with what lives for one attempt; an abandoned thread keeps that until it returns."""
         run, node = self.run, self.node
-        wanted = run.setup.step_resources.get(node.index)
-        if wanted is None:
+        if (wanted := run.setup.step_resources.get(node.index)) is None:
             if node.binding.injects:
                 request.arguments = self._arguments(request.arguments, run.step_values)
             return await backend.execute_step(request)
@@ -223,8 +222,7 @@ class Attempt:
                 self.feedback = (*self.feedback, said if isinstance(said, str) else f"{validator.name} said no")
         if self.feedback:
             return Failure(StepFailed(self.path, "ValidationFailed", "; ".join(self.feedback))), None
-        problem = unfit_claim(self.node, outcome.output)
-        if problem is not None:
+        if (problem := unfit_claim(self.node, outcome.output)) is not None:
             return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
         if self._fresh is not None:
             self.run.setup.cache.keep(*self._fresh)
@@ -261,17 +259,19 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         GuardDenied, StepFailed, RunAborted: One denied, a transform failed, or an observer ended the run.
     """
     hooks = run.hooks
-    if "transform_step_input" in hooks.table:
+    if hooks.inputs:
         for source in node.sources:
             name, from_run_input = source.parameter, source.node == RUN_INPUT
             given = TransformStepInput(run.info, act.path, name, inputs[name], from_run_input)
             inputs[name] = await hooks.transform(given, "transform_step_input", run.values, source.type)
-    if "guard_step" in hooks.table:
-        guarded = GuardStep(run.info, act.path, node.step.name, act.attempt, dict(inputs))
+    if hooks.guards:
+        guarded = object.__new__(GuardStep)  # to call the class costs twice as much
+        guarded.run, guarded.step_path, guarded.name = run.info, act.path, node.step.name
+        guarded.attempt, guarded.inputs = act.attempt, inputs.copy()
         denial = await hooks.guard(guarded, "guard_step", run.values)
-        if isinstance(denial, GuardDenied):
+        if denial is not None and isinstance(denial, GuardDenied):
             await run.deny(denial, act.path, act.keep)
-    if hooks.ends_step or "record_intent" in hooks.table:
+    if hooks.records:
         await run.intend(act, dict(inputs))
     if hooks.before_step:
         begun = PreStepExecution(run.info, act.path, node.step.name, act.attempt, dict(inputs))
@@ -280,15 +280,11 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         raise run.verdict
 
 
-async def amended(run: Running, act: Act, node: StepNode, outcome: Outcome) -> Outcome:
-    """What transforms make of how a step ended: its output is changed, or it failed."""
-    if isinstance(outcome, Success) and "transform_step_output" in run.hooks.table:
-        given = TransformStepOutput(run.info, act.path, outcome.output)
-        try:
-            outcome.output = await run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
-        except (StepFailed, RunAborted) as error:
-            return Failure(error) if isinstance(error, StepFailed) else Aborted(error)
-    return outcome
+def changed(run: Running, act: Act, node: StepNode, output: object) -> Awaitable[object]:
+    """What transforms make of what a step gave; StepFailed is raised where one cannot."""
+    given = object.__new__(TransformStepOutput)  # as above
+    given.run, given.step_path, given.value = run.info, act.path, output
+    return run.hooks.transform(given, "transform_step_output", run.values, node.output_type)
 
 
 def missing(path: str, error: Exception | None) -> StepFailed:

@@ -15,7 +15,7 @@ from .assignable import type_name
 from .carved import ledger_of
 from .check import no_json
 from .codec import unkept
-from .errors import GuardDenied, NotSent, PluginError, StepFailed, TaskRejected, UsageLimitExceeded
+from .errors import GuardDenied, NotSent, PluginError, StepFailed, TaskRejected, UsageLimitExceeded, WorkerLost
 from .events import TOLD
 from .execution import Capabilities, ExecutionBackend, StepExecutionRequest, StepOutcome, capabilities_of
 from .foreign import attempt_async
@@ -209,7 +209,8 @@ class Away:
         assert error is not None
         own = error if isinstance(error, (StepFailed, UsageLimitExceeded, GuardDenied)) else None
         unused = not sender.has_left or isinstance(error, (NotSent, GuardDenied))
-        return StepOutcome(Failure(own or StepFailed.by(ctx.step_path, error)), usage=Usage() if unused else None)
+        failed = own or (StepFailed.by if unused else WorkerLost)(ctx.step_path, error)
+        return StepOutcome(Failure(failed), usage=Usage() if unused else None)
 
     def _fit(self, limits: UsageLimits | None) -> Fit:
         """What an attempt takes of the room: what `lease=` says, else all that is left to it."""
@@ -248,8 +249,7 @@ async def tell(run: Running, request: StepExecutionRequest, done: StepOutcome) -
         failed = await run.hooks.record(payload, hook, run.values)  # type: ignore[arg-type]
         if failed is not None:
             run.stop(failed, ctx)
-        if isinstance(failed, GuardDenied):
-            ctx.denial = ctx.denial or failed
+            ctx.denial = ctx.denial or (failed if isinstance(failed, GuardDenied) else None)
 
 
 def _same(payload: Event) -> Event:

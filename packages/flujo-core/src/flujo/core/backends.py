@@ -64,8 +64,7 @@ def told(value: object, error: Exception | None, path: str, arguments: Mapping[s
 async def _in_thread(request: StepExecutionRequest) -> object:
     step = request.step
     thread = _StepThread(partial(step.function, **request.arguments))
-    limiter = _limiter.get(None)
-    if limiter is None:
+    if (limiter := _limiter.get(None)) is None:
         limiter = anyio.CapacityLimiter(THREADS)
         _limiter.set(limiter)
     # Not by run_sync itself: on trio an abandoned thread would keep its place, and a few that hang hold up all others.

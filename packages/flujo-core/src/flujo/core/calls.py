@@ -123,8 +123,7 @@ class Calls:
         run, path, call = self.run, ctx.step_path, self.apart(call)
         self.check_open()
         guarded = partial(payloads.GuardToolCall, run.info, path, ctx.attempt, self.apart(call))
-        refusal = await run.guard("guard_tool_call", guarded, ctx)
-        if refusal is not None:
+        if (refusal := await run.guard("guard_tool_call", guarded, ctx)) is not None:
             return ToolResult(content=f"refused: {refusal.reason}", is_error=True, call_id=call.id)
         key = tool_key(call)
         known, recorded = ctx.recall(key)

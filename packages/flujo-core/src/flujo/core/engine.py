@@ -29,7 +29,7 @@ from .options import ResumeOptions, RunOptions
 from .pipeline import PipelineLike
 from .places import Backends, placed
 from .plan import Plan
-from .policy import Policy
+from .policy import Policy, held
 from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
@@ -45,7 +45,7 @@ from .snapshot import Snapshot
 from .streams import Prepared, StreamOpening
 from .usage import UsageLimits
 from .wakeup import loop_is_running
-from .writer import taken
+from .writer import created, taken
 from .written import entry_data
 
 _log = logging.getLogger("flujo.core")
@@ -95,7 +95,7 @@ class Flujo:
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
     ) -> None:
-        self.policy: Policy = policy or Policy()
+        self.policy: Policy = held(policy)
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
         self.given: Mapping[str, Any] = {
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
@@ -262,7 +262,8 @@ class Flujo:
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
         try:
-            return await taken(store, store.claim(past.length, past.stood, now, rows), self.policy.write_timeout_s)
+            claiming = store.claim(past.length, past.stood, now, rows)
+            return await taken(claiming, self.policy.write_timeout_s, store.release)
         except StillRunning:
             if receipt is None:
                 raise
@@ -317,7 +318,7 @@ class Flujo:
             if self.store is None:
                 return await run.through(app)
             limit_s = self.policy.write_timeout_s
-            taking = claimed() if claimed else taken(self.store, self.store.create(run.standing("running")), limit_s)
+            taking = claimed() if claimed else created(self.store, run.standing("running"), limit_s)
             return await run.written(self.store, await taking, limit_s).around(partial(run.through, app), run.end)
         finally:
             self._active.discard(run.run_id)

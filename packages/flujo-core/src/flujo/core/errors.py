@@ -196,10 +196,15 @@ class StepTimeout(StepFailed, TimeoutError):
 
 
 class WorkerLost(StepFailed):
-    """The worker of a step went away or did not answer: nobody knows how it ended, so its whole lease counts."""
+    """The worker of a step went away or did not answer: nobody knows how it ended, so its whole lease counts.
 
-    def __init__(self, step_path: str, why: str, do: str = "") -> None:
+    `why` may be what its backend raised.
+    """
+
+    def __init__(self, step_path: str, why: str | Exception, do: str = "") -> None:
         do = do or "Say `retry=` where the step may be tried again: all attempts have the same idempotency key"
+        if isinstance(why, Exception):
+            self.__cause__, why = why, f"its backend raised {type(why).__name__}: {text_of(why)}"
         super().__init__(step_path, "WorkerLost", why, do)
 
 

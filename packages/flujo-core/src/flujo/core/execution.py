@@ -140,6 +140,8 @@ class ExecutionBackend(Protocol):
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """Run one attempt. Faults of the step are a Failure; only a cancellation is raised.
 
+        Whatever else is raised fails the step with a WorkerLost, for nobody knows then whether it ran.
+
         A remote backend returns `StepOutcome(Failure(WorkerLost(...)))` where a worker went away or did not answer: the
         whole lease counts, and the engine tries again where the step's `retry` says so, with the same key.
         """

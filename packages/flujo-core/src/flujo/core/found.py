@@ -222,7 +222,7 @@ async def decide_on(
             return None, receipt  # it counts, and the process that was to go on with it is gone
         if receipt is not None and now is not None:
             raise refusal(receipt, now)
-    if run.state.finished and not found.is_orphan:
+    if found.snapshot.status == "completed":
         raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
     goes_on = again or found.is_orphan
     if run.state.pauses and (answers or not goes_on):

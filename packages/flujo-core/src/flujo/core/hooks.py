@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from time import perf_counter
 from types import CoroutineType
 from typing import Any, cast
@@ -25,8 +24,7 @@ from .policy import Policy
 
 _log = logging.getLogger("flujo.core")
 
-_END_STEP = {"transform_step_output", "record_result"}
-_AROUND_STEP = _END_STEP | {"transform_step_input", "guard_step", "record_intent"}
+_AROUND_STEP = {"transform_step_input", "guard_step", "record_intent", "transform_step_output", "record_result"}
 _PREFIXES = {"guard_": "guard", "transform_": "transform", "record_": "record", "register_": "register"}
 Values = Mapping[str, object]
 Telling = Awaitable[RunAborted | None]
@@ -37,7 +35,7 @@ def tier_of(hook: str) -> str:
     return next((tier for prefix, tier in _PREFIXES.items() if hook.startswith(prefix)), "observe")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Implementation:
     """One hook implementation, resolved.
 
@@ -64,11 +62,6 @@ class Implementation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_direct", not (self.thread or self.resources))
 
-    def _bound(self, values: Values) -> Callable[..., object]:
-        if not self.resources:
-            return self.function
-        return partial(self.function, **{parameter: values[name] for parameter, name in self.resources})
-
     def begin(self, payload: Event, values: Values) -> tuple[object, Exception | None]:
         """Call it as far as that goes without waiting: its answer, which may be to be awaited, or its fault.
 
@@ -79,14 +72,13 @@ class Implementation:
         try:
             return self.function(payload), None
         except BaseException as raised:  # not by `attempt`, which costs more than most of them
-            fault = fault_of(raised)
-            if fault is None:
+            if (fault := fault_of(raised)) is None:
                 raise
             return None, fault
 
     async def call(self, payload: Event, values: Values) -> object:
         """Call it with its payload and resources, wherever it wants to run."""
-        function = self._bound(values)
+        function = partial(self.function, **{parameter: values[name] for parameter, name in self.resources})
         if self.is_async:
             return await cast("Any", function(payload))
         if self.thread:
@@ -107,18 +99,28 @@ class Hooks:
         after_step: Those told after a step that ended well.
         around_step: Whether anybody does more than observe steps.
         ends_step: Whether anybody changes or records what a step gave.
+        inputs: Those that change an input of a step.
+        guards: Those that may deny a step.
+        outputs: Those that change what a step gave.
+        records: Whether anybody records.
     """
 
     policy: Policy
     table: dict[str, tuple[Implementation, ...]] = field(default_factory=dict)
     before_step: tuple[Implementation, ...] = field(init=False)
     after_step: tuple[Implementation, ...] = field(init=False)
+    inputs: tuple[Implementation, ...] = field(init=False)
+    guards: tuple[Implementation, ...] = field(init=False)
+    outputs: tuple[Implementation, ...] = field(init=False)
     around_step: bool = field(init=False)
     ends_step: bool = field(init=False)
+    records: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.before_step, self.after_step = self.of("pre_step_execution"), self.of("post_step_execution")
-        self.ends_step = not _END_STEP.isdisjoint(self.table)
+        self.inputs, self.guards = self.of("transform_step_input"), self.of("guard_step")
+        self.outputs, results = self.of("transform_step_output"), self.of("record_result")
+        self.records, self.ends_step = bool(results or self.of("record_intent")), bool(results or self.outputs)
         self.around_step = not _AROUND_STEP.isdisjoint(self.table)
 
     def of(self, hook: str) -> tuple[Implementation, ...]:
@@ -129,13 +131,18 @@ class Hooks:
         """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
         denial: GuardDenied | None = None
         soft: Deny | None = None
-        limit_s = self.policy.guard_timeout_s
-        for implementation in self.of(hook):
-            started = perf_counter()
-            answer, error = implementation.begin(payload, values)
-            if type(answer) is not Allow and error is None and (work := _work_of(answer, implementation)) is not None:
+        limit_s, now = self.policy.guard_timeout_s, perf_counter()
+        for one in self.table.get(hook, ()):
+            try:  # `begin`, for less
+                answer, error = one.function(payload) if one.is_direct else one.call(payload, values), None
+            except BaseException as raised:  # it may raise anything: that is a denial, but for a cancel
+                answer, error = None, fault_of(raised)
+                if error is None:
+                    raise
+            if type(answer) is not Allow and error is None and (work := _work_of(answer, one)) is not None:
                 answer, error = await attempt_async(within(limit_s, work))
-            if perf_counter() - started > limit_s:
+            started, now = now, perf_counter()
+            if now - started > limit_s:
                 answer, error = Deny(f"the guard gave no answer in {limit_s:g} s"), None
             if type(answer) is Allow:
                 continue
@@ -143,7 +150,7 @@ class Hooks:
             if said.to_model and hook == "guard_tool_call":
                 soft = soft or said
             else:
-                denial = denial or GuardDenied(implementation.plugin, hook, said.reason)
+                denial = denial or GuardDenied(one.plugin, hook, said.reason)
         return denial or soft
 
     async def transform(self, payload: Any, hook: str, values: Values, hint: object) -> Any:
@@ -204,25 +211,23 @@ class Hooks:
         """
         if not eager:
             return self._tell_rest(observers, payload, values)
-        left = iter(observers)
-        for one in left:
+        for one in observers:
             if not one.is_direct:
-                return self._tell_rest(chain((one,), left), payload, values)
+                return self._tell_rest(observers[observers.index(one) :], payload, values)
             try:
-                answer = one.function(payload)
-                is_plain = answer is None or (one.is_async and type(answer) is CoroutineType)
-                work = cast("Any", answer) if is_plain else _work_of(answer, one)  # `_work_of`, for less
-                if work is None:
+                answer: Any = one.function(payload)
+                if answer is None:
                     continue
-                for first in work.__await__():  # it waits; unlike `send`, this costs no exception where it does not
+                work: Any = answer if type(answer) is CoroutineType and one.is_async else _work_of(answer, one)
+                # Where it does not wait this costs no exception, unlike `send`.
+                for first in () if work is None else work.__await__():
                     begun = rest_within(self.policy.observer_timeout_s, first, work)
-                    return self._tell_rest(chain((one,), left), payload, values, begun)
+                    return self._tell_rest(observers[observers.index(one) :], payload, values, begun)
             except BaseException as raised:  # not by `attempt`, which costs more than most of them
-                fault = fault_of(raised)
-                if fault is None:
+                if (fault := fault_of(raised)) is None:
                     raise
                 if abort := self._abort_of(one, payload, fault):
-                    return self._tell_rest(left, payload, values, abort=abort)
+                    return self._tell_rest(observers[observers.index(one) + 1 :], payload, values, abort=abort)
         return None
 
     async def _tell_rest(

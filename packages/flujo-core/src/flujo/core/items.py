@@ -95,6 +95,7 @@ class ModelChunk(NamedTuple):
         usage: What was used so far, as far as the provider says it; the last one counts.
         finish_reason: Why the answer ended, in the last piece.
         model: The model that answers, where the provider says it.
+        hidden: Tokens that came and are not shown, as of a tool call that is not whole yet: limits count them.
     """
 
     content: str = ""
@@ -103,3 +104,4 @@ class ModelChunk(NamedTuple):
     usage: ModelUsage | None = None
     finish_reason: str = ""
     model: str = ""
+    hidden: int = 0

@@ -46,7 +46,7 @@ class _Answer:
 
     def note(self, chunk: ModelChunk) -> None:
         """Note what a piece tells beside its text; a piece with content is a token at least."""
-        self.pieces += bool(chunk.content or chunk.tool_calls)
+        self.pieces += bool(chunk.content or chunk.tool_calls) + chunk.hidden
         self.tool_calls += chunk.tool_calls
         self.usage = chunk.usage or self.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
@@ -208,8 +208,13 @@ class ModelStream:
 
     async def _next(self) -> ModelChunk | None:
         assert self._source is not None
-        given = await anext(self._source, None)
-        return ModelChunk(given) if isinstance(given, str) else given
+        given: object = await anext(self._source, None)
+        if given is None or isinstance(given, ModelChunk):
+            return given
+        if not isinstance(given, str):
+            why = f"send for model {self._request.model!r} gave {type(given).__name__}, no ModelChunk and no text"
+            raise StepFailed(self._ctx.step_path, "ResponseMismatch", why)
+        return ModelChunk(given)
 
     async def _kept(self, answer: ModelResponse) -> ModelResponse:
         """The whole answer, transformed, and kept where it is to be recorded."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast
 
 from .context import RunInfo
 from .errors import FlujoError, GuardDenied, UsageLimitExceeded
@@ -32,7 +32,7 @@ class AbortPipeline(Exception):
 # --- answers of guards and transforms -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)  # no `__init__`: to call an empty one doubles what one costs
 class Allow:
     """A guard's yes."""
 
@@ -243,13 +243,13 @@ class StepEndEvent(StepEvent):
     def __init__(self, run: RunInfo, step_path: str, record: StepRecord | Callable[[], StepRecord]) -> None:
         self.run = run
         self.step_path = step_path
-        self._record: StepRecord | Callable[[], StepRecord] = record
+        self._record: StepRecord | tuple[Any, ...] = record if isinstance(record, StepRecord) else (record,)
 
     @property
     def record(self) -> StepRecord:
         """How it went."""
         if not isinstance(self._record, StepRecord):
-            self._record = self._record()
+            self._record = cast("StepRecord", self._record[0](*self._record[1:]))
         return self._record
 
 

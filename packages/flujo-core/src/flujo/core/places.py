@@ -137,10 +137,8 @@ def settled(
     outcome = done.outcome
     if isinstance(outcome, Failure) and isinstance(outcome.error, (GuardDenied, RunAborted)):
         return Aborted(outcome.error), None
-    if isinstance(outcome, Success):
-        problem = _problem(node, outcome.output, done, model)
-        if problem is not None:
-            return Failure(StepFailed(path, *problem)), None
+    if isinstance(outcome, Success) and (problem := _problem(node, outcome.output, done, model)) is not None:
+        return Failure(StepFailed(path, *problem)), None
     return outcome, done.changes
 
 
@@ -148,7 +146,7 @@ def _problem(
     node: StepNode, output: object, done: StepOutcome, model: type[BaseModel] | None
 ) -> tuple[str, str] | None:
     """What is wrong with an output or with its context changes: a word for the kind, and the reason."""
-    if not isinstance(output, node.output_classes):
+    if not isinstance(output, node.classes):
         return "OutputMismatch", f"it returned {type(output).__name__}, declared is {type_name(node.output_type)}"
     if node.step.options.validate:
         _, problem = fitted(node.output_type)(output)

@@ -119,7 +119,7 @@ class StepNode(PlanNode):
 
     Attributes:
         step: The step.
-        output_classes: Classes for the shallow check of an output; `object` accepts anything.
+        classes: Classes for the shallow check of an output; `object` accepts anything.
         passes: Type of what it hands on where it is skipped.
         call: Its function, where that may be given its one input by position, which costs half of a call by names.
         takes: Where that input comes from: a place in its scope, RUN_INPUT or BODY_INPUT.
@@ -127,7 +127,7 @@ class StepNode(PlanNode):
     """
 
     step: Step
-    output_classes: tuple[type, ...]
+    classes: tuple[type, ...]
     passes: object
     call: Callable[..., Any] | None
     takes: int

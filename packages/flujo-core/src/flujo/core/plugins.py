@@ -150,8 +150,7 @@ def _observed(function: Callable[..., object]) -> list[str]:
     """Hooks that a plain callable observes, by the annotation of its first parameter."""
     what, names = f"hook {_label(function)!r}", _required(function) if callable(function) else []
     annotation = _hints(function, what).get(names[0]) if names else None
-    moments = [hook for hook in HOOK_NAMES if tier_of(hook) == "observe"]
-    observed = {"".join(map(str.capitalize, hook.split("_"))): hook for hook in moments}
+    observed = {"".join(map(str.capitalize, one.split("_"))): one for one in HOOK_NAMES if tier_of(one) == "observe"}
     if annotation is Event:
         return list(observed.values())
     name = getattr(annotation, "__name__", "")

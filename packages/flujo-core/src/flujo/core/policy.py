@@ -99,10 +99,10 @@ class Policy(BaseModel):
     allow_provider_tools: bool = Field(default=False, strict=True)
     max_limits: Annotated[InstanceOf[UsageLimits], BeforeValidator(_read_limits)] | None = None
     named_limits: Annotated[dict[_Subject, NamedLimit], AfterValidator(_Fixed)] = _Fixed()
-    guard_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
-    observer_timeout_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
-    recorder_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    write_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    guard_timeout_s: float = Field(default=5.0, gt=0, strict=True, allow_inf_nan=False)
+    observer_timeout_s: float = Field(default=5.0, gt=0, strict=True, allow_inf_nan=False)
+    recorder_timeout_s: float = Field(default=30.0, gt=0, strict=True, allow_inf_nan=False)
+    write_timeout_s: float = Field(default=30.0, gt=0, strict=True, allow_inf_nan=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -162,6 +162,13 @@ class Policy(BaseModel):
             named_limits={name: _least(mine.get(name), theirs.get(name)) for name in {**mine, **theirs}},
             **times,
         )
+
+
+def held(policy: Policy | None) -> Policy:
+    """The policy that a Flujo is given; one that demands nothing where it is given none."""
+    if policy is None or isinstance(policy, Policy):
+        return policy or Policy()
+    raise ConfigurationError("policy= cannot be used", f"it is a {type(policy).__name__}", "Policy.load reads a file")
 
 
 _TIMES = ("guard_timeout_s", "observer_timeout_s", "recorder_timeout_s", "write_timeout_s")

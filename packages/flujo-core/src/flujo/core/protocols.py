@@ -92,6 +92,28 @@ class TokenSigner(Protocol):
         """
 
 
+class Verifier(Protocol):
+    """Says whether a signature is that of its key."""
+
+    @property
+    def keyid(self) -> str:
+        """Name of the key in an envelope."""
+
+    def verify(self, data: bytes, signature: bytes) -> bool:
+        """Whether `signature` was made for `data` with this key."""
+
+
+class Signer(Protocol):
+    """Signs with its key."""
+
+    @property
+    def keyid(self) -> str:
+        """Name of the key in an envelope."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`."""
+
+
 class PayloadCodec(Protocol):
     """Through it goes every payload that a store writes and reads: it may encrypt it."""
 

@@ -101,7 +101,7 @@ async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[st
     if isinstance(outcome, Choice) and isinstance(node, FlowNode):
         now = await _chosen(frame, node)
         return None if now == outcome.value else (_told(node, outcome.value), _told(node, now))
-    classes = node.output_classes if isinstance(node, StepNode) else object
+    classes = node.classes if isinstance(node, StepNode) else object
     if isinstance(outcome, Success) and not isinstance(outcome.output, classes):
         return "Success", f"{type(outcome.output).__name__} is no output of it"
     return None

@@ -124,8 +124,7 @@ class PipelineResult:
         return self.origin.snapshot()
 
     def __reduce__(self) -> NoReturn:
-        what, do = "a PipelineResult cannot be pickled", "Keep result.snapshot().model_dump_json() instead"
-        raise FlujoError(what, "it belongs to its run", do)
+        raise FlujoError("a PipelineResult cannot be pickled", "it belongs to its run", "Keep result.snapshot()")
 
     def __copy__(self) -> PipelineResult:
         return replace(self)

@@ -236,8 +236,7 @@ class Running:
         """Take the secrets of the run input and of the first context out of an error's texts."""
         if error is not None:
             if self._secrets is None:
-                root = self.state.root
-                self._secrets = attempt(secrets_in, (root.input, root.context))[0] or []
+                self._secrets = attempt(secrets_in, (self.state.root.input, self.state.root.context))[0] or []
             error.hide(self._secrets)
 
     # --- the journal ------------------------------------------------------------------------------------------------
@@ -266,8 +265,7 @@ class Running:
         if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
             return
         entry = Entry(*ctx.visit, told)
-        kept = self.put(entry, partial(self.take, entry))
-        if kept is not None:
+        if (kept := self.put(entry, partial(self.take, entry))) is not None:
             await kept.wait()
 
     def note_spent(self, ctx: RunContext, used: Usage, priced_by: str) -> None:
@@ -295,8 +293,7 @@ class Running:
 
     async def heed(self, telling: Telling, keep: Keep) -> None:
         """Tell the rest of some observers; one that asks for it ends the run."""
-        abort = await telling
-        if abort is not None:
+        if (abort := await telling) is not None:
             self.stop(abort, keep)
 
     async def warn(self, ctx: RunContext) -> None:
@@ -344,8 +341,7 @@ class Running:
         act.intended = True
         if "record_intent" in self.hooks.table:
             payload = RecordIntent(self.info, act.kind, act.name + self.mark, act.path, act.attempt, subject)
-            failed = await self.hooks.record(payload, "record_intent", self.values)
-            if failed is not None:
+            if (failed := await self.hooks.record(payload, "record_intent", self.values)) is not None:
                 await self.deny(failed, act.path, act.keep)
 
     async def conclude(
@@ -355,14 +351,14 @@ class Running:
 
         It happened, so it is recorded even while the run is being cancelled.
         """
-        if act.intended and "record_result" in self.hooks.table:
+        intended, act.intended = act.intended, False
+        if intended and "record_result" in self.hooks.table:
             name = error.error_type if isinstance(error, StepFailed) else type(error).__name__ if error else ""
             payload = RecordResult(
                 self.info, act.kind, act.name + self.mark, act.path, act.attempt,
                 "paused" if paused else status_of(error), value, name, usage, perf_counter() - act.started,
             )  # fmt: skip
-            failed = await self.hooks.record(payload, "record_result", self.values)
-            if failed is not None:
+            if (failed := await self.hooks.record(payload, "record_result", self.values)) is not None:
                 self.stop(failed, act.keep)
 
 
@@ -376,7 +372,7 @@ class Act:
         keep: The attempt it belongs to, or who works on it, where it is to end by itself; None for a run.
         attempt: Its number.
         call: What tells it from others of its kind; empty for a step, which its path and number do.
-        intended: Whether it came so far that its start was recorded, if anybody records.
+        intended: Whether its start was recorded, if anybody records, and its end was not.
         started: When it started, on `perf_counter`.
     """
 

@@ -342,11 +342,9 @@ def limit_reached(part: Part) -> LoopLimit | None:
 def _finish(state: RunState, part: Part, output: object) -> None:
     """A combinator ended well, where its followers find what they take of its output."""
     node, frame = part.node, part.frame
-    if node.claims:
-        problem = unfit_claim(node, output)
-        if problem is not None:
-            _fail(state, frame, node, Failure(_failed(frame, node, "OutputMismatch", problem)))
-            return
+    if node.claims and (problem := unfit_claim(node, output)) is not None:
+        _fail(state, frame, node, Failure(_failed(frame, node, "OutputMismatch", problem)))
+        return
     del frame.parts[node.place]
     changes = tuple(change for slot in sorted(part.changes) for change in part.changes[slot])
     _end(state, frame, node, output, changes)

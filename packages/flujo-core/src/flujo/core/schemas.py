@@ -6,13 +6,15 @@ Nothing is imported or made. The check knows the words that pydantic writes (JSO
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from operator import ge, gt, le, lt
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, JsonValue
 
@@ -41,13 +43,8 @@ def _candidates(node: StepNode) -> Iterator[object]:
     yield from _COMMON
     function = inspect.unwrap(getattr(node.step.function, "__func__", node.step.function))
     held = attempt(inspect.getclosurevars, function)[0] if inspect.isfunction(function) else None
-    if held is not None:
-        for value in (*held.nonlocals.values(), *held.globals.values()):
-            if _is_data(value):
-                yield value
-    for value in list(getattr(function, "__globals__", {}).values()):
-        if _is_data(value):
-            yield value
+    near = () if held is None else (*held.nonlocals.values(), *held.globals.values())
+    yield from filter(_is_data, (*near, *getattr(function, "__globals__", {}).values()))
 
 
 def _is_data(value: object) -> bool:
@@ -61,6 +58,7 @@ _CLASSES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),
     "array": (list, tuple), "object": (dict,),
 }  # fmt: skip
+_FORMATS: dict[str, type] = {"date": date, "date-time": datetime, "time": time, "uuid": UUID}
 
 
 def unfit(schema: object, value: object, root: Mapping[str, JsonValue]) -> str | None:
@@ -103,14 +101,16 @@ def _unfit_size(schema: Mapping[str, Any], value: object) -> str | None:
             return f"its length is not {schema.get(least, 0)} to {schema.get(most, 'any')}"
         if isinstance(value, str) and "pattern" in schema and not attempt(re.search, schema["pattern"], value)[0]:
             return f"it does not fit {schema['pattern']}"
+        kind = _FORMATS.get(str(schema.get("format"))) if isinstance(value, str) else None
+        if kind and (form := adapter_of(kind)) and attempt(form.validate_json, json.dumps(value), strict=True)[1]:
+            return f"it is no {schema['format']}"
     return None
 
 
 def _unfit_parts(schema: Mapping[str, Any], value: object, root: Mapping[str, JsonValue]) -> str | None:
     parts: list[tuple[object, object]] = []
     if isinstance(value, dict):
-        missing = [name for name in schema.get("required", ()) if name not in value]
-        if missing:
+        if missing := [name for name in schema.get("required", ()) if name not in value]:
             return f"{missing[0]!r} is missing"
         known = schema.get("properties", {})
         parts = [(known.get(name, schema.get("additionalProperties", True)), one) for name, one in value.items()]

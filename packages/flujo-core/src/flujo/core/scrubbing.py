@@ -40,6 +40,8 @@ _HEADER = (
     r"[^\s\"',;]+(?:(?<==)\"[^\"\n]*\")?(?:[,;]\s{0,9}[\w-]{1,40}=(?:\"[^\"\n]*\"|[^\s\"',;]+))*+"
 )
 
+_USER = r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)"
+
 # Each pattern is linear in the text's length: what repeats is bounded, possessive (`+` after the quantifier: it never
 # gives back), or can only begin where nothing of the same kind stands before it.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -50,7 +52,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"{_NAMED}[^\s\"',;&]{{3,}}"), rf"\1{MASK}"),
     (re.compile(_HEADER), rf"\1{MASK}"),
     (re.compile(r"(?i)(\b(?:bearer|splunk)\s{1,9})[\w.~+/=-]{12,}"), rf"\1{MASK}"),
-    (re.compile(r"(\b[a-zA-Z][\w+.-]{1,20}://[^\s:/@]{0,256}:)[^\s/]{1,256}(?=@)"), rf"\1{MASK}"),
+    # A password in a URL may hold a slash that nobody encoded; what begins like a port does not.
+    (re.compile(rf"{_USER}(?:[^\s/]{{1,256}}|(?!\d{{1,5}}/)[^\s@]{{1,256}})(?=@)"), rf"\1{MASK}"),
 )
 
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio.lowlevel
 
 from . import payloads
-from .attempt import Attempt, Changes, admit, amended, missing
+from .attempt import Attempt, Changes, admit, changed, missing
 from .backends import told
 from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .execution import StepOutcome
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, fault_of
-from .frames import Due, Frame, Part
+from .frames import Due, Frame, Part, Passed
 from .hooks import Telling
 from .journal import Ended, Entry, record_of
 from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
 from .places import settled
-from .plan import FlowNode, StepNode
+from .plan import BODY_INPUT, FlowNode, StepNode
 from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
 from .running import Act, Keep, Running
@@ -53,6 +53,7 @@ class Work(Running):
         What is journaled of it is made when it ends, as what is made before is held by all that waits.
         """
         state, hooks = self.state, self.hooks
+        act = Act("step", "", worker) if hooks.around_step else None
         while (item := self._take() if take is None else take()) is not None:
             frame, node = item
             is_bare = type(node) is StepNode and node.is_bare and self.direct and self.verdict is None
@@ -60,29 +61,31 @@ class Work(Running):
                 if (work := self._begin(frame, node, worker)) is not None:
                     await work
                 continue
-            inputs = value = error = act = item = None  # no tuple is held while it waits
+            inputs = value = error = ok = item = None  # no tuple is held while it waits
             started, clock = time(), perf_counter()
-            try:
-                if hooks.around_step:
-                    inputs, act = inputs_of(frame, node), Act("step", frame.prefix + node.name, worker)
+            try:  # not by attempt_async, which costs a call more
+                if act is not None:
+                    act.path, act.started = frame.prefix + node.name if frame.start else node.name, clock
+                    inputs = inputs_of(frame, node)
                     await admit(self, act, node, inputs)
-                elif hooks.before_step and (telling := self._tell_begun(frame, node)) is not None:
-                    await self._heed_begun(telling, worker)
-                call: Any = called(frame, node) if inputs is None else node.step.function(**inputs)
-                value = await call  # not by attempt_async, which costs a call more
+                    call: Any = node.step.function(**inputs) if node.call is None else node.call(*inputs.values())
+                else:
+                    call = self._announced(frame, node, worker) if hooks.before_step else called(frame, node)
+                value = await call
+                ok = type(value) is node.gives or (not isinstance(value, Update) and isinstance(value, node.classes))
+                value = value if act is None or not (ok and hooks.ends_step) else await self._ended(act, node, value)
             except BaseException as raised:  # an answer like others, but for a cancel
                 entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started)
                 error = fault_of(raised) or await self._cut_off(entry, clock, raised, act)
             due_before, took_s = len(state.due), perf_counter() - clock
-            ok = type(value) is node.gives or (not isinstance(value, Update) and isinstance(value, node.output_classes))
-            if error is None and ok and not hooks.ends_step:
+            if error is None and ok:
                 ended: Ended = (frame.id, node.index, value, frame.start, frame.slot, started, took_s)
-                path = frame.prefix + node.name if hooks.after_step else ""
+                begins = frame.prefix if frame.start and hooks.after_step else ""
                 self.journal.append(ended)
                 end_well(state, frame, node, value)
                 if worker is not None or state.has_closed or state.failure is not None:
                     self._look(due_before, worker, worker)
-                if hooks.after_step and (telling := self._tell_ended(ended, path)) is not None:
+                if hooks.after_step and (telling := self._tell_completed(ended, begins + node.name)) is not None:
                     await self._heed_ended(telling, due_before, worker)
             else:
                 path = frame.prefix + node.name
@@ -145,8 +148,7 @@ class Work(Running):
             if holds:
                 held.extend(self.state.taken_back(due_before))
 
-        kept = self.put(entry, then)
-        if kept is not None:
+        if (kept := self.put(entry, then)) is not None:
             await kept.wait()
         return held
 
@@ -210,21 +212,42 @@ class Work(Running):
         outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
         if act is not None:
             try:
-                outcome = await amended(self, act, node, outcome)
+                if self.hooks.outputs and isinstance(outcome, Success):
+                    outcome.output = await changed(self, act, node, outcome.output)
+            except (StepFailed, RunAborted) as failed:
+                outcome = Failure(failed) if isinstance(failed, StepFailed) else Aborted(failed)
             except BaseException as stop:  # a cancel
                 await self._cut_off(entry, act.started, stop, act)
             await self.conclude(act, outcome.error, outcome.output, Usage(), paused=isinstance(outcome, Paused))
             entry.duration_s = perf_counter() - act.started
         await self._note_end(entry, outcome, worker, worker)
 
-    def _tell_begun(self, frame: Frame, node: StepNode) -> Telling | None:
-        facts = (self.info, frame.prefix + node.name, node.step.name, 1, inputs_of(frame, node))
-        return self.hooks.tell(self.hooks.before_step, payloads.PreStepExecution(*facts), self.values, self.on_asyncio)
+    async def _ended(self, act: Act, node: StepNode, value: object) -> object:
+        """What a step gave, when transforms and recorders had their turn."""
+        if self.hooks.outputs:
+            value = await changed(self, act, node, value)
+        if act.intended:
+            await self.conclude(act, None, value, Usage())
+        return value
 
-    async def _heed_begun(self, telling: Telling, worker: Worker | None) -> None:
+    def _announced(self, frame: Frame, node: StepNode, worker: Worker | None) -> Any:
+        """Call a step as `called` does, once observers were told; what it gives is to be awaited."""
+        value = frame.outputs[at] if (at := node.takes) >= 0 else frame.input if at == BODY_INPUT else frame.run_input
+        call = None if type(value) is Passed else node.call
+        inputs = inputs_of(frame, node) if call is None else {node.sources[0].parameter: value}
+        event = object.__new__(payloads.PreStepExecution)  # to call the class costs twice as much
+        event.run, event.step_path = self.info, frame.prefix + node.name if frame.start else node.name
+        event.name, event.attempt, event.inputs = node.step.name, 1, inputs
+        telling = self.hooks.tell(self.hooks.before_step, event, self.values, self.on_asyncio)
+        if telling is None:
+            return called(frame, node) if call is None else call(value)
+        return self._call_after(telling, frame, node, worker)
+
+    async def _call_after(self, telling: Telling, frame: Frame, node: StepNode, worker: Worker | None) -> object:
         await self.heed(telling, worker)
         if isinstance(self.verdict, RunAborted):
             raise self.verdict
+        return await called(frame, node)
 
     async def _heed_ended(self, telling: Telling, due_before: int, worker: Worker | None) -> None:
         """What follows begins after observers heard of what ended, and may have ended the run."""
@@ -269,23 +292,26 @@ class Work(Running):
             try:
                 if entry.cached:
                     await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), keep)
-                if (telling := self._tell_ended(entry, entry.path)) is not None:
+                if (telling := self._tell_ended(entry)) is not None:
                     await self.heed(telling, keep)
             finally:  # what follows begins after observers heard of it, and may have ended the run
                 self.state.due.extend(reversed(held))
 
-    def _tell_ended(self, ended: Ended | Entry, path: str) -> Telling | None:
+    def _tell_completed(self, ended: Ended | Entry, path: str) -> Telling | None:
+        """Tell that a step completed; what is given, if anything is, is to be heeded."""
+        event = object.__new__(payloads.PostStepExecution)  # as above
+        event.run, event.step_path, event._record = self.info, path, (record_of, self.setup.plan, ended)
+        return self.hooks.tell(self.hooks.after_step, event, self.values, self.on_asyncio)
+
+    def _tell_ended(self, entry: Entry) -> Telling | None:
         """Tell how a step ended; what is given, if anything is, is to be heeded."""
-        hooks = self.hooks
-        if isinstance(ended, Entry) and isinstance(ended.outcome, Failure):
-            if not (observers := hooks.of("on_step_failure")):
-                return None
-            failed = payloads.OnStepFailure(self.info, path, ended.record, ended.outcome.error)
-            return hooks.tell(observers, failed, self.values, self.on_asyncio)
-        if not hooks.after_step or (isinstance(ended, Entry) and not isinstance(ended.outcome, (Success, Skipped))):
+        hooks, outcome = self.hooks, entry.outcome
+        if hooks.after_step and isinstance(outcome, (Success, Skipped)):
+            return self._tell_completed(entry, entry.path)
+        if not isinstance(outcome, Failure) or not (observers := hooks.of("on_step_failure")):
             return None
-        payload = payloads.PostStepExecution(self.info, path, partial(record_of, self.setup.plan, ended))
-        return hooks.tell(hooks.after_step, payload, self.values, self.on_asyncio)
+        failed = payloads.OnStepFailure(self.info, entry.path, entry.record, outcome.error)
+        return hooks.tell(observers, failed, self.values, self.on_asyncio)
 
     async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
         """How a step ends that is not to run; None where it is."""
@@ -338,8 +364,7 @@ class Work(Running):
         meter = ctx.usage
         entry.usage = entry.usage or Usage()
         entry.usage.add(meter.spent)
-        breach = meter.breach or meter.exceeded()
-        if breach is not None:
+        if (breach := meter.breach or meter.exceeded()) is not None:
             self.stop(breach, ctx)
 
     async def _warn(self, path: str, ctx: RunContext) -> None:
@@ -354,8 +379,7 @@ class Work(Running):
         """Whether a failed step is tried again; waits before it is."""
         if not isinstance(outcome, Failure) or self.verdict is not None or trial.ctx.is_read:
             return False
-        cause = outcome.error.__cause__
-        error = cause if isinstance(cause, Exception) else outcome.error
+        error = cause if isinstance(cause := outcome.error.__cause__, Exception) else outcome.error
         if not (retry.applies(error, trial.number) or retry.applies(outcome.error, trial.number)):
             return False
         await self.back_off(retry, trial.number, error, trial.ctx)

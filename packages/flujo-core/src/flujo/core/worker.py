@@ -32,7 +32,7 @@ from .hooks import Hooks
 from .imports import at
 from .keeper import Keeper
 from .ledger import Ledger
-from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success
+from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success, status_of
 from .places import Places
 from .plan import RUN_INPUT, Plan, Scope, Source, StepNode
 from .policy import Policy
@@ -132,8 +132,7 @@ class Worker:
     async def _answer(self, task: StepTask) -> OutcomeData:
         try:
             ready = self._prepared(task)
-            events: list[EventData] = []
-            run = _run(task, ready, events)
+            run = _run(task, ready, events := list[EventData]())
         except TaskRejected as error:
             return OutcomeData(task_id=task.id, status="aborted", error=_error(error), usage=_NOTHING)
         done, fault = await attempt_async(self._worked(task, ready, run))
@@ -155,6 +154,8 @@ class Worker:
                 trial.ctx.end()  # what it left open counts in full
         if scope.cancelled_caught:
             return Failure(StepTimeout(task.path, run.deadline_s or 0.0)), None
+        if run.verdict is not None and isinstance(outcome, Success):  # a step cannot undo it by catching it
+            outcome = (Failure if status_of(run.verdict) == "stopped" else Aborted)(run.verdict)
         return outcome, changes
 
     async def _app(self, task: StepTask, ready: _Ready) -> Mapping[str, object]:
@@ -226,10 +227,8 @@ class Worker:
 
     def _plugins(self, task: StepTask, policy: Policy) -> Plugins:
         """The plugins of the run, as far as they act in it here."""
-        given, there = (
-            dict(self._given.acting),
-            {one.distribution: one for one in self._given.installed} if task.plugins else {},
-        )
+        given = dict(self._given.acting)
+        there = {one.distribution: one for one in self._given.installed} if task.plugins else {}
         use: list[object] = []
         for one in task.plugins:
             found = there.get(one.name)

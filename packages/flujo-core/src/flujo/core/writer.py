@@ -26,8 +26,14 @@ _log = logging.getLogger("flujo.core")
 T = TypeVar("T")
 
 
-async def taken(store: RunStore, work: Awaitable[Hold], limit_s: float) -> Hold:
-    """Get a hold, in a task of its own: where a cancel comes meanwhile, even a native one, it is given back.
+def created(store: RunStore, begun: Snapshot, limit_s: float) -> Awaitable[Hold]:
+    """Have a run kept as one that goes on; one that is cancelled meanwhile as that, and no recovery runs it."""
+    ended = begun.model_copy(update={"status": "aborted"})
+    return taken(store.create(begun), limit_s, lambda hold: store.save(hold, ended))
+
+
+async def taken(work: Awaitable[Hold], limit_s: float, undo: Callable[[Hold], Awaitable[None]]) -> Hold:
+    """Get a hold, in a task of its own: where a cancel comes meanwhile, even a native one, `undo` gives it back.
 
     Raises:
         RunAborted: The store did not answer in that time.
@@ -40,7 +46,7 @@ async def taken(store: RunStore, work: Awaitable[Hold], limit_s: float) -> Hold:
 
     async def give_back(hold: Hold) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(limit_s):
-            await attempt_async(store.release(hold))
+            await attempt_async(undo(hold))
 
     try:
         async with anyio.create_task_group() as group:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flujo.core import ConfigurationError
 from flujo.deidentifier.errors import DeidentifierError, DetectorFailed, DetectorTimeout, TextTooLong
-from flujo.deidentifier.findings import Finding, merge, replace
+from flujo.deidentifier.findings import Finding, before, merge, replace
 from flujo.deidentifier.normalise import OPAQUE, plain
 from flujo.deidentifier.stream import HoldBack, redact_chunks
 from flujo.deidentifier.values import redact_value
@@ -22,6 +22,7 @@ __all__ = ["PROFILES", "Deidentifier", "Redaction"]
 
 T = TypeVar("T")
 PROFILES = ("hipaa_safe_harbor", "patterns")
+_NEAR = 64  # characters between a placeholder and what it lets read differently, at most
 _PASSES = 12  # two are usual; so many mean a text made to keep us busy
 
 
@@ -105,14 +106,22 @@ class Deidentifier:
         Raises:
             DeidentifierError: The text was not analysed to its end.
         """
-        counts: Counter[str] = Counter()
-        # A second look finds what stands next to a placeholder and read differently before, until nothing is left.
+        found = self._settled(text, ())
+        return Redaction(replace(text, found), dict(Counter(f.entity for f in found)))
+
+    def _settled(self, text: str, known_names: Collection[str], since: int = 0) -> list[Finding]:
+        """All that is taken out of `text`: a second look finds what reads differently next to a placeholder.
+
+        What is long before `since` was looked at when that was the end, and is not looked at again.
+        """
+        found = self._detect(text, known_names)
+        if not found or found[-1].end < since - _NEAR:
+            return found
         for _ in range(_PASSES):
-            found = self.detect(text)
-            if not found:
-                return Redaction(text, dict(counts))
-            counts.update(f.entity for f in found)
-            text = replace(text, found)
+            again = self._detect(replace(text, found), known_names)
+            if not again:
+                return found
+            found = merge((*found, *before(found, again)))
         raise DeidentifierError(
             "the redaction did not settle", f"after {_PASSES} looks there was still something to find"
         )
@@ -146,7 +155,7 @@ class Deidentifier:
 
     def hold_back(self, hold_chars: int = 64) -> HoldBack:
         """The state of a stream that is redacted a piece at a time; see `redact_stream`."""
-        return HoldBack(self._detect, hold_chars)
+        return HoldBack(self._settled, hold_chars)
 
     def _detectors(self, view: str, known_names: Collection[str]) -> Iterable[Finding]:
         # Local import: compiling the patterns takes over 50 ms, which a mere import of this package should not cost.

@@ -6,10 +6,11 @@ them. Dropping the weaker of two would leave the characters that only it covered
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["ENTITIES", "Finding", "merge", "placeholder", "replace"]
+__all__ = ["ENTITIES", "Finding", "before", "merge", "placeholder", "replace"]
 
 # What may stand in a placeholder; the order decides the name of a merged span when scores are equal.
 ENTITIES: tuple[str, ...] = (
@@ -78,3 +79,13 @@ def replace(text: str, findings: Iterable[Finding]) -> str:
         parts += (text[at : found.start], placeholder(found.entity))
         at = found.end
     return "".join((*parts, text[at:]))
+
+
+def before(replaced: Iterable[Finding], again: Iterable[Finding]) -> Iterator[Finding]:
+    """Where findings of a redacted text stand in the text before; both sorted, and none in a placeholder."""
+    left, moved = deque(replaced), 0
+    for found in again:
+        while left and left[0].start + moved < found.end:
+            gone = left.popleft()
+            moved += len(placeholder(gone.entity)) - (gone.end - gone.start)
+        yield found._replace(start=found.start - moved, end=found.end - moved)

@@ -19,8 +19,9 @@ __all__ = ["HoldBack", "fed", "redact_chunks"]
 
 _CONTEXT = 800
 _LONGEST_HELD = 512
+_LONGEST_GROUPS = 42  # characters of an IBAN of 34 in groups of four
 _TOUCHING = 2  # a name that ends this near to the cut may go on behind it ("Dr. " | "Stone")
-_WORTH_A_THREAD = 8_000  # characters; below this, the switch costs more than it saves
+_WORTH_A_THREAD = 127  # characters; a look at them and their context takes milliseconds, which others need not wait
 
 
 class HoldBack:
@@ -30,7 +31,7 @@ class HoldBack:
         counts: Identifiers of each type that were taken out of what was released.
     """
 
-    def __init__(self, detect: Callable[[str, Collection[str]], list[Finding]], hold_chars: int) -> None:
+    def __init__(self, detect: Callable[[str, Collection[str], int], list[Finding]], hold_chars: int) -> None:
         if hold_chars < 16:
             raise ConfigurationError(
                 f"hold_chars={hold_chars} is too small", "identifiers leak below 16 characters", "Use 16 or more"
@@ -61,7 +62,7 @@ class HoldBack:
     def _release(self, *, last: bool) -> str:
         text = self._context + self._pending
         base = len(self._context)
-        found = self._detect(text, self._names)
+        found = self._detect(text, self._names, base)
         cut = len(text) if last else self._safe_cut(text, base, found)
         if cut <= base and len(self._pending) > _LONGEST_HELD + self._hold:
             # Longer than any identifier, and no place to cut: the whole of it goes, rather than a part of it out.
@@ -82,7 +83,7 @@ class HoldBack:
         cut = _after_space(text, base, len(text) - self._hold)
         for finding in reversed(found):
             if finding.start < cut <= finding.end + _TOUCHING or finding.start == cut:
-                cut = _after_space(text, base, finding.start)
+                cut = _before_digits(text, base, _after_space(text, base, finding.start))
         return cut
 
     def _remember(self, released: str, inside: list[Finding]) -> None:
@@ -98,6 +99,17 @@ def _after_space(text: str, base: int, position: int) -> int:
     while position > base and not text[position - 1].isspace():
         position -= 1
     return max(position, base)
+
+
+def _before_digits(text: str, base: int, position: int) -> int:
+    """The place before the words with a digit that stand right before: of half an IBAN the end is found first."""
+    start = position
+    while start > base and position - start < _LONGEST_GROUPS:
+        word = _after_space(text, base, start - 1)
+        if not any(letter.isdigit() for letter in text[word:start]):
+            break
+        start = word
+    return start
 
 
 def _tail(text: str) -> str:
@@ -125,7 +137,7 @@ async def redact_chunks(chunks: AsyncIterable[str], state: HoldBack) -> AsyncIte
 
 
 async def fed(work: Callable[[str], str], chunk: str, pending: int) -> str:
-    """What `work` releases for a chunk; a long one is analysed in a worker thread."""
+    """What `work` releases for a chunk; where there is enough to be looked at, that happens in a worker thread."""
     if len(chunk) + pending > _WORTH_A_THREAD:
         return await to_thread.run_sync(work, chunk)
     return work(chunk)

@@ -14,9 +14,10 @@ from flujo.core import ConfigurationError, ResumeError, TokenFacts
 
 from .payloads import moment, stamp
 
-__all__ = ["HmacSigner", "check_keys"]
+__all__ = ["TOKEN", "HmacSigner", "check_keys"]
 
-_PREFIX = "fp1"
+TOKEN = "fp1"
+"""What every token starts with."""
 _MAX_TOKEN = 8192
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -67,13 +68,13 @@ class HmacSigner:
         if facts.roles:
             data["roles"] = sorted(facts.roles)
         text = json.dumps(data, separators=(",", ":")).encode()
-        signed = f"{_PREFIX}.{self._current}.{_written(text)}"
+        signed = f"{TOKEN}.{self._current}.{_written(text)}"
         return f"{signed}.{_written(self._signature(self._current, signed))}"
 
     def open(self, token: str) -> TokenFacts | None:
         """See TokenSigner."""
         parts = token.split(".")
-        if len(parts) != 4 or parts[0] != _PREFIX or not _KEY_ID.fullmatch(parts[1]):
+        if len(parts) != 4 or parts[0] != TOKEN or not _KEY_ID.fullmatch(parts[1]):
             return None
         if len(token) > _MAX_TOKEN or not token.isascii():
             raise _refused("it is far too long, or not of ASCII")

@@ -26,6 +26,7 @@ from .connection import Held, Writing
 from .listed import TARGET
 from .payloads import Payloads, moment, packed, stamp, unpacked
 from .schema import STATUS, status_of
+from .tokens import TOKEN
 
 __all__ = ["RunWrites", "unknown"]
 
@@ -35,7 +36,10 @@ _KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 
 
 def unknown(run_id: str) -> ResumeError:
-    """Why a run cannot be used that is not kept."""
+    """Why a run cannot be used that is not kept. A token is not told: it may answer a question."""
+    if run_id.startswith(f"{TOKEN}."):
+        why = "this store has no key that opens it"
+        return ResumeError("this token cannot be used", why, "Set FLUJO_TOKEN_KEY as it was where the run paused")
     return ResumeError(f"run {run_id!r} is not here", "the store does not know it", "See its ids: flujo runs list")
 
 

@@ -138,7 +138,8 @@ async def tee(
 ) -> AsyncIterator[tuple[Branch[T], ...]]:
     """Share a stream: `async with tee(stream.text(), 2) as (screen, voice)`, each read by a task of its own.
 
-    A chunk is pulled when some reader waits for it, so the fastest sets the pace, until one is `size` chunks behind.
+    A chunk is pulled when some reader waits for it, so the fastest sets the pace, until one is `size` chunks behind. A
+    reader that leaves before the end has to `aclose` its branch, or others wait for it: `async with aclosing(screen)`.
 
     Args:
         source: The stream; it is closed when the block, or the last branch, is.

@@ -83,6 +83,10 @@ class Field:
             yield from part.all()
 
 
+_AS = {"date": "As 2026-11-28.", "date-time": "As 2026-11-28T14:30:00+01:00.", "time": "As 14:30:00."}
+"""How a text is written that is a time."""
+
+
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +125,7 @@ def _field(schema: Schema, root: Schema, name: str, label: str, *, required: boo
     if kind in _NUMBERS:
         return Field(kind, least=schema.get("minimum"), most=schema.get("maximum"), **facts)
     if kind == "string":
+        facts["hint"] = f"{facts['hint']} {_AS.get(schema.get('format', ''), '')}".strip()
         return Field("text", least=schema.get("minLength"), most=schema.get("maxLength"), **facts)
     facts["value"] = [json.dumps(schema["default"])] if "default" in schema else []
     return Field("json", **facts)
