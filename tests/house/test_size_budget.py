@@ -106,10 +106,10 @@ def test_cycle_through_a_local_and_a_relative_import_is_found(tmp_path: Path) ->
     assert set(row.offenders[0].split(" > ")) == {"flujo.audit.first", "flujo.audit.second"}
 
 
-def test_the_engine_may_have_3260_code_lines_without_testing_comments_and_docstrings(tmp_path: Path) -> None:
+def test_the_engine_may_have_3330_code_lines_without_testing_comments_and_docstrings(tmp_path: Path) -> None:
     padding = '"""Doc.\n\nMore.\n"""\n# comment\n\n'
     for number in range(10):
-        plant(tmp_path, padding + "x = 1\n" * 325, leaf="flujo.core", module=f"part{number}")
+        plant(tmp_path, padding + "x = 1\n" * 332, leaf="flujo.core", module=f"part{number}")
     plant(tmp_path, "x = 1\n" * 300, leaf="flujo.core", module="testing")
     assert "flujo.core, code lines of the engine" not in broken(tmp_path)
     plant(tmp_path, "x = 1\n" * 11, leaf="flujo.core", module="last")
@@ -118,7 +118,7 @@ def test_the_engine_may_have_3260_code_lines_without_testing_comments_and_docstr
 
 def test_what_governs_a_run_counts_by_itself(tmp_path: Path) -> None:
     for name in ("ledger", "plugins", "calls", "telemetry", "meter", "usage"):
-        plant(tmp_path, "x = 1\n" * 391, leaf="flujo.core", module=name)
+        plant(tmp_path, "x = 1\n" * 392, leaf="flujo.core", module=name)
     assert not {what for what in broken(tmp_path) if "code lines" in what}
     plant(tmp_path, "x = 1\n" * 5, leaf="flujo.core", module="policy")
     assert {what for what in broken(tmp_path) if "code lines" in what} == {"flujo.core, code lines of governance"}

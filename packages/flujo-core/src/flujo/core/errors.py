@@ -204,7 +204,8 @@ class WorkerLost(StepFailed):
     def __init__(self, step_path: str, why: str | Exception, do: str = "") -> None:
         do = do or "Say `retry=` where the step may be tried again: all attempts have the same idempotency key"
         if isinstance(why, Exception):
-            self.__cause__, why = why, f"its backend raised {type(why).__name__}: {text_of(why)}"
+            self.__cause__: BaseException | None = why
+            why = f"its backend raised {type(why).__name__}: {text_of(why)}"
         super().__init__(step_path, "WorkerLost", why, do)
 
 

@@ -188,8 +188,11 @@ class RunState:
     frames: once[dict[int, Frame]] = once(lambda state: {state.root.id: state.root})  # a chain never needs it
 
     def __init__(self, plan: Plan, root: Frame, next_id: int = 1) -> None:
-        self.plan, self.root, self.next_id = plan, root, next_id
-        self.has_words = self.has_closed = False
+        self.plan: Plan = plan
+        self.root: Frame = root
+        self.next_id: int = next_id
+        self.has_words: bool = False
+        self.has_closed: bool = False
         self.failure: Failure | None = None
         self.todo: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.due: list[Due] = []  # not a deque, which holds 760 bytes: mostly one thing is due

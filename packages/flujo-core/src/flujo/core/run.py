@@ -46,10 +46,11 @@ class Run(Work):
 
     def written(self, store: RunStore, hold: Hold, limit_s: float) -> Writer:
         """Have it written there while it goes on, and cancelled where the store is asked for that."""
-        self.scope = self.scope or anyio.CancelScope()
-        self.writer = Writer(store, hold, limit_s, self.stop)
-        hold.ends.append(partial(self.writer.here, partial(self.cancel, "cancelled on request", "its store")))
-        return self.writer
+        self.scope: anyio.CancelScope | None = self.scope or anyio.CancelScope()
+        writer = Writer(store, hold, limit_s, self.stop)
+        self.writer: Writer | None = writer
+        hold.ends.append(partial(writer.here, partial(self.cancel, "cancelled on request", "its store")))
+        return writer
 
     async def through(self, app: Mapping[str, object]) -> PipelineResult:
         """Run to the end, and give the result."""

@@ -20,7 +20,7 @@ from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitE
 from .feed import Feed
 from .foreign import attempt
 from .frames import Due, Part, RunState, around
-from .hooks import Telling
+from .hooks import Hooks, Telling
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
@@ -120,14 +120,18 @@ class Running:
     def __init__(
         self, setup: Setup, run_id: str, ledger: Ledger | None, state: RunState, scope: anyio.CancelScope | None
     ) -> None:
-        self.setup, self.run_id, self.state, self.scope = setup, run_id, state, scope
+        self.setup: Setup = setup
+        self.run_id: str = run_id
+        self.state: RunState = state
+        self.scope: anyio.CancelScope | None = scope
         self._ledger: Ledger | None = ledger
         self.journal: Journal = []
         self.verdict: FlujoError | None = None
         self.closing: dict[Worker, Part | None] | None = None
         self.turns: int = YIELD_EVERY
         self.context: BaseModel | None = state.root.context
-        self.watch, self.hooks = telemetry.current_watch(), setup.hooks
+        self.watch: telemetry.Watch | None = telemetry.current_watch()
+        self.hooks: Hooks = setup.hooks
         untold, watched = self.watch is None, bool(setup.hooks.table)
         self.plain: bool = untold and not watched
         self.direct: bool = untold and setup.is_here

@@ -71,8 +71,10 @@ def scrub(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()  # half a pair can be shown too
 
 
-cleaned = lru_cache(4096)(scrub)
-"""`scrub` for names, which come again and again."""
+@lru_cache(4096)
+def cleaned(text: str) -> str:
+    """`scrub` for names, which come again and again."""
+    return scrub(text)
 
 
 def secrets_in(values: Iterable[object]) -> list[str]:
