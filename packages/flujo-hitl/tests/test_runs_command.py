@@ -62,6 +62,13 @@ async def ask(text: str) -> Any:
 """
 
 
+def test_an_answer_that_is_recorded_is_not_asked_for_again(flujo: Flujo) -> None:
+    one = paused(flujo)
+    assert flujo("runs", "answer", one, "7", "--yes").code == 0
+    said = flujo("runs", "resume", "flows.py:pay", one)
+    assert (said.code, "waits for an answer" in said.err, "flujo runs worker" in said.err) == (2, False, True)
+
+
 def test_an_answer_counts_once(flujo: Flujo) -> None:
     one = paused(flujo)
     assert flujo("runs", "resume", "flows.py:pay", one, "--answer", "7").code == 0
