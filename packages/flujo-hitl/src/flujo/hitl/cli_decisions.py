@@ -197,7 +197,8 @@ async def check_no_answer_is_due(store: RunStore, target: str) -> None:
     run_id = target if facts is None else facts.run_id
     snapshot, now = (await store.load(run_id)).snapshot, datetime.now(UTC)
     for pause in snapshot.pauses if snapshot.status == "paused" else ():
-        why, do = f"{pause.id!r} waits for an answer", f"Give one with --answer, or look first: flujo runs show {run_id}"
+        why = f"{pause.id!r} waits for an answer"
+        do = f"Give one with --answer, or look first: flujo runs show {run_id}"
         if await store.receipt(run_id, pause.id) is not None:
             why, do = f"the answer to {pause.id!r} is recorded", "A worker goes on with it: flujo runs worker FILE"
         elif pause.expires_at is not None and pause.expires_at <= now:
