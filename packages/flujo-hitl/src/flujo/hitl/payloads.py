@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from operator import attrgetter
 from zlib import crc32
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
@@ -71,12 +72,13 @@ def _shorts() -> TypeAdapter[Short]:
     return TypeAdapter(Short, config=ConfigDict(ser_json_inf_nan="strings"))  # as EntryData has it
 
 
-_NOTHING = (None,) * 6
+_SHORT = {"kind", "path", "frame", "node", "value", "started_at", "duration_s"}
+_OTHERS = {name: field.default for name, field in EntryData.model_fields.items() if name not in _SHORT}
+_others, _UNUSED = attrgetter(*_OTHERS), tuple(_OTHERS.values())
 
 
 def _dumped(row: EntryData) -> bytes:
-    more = (row.usage, row.changes, row.unwritten, row.cached or None, row.cancelled or None, row.is_void or None)
-    if row.kind != "success" or row.attempts != 1 or more != _NOTHING:
+    if row.kind != "success" or _others(row) != _UNUSED:
         return _rows().dump_json(row, exclude_defaults=True)
     # perf_counter counts nanoseconds: what a difference of two has beyond is noise, of ten bytes
     times = (row.started_at, round(row.duration_s, 9))
