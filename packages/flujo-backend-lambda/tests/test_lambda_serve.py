@@ -101,6 +101,15 @@ def test_a_connection_that_is_only_kept_open_does_not_hold_the_end_up(
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize(("length", "status"), [("9" * 5000, b"413"), ("99999999", b"413"), ("-1", b"411")])
+def test_a_length_that_is_none_is_answered(
+    served: tuple[Cloud, int, subprocess.Popen[bytes]], length: str, status: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", served[1])) as asked:
+        asked.sendall(f"POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode())
+        assert asked.recv(1000).startswith(b"HTTP/1.1 " + status)
+
+
 def test_a_fault_of_the_worker_is_an_answer(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def handle(self, event: object, call: Call) -> dict[str, Any]:
