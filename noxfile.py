@@ -131,7 +131,7 @@ def build(session: nox.Session) -> None:
     """Build all wheels and sdists into dist/ and check their content in fresh venvs."""
     install(session)
     session.run("uv", "build", "-q", "--all-packages", "--no-sources", "--clear", "--out-dir", "dist", external=True)
-    session.run("pytest", "-q", "tests/test_wheels.py")
+    session.run("pytest", "-q", "tests/wheels")
 
 
 @nox.session

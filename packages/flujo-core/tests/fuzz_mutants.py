@@ -245,7 +245,7 @@ MUTANTS = (
     ),
     Mutant(
         "a timeout counts for all attempts of a step",
-        attempt.Attempt, "_executed", "move_on_after(timeout_s)", "move_on_after(timeout_s if self.number == 1 else 0)",
+        attempt.Attempt, "_placed", "move_on_after(timeout_s)", "move_on_after(timeout_s if self.number == 1 else 0)",
     ),
     Mutant(
         "a cache knows nothing of the context",

@@ -115,6 +115,23 @@ async def test_chunk_transforms_may_hold_it_back_until_the_attempt_ends() -> Non
     assert seen == ["StepStarted", "count: 0 OF 21 OF 2", "StepEnded"]
 
 
+class FailsAtTheEnd(HoldsBack):
+    @hookimpl
+    def transform_chunk(self, payload: TransformChunk) -> object:
+        if payload.is_last:
+            raise ValueError("no more")
+        return ""
+
+
+async def test_a_transform_that_fails_at_the_end_fails_the_step() -> None:
+    async with Flujo(count, plugins=[FailsAtTheEnd()]).stream_async(1) as stream:
+        async for _ in stream:
+            pass
+    assert stream.result.status == "failed"
+    assert isinstance(stream.result.error, StepFailed)
+    assert stream.result.error.error_type == "TransformFault"
+
+
 class Masks:
     @hookimpl
     def transform_step_output(self, payload: TransformStepOutput) -> object:

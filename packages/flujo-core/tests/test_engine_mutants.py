@@ -1,4 +1,4 @@
-"""The fuzz finds bugs: each of these, put into the real engine, is seen within the pipelines of the default run."""
+"""The fuzz finds bugs: each of these, put into the real engine, is seen within the pipelines that the soak tries."""
 
 from __future__ import annotations
 
@@ -265,7 +265,13 @@ RARE = {
 """The first seeds that found what few pipelines show, so that not all those before are looked through each time."""
 
 
-@pytest.mark.parametrize("name", BUGS)
+BY_DEFAULT = 10
+"""How many are tried by the default run; the soak tries the others."""
+
+NAMED = [pytest.param(name, marks=() if place < BY_DEFAULT else pytest.mark.soak) for place, name in enumerate(BUGS)]
+
+
+@pytest.mark.parametrize("name", NAMED)
 def test_a_bug_in_the_engine_is_found(name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         BUGS[name](patch)

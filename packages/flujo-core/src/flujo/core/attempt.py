@@ -13,7 +13,7 @@ from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
 from .context import CallGate, RunContext
-from .errors import GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout, WorkerLost
+from .errors import FlujoError, GuardDenied, ResourceError, RunAborted, StepFailed, StepTimeout, WorkerLost
 from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
@@ -90,6 +90,8 @@ class Attempt:
         changes: Changes = None
         try:
             outcome, changes = self._decided() or await self._admitted(act)
+            if self.ctx.emitted is not None:
+                await self.ctx.emitted.let_go()
             if self.ctx.denial is not None:
                 raise self.ctx.denial
             if act is not None and hooks.outputs and isinstance(outcome, Success):
@@ -98,8 +100,8 @@ class Attempt:
                 outcome, changes = await self._finished(outcome, changes)
         except (GuardDenied, RunAborted) as error:
             outcome = Aborted(error)
-        except Exception as error:  # who made the backend may raise anything: no reason to lose what was paid for
-            outcome = Failure(error if isinstance(error, StepFailed) else WorkerLost(self.path, error))
+        except Exception as error:  # a reducer of the user's, for one: no reason to lose what was paid for
+            outcome = Failure(error if isinstance(error, StepFailed) else StepFailed.by(self.path, error))
         except BaseException as stop:  # a cancel: each intent gets its result
             if act is not None:
                 await run.conclude(act, stop, None, self.ctx.spent)
@@ -156,31 +158,40 @@ class Attempt:
             if self.run.verdict is not None:
                 await self.run.note_told(self.ctx, Begun(is_over=True))
                 return Aborted(self.run.verdict), None
-        request, places = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx), self.run.setup.places
-        backend = places.chosen.get(node.index, places.default) if places.chosen else places.default
-        if self.run.watch is not None and not isinstance(backend, LocalBackend):
-            request.trace = carrier()
-        done: StepOutcome | None = None
+        request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
         try:
-            if node.index in places.away:
-                with anyio.move_on_after(math.inf if timeout_s is None else timeout_s + GRACE_S):
-                    context = self._context() if node.step.options.reads or node.step.options.writes else None
-                    done = await places.away[node.index].execute(self.run, request, self.frame, context)
-            elif timeout_s is None and not node.binding.injects:
-                done = await backend.execute_step(request)
-            elif timeout_s is None:
-                done = await self._work(backend, request, None)
-            else:
-                with anyio.move_on_after(timeout_s) as limit:
-                    done = await self._work(backend, request, limit)
+            done = await self._placed(request)
         except ResourceError as error:
             return Failure(error), None
+        except FlujoError:
+            raise
+        except Exception as error:  # who made the backend may raise anything
+            return Failure(WorkerLost(self.path, error)), None
         if done is None:
             assert timeout_s is not None
             return Failure(StepTimeout(self.path, timeout_s, abandoned=request.thread is not None)), None
         if self.ctx.pending is not None:  # whatever the step made of it
             return Paused(self.ctx.pending), None
         return settled(node, self.path, done, self.run.setup.plan.context_model)
+
+    async def _placed(self, request: StepExecutionRequest) -> StepOutcome | None:
+        """Run it where its step has its place; None where its time was up."""
+        node, timeout_s, places = self.node, request.timeout_s, self.run.setup.places
+        backend = places.chosen.get(node.index, places.default) if places.chosen else places.default
+        if self.run.watch is not None and not isinstance(backend, LocalBackend):
+            request.trace = carrier()
+        if node.index in places.away:
+            with anyio.move_on_after(math.inf if timeout_s is None else timeout_s + GRACE_S):
+                context = self._context() if node.step.options.reads or node.step.options.writes else None
+                return await places.away[node.index].execute(self.run, request, self.frame, context)
+        elif timeout_s is not None:
+            with anyio.move_on_after(timeout_s) as limit:
+                return await self._work(backend, request, limit)
+        elif node.binding.injects:
+            return await self._work(backend, request, None)
+        else:
+            return await backend.execute_step(request)
+        return None
 
     async def _work(
         self, backend: ExecutionBackend, request: StepExecutionRequest, limit: anyio.CancelScope | None

@@ -346,8 +346,6 @@ class Work(Running):
                 worker.ctx = trial.ctx
             try:
                 outcome, changes = await trial.execute()
-                if trial.ctx.emitted is not None:
-                    await trial.ctx.emitted.let_go()
             finally:
                 trial.ctx.end()
                 if trial.ctx.metered is not None:
