@@ -96,6 +96,8 @@ WRONG = [
     (lambda: wrap(None), "None"),
     (lambda: wrap(PaiAgent("test"), retry=3), "RetryPolicy"),
     (lambda: wrap(PaiAgent("test"), price=3), "Price"),
+    (lambda: wrap(PaiAgent("test"), reads=3), "reads=3"),
+    (lambda: wrap(PaiAgent("test"), name=5), "name=5"),
     (lambda: AgentBuilder("openai:x").role("x").temperature("hot").build(), "temperature='hot'"),
     (lambda: AgentBuilder("openai:x", api_key=5).role("x").build(), "api_key="),
     (lambda: AgentBuilder("openai:x", name=5).role("x").build(), "name=5"),

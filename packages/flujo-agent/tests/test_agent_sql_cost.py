@@ -37,6 +37,7 @@ SOUGHT = [
     "WITH n AS (SELECT {long} AS needle) SELECT name LIKE needle AS x FROM customers CROSS JOIN n",
     "SELECT name FROM customers WHERE name LIKE (SELECT max(note) FROM orders)",
     "SELECT name FROM customers ORDER BY trim(customers.name, {long})",
+    "SELECT length(replace({hay}, (" + " || ".join(["note"] * 9) + "), '')) AS x FROM orders",
     "SELECT (SELECT trim(c.name, n.needle)) AS x FROM customers c CROSS JOIN (SELECT {long} AS needle) n",
 ]
 SOUGHT_SQLITE = ["SELECT instr({hay}, {long} || 'a') AS x", "SELECT {hay} GLOB '*' || {long} || 'a' AS x"]

@@ -13,6 +13,7 @@ from flujo_cli.questions import resuming
         ("postgresql://ann:secret@db/flujo", " --store postgresql://ann@db/flujo"),
         ("postgresql://ann:s@cr:et@db/flujo", " --store postgresql://ann@db/flujo"),
         ("postgresql://db/flujo?password=secret&user=ann", " --store 'postgresql://db/flujo?user=ann'"),
+        ("postgresql://db/flujo?user=ann&sslpassword=secret", " --store 'postgresql://db/flujo?user=ann&'"),
         ("sqlite:///a:b@c.db", " --store sqlite:///a:b@c.db"),
     ],
 )

@@ -178,9 +178,12 @@ class Cluster:
 def missing():
     raise ConfigurationError("backend 'far' cannot be used", "FAR_AWAY names nothing", "Set it")
 
+def broken():
+    raise RuntimeError("no route, password=hunter22")
+
 @hookimpl
 def register_backends():
-    return [BackendFactory("cluster", Cluster), BackendFactory("far", missing)]
+    return [BackendFactory("cluster", Cluster), BackendFactory("far", missing), BackendFactory("odd", broken)]
 """
 DOUBLE = """
 from flujo.core import Step, step
@@ -237,6 +240,7 @@ def test_doctor_tells_the_backends_what_they_can_do_and_what_is_missing(cli) -> 
     assert "cluster (acme-cluster 1.0): in another process, ships code as pickles, on asyncio" in said.out
     assert "far (acme-cluster 1.0): not set up here: backend 'far' cannot be used" in said.out
     assert "FAR_AWAY names nothing" in said.out
+    assert "odd (acme-cluster 1.0): not set up here: RuntimeError: no route, password=[SECRET]" in said.out
     assert "local (flujo-core " in said.out
     cli.write("pyproject.toml", "[tool.flujo]\nbackend = 'clustr'\n")
     said = cli("doctor", "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -80,6 +81,12 @@ def test_what_stdout_cannot_take_is_escaped(cli) -> None:
     for more in (["--stream"], []):
         said = cli("run", "talk.py:cut", "--text", "w", *more)
         assert (said.code, said.out) == (0, "\u00e9 \\ud83d ok\n")
+
+
+def test_json_stays_json_where_stdout_cannot_take_a_letter(cli) -> None:
+    said = cli.process("run", "flows.py:check", "--text", "\u00e9 \U0001f600", "--json", PYTHONIOENCODING="ascii")
+    assert said.code == 0, said.err
+    assert json.loads(said.out.splitlines()[0])["output"] == "\u00e9 \U0001f600"
 
 
 def test_it_goes_to_stdout_only_and_one_at_a_time(cli) -> None:

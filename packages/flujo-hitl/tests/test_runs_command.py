@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import FlujoCommand as Flujo
 
+from flujo.hitl.printing import pasted
+
 
 def paused(flujo: Flujo) -> str:
     told = flujo("run", "flows.py:pay", "--text", "abc")
@@ -30,6 +32,12 @@ def test_what_is_told_of_a_paused_run_can_be_pasted(flujo: Flujo) -> None:
     assert (nothing.code, "requires an argument" in nothing.err) == (2, True)
     done = flujo(*command[1:], "7")
     assert (done.code, done.out) == (0, "paid 7\n")
+
+
+def test_a_command_to_be_pasted_tells_no_password() -> None:
+    url = "postgresql://ann:secret@db/flujo?sslpassword=secret&sslmode=require"
+    told = "flujo runs worker flows.py --store 'postgresql://ann@db/flujo?sslmode=require'"
+    assert pasted("flujo", "runs", "worker", "flows.py", url=url) == told
 
 
 def test_a_run_that_paused_goes_on_with_an_answer(flujo: Flujo) -> None:
@@ -60,6 +68,13 @@ from flujo.core import PauseForHumanInput, step
 async def ask(text: str) -> Any:
     raise PauseForHumanInput("What of it?")
 """
+
+
+def test_an_answer_that_is_recorded_is_not_asked_for_again(flujo: Flujo) -> None:
+    one = paused(flujo)
+    assert flujo("runs", "answer", one, "7", "--yes").code == 0
+    said = flujo("runs", "resume", "flows.py:pay", one)
+    assert (said.code, "waits for an answer" in said.err, "flujo runs worker" in said.err) == (2, False, True)
 
 
 def test_an_answer_counts_once(flujo: Flujo) -> None:

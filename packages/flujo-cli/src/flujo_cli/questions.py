@@ -14,7 +14,7 @@ from .describe import printable
 
 __all__ = ["asked", "going_on", "pause_facts", "resuming"]
 
-_PASSWORD = re.compile(r"(?<=\w://)([^/@:]*):[^/]*(?=@)|(?<=[?&])password=[^&]*&?")
+_PASSWORD = re.compile(r"(?<=\w://)([^/@:]*):[^/]*(?=@)|(?<=[?&])(?:ssl)?password=[^&]*&?")
 
 
 def asked(pauses: Sequence[Pause]) -> Iterator[str]:

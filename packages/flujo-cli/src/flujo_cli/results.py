@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import traceback
 from collections.abc import Callable
@@ -20,6 +22,16 @@ from .questions import asked, going_on
 from .summary import Summary, item_facts
 
 __all__ = ["Results"]
+
+_ESCAPED = "flujo.escaped"
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPED, _escaped)
 
 
 class Results:
@@ -181,8 +193,8 @@ class Results:
         if self.reader_gone:
             return
         encoding = self._stream.encoding or "utf-8"
-        # What the terminal does not know is escaped, and half a pair too, which nothing can take.
-        shown = text.encode(encoding, errors="backslashreplace").decode(encoding)
+        # What the terminal does not know is escaped, and half a pair too, which nothing can take; JSON stays JSON.
+        shown = text.encode(encoding, errors=_ESCAPED).decode(encoding)
         try:
             with self._progress.paused():
                 self._stream.write(shown)

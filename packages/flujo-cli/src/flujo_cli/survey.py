@@ -32,6 +32,8 @@ from .settings import Settings
 __all__ = ["Survey", "survey", "trial_of"]
 
 _CORE = "flujo-core"
+_UNMADE = (FlujoError, ImportError, OSError, RuntimeError, ValueError)
+"""What the making of a backend may raise: its library, a file, or a setting is not there or no good."""
 _TIERS = ("guard", "transform", "record", "observe", "register")
 
 
@@ -138,10 +140,10 @@ def _backend(factory: BackendFactory, distribution: str, version: str) -> Backen
     """What a backend says of itself; to make it starts nothing."""
     try:
         able: Capabilities = capabilities_of(factory.open())
-    except FlujoError as error:
-        return BackendFacts(factory.name, distribution, version, error=_sentence(error))
-    said = (able.remote, able.pickle, able.max_payload, able.loops)
-    return BackendFacts(factory.name, distribution, version, *said)
+    except _UNMADE as error:
+        said = _sentence(error) if isinstance(error, FlujoError) else f"{type(error).__name__}: {_sentence(error)}"
+        return BackendFacts(factory.name, distribution, version, error=said)
+    return BackendFacts(factory.name, distribution, version, able.remote, able.pickle, able.max_payload, able.loops)
 
 
 def _facts(plugin: Installed, acts: bool) -> PluginFacts:
@@ -198,5 +200,5 @@ def trial_of(settings: Settings, policy: Policy) -> Flujo:
 def _nothing() -> None: ...
 
 
-def _sentence(error: FlujoError) -> str:
+def _sentence(error: Exception) -> str:
     return " ".join(scrub(str(error)).split())

@@ -19,7 +19,7 @@ from .cassette import replaying
 from .errors import NeedsAsyncio
 from .models import short_name
 from .prompts import Dialogue, Turn, prompt_of
-from .spec import AgentOptions, AgentSpec, OutputMode, call_problems, context_problems
+from .spec import AgentOptions, AgentSpec, OutputMode, call_problems, context_problems, fields_of
 
 if TYPE_CHECKING:
     from pydantic_ai.agent import AbstractAgent
@@ -274,11 +274,13 @@ def wrap(
     """
     from .wrapped import given_type, is_agent, runner_for  # here: imports pydantic-ai, which who has an agent has done
 
-    called, fields = name or getattr(agent, "name", None) or "agent", (reads,) if isinstance(reads, str) else reads
+    called, fields = name or getattr(agent, "name", None) or "agent", fields_of(reads)
     problems = [] if is_agent(agent) else [f"{agent!r} is no agent of pydantic-ai"]
-    problems += [*context_problems(context_model, tuple(fields)), *call_problems(retry, price)]
+    if not isinstance(called, str):
+        problems.append(f"name={called!r} is no name")
+    problems += [*context_problems(context_model, fields), *call_problems(retry, price)]
     if problems:
         raise PipelineError(f"agent {called!r} cannot be built", problems)
     given: object = given_type(agent) if output_type is None else output_type
     make = partial(runner_for, agent, retry, price)
-    return ModelAgent(called, given, make, deps, context_model=context_model, reads=tuple(fields))
+    return ModelAgent(called, given, make, deps, context_model=context_model, reads=fields)

@@ -86,7 +86,7 @@ class AgentSpec:
         several = isinstance(fallback, Sequence) and not isinstance(fallback, str)
         given["fallback"] = tuple(fallback) if several else (fallback,)
         given["tools"] = _listed(given.get("tools", ()))
-        given["reads"] = (reads,) if isinstance(reads, str) else _listed(reads)
+        given["reads"] = fields_of(reads)
         return cls(model, name, instructions, output_type, **given)
 
     def check(self) -> AgentSpec:
@@ -153,6 +153,11 @@ def tool_problems(tools: object) -> Iterator[str]:
     yield from (f"tool {tool!r} is no function, pydantic-ai Tool or toolset" for tool in tools if not _tool(tool))
     names = Counter(getattr(tool, "name", None) or getattr(tool, "__name__", None) for tool in tools)
     yield from (f"there is more than one tool {name!r}" for name, times in names.items() if name and times > 1)
+
+
+def fields_of(reads: Any) -> Any:
+    """The names of fields that an agent is to read, as a tuple; what is no list of them as it is, to be told."""
+    return (reads,) if isinstance(reads, str) else _listed(reads)
 
 
 def context_problems(model: object, reads: Sequence[str]) -> Iterator[str]:

@@ -150,7 +150,7 @@ def _looks_for_little(query: exp.Query, dialect: str) -> None:
     sought = too_long_sought(query)
     if sought is not None:
         what = f"{_shown(sought, dialect)} cannot be looked for in a text"
-        do = f"look for constants of at most {LONGEST_SOUGHT} characters, or columns of tables, and parts of these"
+        do = f"look for constants of at most {LONGEST_SOUGHT} characters, a few columns of tables, or parts of these"
         raise Refused("construct", f"{what}: it may be too long; {do}")
 
 

@@ -1,7 +1,7 @@
 """What a query looks for in texts: an engine compares it in one step that looks at no clock, so it has to be short.
 
 To look for half a million letters in a million takes minutes, and either is made of two short texts by REPLACE; nothing
-ends that before it is done. What is short, or stands in a table, is bounded. Importing this imports sqlglot.
+ends that before it is done. What is short, or a few columns of tables, is bounded. Importing this imports sqlglot.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 LONGEST = 200
 """Letters that a query itself may give of what it looks for in one place."""
+
+_COLUMN = 25
+"""Letters that a column of a table counts for: a query that repeats one makes of a few thousand letters a million."""
 
 _SOUGHT = {
     **dict.fromkeys((exp.Like, exp.ILike, exp.Glob, exp.Trim, exp.Replace, exp.ArrayContainsAll), "expression"),
@@ -46,11 +49,11 @@ def _sought(scope: Scope) -> Iterator[exp.Expr]:
 
 
 def _letters(node: exp.Expr, scope: Scope) -> float:
-    """Most letters that a query itself puts into a value; what a table holds does not count."""
+    """Most letters that a query itself puts into a value; what a table holds counts little, however long it is."""
     if isinstance(node, exp.Literal):
         return len(node.this)
     if isinstance(node, exp.Column):
-        return 0 if _is_stored(node, scope) else math.inf
+        return _COLUMN if _is_stored(node, scope) else math.inf
     if isinstance(node, exp.Cast) and not node.to.expressions:  # to CHAR(n) it could be any length
         return _letters(node.this, scope)
     if isinstance(node, _NO_LONGER):

@@ -191,15 +191,19 @@ async def check_no_answer_is_due(store: RunStore, target: str) -> None:
     """Refuse to go on without an answer where one is asked for: to a question about anything, none would be `null`.
 
     Raises:
-        InputError: A question is open, and has not expired.
+        InputError: A question is open and has not expired, or its answer waits for a worker.
     """
     facts = None if store.signer is None else store.signer.open(target)
     run_id = target if facts is None else facts.run_id
     snapshot, now = (await store.load(run_id)).snapshot, datetime.now(UTC)
     for pause in snapshot.pauses if snapshot.status == "paused" else ():
-        if pause.expires_at is None or pause.expires_at > now:
-            do = "Give one with --answer, or look first: flujo runs show " + run_id
-            raise InputError(f"run {run_id!r} was not gone on with", f"{pause.id!r} waits for an answer", do)
+        why = f"{pause.id!r} waits for an answer"
+        do = f"Give one with --answer, or look first: flujo runs show {run_id}"
+        if await store.receipt(run_id, pause.id) is not None:
+            why, do = f"the answer to {pause.id!r} is recorded", "A worker goes on with it: flujo runs worker FILE"
+        elif pause.expires_at is not None and pause.expires_at <= now:
+            continue
+        raise InputError(f"run {run_id!r} was not gone on with", why, do)
 
 
 def _print(run_id: str, pause: Pause, shown: Shown, *, err: bool) -> None:

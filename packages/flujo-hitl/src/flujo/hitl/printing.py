@@ -33,7 +33,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 TARGET = click.argument("target", metavar="FILE[:NAME]")
 RUN = click.argument("run_id", metavar="RUN")
 
-_PASSWORD = re.compile(r"(?<=\w://)([^/@:]*):[^/]*(?=@)|(?<=[?&])password=[^&]*&?")
+_PASSWORD = re.compile(r"(?<=\w://)([^/@:]*):[^/]*(?=@)|(?<=[?&])(?:ssl)?password=[^&]*&?")
 
 
 def host_of(ctx: click.Context) -> CommandHost:
