@@ -48,6 +48,12 @@ async def hashed(text: str) -> Digest:
 
 
 @step
+async def metered(text: str, ctx: RunContext) -> Digest:
+    """One that may spend, so that something is reserved for it."""
+    return await hashed.function(text)
+
+
+@step
 async def marks(path: str) -> str:
     """Leave a line in a file, so that a test can count how often it ran."""
     with Path(path).open("a") as file:

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 from lambda_kit import BUCKET, HERE, Cloud, event, task
-from lambda_steps import asks, dies, grows, hashed, marks, meets_model, plain, shout, slow_marks, twice
+from lambda_steps import asks, dies, grows, hashed, marks, meets_model, metered, plain, shout, slow_marks, twice
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -96,6 +96,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "nan": {"output": {"text": "a", "rounds": float("nan"), "digest": "x"}},
     "surrogate": {"output": {"text": "\ud800", "rounds": 1, "digest": "x"}},
     "another": {"task_id": "0" * 64},
+    "spent less than nothing": {"usage": {"cost_usd": "-5"}},
 }
 """What a worker says instead of, or beside, what it should."""
 
@@ -107,10 +108,12 @@ async def test_check_25_a_marked_answer_that_lies_is_a_failure_that_costs_the_wh
     cloud: Cloud, lie: str
 ) -> None:
     function = cloud.deploy(handler="lambda_hostile.handler", env={"LIE": json.dumps(HOSTILE[lie])})
-    held = Step(hashed.function, name="hashed")
-    made = await Flujo(held, backend=cloud.backend()).run_async("a")
+    held = Step(metered.function, name="metered", lease=UsageLimits(total_cost_usd_limit="0.10"))
+    limits = UsageLimits(total_cost_usd_limit=1)
+    made = await Flujo(held, backend=cloud.backend(rates=Rates(0)), limits=limits).run_async("a")
     assert made.status == "failed"
     assert "what came back cannot be used" in str(made.error)
+    assert made.usage.cost_usd == Decimal("0.10")
     assert len(function.records) == 1
 
 
@@ -118,8 +121,10 @@ async def test_check_25_a_marked_answer_that_lies_is_a_failure_that_costs_the_wh
 @pytest.mark.anyio
 async def test_check_25_the_hostile_worker_would_be_believed_if_it_told_the_truth(cloud: Cloud) -> None:
     cloud.deploy(handler="lambda_hostile.handler", env={"LIE": "{}"})
-    made = (await Flujo(hashed, backend=cloud.backend()).run_async("a")).unwrap()
-    assert (made.text, made.rounds) == ("a", 1)
+    limits = UsageLimits(total_cost_usd_limit=1)
+    made = await Flujo(metered, backend=cloud.backend(rates=Rates(0)), limits=limits).run_async("a")
+    assert (made.output.text, made.output.rounds) == ("a", 1)
+    assert made.usage.cost_usd == 0
 
 
 # --- what is delivered twice ------------------------------------------------------------------------------------------

@@ -14,13 +14,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lambda_kit import HERE, Cloud, event, task
 from lambda_steps import slow_marks
 
-from flujo.backend_lambda import LambdaWorker
+from flujo.backend_lambda import LambdaWorker, claims
 from flujo.backend_lambda.claims import Claim, MemoryClaims
 from flujo.backend_lambda.reply import read
 from flujo.backend_lambda.serve import server_for
@@ -99,6 +101,15 @@ def test_a_connection_that_is_only_kept_open_does_not_hold_the_end_up(
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize(("length", "status"), [("9" * 5000, b"413"), ("99999999", b"413"), ("-1", b"411")])
+def test_a_length_that_is_none_is_answered(
+    served: tuple[Cloud, int, subprocess.Popen[bytes]], length: str, status: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", served[1])) as asked:
+        asked.sendall(f"POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode())
+        assert asked.recv(1000).startswith(b"HTTP/1.1 " + status)
+
+
 def test_a_fault_of_the_worker_is_an_answer(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def handle(self, event: object, call: Call) -> dict[str, Any]:
@@ -130,3 +141,24 @@ def test_a_task_is_claimed_for_as_long_as_another_delivery_of_it_could_come(clou
     assert time.time() + leases[0] == pytest.approx(header.exp, abs=100)
     worker.handle(json.loads(event(cloud)[1]), Call(remaining_s=5))
     assert leases[1] == 6
+
+
+def test_a_delivery_that_is_void_by_the_time_its_body_is_there_does_not_run_its_task_again(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was good when it was checked; then a large body was fetched. The first delivery still runs."""
+    cloud.name, mark = "service", tmp_path / "marks"
+    worker = LambdaWorker("service", {cloud.signer.keyid: cloud.signer.verifier})
+    header, sent = event(cloud, task(slow_marks, str(mark)), exp=time.time() + 1000)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(worker.handle, json.loads(sent), Call())
+        while not mark.exists():
+            time.sleep(0.02)
+        monkeypatch.setattr(claims, "time", SimpleNamespace(time=lambda: header.exp + 1))
+        again = pool.submit(worker.handle, json.loads(sent), Call())
+        try:
+            assert again.result(60)["code"] == "E_DUPLICATE"
+        finally:
+            mark.with_suffix(".go").touch()
+        assert first.result()["status"] == "done"
+    assert mark.read_text() == "ran\n"

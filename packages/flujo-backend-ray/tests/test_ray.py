@@ -155,7 +155,7 @@ def test_the_command_line_needs_no_setup(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
     [item] = [row for row in map(json.loads, done.stdout.splitlines()) if row["type"] == "item"]
-    output, folder, open_to_others = item["output"]
-    assert (output, open_to_others) == (42, 0)
+    output, folder, open_to_others, mode = item["output"]
+    assert (output, open_to_others, mode) == (42, 0, "token")
     assert folder.startswith("/tmp/flujo-ray-")
     assert not Path(folder).exists()

@@ -101,6 +101,18 @@ def test_half_a_pair_reaches_the_client_who_joins_it():
     assert got[-1]["status"] == "completed"
 
 
+def test_what_is_no_number_of_json_is_sent_as_null():
+    class Measuring(Talker):
+        async def talk(self, number: int) -> AsyncIterator[float]:
+            for value in (1.5, float("nan"), float("-inf")):
+                yield value
+
+    with served(Measuring()) as url, httpx.stream("GET", f"{url}/talk/1") as response:
+        got = list(events(response.iter_lines()))
+    assert [event["value"] for event in got if event["type"] == "chunk"] == [1.5, None, None]
+    assert got[-1]["output"] == [1.5, None, None]
+
+
 def test_check_23_a_client_that_goes_away_ends_its_run():
     talker = Talker()
     with served(talker) as url:

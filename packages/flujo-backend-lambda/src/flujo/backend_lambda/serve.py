@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Serve a task."""
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
+        if not length.isdecimal() or len(length) > 9 or int(length) > MOST_BYTES:  # int() refuses thousands of digits
             self.close_connection = True
             self._answer(413 if length.isdecimal() else 411, {"why": f"a task has a length of at most {MOST_BYTES}"})
             return

@@ -36,6 +36,9 @@ HANDLER = "flujo.backend_lambda.aws.handler"
 INLINE_REPLY = 5_500_000
 """Bytes up to which a result comes back in the answer where there is no bucket; AWS refuses more than 6 MB."""
 
+LATE_S = 60.0
+"""Seconds that may lie between the check of a delivery and its claim: a large body is fetched meanwhile."""
+
 _log = logging.getLogger("flujo.backend_lambda")
 
 
@@ -122,7 +125,7 @@ class LambdaWorker:
         if header.kind == "probe":
             return self._replied(header, json.dumps(_probed(body)).encode(), facts, since)
         # Where nothing ends a step, it may run for as long as another delivery of its task could be taken.
-        left_s = header.exp - time.time() if call.remaining_s is None else call.remaining_s + 1
+        left_s = header.exp - time.time() + LATE_S if call.remaining_s is None else call.remaining_s + 1
         claim = self._claims.begin(header.task_id, left_s)
         if claim.reply is not None:
             return _kept(header, claim.reply)

@@ -13,7 +13,10 @@ __all__ = ["as_data", "as_json"]
 
 
 def as_data(item: StreamItem) -> dict[str, Any]:
-    """An item as plain data, `type` first. Outputs of steps are left out: the chunks and the result hold them."""
+    """An item as plain data, `type` first. Outputs of steps are left out: the chunks and the result hold them.
+
+    What JSON has no number for (NaN, the infinities) is None, or no browser could read it.
+    """
     if isinstance(item, Chunk):
         return {"type": "chunk", "step": item.step_path, "choice": item.choice, "value": _json(item.value)}
     if isinstance(item, StepStarted):
@@ -47,4 +50,4 @@ def _result(result: PipelineResult) -> dict[str, Any]:
 
 
 def _json(value: object) -> Any:
-    return to_jsonable_python(value, fallback=repr, bytes_mode="base64")
+    return to_jsonable_python(value, fallback=repr, bytes_mode="base64", inf_nan_mode="null")
