@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -508,6 +508,10 @@ class _Slow:
             return request.outcome(await worker.execute(request.task().model_dump_json()))
 
 
+def _no_cluster() -> Awaitable[object]:
+    raise RuntimeError("there is no cluster")
+
+
 @pytest.mark.anyio
 async def test_a_backend_that_gets_ready_first_costs_no_step_its_time() -> None:
     backend = _Slow()
@@ -516,6 +520,8 @@ async def test_a_backend_that_gets_ready_first_costs_no_step_its_time() -> None:
     assert backend.prepared == 2
     failed = await Flujo(hurried, backend=_Slow(fails=True)).run_async(1)
     assert "there is no cluster" in str(failed.error)
+    backend.capabilities = Capabilities(remote=True, prepare=_no_cluster)  # fails before there is anything to await
+    assert (await Flujo(Step(flows.give), backend=backend).run_async(1)).unwrap() == 1
     with anyio.move_on_after(0.2) as limit:
         await Flujo(hurried, backend=_Slow()).run_async(1)
     assert limit.cancelled_caught

@@ -18,7 +18,7 @@ from .codec import unkept
 from .errors import GuardDenied, NotSent, PluginError, StepFailed, TaskRejected, UsageLimitExceeded, WorkerLost
 from .events import TOLD
 from .execution import Capabilities, ExecutionBackend, StepExecutionRequest, StepOutcome, capabilities_of
-from .foreign import attempt_async
+from .foreign import attempt, attempt_async
 from .frames import Frame
 from .hooks import Hooks
 from .imports import path_of
@@ -168,8 +168,8 @@ class Away:
 
     async def ready(self) -> None:
         """Let its backend make itself ready, before the time of an attempt begins."""
-        if self.able.prepare is not None:
-            await attempt_async(self.able.prepare())
+        if self.able.prepare is not None and (getting := attempt(self.able.prepare)[0]) is not None:
+            await attempt_async(getting)
 
     async def execute(
         self, run: Running, request: StepExecutionRequest, frame: Frame, context: BaseModel | None
