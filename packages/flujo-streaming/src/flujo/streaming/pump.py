@@ -89,7 +89,8 @@ class _Queue:
 
     def put(self, item: Any) -> Awaitable[None] | None:
         self._items.append(item)
-        self.wake()
+        if self._filled is not None:  # asked here: a call for each chunk is a fifth of what this costs
+            self.wake()
         if len(self._items) < self._size:
             return None
         self._emptied = anyio.Event()
