@@ -34,7 +34,7 @@ class HoldBack:
         detect: Finds what is taken out of a text, given names that are known and how much of it was looked at before.
         hold_chars: How many characters are held back, at least; twice as many before anything is looked at.
         context_chars: How much of what was given out is looked at again, for what stands behind it.
-        trigger: Stands in each thing that `detect` finds, or right before it: text without it is not looked at.
+        suspect: Whether a text may hold what `detect` finds, or the word right before it; if not it is not looked at.
 
     Attributes:
         counts: Identifiers of each type that were taken out of what was released.
@@ -46,7 +46,7 @@ class HoldBack:
         hold_chars: int,
         *,
         context_chars: int = 800,
-        trigger: re.Pattern[str] | None = None,
+        suspect: Callable[[str], bool] | None = None,
     ) -> None:
         if hold_chars < 16:
             raise ConfigurationError(
@@ -55,7 +55,7 @@ class HoldBack:
         self._detect = detect
         self._hold = hold_chars
         self._context_chars = context_chars
-        self._trigger = trigger
+        self._suspect = suspect
         self._context = ""
         self._pending = ""
         self._due = 2 * hold_chars  # so many are to be held before the next look
@@ -98,8 +98,8 @@ class HoldBack:
         return released
 
     def _found(self, text: str, base: int) -> list[Finding]:
-        """What is found; of what was not looked at before, nothing where no trigger stands."""
-        if not (self._is_open or self._is_waiting or self._trigger is None or self._trigger.search(text, base)):
+        """What is found; nothing where a glance says so, unless some of it was looked at before."""
+        if not (self._is_open or self._is_waiting or self._suspect is None or self._suspect(self._pending)):
             return []
         found = self._detect(text, self._names, base)
         if self._is_open and not any(f.start < base < f.end for f in found):

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import compile_rule, digits, luhn, scan
+from flujo.deidentifier.rules.pattern import compile_rule, digits, luhn, needing, scan
 
-__all__ = ["find"]
+__all__ = ["RULES", "find"]
 
 _LINK = r"(?:number|num|nos?|nbr|nr|code|id(?:entifier|entification)?|#)"
 _LEADERS = r"(?:[ \t]{0,3}(?:\.[ .]{1,60}|[ \t]{2,24}(?=[:=\w])))?"  # "Policy ........ ", "FILE      "
@@ -169,6 +169,36 @@ def _many_digits(match: re.Match[str]) -> bool:
     return digits(match[0]) >= 7
 
 
+def _is_iban(match: re.Match[str]) -> bool:
+    """ISO 13616: the first four characters go to the end, letters count from 10, and 97 leaves 1."""
+    text = "".join(c for c in match[0] if c.isalnum())
+    return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
+
+
+# Countries by the length of their IBAN: a fixed one, so that the next word is no part of it.
+_IBANS = {
+    15: "NO",
+    16: "BE",
+    18: "DK|FI|FO|GL|NL",
+    19: "MK|SI",
+    20: "AT|BA|EE|KZ|LT|LU|XK",
+    21: "CH|HR|LI|LV",
+    22: "BG|BH|CR|DE|GB|GE|IE|ME|RS|VA",
+    23: "AE|GI|IL|IQ|TL",
+    24: "AD|CZ|ES|MD|PK|RO|SA|SE|SK|TN|VG",
+    25: "LY|PT|ST",
+    26: "IS|TR",
+    27: "BI|DJ|FR|GR|IT|MC|SM",
+    28: "AL|AZ|BY|CY|DO|EG|GT|HU|LB|PL|SV",
+    29: "BR|PS|QA|UA",
+    30: "JO|KW|MU",
+    31: "MT|SC",
+    32: "LC",
+    33: "RU",
+}
+_IBAN = "|".join(rf"(?:{lands})\d\d(?:[ -]?[A-Z\d]){{{length - 4}}}" for length, lands in _IBANS.items())
+
+
 def _is_card(match: re.Match[str]) -> bool:
     return 12 <= digits(match[0]) <= 19 and luhn(match[0])
 
@@ -192,6 +222,7 @@ _SHAPED = (
         r"(?:(?:is|ending(?: in)?|ends in|last (?:4"
         r"|four)(?: digits)?(?: of)?)[\s:]{0,2}){0,2}(?P<value>\d(?:[ .-]?\d){3,8})(?!\d)",
     ),
+    compile_rule("IBAN", 0.98, rf"(?<!\w)(?:{_IBAN})(?!\w)", _is_iban),
     compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card),
     compile_rule("CARD", 0.9, r"\b(?:cvv2?|cvc2?|cid|security code)[\s:=#]{1,3}(?P<value>\d{3,4})(?!\d)"),
     compile_rule(
@@ -256,12 +287,15 @@ _SHAPED = (
         0.99,
         r"(?<![\w.-])[\w.-]{1,100}\.(?:jpe?g|png|gif|tiff?|bmp|heic|dcm|dicom|pdf|docx?|xlsx?|rtf|mp[34]"
         r"|mov|wav|m4a|avi|zip|hl7)(?!\w)",
+        needs=r"[\w.-]\.[a-z]",
     ),
     compile_rule("ID", 0.6, r"(?<!\w)#\s?(?P<value>[A-Z]{0,3}-?\d{4,20}(?:-\d{1,8}){0,3})(?!\w)", case=True),
 )
 
 
+RULES = needing(r"\d", (*_SHAPED, *_CUED))
+
+
 def find(view: str) -> Iterator[Finding]:
     """Numbers and codes in `view`."""
-    yield from scan(_SHAPED, view)
-    yield from scan(_CUED, view)
+    return scan(RULES, view)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flujo.deidentifier.findings import Finding
 
-__all__ = ["Rule", "compile_rule", "compile_small", "digits", "luhn", "scan", "small_letters"]
+__all__ = ["Rule", "compile_rule", "compile_small", "digits", "luhn", "needing", "scan", "small_letters"]
 
 # What must keep its capitals in the text of a pattern: escapes such as \W, the names of groups, flags.
 _FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(]+|\()", re.DOTALL)
@@ -22,7 +22,8 @@ _FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(
 class Rule(NamedTuple):
     """`regex` finds `entity`; the span is group `value` where there is one; `accept` may still say no.
 
-    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does.
+    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does. `needs`: stands in
+    all that it matches, in small letters, so that it is not tried on other texts.
     """
 
     entity: str
@@ -31,6 +32,7 @@ class Rule(NamedTuple):
     accept: Callable[[re.Match[str]], bool] | None = None
     small: bool = False
     cue: re.Pattern[str] | None = None
+    needs: str = ""
 
 
 def compile_rule(
@@ -41,16 +43,23 @@ def compile_rule(
     *,
     case: bool = False,
     cue: str | None = None,
+    needs: str = "",
 ) -> Rule:
     """A rule from pattern text; small and capital letters are the same unless `case`.
 
     With `cue`, the beginning of `regex`, the rule is tried only where the cue stands; `accept` sees the text as it is.
     """
     if cue is not None:
-        return Rule(entity, score, re.compile(regex, re.IGNORECASE), accept, cue=compile_small(f"(?={cue})"))
+        small = compile_small(f"(?={cue})")
+        return Rule(entity, score, re.compile(regex, re.IGNORECASE), accept, cue=small, needs=needs)
     if case:
-        return Rule(entity, score, re.compile(regex), accept)
-    return Rule(entity, score, compile_small(regex), accept, small=True)
+        return Rule(entity, score, re.compile(regex), accept, needs=needs)
+    return Rule(entity, score, compile_small(regex), accept, small=True, needs=needs)
+
+
+def needing(needs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules, each of which needs that unless it says what it needs."""
+    return tuple(rule if rule.needs else rule._replace(needs=needs) for rule in rules)
 
 
 def compile_small(regex: str) -> re.Pattern[str]:
@@ -67,7 +76,12 @@ def small_letters(view: str) -> str:
 def scan(rules: Iterable[Rule], view: str) -> Iterator[Finding]:
     """All findings of all rules; they may overlap."""
     low = small_letters(view)
+    stands = {"": True}
     for rule in rules:
+        if rule.needs not in stands:
+            stands[rule.needs] = re.search(rule.needs, low) is not None
+        if not stands[rule.needs]:
+            continue
         group: str | int = "value" if "value" in rule.regex.groupindex else 0
         for match in _matches(rule, view, low):
             if rule.accept is None or rule.accept(match):
