@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flujo.core import ConfigurationError
@@ -25,6 +25,8 @@ T = TypeVar("T")
 PROFILES = ("hipaa_safe_harbor", "patterns")
 _NEAR = 64  # characters between a placeholder and what it lets read differently, at most
 _SHORT_CONTEXT = 160  # characters before an identifier in which a word may stand that says what it is
+_WORD_AFTER = re.compile(r"[\s.,;:!?)\]\"'](?:[^\w@/]{0,64}[a-zA-Z]{2}|\W{0,64}\Z)|\Z")
+_WORD_BEFORE = re.compile(r"[\s,;:(\[\"'](?:[^\w@/]{0,64}[a-zA-Z]{2}|\W{0,64}\Z)|\Z")  # read backwards
 _PASSES = 12  # two are usual; so many mean a text made to keep us busy
 
 
@@ -96,6 +98,8 @@ class Deidentifier:
             raise TextTooLong(len(text), self._max_chars)
         view = plain(text)
         found = merge(self._detectors(view.text, known_names))
+        if view.origin is None and OPAQUE not in view.text:
+            return found
         original = merge(view.original(f) for f in found if OPAQUE not in view.text[f.start : f.end])
         split = [
             part for f in found if OPAQUE in view.text[f.start : f.end] for part in _around_placeholders(view.text, f)
@@ -126,6 +130,8 @@ class Deidentifier:
         """
         found = self._detect(text, known_names)
         if not found or found[-1].end < since - _NEAR:
+            return found
+        if self._is_structured and all(_stands_alone(text, finding) for finding in found):
             return found
         for _ in range(_PASSES):
             again = self._detect(replace(text, found), known_names)
@@ -167,11 +173,15 @@ class Deidentifier:
         """The state of a stream that is redacted a piece at a time; see `redact_stream`."""
         if not self._is_structured:
             return HoldBack(self._settled, hold_chars)
-        # Local import: compiling the patterns takes over 50 ms, see `_detectors`.
-        from flujo.deidentifier.rules.structured import may_hold
+        return HoldBack(self._settled, hold_chars, context_chars=_SHORT_CONTEXT, suspect=self._suspects)
 
-        suspect = partial(may_hold, entities=self.entities)
-        return HoldBack(self._settled, hold_chars, context_chars=_SHORT_CONTEXT, suspect=suspect)
+    def _suspects(self, text: str) -> bool:
+        """Whether a look at `text` can find anything; only where chosen types are looked for does a glance tell."""
+        if not self._is_structured:
+            return True
+        from flujo.deidentifier.rules import structured  # here: compiling the patterns takes over 50 ms
+
+        return structured.may_hold(text, self.entities)
 
     def _detectors(self, view: str, known_names: Collection[str]) -> Iterable[Finding]:
         deadline = time.monotonic() + self._timeout_s
@@ -189,21 +199,13 @@ class Deidentifier:
 
     def _steps(self, view: str, known_names: Collection[str]) -> Iterable[tuple[str, Callable[[], Iterable[Finding]]]]:
         # Local imports: compiling the patterns takes over 50 ms, which a mere import of this package should not cost.
-        from flujo.deidentifier import presidio
-        from flujo.deidentifier.rules import (
-            ages,
-            contact,
-            dates,
-            ids,
-            names,
-            organisations,
-            pattern,
-            places,
-            structured,
-        )
-
         if self._is_structured:
-            return [("structured", lambda: pattern.scan(structured.rules_of(self.entities), view))]
+            from flujo.deidentifier.rules import structured
+
+            return [("structured", lambda: structured.find(view, self.entities))]
+        from flujo.deidentifier import presidio
+        from flujo.deidentifier.rules import ages, contact, dates, ids, names, organisations, places
+
         steps: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("contact", lambda: contact.find(view)),
             ("ids", lambda: ids.find(view)),
@@ -218,6 +220,14 @@ class Deidentifier:
                 ("presidio", lambda: presidio.find(view, self._recognizers)),
             ]
         return steps
+
+
+def _stands_alone(text: str, found: Finding) -> bool:
+    """Whether what has a shape of its own reads the same beside `found` and beside its placeholder.
+
+    Such patterns go over punctuation and white space, but not over a word: a letter comes before the next number.
+    """
+    return bool(_WORD_AFTER.match(text, found.end) and _WORD_BEFORE.match(text[: found.start][-_NEAR:][::-1]))
 
 
 def _around_placeholders(view: str, found: Finding) -> Iterable[Finding]:

@@ -110,6 +110,8 @@ class HoldBack:
     def _told(self, text: str, base: int, cut: int, inside: list[Finding]) -> str:
         if self._is_open and inside and inside[0].start < base:  # its placeholder is out
             base = min(inside.pop(0).end, cut)
+        if not inside:
+            return text[base:cut]
         inside = [Finding(max(f.start, base) - base, min(f.end, cut) - base, f.entity, f.score) for f in inside]
         self._remember(text[base:cut], inside)
         self.counts.update(finding.entity for finding in inside)

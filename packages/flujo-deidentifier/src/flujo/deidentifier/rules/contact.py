@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import compile_rule, digits, needing, scan
+from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, needing, scan
 
 __all__ = ["RULES", "find"]
 
@@ -20,7 +20,7 @@ _TLD = (
     r"|intranet|lan|corp|home|test|example|invalid)"
 )
 _DIGIT_WORD = r"(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple|hundred)"
-_TWO_DIGIT_WORDS = rf"{_DIGIT_WORD}[ ,.-]{{1,3}}{_DIGIT_WORD}"
+_AMONG_DIGIT_WORDS = rf"[ ,.-]{_DIGIT_WORD}[ ,.-]{{1,3}}{_DIGIT_WORD}"
 
 
 def _is_ipv6(match: re.Match[str]) -> bool:
@@ -43,7 +43,7 @@ _MAIL = (
         "EMAIL",
         1.0,
         r"[\w.!#$%&'*+/=?^`{|}~-]{1,128}@(?:\[[\da-f.:]{3,45}\]|[a-z\d](?:[\w-]{0,62})(?:\.[\w-]{1,63}){0,8})",
-        needs="@",
+        words=("@",),
     ),
 )
 _SPELLED_MAIL = (
@@ -59,28 +59,25 @@ _SPELLED_MAIL = (
         0.9,
         r"(?<![\w.+-])(?:[\w.+-]{1,64} (?:dot|underscore|dash"
         rf"|period) ){{0,3}}[\w.+-]{{1,64}} at [\w-]{{1,63}}(?: dot [\w-]{{1,63}}){{0,3}} dot {_TLD}\b",
-        needs=" dot ",
+        words=(" dot ",),
     ),
     compile_rule(
-        "EMAIL",
-        0.9,
-        rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)",
-        needs=r" at [\w-]+\.\w",
+        "EMAIL", 0.9, rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)", needs=r"\.\w"
     ),
 )
 _WEB = (
     compile_rule(
-        "URL", 1.0, r"\b(?:https?|ftps?|sftp|file|s3|ssh|wss?)://[^\s<>\"']{1,2000}(?<![.,;:!?)\]])", needs="://"
+        "URL", 1.0, r"\b(?:https?|ftps?|sftp|file|s3|ssh|wss?)://[^\s<>\"']{1,2000}(?<![.,;:!?)\]])", words=("://",)
     ),
-    compile_rule("URL", 0.9, r"(?<![\w.@-])www\.[^\s<>\"']{2,500}(?<![.,;:!?)\]])", needs=r"www\."),
+    compile_rule("URL", 0.9, r"(?<![\w.@-])www\.[^\s<>\"']{2,500}(?<![.,;:!?)\]])", words=("www.",)),
     compile_rule(
         "URL",
         0.7,
         rf"(?<![\w.@-])[a-z\d][a-z\d-]{{1,62}}(?:\.[a-z\d-]{{1,63}}){{0,5}}\.{_TLD}(?![\w-]"
         r"|\.\w)(?:/[^\s<>\"']{0,500}(?<![.,;:!?)\]]))?",
-        needs=r"[a-z\d-]\.[a-z]",
+        needs=r"\.[a-z]",
     ),
-    compile_rule("ID", 0.7, r"(?<![\w@.])@[a-z_][\w.]{1,30}\w", needs="@"),
+    compile_rule("ID", 0.7, r"(?<![\w@.])@[a-z_][\w.]{1,30}\w", words=("@",)),
 )
 _NETWORK = (
     compile_rule(
@@ -88,6 +85,7 @@ _NETWORK = (
         0.95,
         r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\d|\.\d)",
         needs=r"\d\.\d",
+        starts=NUMBER,
     ),
     compile_rule(
         "IP_ADDRESS",
@@ -111,25 +109,34 @@ _PHONE = needing(
             0.9,
             r"(?<![\w.])(?<!\d[-/])(?:\+?1[ .-]{0,2})?(?:\(\s?\d{3}\s?\)[ .-]{0,3}|\d{3} ?[./-] ?"
             r"|\d{3} )\d{3} ?[ .-] ?\d{4}(?!\d)" + _EXT,
+            starts=NUMBER,
         ),
-        compile_rule("PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT),
+        compile_rule("PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT, starts=NUMBER),
         compile_rule(
-            "PHONE", 0.9, r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT, _seven_digits
+            "PHONE",
+            0.9,
+            r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT,
+            _seven_digits,
+            starts=r"[(0](?<!\d\d)",
         ),
         compile_rule(
             "PHONE",
             0.8,
             r"(?<![\w.-])(?!0\d/\d\d\b)\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])",
             _seven_digits,
+            starts=r"[(0](?<!\d\d)",
         ),
-        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)"),
+        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)", starts=r"[(0](?<!\d\d)"),
         compile_rule(
             "PHONE",
             0.8,
             r"(?<![\w.-])(?:1[ .-])?8\d\d[ .-](?=[A-Z\d-]{0,12}[A-Z])[A-Z\d]{3,4}(?:-?[A-Z\d]{2,8})" r"{1,2}(?![\w-])",
             case=True,
+            starts=r"[18](?<!\d\d)",
         ),
-        compile_rule("PHONE", 0.8, rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b", needs=_TWO_DIGIT_WORDS),
+        compile_rule(
+            "PHONE", 0.8, rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b", needs=_AMONG_DIGIT_WORDS
+        ),
         compile_rule(
             "PHONE",
             0.85,
@@ -139,19 +146,38 @@ _PHONE = needing(
             r"|contact)\b\.?){0,3}(?:\s?\([a-z ]{1,12}\))?[\s.:#=-]{0,4}"
             r"(?P<value>[+(]{0,2}\d[\d ()./-]{1,22}\d)(?![\d%])" + _UNIT,
             lambda m: digits(m["value"]) >= 4 or m[0][:3].lower() == "ext",
+            words=(
+                "tel",
+                "phone",
+                "cell",
+                "mob",
+                "handy",
+                "pager",
+                "beeper",
+                "page",
+                "bleep",
+                "ext",
+                "mail",
+                "app",
+                "line",
+            ),
         ),
         compile_rule(
             "PHONE",
             0.8,
             r"\b(?:rings?|rang|calls?|called|dial|text(?:s|ed)?|reach(?:ed|able)?|callback|contact)"
             r"(?: (?:him|her|us|them|me|back|on|at|via|to)){0,3}:? (?P<value>\d{3}[ .-]\d{4})(?![\d-])",
+            words=("ring", "rang", "call", "dial", "text", "reach", "contact"),
         ),
-        compile_rule("PHONE", 0.7, r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)"),
+        compile_rule(
+            "PHONE", 0.7, r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)", needs=r"xt?\.?\s?\d"
+        ),
         compile_rule(
             "PHONE",
             0.8,
             r"\b(?:ph|tel|t|m|c|h|w|p)\s?[.:]\s{0,2}(?P<value>[+(]{0,2}\d[\d ()./-]{5,20}\d)(?!\d)",
             _seven_digits,
+            needs=r"[.:]\s{0,2}[+(]{0,2}\d",
         ),
         compile_rule(
             "FAX",
@@ -159,28 +185,37 @@ _PHONE = needing(
             r"\b(?:fax(?:ed)?|facsimile|telefax|f)\b(?:\s{0,2}(?:number|num|no|nr|#|is|at"
             r"|to)\b\.?){0,3}[\s.:#=-]{0,4}(?P<value>[+(]{0,2}\d[\d ()./-]{5,22}\d)(?!\d)",
             _seven_digits,
+            needs=r"f[^\d]{0,48}\d",
         ),
     ),
 )
-_TOKENS = r"gh[pousr]_|github_pat_|glpat-|xox[abprs]-|hf_|npm_|pypi-"
-_WORDS = r"password|passwd|pwd|passcode|api[ _-]?key|secret|access[ _-]?token|bearer"
+_TOKENS = (
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
+    *("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-", "hf_", "npm_", "pypi-"),
+)
 _SECRET = (
-    compile_rule("SECRET", 1.0, r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,10}[-_]){0,2}[A-Za-z\d_-]{16,200}", needs="[spr]k[-_]"),
-    compile_rule("SECRET", 1.0, r"\b(?:AKIA|ASIA)[A-Z\d]{16}\b", case=True, needs="akia|asia"),
-    compile_rule("SECRET", 1.0, rf"\b(?:{_TOKENS})[\w-]{{16,250}}", needs=_TOKENS),
-    compile_rule("SECRET", 1.0, r"\beyJ[\w-]{8,4000}\.[\w-]{8,4000}(?:\.[\w-]{0,2000})?", case=True, needs="eyj"),
+    compile_rule(
+        "SECRET",
+        1.0,
+        r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,10}[-_]){0,2}[A-Za-z\d_-]{16,200}",
+        words=("sk-", "sk_", "pk-", "pk_", "rk-", "rk_"),
+    ),
+    compile_rule("SECRET", 1.0, r"\b(?:AKIA|ASIA)[A-Z\d]{16}\b", case=True, words=("akia", "asia")),
+    compile_rule("SECRET", 1.0, rf"\b(?:{'|'.join(_TOKENS)})[\w-]{{16,250}}", words=_TOKENS),
+    compile_rule("SECRET", 1.0, r"\beyJ[\w-]{8,4000}\.[\w-]{8,4000}(?:\.[\w-]{0,2000})?", case=True, words=("eyj",)),
     compile_rule(
         "SECRET",
         1.0,
         r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?",
         case=True,
-        needs="-----begin",
+        words=("-----begin",),
     ),
     compile_rule(
         "SECRET",
         0.9,
-        rf"\b(?:{_WORDS})\b\s{{0,2}}(?:is\s|[:=])\s{{0,2}}[\"']?(?P<value>[^\s\"',;]{{4,200}})",
-        needs=_WORDS,
+        r"\b(?:password|passwd|pwd|passcode|api[ _-]?key|secret|access[ _-]?token|bearer)\b\s{0,2}(?:is\s"
+        r"|[:=])\s{0,2}[\"']?(?P<value>[^\s\"',;]{4,200})",
+        words=("passw", "pwd", "passcode", "key", "secret", "token", "bearer"),
     ),
 )
 
