@@ -117,7 +117,7 @@ _PHONE = needing(
             0.9,
             r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT,
             _seven_digits,
-            starts=r"[(0](?<!\d\d)",
+            starts=r"[+0](?<!\d\d)",
         ),
         compile_rule(
             "PHONE",
