@@ -51,7 +51,13 @@ IDENTIFIERS = (
         "800-FLOWERS1",
     ),
     *("national insurance QQ 12 34 56 C", "one two three four five six seven", "anna (at) example (dot) org"),
-    *("anna dot lo at mail dot example dot org", "lo at mail.example.org", "1 85 05 78 006 084 36", "code 123"),
+    *(
+        "800-FLOWERS1",
+        "anna dot lo at mail dot example dot org",
+        "lo at mail.example.org",
+        "1 85 05 78 006 084 36",
+        "code 123",
+    ),
 )
 BETWEEN = (
     *("the", "a", "of", "please", "call", "at", "dot", "one", "two", "f", "x", "no", "is", "7", "12", "2024", "120/80"),
