@@ -95,12 +95,16 @@ async def pauses(path: Path, number: int) -> str:
     """Pause and resume, again and again: where it stands is kept, read again, and claimed with a decision."""
     store = SQLiteStore(path)
     hold = await store.create(snapshot("one"))
+    now = datetime.now(UTC)
+    rounds = [
+        (snapshot("one", "paused", k), Receipt("one", f"approve?{k}", f"{k:064x}", now), [entry(k)])
+        for k in range(number)
+    ]  # made before, as the rows of raw sqlite3 are
     timer = Timer()
-    for k in range(number):
-        await store.save(hold, snapshot("one", "paused", k))
+    for paused, receipt, rows in rounds:
+        await store.save(hold, paused)
         kept = await store.load("one")
-        receipt = Receipt("one", f"approve?{k}", f"{k:064x}", datetime.now(UTC))
-        hold = await store.claim(kept.length, "paused", receipt, [entry(k)])
+        hold = await store.claim(kept.length, "paused", receipt, rows)
     line = timer.line("pause, load and claim, full, one after another", number)
     store.close()
     return line

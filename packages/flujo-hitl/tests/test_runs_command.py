@@ -34,6 +34,28 @@ def test_what_is_told_of_a_paused_run_can_be_pasted(flujo: Flujo) -> None:
     assert (done.code, done.out) == (0, "paid 7\n")
 
 
+def test_a_run_that_pauses_again_says_how_it_goes_on(flujo: Flujo) -> None:
+    Path("twice.py").write_text(TWICE)
+    store = ("--store", "sqlite:///other.db")
+    told = flujo("run", "twice.py", "--text", "abc", *store)
+    for answer in ("1", "2"):
+        command = shlex.split(told.err.splitlines()[-1])
+        assert command[:4] == ["flujo", "runs", "resume", "twice.py"]
+        told = flujo(*command[1:], answer)
+    assert (told.code, told.out) == (0, "[1, 2]\n")
+    sys.modules.pop("twice", None)
+
+
+TWICE = """
+from flujo.core import RunContext, step
+
+@step(pauses=True)
+async def ask(ctx: RunContext, text: str) -> list[int]:
+    first = await ctx.ask("How many?", schema=int)
+    return [first, await ctx.ask(f"{first}, and then?", schema=int)]
+"""
+
+
 def test_a_command_to_be_pasted_tells_no_password() -> None:
     url = "postgresql://ann:secret@db/flujo?sslpassword=secret&sslmode=require"
     told = "flujo runs worker flows.py --store 'postgresql://ann@db/flujo?sslmode=require'"

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
 from .check import reason
@@ -78,9 +78,9 @@ class PartData(_Data):
     ended: int
     next: int
     asks: bool
-    results: dict[int, JsonValue] = {}
-    failed: dict[int, JsonValue] = {}
-    changes: dict[int, list[dict[str, JsonValue]]] = {}
+    results: dict[int, JsonValue] = Field(default_factory=dict)
+    failed: dict[int, JsonValue] = Field(default_factory=dict)
+    changes: dict[int, list[dict[str, JsonValue]]] = Field(default_factory=dict)
     output: JsonValue = None
     context: JsonValue = None
 
@@ -92,12 +92,12 @@ class FrameData(_Data):
     parent: int | None = None
     node: int = 0
     slot: int = 0
-    outputs: dict[int, JsonValue] = {}
-    passed: list[int] = []
-    changes: dict[int, list[dict[str, JsonValue]]] = {}
-    parts: list[PartData] = []
+    outputs: dict[int, JsonValue] = Field(default_factory=dict)
+    passed: list[int] = Field(default_factory=list)
+    changes: dict[int, list[dict[str, JsonValue]]] = Field(default_factory=dict)
+    parts: list[PartData] = Field(default_factory=list)
     spent: Usage | None = None
-    spent_by: dict[int, Usage] = {}
+    spent_by: dict[int, Usage] = Field(default_factory=dict)
 
 
 _OF_QUESTION = ("question", "payload", "expires_at", "asked", "roles", "on_expiry")
@@ -198,10 +198,10 @@ class Checkpoint(_Data):
     context: JsonValue = None
     next_frame: int
     frames: list[FrameData]
-    pauses: list[PauseData] = []
-    known: list[KnownData] = []
-    begun: list[BegunData] = []
-    decided: list[DecidedData] = []
+    pauses: list[PauseData] = Field(default_factory=list)
+    known: list[KnownData] = Field(default_factory=list)
+    begun: list[BegunData] = Field(default_factory=list)
+    decided: list[DecidedData] = Field(default_factory=list)
     usage: Usage
     left_s: float | None = None
     position: int = 0
@@ -239,12 +239,12 @@ class Snapshot(_Data):
     status: RunStatus | Literal["running"]
     actor: str | None = None
     tenant: str | None = None
-    tags: dict[str, str] = {}
-    counts: dict[str, dict[str, int]] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = Field(default_factory=dict)
     limits: LimitsData | None = None
     trace: str | None = None
     checkpoint: Checkpoint
-    journal: list[EntryData] = []
+    journal: list[EntryData] = Field(default_factory=list)
     digest: str = ""
 
     @property

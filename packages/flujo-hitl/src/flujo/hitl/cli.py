@@ -128,7 +128,7 @@ def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeF
             await check_no_answer_is_due(flujo.store, run_id)
         return await flujo.resume_async(run_id, answer, pause=flags["pause_id"], limits=limits, retry=flags["retry"])
 
-    ctx.exit(told(anyio.run(go_on), as_json=flags["as_json"]))
+    ctx.exit(told(anyio.run(go_on), target, flags["url"], as_json=flags["as_json"]))
 
 
 @runs.command()
@@ -143,7 +143,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
     """
     flujo = host_of(ctx).prepare(target, store=url)
     results = anyio.run(flujo.recover_async)
-    codes = [told(result, as_json=as_json) for result in results]
+    codes = [told(result, target, url, as_json=as_json) for result in results]
     if not results and not as_json:
         click.echo("No run of this pipeline was left behind.", err=True)
     ctx.exit(worst(codes))

@@ -68,8 +68,8 @@ def answer_of(text: object) -> JsonValue:
     return answer
 
 
-def told(result: PipelineResult, *, as_json: bool) -> int:
-    """Print what came of a run; its exit code."""
+def told(result: PipelineResult, target: str, url: str | None, *, as_json: bool) -> int:
+    """Print what came of a run of `target`, and how one that waits is gone on with; its exit code."""
     if as_json:
         click.echo(json.dumps(facts_of(result)))
     elif result.status == "completed":
@@ -81,7 +81,7 @@ def told(result: PipelineResult, *, as_json: bool) -> int:
         click.echo(text)
     else:
         click.echo(f"run {result.run_id} is {result.status}" + (f": {result.error}" if result.error else ""), err=True)
-        for text in asked(result.pauses):
+        for text in (*asked(result.pauses), *_going_on(result, target, url)):
             click.echo(text, err=True)
     return EXIT[result.status]
 
@@ -135,6 +135,14 @@ def asked(pauses: Iterable[Pause]) -> Iterator[str]:
         yield f"    answer: {'any JSON' if pause.schema is None else json.dumps(pause.schema, ensure_ascii=False)}"
         if pause.expires_at is not None:
             yield f"    {_until(pause.expires_at, stuck=pause.on_expiry is None)}"
+
+
+def _going_on(result: PipelineResult, target: str, url: str | None) -> Iterator[str]:
+    """How it is gone on with. The command has no answer, so that what is pasted as it is answers nothing."""
+    for pause in result.pauses:
+        yield f"Go on with the answer to {printable(pause.id)}, as JSON, at the end of:"
+        command = pasted("flujo", "runs", "resume", target, result.run_id, "--pause", pause.id, url=url)
+        yield f"    {command} --answer"
 
 
 def _until(end: datetime, *, stuck: bool) -> str:
