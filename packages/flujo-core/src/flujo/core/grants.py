@@ -49,12 +49,14 @@ class Governor(Protocol):
 class Grant:
     """An open reservation: the charge it holds in every ledger of the line. `owner` is whose it is.
 
-    `above` is what a Governor gave for it. `recall` asks it back while its work waits for something else.
+    `is_priced` says whether its USD are the most it may cost. `above` is what a Governor gave for it. `recall` asks it
+    back while its work waits for something else.
     """
 
     charge: Charge
     ledger: Ledger
     owner: object
+    is_priced: bool = True
     above: Any = None
     recall: Callable[[], object] = bool  # which does nothing
 

@@ -10,10 +10,12 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from operator import attrgetter
 from threading import Event as ThreadEvent
 from threading import Lock
+from typing import Any
 
 from .errors import FlujoError, UsageLimitExceeded
 from .grants import ENCLOSING, Governor, Grant, Waiter
@@ -82,6 +84,9 @@ class _Queue:
     def _settles(self, waiter: Waiter, fronts: list[Waiter]) -> bool:
         """Serve or refuse it, or note that it must wait on."""
         ledger = waiter.ledger
+        waiter.refusal = ledger.account.breach
+        if waiter.refusal is not None:
+            return True
         charge = None if waiter.yields and fronts else waiter.fit(ledger._room())
         if charge is not None:
             waiter.grant = ledger._hold(charge, waiter.owner)
@@ -108,6 +113,8 @@ class Ledger:
         governor: Whom to ask beyond the ledgers; that of the parent holds.
     """
 
+    is_shared: bool = False  # by several runs
+
     def __init__(
         self, limits: UsageLimits | None = None, parent: Ledger | None = None, governor: Governor | None = None
     ) -> None:
@@ -115,6 +122,7 @@ class Ledger:
         self.parent: Ledger | None = parent
         self.governor: Governor | None = governor if parent is None else parent.governor
         self.spent: Usage = Usage()
+        self.breach: UsageLimitExceeded | None = None  # of a run, once a call used more than it had reserved
         self._warned: frozenset[str] = frozenset()
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0
@@ -129,6 +137,11 @@ class Ledger:
     def _limited(self) -> tuple[Ledger, ...]:
         """Those of the line that have limits."""
         return tuple(ledger for ledger in self._line if not ledger.limits.unlimited)
+
+    @once
+    def account(self) -> Ledger:
+        """That of the whole run: the highest that no other run shares."""
+        return self if self.parent is None or self.parent.is_shared else self.parent.account
 
     @once
     def _queue(self) -> _Queue:
@@ -166,6 +179,8 @@ class Ledger:
         """
         queue = self._queue
         with queue.lock:
+            if self.account.breach is not None:
+                raise self.account.breach
             room = self._room()
             charge = fit(room)
             if charge is not None:
@@ -232,6 +247,8 @@ class Ledger:
                 return False
             queue.open.remove(grant)
             cost, tokens, requests = grant.charge
+            if used.cost_usd > cost or used.total_tokens > tokens or used.requests > requests:
+                self._overshoot(grant, used)
             for ledger in self._line:
                 spent = ledger.spent
                 if cost:
@@ -253,38 +270,39 @@ class Ledger:
         _wake(woken)
 
     def exceeded(self) -> UsageLimitExceeded | None:
-        """The error for a limit of the line that more was spent than it allows, if there is one."""
+        """The error for a limit of the line that was broken, or that a call of the run showed to be none."""
         with self._queue.lock:
-            for ledger in self._limited:
-                for line in ledger._standing():
-                    if line.limit is not None and line.spent > line.limit:
-                        return line.refusal("more was used than the limit allows")
-        return None
+            over = (line for _, _, line in self._lines() if line.spent > line.limit)
+            broken = next(over, None)
+            return self.account.breach if broken is None else broken.refusal("more was used than the limit allows")
 
     def warnings(self) -> list[tuple[str, float]]:
         """The limits of which the share `warn_at` is used, each reported once per ledger, equal ones together."""
         found = []
         with self._queue.lock:
-            for ledger in self._limited:
-                for line in ledger._standing():
-                    if not line.limit or line.name in ledger._warned:
-                        continue
-                    share = float(EXACT.divide(line.spent, line.limit))
-                    if share >= ledger.limits.warn_at:
-                        ledger._warned |= {line.name}
-                        found.append((line.name, share))
+            for ledger, _, line in self._lines():
+                if not line.limit or line.name in ledger._warned:
+                    continue
+                share = float(EXACT.divide(line.spent, line.limit))
+                if share >= ledger.limits.warn_at:
+                    ledger._warned |= {line.name}
+                    found.append((line.name, share))
         return list(dict.fromkeys(found))
 
     # --- under the lock ---------------------------------------------------------------------------------------------
 
-    def _standing(self) -> tuple[Standing, Standing, Standing]:
-        """How each limit stands, in the order of Room's parts."""
-        limits, spent = self.limits, self.spent
-        return (
-            Standing("total_cost_usd_limit", "USD", limits.cost, spent.cost_usd, spent.reserved_usd),
-            Standing("total_tokens_limit", "tokens", limits.total_tokens_limit, spent.total_tokens, self._held_tokens),
-            Standing("requests_limit", "requests", limits.requests_limit, spent.requests, self._held_requests),
-        )
+    def _lines(self) -> Iterator[tuple[Ledger, int, Standing]]:
+        """How each limit stands that holds here, with its ledger and the number of Room's part."""
+        for ledger in self._limited:
+            limits, spent = ledger.limits, ledger.spent
+            stand: tuple[tuple[Decimal | int | None, str, str, Decimal | int, int | Decimal], ...] = (
+                (limits.cost, "total_cost_usd_limit", "USD", spent.cost_usd, spent.reserved_usd),
+                (limits.total_tokens_limit, "total_tokens_limit", "tokens", spent.total_tokens, ledger._held_tokens),
+                (limits.requests_limit, "requests_limit", "requests", spent.requests, ledger._held_requests),
+            )
+            for part, (limit, name, unit, used, held) in enumerate(stand):
+                if limit is not None:
+                    yield ledger, part, Standing(limit, name, unit, used, held)
 
     def _room(self, *, leases: bool = True) -> Room:
         """What is left under every limit of the line; without `leases`, if all of them were given back."""
@@ -318,6 +336,17 @@ class Ledger:
         grant = Grant(charge, self, owner)
         self._queue.open.add(grant)
         return grant
+
+    def _overshoot(self, grant: Grant, used: Usage) -> None:
+        """A call used more than it had reserved: a limit of that would not hold for the next, so its run ends."""
+        took = used.cost_usd if grant.is_priced else ZERO, used.total_tokens, used.requests
+        for _, part, line in self._lines():
+            more = EXACT.subtract(took[part], grant.charge[part])
+            if more > 0:
+                if part == 0:
+                    used.overshoot_usd = max(used.overshoot_usd, more)
+                if not self.account.is_shared:
+                    self.account.breach = self.account.breach or line.overshot(more)
 
     def _booked(self, used: Usage, tally: Usage | None) -> list[Waiter]:
         if tally is not None:
@@ -369,12 +398,11 @@ class Ledger:
 
     def _tightest(self, fit: Fit, why: str) -> UsageLimitExceeded:
         """The refusal, naming the first limit without which the demand would fit."""
-        for ledger in self._limited:
-            cost, tokens, requests = ledger._own_room(leases=True)
-            alone = (Room(cost), Room(tokens=tokens), Room(requests=requests))
-            for line, room in zip(ledger._standing(), alone, strict=True):
-                if line.limit is not None and fit(room) is None:
-                    return line.refusal(why)
+        for ledger, part, line in self._lines():
+            alone: list[Any] = [None, None, None]
+            alone[part] = ledger._own_room(leases=True)[part]
+            if fit(Room(*alone)) is None:
+                return line.refusal(why)
         raise AssertionError("a demand that fits into every limit was refused")
 
 
