@@ -354,6 +354,7 @@ def test_a_call_that_bills_more_than_it_reserved_on_a_worker_ends_the_run_too(
     assert result.usage.overshoot_usd == Decimal("1.010") - Decimal("0.027")
 
 
+@pytest.mark.anyio
 async def test_an_answer_of_a_worker_with_more_use_than_its_lease_ends_the_run() -> None:
     class Greedy(Remote):
         async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
