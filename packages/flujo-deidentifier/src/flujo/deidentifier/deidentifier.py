@@ -198,12 +198,12 @@ class Deidentifier:
         return found
 
     def _steps(self, view: str, known_names: Collection[str]) -> Iterable[tuple[str, Callable[[], Iterable[Finding]]]]:
-        # Local imports: compiling the patterns takes over 50 ms, which a mere import of this package should not cost.
         if self._is_structured:
+            # Here, not above: to compile the patterns takes over 50 ms, which a mere import should not cost.
             from flujo.deidentifier.rules import structured
 
             return [("structured", lambda: structured.find(view, self.entities))]
-        from flujo.deidentifier import presidio
+        from flujo.deidentifier import presidio  # here for the same reason
         from flujo.deidentifier.rules import ages, contact, dates, ids, names, organisations, places
 
         steps: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
