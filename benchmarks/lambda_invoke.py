@@ -6,7 +6,8 @@ Both sides are unmodified boto3 against the same function of `LocalLambda` in an
 of awslambdaric that are warm. The bare loop sends the very events that the backend sent, and looks at nothing that
 comes back; the backend signs, reserves, reads the report and checks the answer, and the engine does its part. Rounds
 alternate; printed are the medians, and the ratio of their wall times, which must be at most 1.5. Cold figures are one
-round each, with every worker started for it. Real AWS was not run.
+round each, with a new process for every step, forked from the sandbox's template, which is started in the first of
+them; and once with every process started from nothing. Real AWS was not run.
 """
 
 from __future__ import annotations
@@ -53,15 +54,18 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def play(public_key: str, tell: Connection) -> None:
-    """Be AWS, in a process of its own, until told to end; each word before that cools the workers."""
+    """Be AWS, in a process of its own, until told to end; each word before that cools the workers, or deploys anew."""
     with LocalLambda() as aws:
         env = {"FLUJO_LAMBDA_PUBLIC_KEYS": public_key}
         root = Path(__file__).parents[1]
-        aws.add("f", handler="flujo.backend_lambda.aws.handler", task_root=root, timeout_s=120, env=env)
+        deploy = partial(
+            aws.add, "f", handler="flujo.backend_lambda.aws.handler", task_root=root, timeout_s=120, env=env
+        )
+        deploy()
         tell.send(aws.endpoint_url)
-        while tell.recv():
-            aws.cool()
-            tell.send("cold")
+        while word := tell.recv():
+            aws.cool() if word == "cool" else deploy(forked=False)
+            tell.send("done")
 
 
 def main(many: int = 100, rounds: int = 5) -> int:
@@ -91,10 +95,13 @@ def main(many: int = 100, rounds: int = 5) -> int:
     tell.send("cool")
     tell.recv()
     bare_cold = timed(bare)
+    tell.send("from nothing")
+    tell.recv()
+    from_nothing = timed(by_flujo)
     tell.send("")
     service.join()
     client.close()
-    return told(many, (cold, bare_cold), tuple(zip(*pairs, strict=True)))
+    return told(many, (cold, bare_cold, from_nothing), tuple(zip(*pairs, strict=True)))
 
 
 def invoke(client: Any, event: bytes) -> str | None:
@@ -108,9 +115,8 @@ def told(many: int, cold: Any, warm: Any) -> int:
     middle = [[statistics.median(part) for part in zip(*side, strict=True)] for side in warm]
     ratio = middle[0][0] / middle[1][0]
     print(f"{many} parallel steps of 100 ms      wall s   CPU s of this process")
-    for name, (wall, cpu) in zip(
-        ("Flujo, warm", "bare boto3, warm", "Flujo, cold", "bare boto3, cold"), (*middle, *cold), strict=True
-    ):
+    names = ("Flujo, warm", "bare boto3, warm", "Flujo, cold", "bare boto3, cold", "Flujo, cold, from nothing")
+    for name, (wall, cpu) in zip(names, (*middle, *cold), strict=True):
         print(f"  {name:28} {wall:8.2f} {cpu:8.2f}")
     verdict = "ok" if ratio <= LIMIT else "FAIL"
     print(f"  warm, Flujo / bare            {ratio:8.2f}   at most {LIMIT}: {verdict}")

@@ -184,6 +184,9 @@ def server(gguf_file: Path) -> Server:
     params.verbosity = 1
     params.endpoint_metrics = True
     params.cache_prompt = False  # what comes from its cache is not in its tally of the prompt
+    # Its threads wait for each other in busy loops, many times a token: on a machine that others keep busy, each has to
+    # wait for its turn, and two of them do not get through in minutes what one does in seconds.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     return Server(xllamacpp.Server(params))
 
 

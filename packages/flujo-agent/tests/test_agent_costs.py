@@ -142,12 +142,12 @@ DEARER = [
 def test_a_setting_that_makes_tokens_dearer_is_refused_under_a_limit_of_money(name, value):
     """What was reserved by the standard tier's price would be less than the bill: the limit would be none."""
     with provider(PLAIN, service_tier="priority") as (model, asked):
-        result = Flujo(with_setting(model, name, value), limits=MONEY).run("hello")
+        result = Flujo(with_setting(model, name, value), limits=MONEY).run("x" * 10_000)
         assert (result.status, asked) == ("failed", [])
         assert name in str(result.error)
         assert "price=" in str(result.error)
         dear = Price(Decimal("0.00001"), Decimal("0.00001"))
-        result = Flujo(with_setting(model, name, value, price=dear), limits=MONEY).run("hello")
+        result = Flujo(with_setting(model, name, value, price=dear), limits=MONEY).run("x" * 10_000)
         assert (result.status, result.total_cost_usd) == ("completed", dear.cost(10_000, 100)), result.error
 
 

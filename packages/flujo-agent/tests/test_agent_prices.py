@@ -43,6 +43,37 @@ def test_more_input_never_costs_less_so_that_what_was_reserved_for_more_is_enoug
     assert price.cost(fewer, output_tokens) <= price.input_usd * fewer + price.output_usd * output_tokens
 
 
+@pytest.mark.parametrize(
+    ("provider", "name"), [("anthropic", "claude-sonnet-4-5"), ("google", "gemini-2.5-pro"), ("openai", "gpt-4o")]
+)
+@given(st.data())
+def test_a_call_never_costs_more_than_what_was_reserved_for_as_many_tokens_whatever_was_cached(provider, name, data):
+    inputs, outputs = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 10**5))
+    written = data.draw(st.integers(0, inputs))
+    read = data.draw(st.integers(0, inputs - written))
+    usage = RequestUsage(input_tokens=inputs, output_tokens=outputs, cache_write_tokens=written, cache_read_tokens=read)
+    billed = get_snapshot().calc(usage, name, provider, None, datetime.now(UTC)).total_price
+    price, more = BOOK.price(f"{provider}:{name}"), data.draw(st.integers(0, 10**5))
+    assert billed <= price.worst(inputs + more, outputs)
+    assert price.cost(inputs, outputs) <= price.worst(inputs + more, outputs + more)
+
+
+def test_what_is_written_to_a_cache_is_reserved_at_its_dearer_rate():
+    price = BOOK.price("anthropic:claude-sonnet-4-5")
+    usage = RequestUsage(input_tokens=10_000, output_tokens=10, cache_write_tokens=10_000)
+    billed = get_snapshot().calc(usage, "claude-sonnet-4-5", "anthropic", None, datetime.now(UTC)).total_price
+    assert price.cost(10_000, 10) < billed <= price.worst(10_000, 10)
+
+
+def test_no_price_of_the_list_reserves_less_than_it_costs():
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            price = BOOK.price(f"{provider.id}:{model.id}")
+            for inputs in () if price is None else (0, 1000, 10**6):
+                worst = price.worst(inputs, 1000)
+                assert price.cost(inputs, 1000) <= worst <= price.worst(inputs, 0) + price.output_usd * 1000
+
+
 def test_every_entry_of_the_list_can_be_read():
     prices = [
         BOOK.price(f"{provider.id}:{model.id}") for provider in get_snapshot().providers for model in provider.models

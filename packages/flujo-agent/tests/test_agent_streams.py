@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_ai.models.function import DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 from flujo.agent import agent
@@ -81,6 +82,55 @@ def test_check_22_leaving_early_frees_the_servers_slot(server):
         assert server.counted()[1] - before[1] < 2000  # it did not talk on to the end
 
     asyncio.run(main())
+
+
+class Ticket(BaseModel, extra="forbid"):
+    """Bounded in each field: random weights close no string by themselves, and end no list."""
+
+    kind: Literal["bug", "plan", "question"]
+    is_urgent: bool
+    points: int = Field(ge=1, le=13)
+    title: str = Field(max_length=12)
+
+
+def test_check_22_20_of_20_streamed_answers_fit_their_schema(server):
+    clerk = agent(
+        "openai:tiny",
+        base_url=server.base_url,
+        output_type=Ticket,
+        output_mode="native",
+        repairs=0,
+        max_tokens=300,
+        price=FREE,
+    )
+    flujo = Flujo(streamed(clerk))
+
+    async def main():
+        return await asyncio.gather(*(read(flujo, f"case number {number}") for number in range(20)))
+
+    before = server.at_rest()
+    ends = asyncio.run(main())
+    received = server.counted()[1] - before[1]
+    assert [result.status for _, result in ends] == ["completed"] * 20
+    tickets = [Ticket.model_validate_json("".join(chunks), strict=True) for chunks, _ in ends]
+    assert len(tickets) == 20
+    assert min(len(chunks) for chunks, _ in ends) > 5  # they came in pieces
+    assert all("".join(chunks) == result.output for chunks, result in ends)
+    assert sum(result.usage.requests for _, result in ends) == 20
+    assert sum(result.usage.output_tokens for _, result in ends) == received < 20 * 300  # none ran into its bound
+
+
+def test_check_22_an_answer_that_no_bound_ends_fails_at_max_tokens(server):
+    class Open(BaseModel):
+        title: str = Field(min_length=400)
+
+    talker = agent(
+        "openai:tiny", base_url=server.base_url, output_type=Open, output_mode="native", max_tokens=50, price=FREE
+    )
+    chunks, result = asyncio.run(read(Flujo(streamed(talker))))
+    assert result.status == "failed"
+    assert "".join(chunks).startswith("{")
+    assert result.usage.output_tokens == 50
 
 
 def test_a_limit_clamps_what_the_server_may_give(server):
@@ -192,6 +242,50 @@ def test_a_typed_answer_is_streamed_as_json():
     chunks, result = asyncio.run(read(Flujo(streamed(talker))))
     assert result.error is None
     assert Verdict.model_validate_json("".join(chunks)) == Verdict(good=True)
+
+
+@pytest.mark.parametrize("mode", ["native", "prompted"])
+def test_a_refused_answer_that_its_reader_has_is_no_half_of_the_next(mode):
+    async def answers(messages, info) -> AsyncIterator[str]:
+        for piece in ('{"good":', " 7}") if len(messages) == 1 else ('{"good":', " true}"):
+            yield piece
+
+    talker = agent(
+        FunctionModel(stream_function=answers), output_type=Verdict, output_mode=mode, name="judge", price=FREE
+    )
+    chunks, result = asyncio.run(read(Flujo(streamed(talker))))
+    assert chunks == ['{"good":', " 7}"]
+    assert result.status == "failed"
+    assert "its reader has been given it" in str(result.error)
+
+
+def test_what_is_said_beside_a_typed_answer_is_no_part_of_it():
+    async def answers(messages, info) -> AsyncIterator[object]:
+        yield "Let me judge. "
+        good = "7" if len(messages) == 1 else "true"  # the first is refused, and nobody was given it
+        yield {1: DeltaToolCall(name=info.output_tools[0].name, json_args=f'{{"good": {good}}}')}
+
+    talker = agent(FunctionModel(stream_function=answers), output_type=Verdict, name="judge", price=FREE)
+    chunks, result = asyncio.run(read(Flujo(streamed(talker))))
+    assert result.error is None
+    assert chunks == ['{"good":true}']
+
+
+def test_what_is_said_before_tools_is_followed_by_what_is_said_after_them():
+    def look(place: str) -> str:
+        return f"it rains in {place}"
+
+    async def answers(messages, info) -> AsyncIterator[object]:
+        yield f"{len(messages)} "
+        if len(messages) == 1:
+            yield {1: DeltaToolCall(name="look", json_args='{"place": 7')}  # refused, too: it is no JSON
+        elif len(messages) == 3:
+            yield {1: DeltaToolCall(name="look", json_args='{"place": "Bonn"}')}
+
+    talker = agent(FunctionModel(stream_function=answers), tools=[look], name="weather", price=FREE)
+    chunks, result = asyncio.run(read(Flujo(streamed(talker))))
+    assert result.error is None
+    assert chunks == ["1 ", "3 ", "5 "]
 
 
 def test_two_agents_of_one_chain_are_each_under_their_own_step():

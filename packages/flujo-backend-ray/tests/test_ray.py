@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ import ray_steps as steps
 
 from flujo.backend_ray import NeedsAsyncio, RayBackend
 from flujo.backend_ray.actor import StepActor
+from flujo.backend_ray.backend import START_S
 from flujo.core import (
     Capabilities,
     Flujo,
@@ -141,6 +143,23 @@ def test_a_cancel_that_comes_before_its_step_has_begun_ends_it() -> None:
         return await first
 
     assert asyncio.run(asyncio.wait_for(cancelled(), 30)) == [(1, "")]
+
+
+def test_a_cancel_does_not_wait_for_actors_that_the_cluster_has_no_room_for(backend: RayBackend) -> None:
+    crowded = RayBackend(actors=1, actor_options={"num_cpus": 1000})
+
+    async def give_up() -> float:
+        with anyio.move_on_after(1):
+            await Flujo(steps.doubled, backend=crowded).run_async([1])
+        since = anyio.current_time()
+        await crowded.aclose()
+        return anyio.current_time() - since
+
+    since = time.monotonic()
+    closed_s = anyio.run(give_up)
+    assert time.monotonic() - since < START_S / 2
+    assert closed_s < START_S / 2
+    assert not crowded._actors
 
 
 def test_the_command_line_needs_no_setup(tmp_path: Path) -> None:

@@ -284,7 +284,9 @@ MUTANTS = (
     ),
     Mutant(
         "a lease that is settled counts in full",
-        meter.Lease, "settle", "self.close(used)", "self.settle_in_full()",
+        meter.Lease, "settle",
+        "_used(cost_usd, tokens, input_tokens, output_tokens, self.charge.requests)",
+        "Usage(output_tokens=self.charge.tokens, requests=self.charge.requests, cost_usd=self.charge.cost_usd)",
     ),
     Mutant(
         "a lease that was cancelled counts nothing",

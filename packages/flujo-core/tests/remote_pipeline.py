@@ -92,6 +92,15 @@ async def ask_model(text: str, ctx: RunContext) -> str:
 
 
 @step
+async def bills_more(text: str, ctx: RunContext) -> str:
+    async def send(_: ModelRequest) -> ModelResponse:
+        return ModelResponse(content="paid", usage=ModelUsage(input_tokens=1000, output_tokens=5))
+
+    request = ModelRequest(model="acme:small", messages=(Message(role="user", content=text),), max_tokens=5)
+    return (await ctx.call_model(request, send, price=Price(input_usd="0.001", output_usd="0.002"))).content
+
+
+@step
 async def swallow(_: int, ctx: RunContext) -> int:
     """Goes on, whatever it is refused."""
 

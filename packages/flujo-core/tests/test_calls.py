@@ -165,7 +165,7 @@ class Watcher:
 
 
 async def test_a_model_call_goes_through_its_stations_in_the_fixed_order() -> None:
-    watcher, provider = Watcher("+"), Provider(delay_s=0.001)
+    watcher, provider = Watcher("+"), Provider(ModelUsage(input_tokens=18, output_tokens=10), delay_s=0.001)
 
     @step
     async def talk(ctx: RunContext, value: int) -> str:

@@ -40,7 +40,9 @@ from flujo.core import (
     StepFailed,
     StepOutcome,
     StepTask,
+    Success,
     TaskRejected,
+    Usage,
     UsageLimitExceeded,
     UsageLimits,
     Worker,
@@ -338,6 +340,31 @@ def test_steps_without_a_lease_of_their_own_share_a_limit_one_after_another(back
     result = Flujo(Map(flows.ask_model), backend=backend, limits=limits, plugins=[flows.Mask()]).run(["a", "b"])
     assert result.status == "completed"
     assert result.total_cost_usd == Decimal("0.040")
+
+
+@pytest.mark.parametrize("lease", [None, UsageLimits(total_cost_usd_limit="0.10")])
+def test_a_call_that_bills_more_than_it_reserved_on_a_worker_ends_the_run_too(
+    backend: PipeBackend, lease: UsageLimits | None
+) -> None:
+    flow = Step(flows.bills_more, lease=lease) >> Step(flows.ask_model)
+    result = Flujo(flow, backend=backend, limits=UsageLimits(total_cost_usd_limit=100)).run("x")
+    assert (result.status, [record.name for record in result.step_history]) == ("stopped", ["bills_more"])
+    assert "more than it had reserved" in str(result.error)
+    assert result.total_cost_usd == Decimal("1.010")
+    assert result.usage.overshoot_usd == Decimal("1.010") - Decimal("0.027")
+
+
+@pytest.mark.anyio
+async def test_an_answer_of_a_worker_with_more_use_than_its_lease_ends_the_run() -> None:
+    class Greedy(Remote):
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            return StepOutcome(Success("paid"), usage=Usage(cost_usd=Decimal("0.11")))
+
+    flow = Step(flows.ask_model, lease=UsageLimits(total_cost_usd_limit="0.10")) >> Step(flows.ask_model, name="more")
+    result = await Flujo(flow, backend=Greedy(), limits=UsageLimits("100")).run_async("x")
+    assert (result.status, result.total_cost_usd) == ("stopped", Decimal("0.11"))
+    assert [(record.name, record.output) for record in result.step_history] == [("ask_model", "paid")]
+    assert result.usage.overshoot_usd == Decimal("0.01")
 
 
 class Unreliable:

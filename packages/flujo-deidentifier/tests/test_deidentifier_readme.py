@@ -32,6 +32,10 @@ def test_the_plugin_example_runs():
     assert printed(BLOCKS[1]) == ["Dr. [PERSON] called [PHONE]. {'PERSON': 1, 'PHONE': 1}"]
 
 
+def test_the_stream_example_runs():
+    assert printed(BLOCKS[2]) == ["Write to [EMAIL] or call [PHONE], Jane."]
+
+
 def test_the_quick_start_is_ten_lines_or_fewer():
     assert len(BLOCKS[0].strip().splitlines()) <= 10
 

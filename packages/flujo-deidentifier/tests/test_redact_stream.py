@@ -1,5 +1,8 @@
 """Streams give out what redacting the whole text gives, wherever they are cut."""
 
+import random
+import string
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,6 +72,37 @@ async def test_a_run_without_white_space_is_removed_whole_not_held_for_ever(deid
     given_out = state.feed("x" * 2_000)
     assert given_out == "[ID]"
     assert state.pending == 0
+
+
+LETTERS = string.ascii_letters + string.digits
+LONG = {
+    "a private key": ("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----", 64),
+    "a web token": ("eyJ{}.{}.{}", 0),
+    "a signed address": ("https://example.org/u?sig={}", 0),
+    "a run that no rule knows": ("{}", 0),
+}
+
+
+@pytest.mark.parametrize("profile", ["hipaa_safe_harbor", "patterns"])
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("size", [1, 4, 61, 700])
+async def test_what_is_longer_than_may_be_held_is_swallowed_to_its_end(kind, size, profile):
+    rng = random.Random(size)
+    shape, width = LONG[kind]
+    secret = "".join(rng.choices(LETTERS, k=1_800))
+    lines = "\n".join(secret[at : at + width] for at in range(0, len(secret), width)) if width else secret
+    text = f"Here it is: {shape.format(lines, lines, lines)} and keep it well, for there is no other one of them left."
+    state = Deidentifier(profile).hold_back()
+    out, longest = "", 0
+    for at in range(0, len(text), size):
+        out += state.feed(text[at : at + size])
+        longest = max(longest, state.pending)
+    out += state.finish()
+    assert not any(secret[at : at + 8] in out for at in range(len(secret) - 8))
+    assert out.count("[") == 1
+    assert out.startswith("Here it is: [")
+    assert out.endswith("] and keep it well, for there is no other one of them left.")
+    assert longest < 700 + size  # nothing is held for ever
 
 
 @pytest.mark.parametrize("chunks", [[], [""], ["", "", ""]])

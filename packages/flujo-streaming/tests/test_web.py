@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import fastapi
 import httpx
 import pytest
 import uvicorn
+from websockets.sync.client import connect
 
 from flujo.core import ConfigurationError, Flujo
 from flujo.streaming import StreamingStep
@@ -50,8 +52,8 @@ def served(talker: Talker, on_disconnect: str = "cancel", keep_alive_s: float = 
     @app.websocket("/ws/{number}")
     async def ws(websocket: fastapi.WebSocket, number: int) -> None:
         await websocket.accept()
-        await serve_websocket(websocket, flujo.stream_async(number), on_disconnect=on_disconnect)
-        await websocket.close()
+        if await serve_websocket(websocket, flujo.stream_async(number), on_disconnect=on_disconnect):
+            await websocket.close()
 
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="auto"))
@@ -206,6 +208,62 @@ def test_check_23_a_websocket_that_closes_ends_the_run_or_not(on_disconnect):
     assert talker.closed == 1
     assert (talker.made == 40) == (on_disconnect == "detach")
     assert got[-1]["type"] != "result"
+
+
+def test_check_23_a_websocket_on_a_real_server_is_sent_each_item():
+    talker = Talker()
+    with served(talker) as url, connect(f"{url.replace('http', 'ws')}/ws/3") as client:
+        got = [json.loads(text) for text in client]
+    assert [item["type"] for item in got] == ["step_started", "chunk", "chunk", "chunk", "step_ended", "result"]
+    assert [item["value"] for item in got[1:4]] == ["w0 ", "w1 ", "w2 "]
+    assert got[-1]["status"] == "completed"
+    assert talker.closed == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "aborted", "cancelled"])
+@pytest.mark.parametrize("on_disconnect", ["cancel", "detach"])
+def test_check_23_a_websocket_client_that_goes_ends_its_run_on_a_real_server(how, on_disconnect):
+    talker = Talker()
+    number = 60 if on_disconnect == "detach" else 100_000
+    with served(talker, on_disconnect=on_disconnect) as url:
+        with connect(f"{url.replace('http', 'ws')}/ws/{number}", close_timeout=1) as client:
+            while json.loads(client.recv())["type"] != "chunk":
+                pass
+            if how == "aborted":  # without the closing handshake: the socket is reset
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.socket.close()
+            elif how == "cancelled":
+                client.send('{"type": "cancel"}')
+                last = [json.loads(text) for text in client][-1]
+                assert (last["type"], last["status"]) == ("result", "aborted")
+        assert until(lambda: talker.closed == 1)
+    assert (talker.made == 60) == (on_disconnect == "detach" and how != "cancelled")
+    assert talker.made < 5000
+
+
+def test_check_23_a_slow_websocket_client_holds_the_run_up():
+    class Shouter(Talker):
+        async def talk(self, number: int) -> AsyncIterator[str]:
+            try:
+                for _ in range(number):
+                    self.made += 1
+                    yield "x" * 10_000
+            finally:
+                self.closed += 1
+
+    talker = Shouter()
+    with served(talker) as url:
+        with connect(f"{url.replace('http', 'ws')}/ws/20000", max_queue=1, compression=None, close_timeout=1) as client:
+            client.recv()
+
+            def stands() -> bool:
+                before = talker.made
+                time.sleep(0.5)
+                return talker.made == before > 0
+
+            assert until(stands)
+            assert talker.made < 5_000  # what the sockets take, and not 200 MB
+        assert until(lambda: talker.closed == 1)
 
 
 def test_another_word_for_disconnect_is_refused():

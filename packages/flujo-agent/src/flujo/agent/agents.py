@@ -216,7 +216,8 @@ def agent(
         name: Its name; left out, the model's.
         price: What the model costs where no price book knows, as for a `base_url`; `Price()` is free.
         max_requests: Most requests of one run of the agent, tool rounds and repairs included.
-        repairs: How often an output or a tool call that does not fit its type goes back to the model.
+        repairs: How often an output or a tool call that does not fit its type goes back to the model. Where a stream's
+            reader has been given that output, the step fails instead.
         context_model: Type of the run's context, where the agent reads some of it.
         reads: Fields of the context that the model is shown, as JSON after the prompt. Where its step has a cache or
             may run elsewhere, name them there too: `Step(agent, reads=...)`.

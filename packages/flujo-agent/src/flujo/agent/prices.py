@@ -27,25 +27,42 @@ ZERO = Decimal(0)
 STANDARD = frozenset({"auto", "default", "standard", "standard_only"})
 """Service tiers and speeds at which a provider's standard price holds, or which are what it does anyway."""
 
+_NO_TEXT = ("audio", "image", "video")
 _TIERS = ("service_tier", "speed")
 _DAY_S = 86_400
 
 
+Tiers = tuple[tuple[int, Decimal, Decimal], ...]
+"""Input tokens from which a rate holds, USD per input token, USD per output token; in rising order."""
+
+Rates = list[tuple[int, Decimal]]
+"""Input tokens from which a rate holds, and the rate; in rising order."""
+
+
 @dataclass(frozen=True, slots=True)
 class TieredPrice(Price):
-    """A price that is higher for long inputs; all tokens of a request pay the rate of its tier.
+    """A price that is higher for long inputs, or for tokens of some kinds; a request pays the rates of its tier.
 
-    `input_usd` and `output_usd`, by which a call is made to fit, are those of the dearest tier.
+    `input_usd` is that of the dearest tier, and `output_usd` the most that any token can cost that comes out.
 
     Attributes:
-        tiers: Input tokens from which a rate holds, USD per input token, USD per output token; in rising order.
+        tiers: What plain tokens cost.
+        dearest: What any token of text can cost, such as one that is written to the provider's cache: by this a call
+            is reserved.
     """
 
-    tiers: tuple[tuple[int, Decimal, Decimal], ...] = ()
+    tiers: Tiers = ()
+    dearest: Tiers = ()
 
     def cost(self, input_tokens: int, output_tokens: int) -> Decimal:
-        """USD for one request of so many tokens."""
+        """USD for one request of so many plain tokens."""
         _, sent, received = max(tier for tier in self.tiers if tier[0] <= input_tokens)
+        return Price(sent, received, self.request_usd).cost(input_tokens, output_tokens)
+
+    def worst(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """Most USD for one request of at most so many tokens, of whatever kind."""
+        rates = [tier for tier in (*self.tiers, *self.dearest) if tier[0] <= input_tokens]
+        sent, received = max(rate[1] for rate in rates), max(rate[2] for rate in rates)
         return Price(sent, received, self.request_usd).cost(input_tokens, output_tokens)
 
 
@@ -65,8 +82,9 @@ class PriceData:
 class GenaiPriceBook:
     """A price book made of the price list that genai-prices ships. Nothing is fetched.
 
-    Prices are of a provider's standard service tier, for text. A call is reserved as if nothing of it were cached, and
-    where a price depends on the time of day, the highest counts; see `listed_usd` for what is settled.
+    Prices are of a provider's standard service tier, for text. A call is reserved as if each token were of the dearest
+    kind: written to the provider's cache, where that costs more, or thought. Where a price depends on the time of day,
+    the highest counts; see `listed_usd` for what is settled.
     """
 
     def __init__(self) -> None:
@@ -140,9 +158,16 @@ def _find(model: str) -> ModelInfo | None:
 
 def _price_of(info: ModelInfo) -> Price | None:
     """The dearest of the prices that can hold from now on, or None where tokens are not what is paid for."""
-    prices = [_flat(price) for price in _in_force(info)]
+    prices = [_tiered(price) for price in _in_force(info)]
     known = [price for price in prices if price is not None]
-    return max(known, key=lambda price: (price.output_usd, price.input_usd)) if len(known) == len(prices) else None
+    if len(known) < len(prices):
+        return None
+    price = max(known, key=lambda price: (price.output_usd, price.input_usd))
+    dearest = tuple({tier: None for other in known for tier in other.dearest})
+    most, per_request = max(tier[2] for tier in dearest), max(other.request_usd for other in known)
+    if len(dearest) == 1 and dearest == price.tiers:
+        return Price(price.input_usd, most, per_request)
+    return replace(price, output_usd=most, request_usd=per_request, dearest=dearest)
 
 
 def _in_force(info: ModelInfo) -> Iterator[ModelPrice]:
@@ -155,20 +180,36 @@ def _in_force(info: ModelInfo) -> Iterator[ModelPrice]:
             yield conditional.prices
 
 
-def _flat(price: ModelPrice) -> Price | None:
+def _tiered(price: ModelPrice) -> TieredPrice | None:
     sent = _tiers(getattr(price, "input_mtok", None))
     received = _tiers(getattr(price, "output_mtok", None))
     if sent is None or received is None:
         return None
     requests: Decimal | TieredPrices | None = getattr(price, "requests_kcount", None)
     per_request = ZERO if requests is None else max(usd for _, usd in _tiers(requests, 1000) or ())
-    starts = sorted({start for start, _ in (*sent, *received)})
-    tiers = tuple((start, _at(sent, start), _at(received, start)) for start in starts)
-    most = max(tier[1] for tier in tiers), max(tier[2] for tier in tiers), per_request
-    return Price(*most) if len(tiers) == 1 else TieredPrice(*most, tiers=tiers)
+    tiers = _joined([sent], [received])
+    dearest = _joined(_kinds(price, ("input_", "cache_")), _kinds(price, ("output_",)))
+    most = max(tier[1] for tier in tiers), max(tier[2] for tier in tiers)
+    return TieredPrice(*most, per_request, tiers=tiers, dearest=dearest)
 
 
-def _tiers(price: Decimal | TieredPrices | None, per: int = 1_000_000) -> list[tuple[int, Decimal]] | None:
+def _kinds(price: ModelPrice, ways: tuple[str, ...]) -> list[Rates]:
+    """The rates of all kinds of tokens that go in, which is text, or that come out, of which nobody knows."""
+    names = [name for name in vars(price) if name.startswith(ways) and name.endswith("_mtok")]
+    texts = [name for name in names if name.startswith("output_") or not any(kind in name for kind in _NO_TEXT)]
+    return [rates for name in texts if (rates := _tiers(getattr(price, name))) is not None]
+
+
+def _joined(sent: list[Rates], received: list[Rates]) -> Tiers:
+    """The dearest rates, from each number of input tokens on at which one changes."""
+    starts = sorted({start for rates in (*sent, *received) for start, _ in rates})
+    return tuple(
+        (start, max(_at(rates, start) for rates in sent), max(_at(rates, start) for rates in received))
+        for start in starts
+    )
+
+
+def _tiers(price: Decimal | TieredPrices | None, per: int = 1_000_000) -> Rates | None:
     """Pairs of the input tokens from which a rate holds and the rate in USD per unit."""
     if price is None:
         return None

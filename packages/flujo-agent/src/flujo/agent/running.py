@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pydantic_ai
-from pydantic_ai import AgentRunResultEvent
 from pydantic_ai import messages as pai
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.capabilities import AbstractCapability, ModelFallback
@@ -21,17 +20,16 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, ToolDen
 from pydantic_ai.toolsets import AbstractToolset, CombinedToolset, FunctionToolset
 from pydantic_ai.usage import RunUsage
 from pydantic_ai.usage import UsageLimits as PaiLimits
-from pydantic_core import to_json
 
 from flujo.core import RunContext
 
+from .answer import Answer
 from .checks import Validator, problems_of
 from .faults import as_flujo_errors, narrowed
 from .governed import CURRENT, CallOptions, Governed, GovernedModel, GovernedToolset
 from .models import known_price, make
 from .prompts import ToolApproval, Turn
 from .spec import AgentSpec
-from .streamed import text_of
 
 if TYPE_CHECKING:
     from .spec import AnyTool
@@ -126,7 +124,7 @@ class Runner(Generic[T]):
         asked: str | None = prompt
         messages, decided, usage = _messages(earlier), None, RunUsage()
         while True:
-            told, result = False, None
+            answer = Answer[T](name, self.agent.output_type)
             with as_flujo_errors(name):
                 # Not by `iter`: it holds a task group open in the reader's task, whose cancel would meet the reader.
                 async with self.agent.run_stream_events(
@@ -140,18 +138,15 @@ class Runner(Generic[T]):
                     infer_name=False,
                 ) as events:
                     async for event in events:
-                        if isinstance(event, AgentRunResultEvent):
-                            result = event.result
-                        elif text := text_of(event):
-                            told = True
+                        if text := answer.text_of(event):
                             yield text
-            assert result is not None
-            if not isinstance(result.output, DeferredToolRequests):
-                if not told:
-                    yield to_json(result.output).decode()
+            assert answer.result is not None
+            if not isinstance(answer.result.output, DeferredToolRequests):
+                if value := answer.rest():
+                    yield value
                 return
-            decided = await _decided(name, result.output, ctx)
-            asked, messages = None, result.all_messages()
+            decided = await _decided(name, answer.result.output, ctx)
+            asked, messages = None, answer.result.all_messages()
 
 
 async def _decided(agent: str, requests: DeferredToolRequests, ctx: RunContext) -> DeferredToolResults:

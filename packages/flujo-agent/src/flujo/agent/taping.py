@@ -73,7 +73,7 @@ class _Error(_Read):
 def request_json(request: ModelRequest, cleaner: Cleaner) -> Json:
     """All that is sent, without secrets and personal data."""
     cleaned = request.model_copy(update={"messages": tuple(_cleaned(one, cleaner) for one in request.messages)})
-    shown: Json = cleaned.model_dump(mode="json", exclude_defaults=True)
+    shown: Json = cleaned.model_dump(mode="json", exclude_defaults=True, exclude={"unseen_tokens"})
     for name in ("tools", "output_schema"):
         if name in shown:
             shown[name] = cleaner.value(shown[name])

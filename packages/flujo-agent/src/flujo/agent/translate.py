@@ -41,6 +41,9 @@ class Place:
     calls: tuple[int, ...] = ()
 
 
+TOKENS_OF_TOOLS = 1024
+"""More than Anthropic adds to a request with tools, or with a schema for the answer: some hundred tokens of its own."""
+
 Written = list[tuple[Message, Place]]
 
 _OF_PROVIDER = (pai.NativeToolCallPart, pai.NativeToolReturnPart)
@@ -84,8 +87,17 @@ def outgoing(
         tools=tuple(_tool(tool) for tool in (*params.declared_function_tools, *params.output_tools)),
         output_schema=None if params.output_object is None else params.output_object.json_schema,
         provider_tools=tuple(tool.kind for tool in params.native_tools),
+        unseen_tokens=_unseen_tokens(model, messages, params),
     )
     return Outgoing(messages, params, request, tuple(place for _, place in written))
+
+
+def _unseen_tokens(model: str, messages: Sequence[pai.ModelMessage], params: ModelRequestParameters) -> int:
+    """Input tokens that count beside the texts: what Claude is told of tools, and thoughts that go back sealed."""
+    parts = [part for message in messages if isinstance(message, pai.ModelResponse) for part in message.parts]
+    sealed = sum(len(part.signature or "") for part in parts if isinstance(part, pai.ThinkingPart))
+    told = params.declared_function_tools or params.output_tools or params.native_tools or params.output_object
+    return sealed + (TOKENS_OF_TOOLS if told and "claude" in model else 0)
 
 
 def _instructions(messages: Sequence[pai.ModelMessage], params: ModelRequestParameters) -> list[pai.InstructionPart]:

@@ -9,11 +9,16 @@ A worker with plugin objects, or secrets from elsewhere, has a module of its own
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .worker import Call, LambdaWorker, worker_from
+# A tenth of a cold start, or more, is the collector that looks through what is being imported, all of which stays.
+_collects = gc.isenabled()
+gc.disable()
+
+from .worker import Call, LambdaWorker, worker_from  # noqa: E402
 
 __all__ = ["handler", "handler_of"]
 
@@ -40,3 +45,7 @@ def handler_of(worker: LambdaWorker) -> Handler:
 
 
 handler: Handler = handler_of(worker_from(os.environ))
+
+gc.freeze()
+if _collects:
+    gc.enable()

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from itertools import count
@@ -30,7 +31,8 @@ START_S = 60.0
 """Seconds for which the first step waits for all actors; those for which the cluster has no room yet come later."""
 
 AGAIN_S = 0.5
-"""Seconds after which a cancel is said again: Ray may bring it there before the task that it is for."""
+"""Seconds after which a cancel is said again: Ray may bring it there before the task that it is for. A start looks as
+often whether it is still wanted."""
 
 
 class RayBackend:
@@ -63,6 +65,7 @@ class RayBackend:
         self._maker = worker or ""
         self._options = dict(actor_options or {})
         self._lock = Lock()
+        self._closing = Event()
         self._actors: list[Actor] = []
         self._numbers = count(1)
 
@@ -81,7 +84,8 @@ class RayBackend:
         except RuntimeError:
             raise NeedsAsyncio from None
         if not self._actors or any(actor.is_gone for actor in self._actors):
-            await anyio.to_thread.run_sync(self._start)
+            # A cancel leaves the start behind, which goes on: whoever comes next waits for it, or `aclose` ends it.
+            await anyio.to_thread.run_sync(self._start, abandon_on_cancel=True)
         return min(self._actors, key=lambda actor: actor.busy)
 
     def _start(self) -> None:
@@ -91,15 +95,28 @@ class RayBackend:
             size = self._size or max(1, int(_ray().cluster_resources().get("CPU", 1)))
             there = [actor for actor in self._actors if not actor.is_gone]
             new = [Actor(self._maker, self._options) for _ in range(size - len(there))]
-            _ray().wait([one.ready for one in new], num_returns=len(new), timeout=START_S)
+            ends_at, late = time.monotonic() + START_S, [one.ready for one in new]
+            while late and not self._closing.is_set() and (left_s := ends_at - time.monotonic()) > 0:
+                _, late = _ray().wait(late, num_returns=len(late), timeout=min(AGAIN_S, left_s))
+            if self._closing.is_set():  # who was never ready has opened nothing, and would not hear of a close
+                for one in new:
+                    if one.ready in late:
+                        one.kill()
+                new = [one for one in new if one.ready not in late]
             self._actors = there + new
 
     async def aclose(self) -> None:
         """Close what the actors opened, and end them. The cluster stays."""
-        with self._lock:
-            actors, self._actors = self._actors, []
-        for actor in actors:
+        for actor in await anyio.to_thread.run_sync(self._taken):
             await actor.close()
+
+    def _taken(self) -> list[Actor]:
+        """The actors, which are this backend's no more; blocks until a start that goes on has heard of it."""
+        self._closing.set()
+        with self._lock:
+            self._closing.clear()
+            actors, self._actors = self._actors, []
+            return actors
 
 
 def _ray() -> Any:
@@ -237,7 +254,11 @@ class Actor:
                 await asyncio.wait([waiting.answer], timeout=AGAIN_S)
         if late.cancelled_caught:
             self.is_gone = True
-            _ray().kill(self._handle)
+            self.kill()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        _ray().kill(self._handle)
 
     async def close(self) -> None:
         """Close what it opened, and end it."""
@@ -246,7 +267,7 @@ class Actor:
             await self._handle.close.remote()
         except ray.exceptions.RayError:  # it went away before
             return
-        ray.kill(self._handle)
+        self.kill()
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,8 @@ class Budget(Ledger):
     Runs in several threads and event loops may share it.
     """
 
+    is_shared = True
+
     async def reserve(self, worst: Charge) -> Grant:
         """See Governor: for use outside of runs, and by governors that have a Budget inside."""
         return self.take(worst.whole, self) or await self.wait(worst.whole, self)

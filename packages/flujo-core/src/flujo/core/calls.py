@@ -258,7 +258,7 @@ class _ModelCall:
             lease.close(in_full(lease, self.price))
             why = f"send for model {self.request.model!r} returned {type(response).__name__}, no ModelResponse"
             raise StepFailed(self.ctx.step_path, "ResponseMismatch", why)
-        lease.close(really_used(self.ctx, lease, response.usage, self.price))
+        lease.close(really_used(lease, response.usage, self.price))
         return response
 
 
@@ -268,17 +268,15 @@ def in_full(lease: Lease, price: Price | None) -> Usage:
     return Usage(0, charge.tokens, charge.requests, charge.cost_usd, unmeasured=1, unpriced=int(price is None))
 
 
-def really_used(ctx: RunContext, lease: Lease, usage: ModelUsage | None, price: Price | None) -> Usage:
+def really_used(lease: Lease, usage: ModelUsage | None, price: Price | None) -> Usage:
     """What the provider says that was used, and what that costs; all that was reserved where it says nothing."""
     if usage is None:
         return in_full(lease, price)
+    if price is None:
+        lease.unbind()
     cost, tokens, held = usage.cost_usd, (usage.input_tokens, usage.output_tokens), price or Price()
     paid = usage.listed_usd.get(held.source, held.cost(*tokens)) if cost is None else cost
-    used = Usage(*tokens, 1, paid, unpriced=int(price is None and cost is None))
-    # Without a money limit the output need not be bounded, so what was reserved is no bound either.
-    if paid > lease.charge.cost_usd and ctx.usage.money_limited:
-        used.overshoot_usd = EXACT.subtract(paid, lease.charge.cost_usd)
-    return used
+    return Usage(*tokens, 1, paid, unpriced=int(price is None and cost is None))
 
 
 def _unknown_end(path: str, call: ToolCall) -> StepFailed:
@@ -320,7 +318,7 @@ def input_bound(request: ModelRequest) -> int:
 
     JSON is counted as ASCII: what is outside of it is escaped, which is longer than its UTF-8.
     """
-    size = 0
+    size = request.unseen_tokens
     for message in request.messages:
         calls = [[call.name, call.arguments, call.id] for call in message.tool_calls]
         size += len(message.content.encode()) + len(message.tool_call_id.encode()) + TOKENS_PER_MESSAGE
@@ -336,7 +334,7 @@ def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
     """How much of a call fits into the room that is left: its output is shortened down to `min_tokens`."""
     wanted = price.max_output_tokens if request.max_tokens is None else request.max_tokens
     fewest = request.min_tokens if wanted is None else min(request.min_tokens, wanted)
-    input_cost = price.cost(inputs, 0)
+    input_cost = price.worst(inputs, 0)
 
     def fit(room: Room) -> Charge | None:
         outputs = wanted
@@ -352,6 +350,6 @@ def fit_of(request: ModelRequest, price: Price, inputs: int) -> Fit:
                 outputs = least(outputs, int(EXACT.divide_int(left, price.output_usd)))
         if outputs is None:
             return Charge(input_cost, inputs, 1)
-        return None if outputs < fewest else Charge(price.cost(inputs, outputs), inputs + outputs, 1)
+        return None if outputs < fewest else Charge(price.worst(inputs, outputs), inputs + outputs, 1)
 
     return fit

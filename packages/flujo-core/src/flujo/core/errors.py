@@ -297,10 +297,10 @@ class UsageLimitExceeded(FlujoError):
         value: The limit itself (USD, tokens or requests), as text.
     """
 
-    def __init__(self, limit: str, value: str, why: str, do: str = "") -> None:
+    def __init__(self, limit: str, value: str, why: str, do: str = "", how: str = "reached") -> None:
         self.limit = limit
         self.value = value
-        super().__init__(f"{limit} of {value} reached", why, do or "Raise the limit, or make the work smaller")
+        super().__init__(f"{limit} of {value} {how}", why, do or "Raise the limit, or make the work smaller")
 
 
 class GuardDenied(FlujoError):

@@ -10,13 +10,14 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import attrgetter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from threading import Event as ThreadEvent
 from threading import Lock
+from typing import Any
 
 from .errors import FlujoError, UsageLimitExceeded
-from .grants import ENCLOSING, Governor, Grant, Waiter
+from .grants import ENCLOSING, FULL, STUCK, Governor, Grant, Queue, Waiter
 from .once import once
 from .usage import EXACT, ZERO, Charge, Fit, Room, Standing, Usage, UsageLimits, lowest
 from .wakeup import LoopEvent
@@ -28,75 +29,7 @@ _UNLIMITED = Room()
 _NO_LIMITS = UsageLimits()
 
 
-class _Queue:
-    """What a whole tree of ledgers shares; everything here is touched under the lock only."""
-
-    def __init__(self, root: Ledger) -> None:
-        self.root = root
-        self.lock = Lock()
-        self.open: set[Grant] = set()
-        self.inside: dict[Waiter, None] = {}  # those that were inside a lease when they came; they are served first
-        self.waiters: dict[Waiter, None] = {}  # all others
-        self.blocked: set[Ledger] = set()
-
-    def around(self) -> tuple[Grant, ...]:
-        """The open leases around the running code."""
-        return tuple(grant for grant in ENCLOSING.get() if grant in self.open)
-
-    def add(self, waiter: Waiter) -> None:
-        """Put it in its row, at the end."""
-        waiter.enclosing = self.around()
-        waiter.row = self.inside if waiter.enclosing or waiter.yields else self.waiters
-        waiter.row[waiter] = None
-
-    def remove(self, waiter: Waiter) -> bool:
-        """Take it out; says whether it was there."""
-        return waiter.row.pop(waiter, waiter) is None
-
-    def pump(self) -> list[Waiter]:
-        """Serve waiters and refuse those who wait in vain; returns whom to wake."""
-        done: list[Waiter] = []
-        while True:
-            stuck = next((w for w in self._serve(done) if w.ledger._deadlocked(w.fit, w.enclosing)), None)
-            if stuck is None:
-                return done
-            stuck.refusal = stuck.ledger._tightest(stuck.fit, _STUCK)
-            self.remove(stuck)
-            done.append(stuck)
-
-    def _serve(self, done: list[Waiter]) -> list[Waiter]:
-        """Serve in order; returns those who must wait on, and so hold back all who came later in their line."""
-        self.blocked = set()
-        fronts: list[Waiter] = []
-        served = [one for one in sorted(self.inside, key=attrgetter("yields")) if self._settles(one, fronts)]
-        for waiter in self.waiters:
-            if self.root in self.blocked:
-                break  # so that a settle costs the same however many wait
-            if self.blocked.isdisjoint(waiter.ledger._line) and self._settles(waiter, fronts):
-                served.append(waiter)
-        for waiter in served:
-            self.remove(waiter)
-        done += served
-        return fronts
-
-    def _settles(self, waiter: Waiter, fronts: list[Waiter]) -> bool:
-        """Serve or refuse it, or note that it must wait on."""
-        ledger = waiter.ledger
-        charge = None if waiter.yields and fronts else waiter.fit(ledger._room())
-        if charge is not None:
-            waiter.grant = ledger._hold(charge, waiter.owner)
-        elif waiter.fit(ledger._room(leases=False)) is None:
-            waiter.refusal = ledger._tightest(waiter.fit, _FULL)
-        else:
-            self.blocked |= {ledger, *ledger._blocking(waiter.fit)}
-            fronts.append(waiter)
-            return False
-        return True
-
-
 _MAKES_QUEUE = Lock()
-_FULL = "what is asked for does not fit into what is left"
-_STUCK = "all that is reserved is held by work that waits for more itself"
 
 
 class Ledger:
@@ -108,6 +41,8 @@ class Ledger:
         governor: Whom to ask beyond the ledgers; that of the parent holds.
     """
 
+    is_shared: bool = False  # by several runs
+
     def __init__(
         self, limits: UsageLimits | None = None, parent: Ledger | None = None, governor: Governor | None = None
     ) -> None:
@@ -115,10 +50,11 @@ class Ledger:
         self.parent: Ledger | None = parent
         self.governor: Governor | None = governor if parent is None else parent.governor
         self.spent: Usage = Usage()
+        self.breach: UsageLimitExceeded | None = None  # of a run, once a call used more than it had reserved
         self._warned: frozenset[str] = frozenset()
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0
-        self._shared: _Queue | None = None
+        self._shared: Queue | None = None
 
     @once  # not made with the ledger: it would hold itself, and a run could only be freed by the collector
     def _line(self) -> tuple[Ledger, ...]:
@@ -131,11 +67,16 @@ class Ledger:
         return tuple(ledger for ledger in self._line if not ledger.limits.unlimited)
 
     @once
-    def _queue(self) -> _Queue:
+    def account(self) -> Ledger:
+        """That of the whole run: the highest that no other run shares."""
+        return self if self.parent is None or self.parent.is_shared else self.parent.account
+
+    @once
+    def _queue(self) -> Queue:
         """That of the whole tree; most runs never reserve anything, and never make one."""
         root = self._line[-1]
         with _MAKES_QUEUE:
-            root._shared = root._shared or _Queue(root)
+            root._shared = root._shared or Queue(root)
         return root._shared
 
     @property
@@ -166,6 +107,8 @@ class Ledger:
         """
         queue = self._queue
         with queue.lock:
+            if self.account.breach is not None:
+                raise self.account.breach
             room = self._room()
             charge = fit(room)
             if charge is not None:
@@ -173,9 +116,9 @@ class Ledger:
                     return self._hold(charge, owner)
                 return None
             if fit(self._room(leases=False)) is None:
-                raise self._tightest(fit, _FULL)
+                raise self._tightest(fit, FULL)
             if self._deadlocked(fit, queue.around()):
-                raise self._tightest(fit, _STUCK)
+                raise self._tightest(fit, STUCK)
             return None
 
     @property
@@ -232,6 +175,8 @@ class Ledger:
                 return False
             queue.open.remove(grant)
             cost, tokens, requests = grant.charge
+            if used.cost_usd > cost or used.total_tokens > tokens or used.requests > requests:
+                self._overshoot(grant, used)
             for ledger in self._line:
                 spent = ledger.spent
                 if cost:
@@ -253,38 +198,39 @@ class Ledger:
         _wake(woken)
 
     def exceeded(self) -> UsageLimitExceeded | None:
-        """The error for a limit of the line that more was spent than it allows, if there is one."""
+        """The error for a limit of the line that was broken, or that a call of the run showed to be none."""
         with self._queue.lock:
-            for ledger in self._limited:
-                for line in ledger._standing():
-                    if line.limit is not None and line.spent > line.limit:
-                        return line.refusal("more was used than the limit allows")
-        return None
+            over = (line for _, _, line in self._lines() if line.spent > line.limit)
+            broken = next(over, None)
+            return self.account.breach if broken is None else broken.refusal("more was used than the limit allows")
 
     def warnings(self) -> list[tuple[str, float]]:
         """The limits of which the share `warn_at` is used, each reported once per ledger, equal ones together."""
         found = []
         with self._queue.lock:
-            for ledger in self._limited:
-                for line in ledger._standing():
-                    if not line.limit or line.name in ledger._warned:
-                        continue
-                    share = float(EXACT.divide(line.spent, line.limit))
-                    if share >= ledger.limits.warn_at:
-                        ledger._warned |= {line.name}
-                        found.append((line.name, share))
+            for ledger, _, line in self._lines():
+                if not line.limit or line.name in ledger._warned:
+                    continue
+                share = float(EXACT.divide(line.spent, line.limit))
+                if share >= ledger.limits.warn_at:
+                    ledger._warned |= {line.name}
+                    found.append((line.name, share))
         return list(dict.fromkeys(found))
 
     # --- under the lock ---------------------------------------------------------------------------------------------
 
-    def _standing(self) -> tuple[Standing, Standing, Standing]:
-        """How each limit stands, in the order of Room's parts."""
-        limits, spent = self.limits, self.spent
-        return (
-            Standing("total_cost_usd_limit", "USD", limits.cost, spent.cost_usd, spent.reserved_usd),
-            Standing("total_tokens_limit", "tokens", limits.total_tokens_limit, spent.total_tokens, self._held_tokens),
-            Standing("requests_limit", "requests", limits.requests_limit, spent.requests, self._held_requests),
-        )
+    def _lines(self) -> Iterator[tuple[Ledger, int, Standing]]:
+        """How each limit stands that holds here, with its ledger and the number of Room's part."""
+        for ledger in self._limited:
+            limits, spent = ledger.limits, ledger.spent
+            stand: tuple[tuple[Decimal | int | None, str, str, Decimal | int, int | Decimal], ...] = (
+                (limits.cost, "total_cost_usd_limit", "USD", spent.cost_usd, spent.reserved_usd),
+                (limits.total_tokens_limit, "total_tokens_limit", "tokens", spent.total_tokens, ledger._held_tokens),
+                (limits.requests_limit, "requests_limit", "requests", spent.requests, ledger._held_requests),
+            )
+            for part, (limit, name, unit, used, held) in enumerate(stand):
+                if limit is not None:
+                    yield ledger, part, Standing(limit, name, unit, used, held)
 
     def _room(self, *, leases: bool = True) -> Room:
         """What is left under every limit of the line; without `leases`, if all of them were given back."""
@@ -318,6 +264,17 @@ class Ledger:
         grant = Grant(charge, self, owner)
         self._queue.open.add(grant)
         return grant
+
+    def _overshoot(self, grant: Grant, used: Usage) -> None:
+        """A call used more than it had reserved: a limit of that would not hold for the next, so its run ends."""
+        took = used.cost_usd if grant.is_priced else ZERO, used.total_tokens, used.requests
+        for _, part, line in self._lines():
+            more = EXACT.subtract(took[part], grant.charge[part])
+            if more > 0:
+                if part == 0:
+                    used.overshoot_usd = max(used.overshoot_usd, more)
+                if not self.account.is_shared:
+                    self.account.breach = self.account.breach or line.overshot(more)
 
     def _booked(self, used: Usage, tally: Usage | None) -> list[Waiter]:
         if tally is not None:
@@ -369,12 +326,11 @@ class Ledger:
 
     def _tightest(self, fit: Fit, why: str) -> UsageLimitExceeded:
         """The refusal, naming the first limit without which the demand would fit."""
-        for ledger in self._limited:
-            cost, tokens, requests = ledger._own_room(leases=True)
-            alone = (Room(cost), Room(tokens=tokens), Room(requests=requests))
-            for line, room in zip(ledger._standing(), alone, strict=True):
-                if line.limit is not None and fit(room) is None:
-                    return line.refusal(why)
+        for ledger, part, line in self._lines():
+            alone: list[Any] = [None, None, None]
+            alone[part] = ledger._own_room(leases=True)[part]
+            if fit(Room(*alone)) is None:
+                return line.refusal(why)
         raise AssertionError("a demand that fits into every limit was refused")
 
 

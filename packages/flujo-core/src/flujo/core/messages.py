@@ -67,6 +67,7 @@ class ModelRequest(_Frozen):
         output_schema: JSON schema the answer must follow.
         provider_tools: Kinds of tools that the model may use at its provider, as `web_search`; see
             `Policy.allow_provider_tools`.
+        unseen_tokens: Most input tokens that its provider counts beside what stands here, as what it says of tools.
     """
 
     model: str
@@ -77,6 +78,7 @@ class ModelRequest(_Frozen):
     tools: tuple[ToolDefinition, ...] = ()
     output_schema: dict[str, JsonValue] | None = None
     provider_tools: tuple[str, ...] = ()
+    unseen_tokens: int = Field(default=0, ge=0)
 
 
 class ModelUsage(_Frozen):

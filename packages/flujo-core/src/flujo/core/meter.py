@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 from .errors import ConfigurationError, FlujoError, LoopRunning, RunAborted, UsageLimitExceeded
 from .grants import ENCLOSING, Governor, Grant
 from .ledger import Ledger
-from .usage import EXACT, ZERO, Charge, Fit, Money, Room, Usage, count, money
+from .usage import ZERO, Charge, Fit, Money, Room, Usage, count, money
 from .wakeup import call_in, loop_is_running
 
 __all__ = ["Lease", "Meter", "Reservation"]
@@ -71,10 +71,7 @@ class Lease:
         Raises:
             ConfigurationError: An amount cannot be used; the lease stays open.
         """
-        used = _used(cost_usd, tokens, input_tokens, output_tokens, self.charge.requests)
-        if used.cost_usd > self.charge.cost_usd:
-            used.overshoot_usd = EXACT.subtract(used.cost_usd, self.charge.cost_usd)
-        self.close(used)
+        self.close(_used(cost_usd, tokens, input_tokens, output_tokens, self.charge.requests))
 
     def settle_in_full(self) -> None:
         """Book the whole lease: nobody knows what was really used."""
@@ -84,6 +81,11 @@ class Lease:
     def release(self) -> None:
         """Give everything back: the work was never done."""
         self.close(Usage())
+
+    def unbind(self) -> None:
+        """Nobody knew the price: whatever it cost is no more than was reserved."""
+        if self._grant is not None:
+            self._grant.is_priced = False
 
     def close(self, used: Usage) -> None:
         """Book `used` and end the lease. A second close does nothing."""
@@ -282,6 +284,10 @@ class Meter:
         if self._ledger.close(grant, used, self.spent):
             lease.used = used
             self._on_spent(used, lease.priced_by)
+            if (breach := self._ledger.account.breach) is not None:
+                self._stop(breach)
+                if loop_is_running():  # else as in acquire_in_thread
+                    self._on_breach(breach)
         self._settle_above(grant, used)
 
     def give_back(self, grant: Grant) -> None:

@@ -298,9 +298,9 @@ class ModelStream:
 
     def _settle(self) -> None:
         """Book what the provider said that was used, or else all that was reserved."""
-        lease, ctx, price = self._lease, self._ctx, self._price
+        lease, price = self._lease, self._price
         if lease is not None and lease.open:
-            lease.close(really_used(ctx, lease, self._answer.usage, price))
+            lease.close(really_used(lease, self._answer.usage, price))
 
     async def _shut(self) -> None:
         """Close the provider's side, whatever is cancelled meanwhile."""

@@ -26,7 +26,8 @@ def model_key(request: ModelRequest, attempt: int) -> str:
 
     A step that runs again goes through its attempts again: the second is not to get what made the first fail.
     """
-    return f"{_OF_MODELS}{attempt}:" + hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+    asked = request.model_dump_json(exclude={"unseen_tokens"})  # it bounds what is asked, and is none of it
+    return f"{_OF_MODELS}{attempt}:" + hashlib.sha256(asked.encode()).hexdigest()
 
 
 def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:

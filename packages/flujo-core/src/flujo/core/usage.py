@@ -91,6 +91,14 @@ class Price:
         received = EXACT.multiply(self.output_usd, output_tokens)
         return EXACT.add(self.request_usd, EXACT.add(sent, received))
 
+    def worst(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """Most USD that one request of at most so many tokens can cost, which is what is reserved for it.
+
+        A book that knows dearer rates than those of plain tokens, as for what is written to a cache, makes a Price with
+        another `worst`; `output_usd` is the dearest rate of output then.
+        """
+        return self.cost(input_tokens, output_tokens)
+
 
 class Charge(NamedTuple):
     """An amount of use: USD, tokens and requests together."""
@@ -146,16 +154,25 @@ Fit = Callable[[Room], Charge | None]
 class Standing(NamedTuple):
     """How one limit stands."""
 
+    limit: Decimal | int
     name: str
     unit: str
-    limit: Decimal | int | None
     spent: Decimal | int
     held: Decimal | int
 
-    def refusal(self, why: str) -> UsageLimitExceeded:
+    def refusal(self, why: str, do: str = "", how: str = "reached") -> UsageLimitExceeded:
         """The error for work that this limit does not let through."""
         why = f"{why} (spent {Decimal(self.spent):f}, reserved {Decimal(self.held):f})"
-        return UsageLimitExceeded(self.name, f"{self.limit} {self.unit}", why)
+        return UsageLimitExceeded(self.name, f"{self.limit} {self.unit}", why, do, how)
+
+    def overshot(self, more: Decimal) -> UsageLimitExceeded:
+        """The error for a call that used so much more than it had reserved."""
+        why = f"a call used {more:f} {self.unit} more than it had reserved: {_MAY_BE}"
+        return self.refusal(why, _BOUND_IT, "cannot be held")
+
+
+_MAY_BE = "a dearer price tier, a tokenizer or chat template that counts more, or a fault of the provider"
+_BOUND_IT = "Bound the call by what it really costs (price=, or a larger reservation), then resume the run"
 
 
 @dataclass(slots=True)

@@ -6,11 +6,12 @@ this package loads neither Presidio nor the word lists: the first detection does
 
 from flujo.deidentifier.deidentifier import PROFILES, Deidentifier, Redaction
 from flujo.deidentifier.errors import DeidentifierError, DetectorFailed, DetectorTimeout, TextTooLong, ValueNotCovered
-from flujo.deidentifier.findings import ENTITIES, Finding
+from flujo.deidentifier.findings import ENTITIES, STRUCTURED, Finding
 
 __all__ = [
     "ENTITIES",
     "PROFILES",
+    "STRUCTURED",
     "Deidentifier",
     "DeidentifierError",
     "DetectorFailed",

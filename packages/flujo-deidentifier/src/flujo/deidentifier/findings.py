@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["ENTITIES", "Finding", "before", "merge", "placeholder", "replace"]
+__all__ = ["ENTITIES", "STRUCTURED", "Finding", "before", "merge", "placeholder", "replace"]
 
 # What may stand in a placeholder; the order decides the name of a merged span when scores are equal.
 ENTITIES: tuple[str, ...] = (
@@ -38,6 +38,8 @@ ENTITIES: tuple[str, ...] = (
     "PERSON",
     "ID",
 )
+# Those with a shape of their own.
+STRUCTURED = frozenset({"SSN", "CARD", "IBAN", "SECRET", "EMAIL", "URL", "IP_ADDRESS", "PHONE", "FAX"})
 _RANK = {name: -i for i, name in enumerate(ENTITIES)}
 
 

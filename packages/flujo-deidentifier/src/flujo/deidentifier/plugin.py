@@ -11,7 +11,7 @@ analysed raises, and the engine fails the step: nothing passes unseen.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from anyio import to_thread
 
@@ -54,6 +54,7 @@ class Plugin:
         timeout_s: As for `Deidentifier`, in seconds.
         cache_chars: Characters of known texts kept in memory, so that equal texts are analysed once.
         hold_chars: How many characters of a stream are held back, as for `Deidentifier.redact_stream`.
+        entities: As for `Deidentifier`: the only types that are looked for.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -67,8 +68,11 @@ class Plugin:
         timeout_s: float = 120.0,
         cache_chars: int = 8_000_000,
         hold_chars: int = 64,
+        entities: Collection[str] = (),
     ) -> None:
-        self.deidentifier: Deidentifier = Deidentifier(profile, max_chars=max_chars, timeout_s=timeout_s)
+        self.deidentifier: Deidentifier = Deidentifier(
+            profile, max_chars=max_chars, timeout_s=timeout_s, entities=entities
+        )
         self.deidentifier.hold_back(hold_chars)  # refuses a number that cannot be used, before anything runs
         self._hold_chars = hold_chars
         self._cache = RedactionCache(cache_chars)

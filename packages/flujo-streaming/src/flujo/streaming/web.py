@@ -104,8 +104,11 @@ class EventStream(Response):
 
 async def serve_websocket(
     websocket: WebSocket, opening: StreamOpening, *, on_disconnect: OnDisconnect = "cancel"
-) -> None:
+) -> bool:
     """Send a run over an accepted WebSocket, one JSON text per item, and return when it has ended.
+
+    It returns whether the client is still there, to be sent another run or `await websocket.close()`; to a client that
+    has gone Starlette can send nothing, not even that, and raises.
 
     A client that sends `{"type": "cancel"}` ends the run (barge-in) and is sent the result; one that goes away ends it
     too, or not: see OnDisconnect.
@@ -130,6 +133,7 @@ async def serve_websocket(
         group.start_soon(listen, stream)
         await _told(stream, websocket.send_text, gone)
         group.cancel_scope.cancel()
+    return not gone.is_set()
 
 
 async def _told(stream: RunStream, send: Callable[[str], Awaitable[None]], gone: anyio.Event) -> None:

@@ -11,14 +11,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .forking import Process, Template, kill
 from .http import Reply, Request, serve
 
-__all__ = ["REGION", "Environment", "FunctionSpec", "Invocation", "Result"]
+__all__ = ["REGION", "Environment", "FunctionSpec", "Invocation", "Result", "template_of"]
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
@@ -29,6 +29,10 @@ _TAIL = 4096
 _INIT_TIMEOUT_S = 120.0
 """Far more than the 10 s of AWS: a hundred cold starts at once share the few cores of this machine."""
 _PATH = "/2018-06-01/runtime/"
+_RUNTIME_CLIENT = (sys.executable, "-m", "awslambdaric")
+_LOADED = ("awslambdaric.lambda_config", "awslambdaric.lambda_runtime_marshaller", "logging", "traceback")
+"""What every process of awslambdaric loads, but for its part in C, which looks for its address when it is loaded."""
+_OWN_HANDLERS, _WORKER = "flujo.backend_lambda.", "flujo.backend_lambda.worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class FunctionSpec:
         command: What starts the runtime client; the handler is added.
         retries: How often a failed asynchronous invocation is made again.
         copies: How often each asynchronous event is delivered; 2 plays a delivery that happens twice.
+        forked: Whether cold starts are forked from a template that has the runtime client loaded, see LocalLambda.
+            A function with a `command` of its own has none.
     """
 
     name: str
@@ -55,14 +61,33 @@ class FunctionSpec:
     memory_mb: int = 256
     concurrency: int = 1000
     env: Mapping[str, str] = field(default_factory=dict)
-    command: tuple[str, ...] = (sys.executable, "-m", "awslambdaric")
+    command: tuple[str, ...] = _RUNTIME_CLIENT
     retries: int = 2
     copies: int = 1
+    forked: bool = True
 
     @property
     def arn(self) -> str:
         """Its name in full."""
         return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What of the environment all its processes share."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "_HANDLER": self.handler,
+            "LAMBDA_TASK_ROOT": str(self.task_root),
+            "AWS_LAMBDA_FUNCTION_NAME": self.name,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory_mb),
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            **self.env,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +131,9 @@ class Result:
 class Environment:
     """A process that serves one invocation at a time, as long as it lives."""
 
-    def __init__(self, spec: FunctionSpec) -> None:
+    def __init__(self, spec: FunctionSpec, template: Template | None) -> None:
         self.spec: FunctionSpec = spec
+        self._template = template
         self.alive: bool = True
         self._folder = tempfile.TemporaryDirectory(prefix="flujo-lambda-")
         self._log = Path(self._folder.name, "log")
@@ -117,7 +143,7 @@ class Environment:
         self._answer: asyncio.Future[tuple[bytes, str | None]] | None = None
         self._request_id = ""
         self._deadline_ms = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._server: asyncio.Server | None = None
 
     async def invoke(self, invocation: Invocation) -> Result:
@@ -138,8 +164,7 @@ class Environment:
         """End the process and everything it started."""
         self.alive = False
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            kill(self._process)
             await self._process.wait()
         self._inbox.put_nowait(None)  # so that nobody waits for work any more
         if self._server is not None:
@@ -151,16 +176,11 @@ class Environment:
     async def _start(self) -> float:
         since = time.perf_counter()
         self._server, port = await serve(self._runtime_api)
-        with self._log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(*self.spec.command, self.spec.handler),
-                cwd=self.spec.task_root,
-                env=self._env(port),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        own = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}", "HOME": self._folder.name, "TMPDIR": self._folder.name}
+        # What the function itself sets wins, as it does in the environment of a process that is started.
+        own = {name: value for name, value in own.items() if name not in self.spec.env}
+        forked = None if self._template is None else await self._template.fork(own, self._log)
+        self._process = forked or await self._spawned(own)
         ready, gone = asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self._process.wait())
         await asyncio.wait({ready, gone}, timeout=_INIT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if not self._ready.is_set() or self._init_error is not None:
@@ -169,25 +189,17 @@ class Environment:
         gone.cancel()
         return (time.perf_counter() - since) * 1000
 
-    def _env(self, port: int) -> dict[str, str]:
-        spec = self.spec
-        own = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LANG": "C.UTF-8",
-            "HOME": self._folder.name,
-            "TMPDIR": self._folder.name,
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}",
-            "_HANDLER": spec.handler,
-            "LAMBDA_TASK_ROOT": str(spec.task_root),
-            "AWS_LAMBDA_FUNCTION_NAME": spec.name,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-        }
-        return {**own, **spec.env}
+    async def _spawned(self, env: Mapping[str, str]) -> Process:
+        with self._log.open("wb") as log:
+            return await asyncio.create_subprocess_exec(
+                *(*self.spec.command, self.spec.handler),
+                cwd=self.spec.task_root,
+                env={**self.spec.variables, **env},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     async def _serve(self, invocation: Invocation) -> tuple[bytes, str | None, str]:
         assert self._process is not None
@@ -217,8 +229,7 @@ class Environment:
         """Kill it, as AWS does at the end of its time; the log stays."""
         assert self._process is not None
         self.alive = False
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill(self._process)
         await self._process.wait()
 
     def _died(self) -> bytes:
@@ -288,3 +299,12 @@ class Environment:
 
 def _error(kind: str, text: str) -> bytes:
     return json.dumps({"errorType": kind, "errorMessage": text}).encode()
+
+
+def template_of(spec: FunctionSpec) -> Template | None:
+    """The template of a function's processes; None where each is started from nothing."""
+    if not spec.forked or spec.command != _RUNTIME_CLIENT:
+        return None
+    # To a function of Flujo the worker is what the runtime client is to all: not its code, but what runs it.
+    modules = (*_LOADED, _WORKER) if spec.handler.startswith(_OWN_HANDLERS) else _LOADED
+    return Template(sys.executable, spec.handler, modules, spec.task_root, spec.variables)

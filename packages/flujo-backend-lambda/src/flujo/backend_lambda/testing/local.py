@@ -31,6 +31,13 @@ class LocalLambda:
     It plays time limits, throttling, payload limits, crashes, cold starts, log tails with REPORT lines, and events that
     are delivered twice. It plays no permissions, no memory limit, and no separation of processes from this machine.
 
+    A cold start is a process of its own that imports the handler: its own environment, folder, log, group and end. To
+    have a hundred of them on a few cores, it is forked from a template of the function, started with the function's
+    environment in the function's folder, that has the runtime client loaded and, for a handler of Flujo, Flujo's
+    worker; never the handler, and never a step. So a cold start here is shorter than the same code takes from nothing,
+    the first one of a function apart, and its processes share one seed for hashes. `forked=False` starts an
+    interpreter for each, as happens by itself with a `command`, or where what the template loads has started a thread.
+
     Args:
         account_concurrency: What the account may run at the same time, as `get_account_settings` tells it.
     """
@@ -75,20 +82,21 @@ class LocalLambda:
         command: Sequence[str] = (sys.executable, "-m", "awslambdaric"),
         retries: int = 2,
         copies: int = 1,
+        forked: bool = True,
     ) -> Function:
         """Deploy a function, or another version of it; see FunctionSpec for what each argument is."""
         root = Path(task_root).resolve()
         limits = (timeout_s, memory_mb, concurrency)
-        spec = FunctionSpec(name, handler, root, *limits, dict(env or {}), tuple(command), retries, copies)
+        spec = FunctionSpec(name, handler, root, *limits, dict(env or {}), tuple(command), retries, copies, forked)
         before = self._service.functions.get(name)
         function = self._service.functions[name] = Function(spec)
         if before is not None:
-            self._do(before.cool())
+            self._do(before.close())
         return function
 
     def cool(self) -> None:
         """End all warm environments, so that the next invocations start cold."""
-        self._do(self._service.close())
+        self._do(self._service.cool())
 
     def settle(self, name: str) -> None:
         """Wait until all events of a function were delivered or given up."""

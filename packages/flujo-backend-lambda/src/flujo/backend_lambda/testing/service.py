@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .environment import Environment, FunctionSpec, Invocation, Result
+from .environment import Environment, FunctionSpec, Invocation, Result, template_of
+from .forking import Template
 from .http import Reply, Request
 
 __all__ = ["ASYNC_LIMIT", "SYNC_LIMIT", "Function", "Record", "Service"]
@@ -53,6 +54,10 @@ class Function:
     _warm: list[Environment] = field(default_factory=list)
     _busy: int = 0
     _events: set[asyncio.Task[None]] = field(default_factory=set)
+    _template: Template | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._template = template_of(self.spec)
 
     @property
     def is_full(self) -> bool:
@@ -62,7 +67,7 @@ class Function:
     async def run(self, invocation: Invocation) -> Result:
         """Serve one in a warm environment, or in a new one."""
         self._busy += 1
-        environment = self._warm.pop() if self._warm else Environment(self.spec)
+        environment = self._warm.pop() if self._warm else Environment(self.spec, self._template)
         started_at = time.time()
         try:
             result = await environment.invoke(invocation)
@@ -95,6 +100,12 @@ class Function:
         warm, self._warm = self._warm, []
         for environment in warm:
             await environment.close()
+
+    async def close(self) -> None:
+        """End all processes that it has."""
+        await self.cool()
+        if self._template is not None:
+            await self._template.close()
 
     async def settled(self) -> None:
         """Wait until every event that was taken has been delivered or given up."""
@@ -131,10 +142,15 @@ class Service:
             return _json(200, answers[verb](function))
         return _refused(400, "InvalidParameterValueException", f"{request.method} {request.path} is not played here")
 
-    async def close(self) -> None:
-        """End every environment."""
+    async def cool(self) -> None:
+        """End every warm environment."""
         for function in self.functions.values():
             await function.cool()
+
+    async def close(self) -> None:
+        """End every process."""
+        for function in self.functions.values():
+            await function.close()
 
     async def _invoke(self, function: Function, request: Request) -> Reply:
         kind = request.headers.get("x-amz-invocation-type", "RequestResponse")

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import compile_rule, digits, scan
+from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, needing, scan
 
-__all__ = ["find"]
+__all__ = ["RULES", "find"]
 
 _UNIT = r"(?!\s?(?:mg|mcg|g|kg|ml|l|units?|iu|cells|kcal|cal|mm|cm|steps|feet|ft|bpm|%))"
 _EXT = r"(?:[ ,;]{0,2}(?:x|ext\.?|extension)[ .:]{0,2}\d{1,6})?"
@@ -20,6 +20,7 @@ _TLD = (
     r"|intranet|lan|corp|home|test|example|invalid)"
 )
 _DIGIT_WORD = r"(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple|hundred)"
+_AMONG_DIGIT_WORDS = rf"[ ,.-]{_DIGIT_WORD}[ ,.-]{{1,3}}{_DIGIT_WORD}"
 
 
 def _is_ipv6(match: re.Match[str]) -> bool:
@@ -42,6 +43,7 @@ _MAIL = (
         "EMAIL",
         1.0,
         r"[\w.!#$%&'*+/=?^`{|}~-]{1,128}@(?:\[[\da-f.:]{3,45}\]|[a-z\d](?:[\w-]{0,62})(?:\.[\w-]{1,63}){0,8})",
+        words=("@",),
     ),
 )
 _SPELLED_MAIL = (
@@ -50,114 +52,177 @@ _SPELLED_MAIL = (
         0.9,
         r"(?<![\w.+-])[\w.+-]{1,64}\s{0,2}[(\[{<]\s?at\s?[)\]}>]\s{0,2}[\w-]{1,63}"
         r"(?:\s{0,2}(?:[(\[{<]\s?dot\s?[)\]}>]|\.|\bdot\b)\s{0,2}[\w-]{1,63}){0,5}",
+        needs=r"[(\[{<]\s?at",
     ),
     compile_rule(
         "EMAIL",
         0.9,
         r"(?<![\w.+-])(?:[\w.+-]{1,64} (?:dot|underscore|dash"
         rf"|period) ){{0,3}}[\w.+-]{{1,64}} at [\w-]{{1,63}}(?: dot [\w-]{{1,63}}){{0,3}} dot {_TLD}\b",
+        words=(" dot ",),
     ),
-    compile_rule("EMAIL", 0.9, rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)"),
+    compile_rule(
+        "EMAIL", 0.9, rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)", needs=r"\.\w"
+    ),
 )
 _WEB = (
-    compile_rule("URL", 1.0, r"\b(?:https?|ftps?|sftp|file|s3|ssh|wss?)://[^\s<>\"']{1,2000}(?<![.,;:!?)\]])"),
-    compile_rule("URL", 0.9, r"(?<![\w.@-])www\.[^\s<>\"']{2,500}(?<![.,;:!?)\]])"),
+    compile_rule(
+        "URL", 1.0, r"\b(?:https?|ftps?|sftp|file|s3|ssh|wss?)://[^\s<>\"']{1,2000}(?<![.,;:!?)\]])", words=("://",)
+    ),
+    compile_rule("URL", 0.9, r"(?<![\w.@-])www\.[^\s<>\"']{2,500}(?<![.,;:!?)\]])", words=("www.",)),
     compile_rule(
         "URL",
         0.7,
         rf"(?<![\w.@-])[a-z\d][a-z\d-]{{1,62}}(?:\.[a-z\d-]{{1,63}}){{0,5}}\.{_TLD}(?![\w-]"
         r"|\.\w)(?:/[^\s<>\"']{0,500}(?<![.,;:!?)\]]))?",
+        needs=r"\.[a-z]",
     ),
-    compile_rule("ID", 0.7, r"(?<![\w@.])@[a-z_][\w.]{1,30}\w"),
+    compile_rule("ID", 0.7, r"(?<![\w@.])@[a-z_][\w.]{1,30}\w", words=("@",)),
 )
 _NETWORK = (
     compile_rule(
-        "IP_ADDRESS", 0.95, r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\d|\.\d)"
-    ),
-    compile_rule("IP_ADDRESS", 0.95, r"(?<![\w:])(?:[\da-f]{0,4}:){2,7}[\da-f]{0,4}(?:%\w{1,15})?(?![\w:])", _is_ipv6),
-    compile_rule("DEVICE_ID", 0.95, r"(?<![\w:-])[\da-f]{2}(?:[:-][\da-f]{2}){5}(?![\w:-])"),
-    compile_rule("ID", 0.95, r"(?<![\w-])[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}(?![\w-])"),
-)
-_PHONE = (
-    compile_rule(
-        "PHONE",
-        0.9,
-        r"(?<![\w.])(?<!\d[-/])(?:\+?1[ .-]{0,2})?(?:\(\s?\d{3}\s?\)[ .-]{0,3}|\d{3} ?[./-] ?"
-        r"|\d{3} )\d{3} ?[ .-] ?\d{4}(?!\d)" + _EXT,
-    ),
-    compile_rule("PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT),
-    compile_rule("PHONE", 0.9, r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT, _seven_digits),
-    compile_rule(
-        "PHONE",
-        0.8,
-        r"(?<![\w.-])(?!0\d/\d\d\b)\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])",
-        _seven_digits,
-    ),
-    compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)"),
-    compile_rule(
-        "PHONE",
-        0.8,
-        r"(?<![\w.-])(?:1[ .-])?8\d\d[ .-](?=[A-Z\d-]{0,12}[A-Z])[A-Z\d]{3,4}(?:-?[A-Z\d]{2,8})" r"{1,2}(?![\w-])",
-        case=True,
-    ),
-    compile_rule("PHONE", 0.8, rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b"),
-    compile_rule(
-        "PHONE",
-        0.85,
-        r"\b(?:tele?(?:phone|ph)?|phone|cell(?:ular|phone)?|mobile|mob|handy|pager|beeper|page|bleep"
-        r"|ext(?:ension|n)?|voicemail|whatsapp|hotline|landline)\b"
-        r"(?:\s{0,2}(?:number|num|no|nr|#|is|at|on|home|work|day|evening"
-        r"|contact)\b\.?){0,3}(?:\s?\([a-z ]{1,12}\))?[\s.:#=-]{0,4}"
-        r"(?P<value>[+(]{0,2}\d[\d ()./-]{1,22}\d)(?![\d%])" + _UNIT,
-        lambda m: digits(m["value"]) >= 4 or m[0][:3].lower() == "ext",
-    ),
-    compile_rule(
-        "PHONE",
-        0.8,
-        r"\b(?:rings?|rang|calls?|called|dial|text(?:s|ed)?|reach(?:ed|able)?|callback|contact)"
-        r"(?: (?:him|her|us|them|me|back|on|at|via|to)){0,3}:? (?P<value>\d{3}[ .-]\d{4})(?![\d-])",
-    ),
-    compile_rule("PHONE", 0.7, r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)"),
-    compile_rule(
-        "PHONE",
-        0.8,
-        r"\b(?:ph|tel|t|m|c|h|w|p)\s?[.:]\s{0,2}(?P<value>[+(]{0,2}\d[\d ()./-]{5,20}\d)(?!\d)",
-        _seven_digits,
-    ),
-    compile_rule(
-        "FAX",
+        "IP_ADDRESS",
         0.95,
-        r"\b(?:fax(?:ed)?|facsimile|telefax|f)\b(?:\s{0,2}(?:number|num|no|nr|#|is|at"
-        r"|to)\b\.?){0,3}[\s.:#=-]{0,4}(?P<value>[+(]{0,2}\d[\d ()./-]{5,22}\d)(?!\d)",
-        _seven_digits,
+        r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\d|\.\d)",
+        needs=r"\d\.\d",
+        starts=NUMBER,
     ),
+    compile_rule(
+        "IP_ADDRESS",
+        0.95,
+        r"(?<![\w:])(?:[\da-f]{0,4}:){2,7}[\da-f]{0,4}(?:%\w{1,15})?(?![\w:])",
+        _is_ipv6,
+        needs=r":[\da-f]{0,4}:",
+    ),
+    compile_rule(
+        "DEVICE_ID", 0.95, r"(?<![\w:-])[\da-f]{2}(?:[:-][\da-f]{2}){5}(?![\w:-])", needs=r"[:-][\da-f]{2}[:-]"
+    ),
+    compile_rule(
+        "ID", 0.95, r"(?<![\w-])[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}(?![\w-])", needs=r"[\da-f]{8}-[\da-f]{4}-"
+    ),
+)
+_PHONE = needing(
+    r"\d",
+    (
+        compile_rule(
+            "PHONE",
+            0.9,
+            r"(?<![\w.])(?<!\d[-/])(?:\+?1[ .-]{0,2})?(?:\(\s?\d{3}\s?\)[ .-]{0,3}|\d{3} ?[./-] ?"
+            r"|\d{3} )\d{3} ?[ .-] ?\d{4}(?!\d)" + _EXT,
+            starts=NUMBER,
+        ),
+        compile_rule("PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT, starts=NUMBER),
+        compile_rule(
+            "PHONE",
+            0.9,
+            r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT,
+            _seven_digits,
+            starts=r"[+0](?<!\d\d)",
+        ),
+        compile_rule(
+            "PHONE",
+            0.8,
+            r"(?<![\w.-])(?!0\d/\d\d\b)\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])",
+            _seven_digits,
+            starts=r"[(0](?<!\d\d)",
+        ),
+        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)", starts=r"[(0](?<!\d\d)"),
+        compile_rule(
+            "PHONE",
+            0.8,
+            r"(?<![\w.-])(?:1[ .-])?8\d\d[ .-](?=[A-Z\d-]{0,12}[A-Z])[A-Z\d]{3,4}(?:-?[A-Z\d]{2,8})" r"{1,2}(?![\w-])",
+            case=True,
+            starts=r"[18](?<!\d\d)",
+        ),
+        compile_rule(
+            "PHONE", 0.8, rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b", needs=_AMONG_DIGIT_WORDS
+        ),
+        compile_rule(
+            "PHONE",
+            0.85,
+            r"\b(?:tele?(?:phone|ph)?|phone|cell(?:ular|phone)?|mobile|mob|handy|pager|beeper|page|bleep"
+            r"|ext(?:ension|n)?|voicemail|whatsapp|hotline|landline)\b"
+            r"(?:\s{0,2}(?:number|num|no|nr|#|is|at|on|home|work|day|evening"
+            r"|contact)\b\.?){0,3}(?:\s?\([a-z ]{1,12}\))?[\s.:#=-]{0,4}"
+            r"(?P<value>[+(]{0,2}\d[\d ()./-]{1,22}\d)(?![\d%])" + _UNIT,
+            lambda m: digits(m["value"]) >= 4 or m[0][:3].lower() == "ext",
+            words=(
+                "tel",
+                "phone",
+                "cell",
+                "mob",
+                "handy",
+                "pager",
+                "beeper",
+                "page",
+                "bleep",
+                "ext",
+                "mail",
+                "app",
+                "line",
+            ),
+        ),
+        compile_rule(
+            "PHONE",
+            0.8,
+            r"\b(?:rings?|rang|calls?|called|dial|text(?:s|ed)?|reach(?:ed|able)?|callback|contact)"
+            r"(?: (?:him|her|us|them|me|back|on|at|via|to)){0,3}:? (?P<value>\d{3}[ .-]\d{4})(?![\d-])",
+            words=("ring", "rang", "call", "dial", "text", "reach", "contact"),
+        ),
+        compile_rule(
+            "PHONE", 0.7, r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)", needs=r"xt?\.?\s?\d"
+        ),
+        compile_rule(
+            "PHONE",
+            0.8,
+            r"\b(?:ph|tel|t|m|c|h|w|p)\s?[.:]\s{0,2}(?P<value>[+(]{0,2}\d[\d ()./-]{5,20}\d)(?!\d)",
+            _seven_digits,
+            needs=r"[.:]\s{0,2}[+(]{0,2}\d",
+        ),
+        compile_rule(
+            "FAX",
+            0.95,
+            r"\b(?:fax(?:ed)?|facsimile|telefax|f)\b(?:\s{0,2}(?:number|num|no|nr|#|is|at"
+            r"|to)\b\.?){0,3}[\s.:#=-]{0,4}(?P<value>[+(]{0,2}\d[\d ()./-]{5,22}\d)(?!\d)",
+            _seven_digits,
+            needs=r"f[^\d]{0,48}\d",
+        ),
+    ),
+)
+_TOKENS = (
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
+    *("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-", "hf_", "npm_", "pypi-"),
 )
 _SECRET = (
-    compile_rule("SECRET", 1.0, r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,10}[-_]){0,2}[A-Za-z\d_-]{16,200}"),
-    compile_rule("SECRET", 1.0, r"\b(?:AKIA|ASIA)[A-Z\d]{16}\b", case=True),
-    compile_rule("SECRET", 1.0, r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|hf_|npm_|pypi-)[\w-]{16,250}"),
-    compile_rule("SECRET", 1.0, r"\beyJ[\w-]{8,4000}\.[\w-]{8,4000}(?:\.[\w-]{0,2000})?", case=True),
+    compile_rule(
+        "SECRET",
+        1.0,
+        r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,10}[-_]){0,2}[A-Za-z\d_-]{16,200}",
+        words=("sk-", "sk_", "pk-", "pk_", "rk-", "rk_"),
+    ),
+    compile_rule("SECRET", 1.0, r"\b(?:AKIA|ASIA)[A-Z\d]{16}\b", case=True, words=("akia", "asia")),
+    compile_rule("SECRET", 1.0, rf"\b(?:{'|'.join(_TOKENS)})[\w-]{{16,250}}", words=_TOKENS),
+    compile_rule("SECRET", 1.0, r"\beyJ[\w-]{8,4000}\.[\w-]{8,4000}(?:\.[\w-]{0,2000})?", case=True, words=("eyj",)),
     compile_rule(
         "SECRET",
         1.0,
         r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?",
         case=True,
+        words=("-----begin",),
     ),
     compile_rule(
         "SECRET",
         0.9,
         r"\b(?:password|passwd|pwd|passcode|api[ _-]?key|secret|access[ _-]?token|bearer)\b\s{0,2}(?:is\s"
         r"|[:=])\s{0,2}[\"']?(?P<value>[^\s\"',;]{4,200})",
+        words=("passw", "pwd", "passcode", "key", "secret", "token", "bearer"),
     ),
 )
 
 
+RULES = (*_MAIL, *_SPELLED_MAIL, *_WEB, *_NETWORK, *_PHONE, *_SECRET)
+
+
 def find(view: str) -> Iterator[Finding]:
-    """Contact details in `view`; the mail and secret rules run only where their mark occurs."""
-    if "@" in view:
-        yield from scan(_MAIL, view)
-    yield from scan(_SPELLED_MAIL, view)
-    yield from scan(_WEB, view)
-    yield from scan(_NETWORK, view)
-    yield from scan(_PHONE, view)
-    yield from scan(_SECRET, view)
+    """Contact details in `view`."""
+    return scan(RULES, view)

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import compile_rule, digits, luhn, scan
+from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, luhn, needing, scan
 
-__all__ = ["find"]
+__all__ = ["RULES", "find"]
 
 _LINK = r"(?:number|num|nos?|nbr|nr|code|id(?:entifier|entification)?|#)"
 _LEADERS = r"(?:[ \t]{0,3}(?:\.[ .]{1,60}|[ \t]{2,24}(?=[:=\w])))?"  # "Policy ........ ", "FILE      "
@@ -137,9 +137,33 @@ def _start(cues: str) -> str:
     return rf"(?<![a-z\d])(?:{cues})"
 
 
+# For the types that are looked for in streams (STRUCTURED): pieces of the cues above, as they are written in a text.
+_PIECES = {
+    "SSN": (
+        (
+            *("cpf", "rut", "curp", "rfc", "dni", "nif", "nie", "bsn", "pesel", "personnummer", "cpr", "fiscale"),
+            *(
+                "sociale",
+                "nir",
+                "svnr",
+                "versicherungsnummer",
+                "steuer",
+                "pps",
+                "ahv",
+                "avs",
+                "hkid",
+                "nric",
+                "aadhaar",
+            ),
+            *("cccd", "cmnd", "tfn", "kt", "national insurance", "ni ", "ni#", "ni:", "nino", "ninumber"),
+        ),
+        r"(?:sin(?:[^a-z]|[nci])|national |identity|tax|social insurance|id card)[^\d]{0,120}\d",
+    )
+}
 _CUED = tuple(
     rule
     for entity, strong, weak in _CUES
+    for words, needs in [_PIECES.get(entity, ((), ""))]
     for rule in (
         compile_rule(
             entity,
@@ -147,9 +171,17 @@ _CUED = tuple(
             rf"{_start(strong)}(?!(?!{_LINK})[a-z]){_OPTIONAL}{_VALUE}",
             _value_is_cued_id,
             cue=_start(strong) + _DIGIT_NEAR,
+            words=words,
         ),
-        compile_rule(entity, 0.9, rf"{_start(weak)}{_REQUIRED}{_VALUE}", _value_is_id, cue=_start(weak) + _DIGIT_NEAR),
-        compile_rule(entity, 0.8, rf"{_start(weak)} {_VALUE}", _value_is_long, cue=_start(weak) + " "),
+        compile_rule(
+            entity,
+            0.9,
+            rf"{_start(weak)}{_REQUIRED}{_VALUE}",
+            _value_is_id,
+            cue=_start(weak) + _DIGIT_NEAR,
+            needs=needs,
+        ),
+        compile_rule(entity, 0.8, rf"{_start(weak)} {_VALUE}", _value_is_long, cue=_start(weak) + " ", needs=needs),
     )
 )
 
@@ -169,6 +201,36 @@ def _many_digits(match: re.Match[str]) -> bool:
     return digits(match[0]) >= 7
 
 
+def _is_iban(match: re.Match[str]) -> bool:
+    """ISO 13616: the first four characters go to the end, letters count from 10, and 97 leaves 1."""
+    text = "".join(c for c in match[0] if c.isalnum())
+    return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
+
+
+# Countries by the length of their IBAN: a fixed one, so that the next word is no part of it.
+_IBANS = {
+    15: "NO",
+    16: "BE",
+    18: "DK|FI|FO|GL|NL",
+    19: "MK|SI",
+    20: "AT|BA|EE|KZ|LT|LU|XK",
+    21: "CH|HR|LI|LV",
+    22: "BG|BH|CR|DE|GB|GE|IE|ME|RS|VA",
+    23: "AE|GI|IL|IQ|TL",
+    24: "AD|CZ|ES|MD|PK|RO|SA|SE|SK|TN|VG",
+    25: "LY|PT|ST",
+    26: "IS|TR",
+    27: "BI|DJ|FR|GR|IT|MC|SM",
+    28: "AL|AZ|BY|CY|DO|EG|GT|HU|LB|PL|SV",
+    29: "BR|PS|QA|UA",
+    30: "JO|KW|MU",
+    31: "MT|SC",
+    32: "LC",
+    33: "RU",
+}
+_IBAN = "|".join(rf"(?:{lands})\d\d(?:[ -]?[A-Z\d]){{{length - 4}}}" for length, lands in _IBANS.items())
+
+
 def _is_card(match: re.Match[str]) -> bool:
     return 12 <= digits(match[0]) <= 19 and luhn(match[0])
 
@@ -183,22 +245,32 @@ _UNIT = (
     r"|per\b|steps|dollars|usd))"
 )
 _SHAPED = (
-    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])"),
-    compile_rule("SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)"),
+    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])", starts=NUMBER),
+    compile_rule("SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)", needs="[x*#]{2}"),
     compile_rule(
         "SSN",
         0.98,
         r"\b(?:ss[#n]?|s\.s\.n\.?|soc(?:ial)?(?:[ -]sec(?:urity)?)?)(?:[ _-]{0,2}(?:number|num|no|#))?\.?[\s:=#*-]{0,4}"
         r"(?:(?:is|ending(?: in)?|ends in|last (?:4"
         r"|four)(?: digits)?(?: of)?)[\s:]{0,2}){0,2}(?P<value>\d(?:[ .-]?\d){3,8})(?!\d)",
+        words=("ss", "s.s.n", "soc"),
     ),
-    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card),
-    compile_rule("CARD", 0.9, r"\b(?:cvv2?|cvc2?|cid|security code)[\s:=#]{1,3}(?P<value>\d{3,4})(?!\d)"),
+    compile_rule(
+        "IBAN", 0.98, rf"(?<!\w)(?:{_IBAN})(?!\w)", _is_iban, needs=r"\d\d(?<=[a-z]{2}\d\d)", starts=r"[a-z]{2}\d\d"
+    ),
+    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card, starts=NUMBER),
+    compile_rule(
+        "CARD",
+        0.9,
+        r"\b(?:cvv2?|cvc2?|cid|security code)[\s:=#]{1,3}(?P<value>\d{3,4})(?!\d)",
+        words=("cvv", "cvc", "cid", "code"),
+    ),
     compile_rule(
         "CARD",
         0.9,
         r"\b(?:visa|mastercard|amex|card)(?: card)?,? (?:ending|ends|last (?:4|four))(?: in"
         r"| digits)?[\s:]{1,3}(?P<value>\d{4})(?!\d)",
+        words=("visa", "card", "amex"),
     ),
     compile_rule(
         "VEHICLE_ID",
@@ -221,6 +293,7 @@ _SHAPED = (
         r"(?<![\w.-])[12][ .]?\d\d[ .]?(?:0[1-9]|1[0-2]"
         r"|[2-9]\d)[ .]?\d[\dAB][ .]?\d{3}[ .]?\d{3}(?:[ .]?\d\d)?(?![\w-])",
         case=True,
+        starts=r"[12](?<!\d\d)",
     ),
     compile_rule("LICENSE", 0.9, r"(?<!\w)[A-Z][A-Z9]{4} ?\d{6} ?[A-Z9]{2}[A-Z\d]{3}(?!\w)", case=True),
     compile_rule(
@@ -256,12 +329,15 @@ _SHAPED = (
         0.99,
         r"(?<![\w.-])[\w.-]{1,100}\.(?:jpe?g|png|gif|tiff?|bmp|heic|dcm|dicom|pdf|docx?|xlsx?|rtf|mp[34]"
         r"|mov|wav|m4a|avi|zip|hl7)(?!\w)",
+        needs=r"\.[a-z]",
     ),
     compile_rule("ID", 0.6, r"(?<!\w)#\s?(?P<value>[A-Z]{0,3}-?\d{4,20}(?:-\d{1,8}){0,3})(?!\w)", case=True),
 )
 
 
+RULES = needing(r"\d", (*_SHAPED, *_CUED))
+
+
 def find(view: str) -> Iterator[Finding]:
     """Numbers and codes in `view`."""
-    yield from scan(_SHAPED, view)
-    yield from scan(_CUED, view)
+    return scan(RULES, view)

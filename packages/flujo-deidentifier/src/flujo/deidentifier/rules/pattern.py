@@ -13,16 +13,22 @@ from typing import NamedTuple
 
 from flujo.deidentifier.findings import Finding
 
-__all__ = ["Rule", "compile_rule", "compile_small", "digits", "luhn", "scan", "small_letters"]
+__all__ = ["NUMBER", "Rule", "compile_rule", "compile_small", "digits", "luhn", "needing", "scan", "small_letters"]
 
 # What must keep its capitals in the text of a pattern: escapes such as \W, the names of groups, flags.
 _FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(]+|\()", re.DOTALL)
 
 
+NUMBER = r"[+(\d](?<!\d\d)"
+"""Where a number begins; not within its digits."""
+
+
 class Rule(NamedTuple):
     """`regex` finds `entity`; the span is group `value` where there is one; `accept` may still say no.
 
-    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does.
+    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does. `needs` and
+    one of `words` stand in all that it matches, in small letters, so that it is not tried on other texts. `starts`: it
+    can only match where this one does; unlike a cue, at most once in each part of the text.
     """
 
     entity: str
@@ -31,6 +37,9 @@ class Rule(NamedTuple):
     accept: Callable[[re.Match[str]], bool] | None = None
     small: bool = False
     cue: re.Pattern[str] | None = None
+    needs: re.Pattern[str] | None = None
+    words: tuple[str, ...] = ()
+    starts: re.Pattern[str] | None = None
 
 
 def compile_rule(
@@ -41,16 +50,28 @@ def compile_rule(
     *,
     case: bool = False,
     cue: str | None = None,
+    needs: str = "",
+    words: tuple[str, ...] = (),
+    starts: str = "",
 ) -> Rule:
     """A rule from pattern text; small and capital letters are the same unless `case`.
 
     With `cue`, the beginning of `regex`, the rule is tried only where the cue stands; `accept` sees the text as it is.
     """
     if cue is not None:
-        return Rule(entity, score, re.compile(regex, re.IGNORECASE), accept, cue=compile_small(f"(?={cue})"))
-    if case:
-        return Rule(entity, score, re.compile(regex), accept)
-    return Rule(entity, score, compile_small(regex), accept, small=True)
+        rule = Rule(entity, score, re.compile(regex, re.IGNORECASE), accept, cue=compile_small(f"(?={cue})"))
+    elif case:
+        rule = Rule(entity, score, re.compile(regex), accept)
+    else:
+        rule = Rule(entity, score, compile_small(regex), accept, small=True)
+    return rule._replace(
+        needs=re.compile(needs) if needs else None, words=words, starts=re.compile(starts) if starts else None
+    )
+
+
+def needing(needs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules, each of which needs that unless it says what it needs."""
+    return tuple(rule if rule.needs else rule._replace(needs=re.compile(needs)) for rule in rules)
 
 
 def compile_small(regex: str) -> re.Pattern[str]:
@@ -67,18 +88,46 @@ def small_letters(view: str) -> str:
 def scan(rules: Iterable[Rule], view: str) -> Iterator[Finding]:
     """All findings of all rules; they may overlap."""
     low = small_letters(view)
+    stands: dict[re.Pattern[str] | None, bool] = {None: True}
+    places: dict[re.Pattern[str], list[int]] = {}
     for rule in rules:
+        needs = rule.needs
+        if needs is not None and needs not in stands:
+            stands[needs] = needs.search(low) is not None
+        if not stands[needs] or (rule.words and not _any_of(rule.words, low)):
+            continue
         group: str | int = "value" if "value" in rule.regex.groupindex else 0
-        for match in _matches(rule, view, low):
+        for match in _matches(rule, view, low, places):
             if rule.accept is None or rule.accept(match):
                 yield Finding(match.start(group), match.end(group), rule.entity, rule.score)
 
 
-def _matches(rule: Rule, view: str, low: str) -> Iterable[re.Match[str]]:
+def _any_of(words: tuple[str, ...], low: str) -> bool:
+    for word in words:  # noqa: SIM110 - a generator expression takes three times as long, and this is asked all the time
+        if word in low:
+            return True
+    return False
+
+
+def _matches(rule: Rule, view: str, low: str, places: dict[re.Pattern[str], list[int]]) -> Iterable[re.Match[str]]:
+    text = low if rule.small else view
+    if rule.starts is not None:
+        if rule.starts not in places:
+            places[rule.starts] = [match.start() for match in rule.starts.finditer(low)]
+        return _apart(rule.regex, text, places[rule.starts])
     if rule.cue is None:
-        return rule.regex.finditer(low if rule.small else view)
+        return rule.regex.finditer(text)
     found = (rule.regex.match(view, cue.start()) for cue in rule.cue.finditer(low))
     return (match for match in found if match)
+
+
+def _apart(regex: re.Pattern[str], text: str, places: Iterable[int]) -> Iterator[re.Match[str]]:
+    """What `finditer` gives, where matches begin at these places only."""
+    after = 0
+    for place in places:
+        if place >= after and (match := regex.match(text, place)):
+            after = match.end()
+            yield match
 
 
 def digits(text: str) -> int:
