@@ -116,7 +116,7 @@ async def send(request: ModelRequest) -> ModelResponse:
 
 
 async def ask(model: str, ctx: RunContext) -> str:
-    request = ModelRequest(model=model, messages=(Message(role="user", content="hi"),))
+    request = ModelRequest(model=model, messages=(Message(role="user", content="h" * 100),))
     return (await ctx.call_model(request, send)).content
 
 
