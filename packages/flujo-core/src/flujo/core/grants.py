@@ -102,7 +102,7 @@ class Queue:
 
     def __init__(self, root: Ledger) -> None:
         self.root = root
-        self.lock = Lock()
+        self.lock: Lock = Lock()
         self.open: set[Grant] = set()
         self.inside: dict[Waiter, None] = {}  # those that were inside a lease when they came; they are served first
         self.waiters: dict[Waiter, None] = {}  # all others

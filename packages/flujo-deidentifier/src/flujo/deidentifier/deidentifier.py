@@ -78,7 +78,7 @@ class Deidentifier:
         if isinstance(entities, str) or not known.issuperset(entities):
             raise ConfigurationError(f"entities={entities!r} are unknown", f"there are {', '.join(sorted(known))}")
         self.profile = profile
-        self.entities = frozenset(entities)
+        self.entities: frozenset[str] = frozenset(entities)
         self._is_structured = profile == "patterns" and bool(entities) and self.entities <= STRUCTURED
         self._max_chars = max_chars
         self._timeout_s = timeout_s
