@@ -283,6 +283,10 @@ MUTANTS = (
         ledger.Ledger, "_own_room", "self._held_tokens if leases", "self._held_tokens if False",
     ),
     Mutant(
+        "what is reserved is not looked at where all or nothing is wanted",
+        ledger.Ledger, "_holds", " + at._held_tokens + tokens", " + tokens",
+    ),
+    Mutant(
         "a lease that is settled counts in full",
         meter.Lease, "settle",
         "_used(cost_usd, tokens, input_tokens, output_tokens, self.charge.requests)",

@@ -7,6 +7,7 @@ import decimal
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal
+from fractions import Fraction
 from threading import Lock, Thread
 from typing import Any
 
@@ -29,8 +30,7 @@ FREE = Usage()
 
 
 def usd(amount: object) -> Fit:
-    charge = Charge(Decimal(str(amount)), 0, 0)
-    return lambda room: charge if room.holds(charge) else None
+    return Charge(Decimal(str(amount)), 0, 0)
 
 
 def used(amount: object) -> Usage:
@@ -604,6 +604,37 @@ def test_no_order_of_takes_and_closes_breaks_the_invariant(acts: list[tuple[int,
     for owner, closing in opened:
         owner.close(closing, FREE)
     assert all(ledger.reserved.cost_usd == 0 for ledger in ledgers)
+
+
+USD = st.sampled_from([Decimal(text) for text in ("0", "0.1", "0.2", "1", "1e-39", "9.9e-38", "9e39")])
+LIMIT = st.none() | st.integers(0, 4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.none() | USD, LIMIT, LIMIT), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), USD, st.integers(0, 2), st.integers(0, 2), st.integers(0, 9)), max_size=30),
+)
+def test_a_charge_is_let_in_where_its_room_holds_it_to_the_last_digit(limits: list[Any], acts: list[Any]) -> None:
+    line: list[Ledger] = []
+    for limit in limits:
+        line.append(Ledger(UsageLimits(*limit), line[-1] if line else None))
+    opened: list[tuple[Ledger, Grant]] = []
+    for which, cost, tokens, requests, close in acts:
+        ledger, charge = line[which % len(line)], Charge(cost, tokens, requests)
+        fits = ledger.room().holds(charge)
+        try:
+            grant = ledger.take(charge, None)
+        except UsageLimitExceeded:
+            grant = None
+        assert (grant is not None) is fits
+        if grant is not None:
+            opened.append((ledger, grant))
+        if close < len(opened):
+            owner, closing = opened.pop(close)
+            owner.close(closing, Usage(closing.charge.tokens, 0, closing.charge.requests, closing.charge.cost_usd))
+        held = [[Fraction(part) for part in grant.charge] for _, grant in opened]
+        assert [*line[0].reserved] == [sum(parts) for parts in zip([0, 0, 0], *held, strict=True)]
 
 
 @pytest.mark.filterwarnings("ignore")  # a loop that is closed with work in it

@@ -20,7 +20,7 @@ class Budget(Ledger):
 
     async def reserve(self, worst: Charge) -> Grant:
         """See Governor: for use outside of runs, and by governors that have a Budget inside."""
-        return self.take(worst.whole, self) or await self.wait(worst.whole, self)
+        return self.take(worst, self) or await self.wait(worst, self)
 
     def settle(self, lease: Grant, used: Usage) -> None:
         """See Governor."""

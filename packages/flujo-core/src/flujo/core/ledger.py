@@ -11,7 +11,9 @@ before it. Nested demands may overtake the queue, and only they can make waiting
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
+from functools import reduce
 from threading import Event as ThreadEvent
 from threading import Lock
 from typing import Any
@@ -25,9 +27,8 @@ from .wakeup import LoopEvent
 __all__ = ["ENCLOSING", "Fit", "Grant", "Ledger", "Room"]
 
 
-_UNLIMITED = Room()
 _NO_LIMITS = UsageLimits()
-
+_minus, _plus, _tuple = EXACT.subtract, EXACT.add, tuple.__new__  # looked up once: they are asked for each lease
 
 _MAKES_QUEUE = Lock()
 
@@ -109,12 +110,13 @@ class Ledger:
         with queue.lock:
             if self.account.breach is not None:
                 raise self.account.breach
+            if not queue.blocked and type(fit) is Charge and self._holds(fit):
+                return self._hold(fit, owner)  # the usual case, in half the time
             room = self._room()
             charge = fit(room)
             if charge is not None:
-                if not queue.blocked or queue.blocked.isdisjoint(self._line) or room.spares(charge) or queue.around():
-                    return self._hold(charge, owner)
-                return None
+                is_free = not queue.blocked or queue.blocked.isdisjoint(self._line) or room.spares(charge)
+                return self._hold(charge, owner) if is_free or queue.around() else None
             if fit(self._room(leases=False)) is None:
                 raise self._tightest(fit, FULL)
             if self._deadlocked(fit, queue.around()):
@@ -133,23 +135,15 @@ class Ledger:
             UsageLimitExceeded: It turned out that it cannot fit.
         """
         event = LoopEvent()
-        waiter = self._enqueue(fit, owner, event, yields)
-        try:
+        with self._queued(Waiter(self, fit, owner, event, yields)) as waiter:
             await event.wait()
-        except BaseException:  # a cancel: what was granted meanwhile must not stay reserved
-            self._leave(waiter)
-            raise
         return waiter.answer()
 
     def wait_in_thread(self, fit: Fit, owner: object) -> Grant:
         """As `wait`, for a thread without an event loop: it blocks until it is served, refused or evicted."""
         event = ThreadEvent()
-        waiter = self._enqueue(fit, owner, event)
-        try:
+        with self._queued(Waiter(self, fit, owner, event)) as waiter:
             event.wait()
-        except BaseException:  # Ctrl-C: as above
-            self._leave(waiter)
-            raise
         return waiter.answer()
 
     def evict(self, owner: object, why: Callable[[], FlujoError]) -> None:
@@ -175,33 +169,34 @@ class Ledger:
                 return False
             queue.open.remove(grant)
             cost, tokens, requests = grant.charge
-            if used.cost_usd > cost or used.total_tokens > tokens or used.requests > requests:
+            if used.input_tokens + used.output_tokens > tokens or used.cost_usd > cost or used.requests > requests:
                 self._overshoot(grant, used)
-            for ledger in self._line:
-                spent = ledger.spent
+            for at in self._line:
+                spent = at.spent
                 if cost:
-                    held = spent.reserved_usd
-                    spent.reserved_usd = ZERO if held is cost else EXACT.subtract(held, cost)
-                ledger._held_tokens -= tokens
-                ledger._held_requests -= requests
+                    spent.reserved_usd = ZERO if spent.reserved_usd is cost else _minus(spent.reserved_usd, cost)
+                at._held_tokens -= tokens
+                at._held_requests -= requests
                 spent.add(used)
-            woken = self._booked(used, tally)
-        _wake(woken)
+            if tally is not None:
+                tally.add(used)
+            woken = queue.pump() if queue.waiters or queue.inside else None
+        if woken:
+            _wake(woken)
         return True
 
     def book(self, used: Usage, tally: Usage | None = None) -> None:
         """Count use that could not be reserved, also into `tally`."""
         with self._queue.lock:
-            for ledger in self._line:
-                ledger.spent.add(used)
-            woken = self._booked(used, tally)
+            for total in (*(ledger.spent for ledger in self._line), *(() if tally is None else (tally,))):
+                total.add(used)
+            woken = self._queue.pump()
         _wake(woken)
 
     def exceeded(self) -> UsageLimitExceeded | None:
         """The error for a limit of the line that was broken, or that a call of the run showed to be none."""
         with self._queue.lock:
-            over = (line for _, _, line in self._lines() if line.spent > line.limit)
-            broken = next(over, None)
+            broken = next((line for _, _, line in self._lines() if line.spent > line.limit), None)
             return self.account.breach if broken is None else broken.refusal("more was used than the limit allows")
 
     def warnings(self) -> list[tuple[str, float]]:
@@ -232,35 +227,47 @@ class Ledger:
                 if limit is not None:
                     yield ledger, part, Standing(limit, name, unit, used, held)
 
+    def _holds(self, charge: Charge) -> bool:
+        """Whether it fits now under every limit of the line."""
+        cost, tokens, requests = charge
+        for at in self._limited:
+            limits, spent = at.limits, at.spent
+            usd, most, times = limits.cost, limits.total_tokens_limit, limits.requests_limit
+            held = _plus(spent.reserved_usd, cost) if spent.reserved_usd else cost
+            all_tokens = spent.input_tokens + spent.output_tokens + at._held_tokens + tokens
+            if (
+                (cost and usd is not None and _plus(spent.cost_usd, held) > usd)
+                or (tokens and most is not None and all_tokens > most)
+                or (requests and times is not None and spent.requests + at._held_requests + requests > times)
+            ):
+                return False
+        return True
+
     def _room(self, *, leases: bool = True) -> Room:
         """What is left under every limit of the line; without `leases`, if all of them were given back."""
-        room = _UNLIMITED
-        for ledger in self._limited:
-            own = ledger._own_room(leases=leases)
-            room = own if room is _UNLIMITED else room.within(own)
-        return room
+        rooms = [ledger._own_room(leases) for ledger in self._limited]
+        return reduce(Room.within, rooms) if rooms else Room()
 
-    def _own_room(self, *, leases: bool) -> Room:
+    def _own_room(self, leases: bool) -> Room:
         limits, spent = self.limits, self.spent
         cost, tokens, requests = limits.cost, limits.total_tokens_limit, limits.requests_limit
         if cost is not None:
-            cost = EXACT.subtract(cost, spent.cost_usd)
+            cost = _minus(cost, spent.cost_usd)
             if leases and spent.reserved_usd:
-                cost = EXACT.subtract(cost, spent.reserved_usd)
+                cost = _minus(cost, spent.reserved_usd)
         if tokens is not None:
             tokens -= spent.input_tokens + spent.output_tokens + (self._held_tokens if leases else 0)
         if requests is not None:
             requests -= spent.requests + (self._held_requests if leases else 0)
-        return tuple.__new__(Room, (cost, tokens, requests))  # as `Room(...)`, in half the time
+        return _tuple(Room, (cost, tokens, requests))  # as `Room(...)`, in half the time
 
     def _hold(self, charge: Charge, owner: object) -> Grant:
         cost, tokens, requests = charge
-        for ledger in self._line:
+        for at in self._line:
             if cost:  # one lease at a time is the rule, and sums of Decimal take as long as all else here
-                held = ledger.spent.reserved_usd
-                ledger.spent.reserved_usd = EXACT.add(held, cost) if held else cost
-            ledger._held_tokens += tokens
-            ledger._held_requests += requests
+                at.spent.reserved_usd = _plus(at.spent.reserved_usd, cost) if at.spent.reserved_usd else cost
+            at._held_tokens += tokens
+            at._held_requests += requests
         grant = Grant(charge, self, owner)
         self._queue.open.add(grant)
         return grant
@@ -276,14 +283,9 @@ class Ledger:
                 if not self.account.is_shared:
                     self.account.breach = self.account.breach or line.overshot(more)
 
-    def _booked(self, used: Usage, tally: Usage | None) -> list[Waiter]:
-        if tally is not None:
-            tally.add(used)
-        queue = self._queue
-        return queue.pump() if queue.waiters or queue.inside else []
-
-    def _enqueue(self, fit: Fit, owner: object, event: LoopEvent | ThreadEvent, yields: bool = False) -> Waiter:
-        waiter = Waiter(self, fit, owner, event, yields)
+    @contextmanager
+    def _queued(self, waiter: Waiter) -> Iterator[Waiter]:
+        """Have it wait its turn as long as the block does."""
         with self._queue.lock:
             self._queue.add(waiter)
             woken = self._queue.pump()
@@ -291,18 +293,19 @@ class Ledger:
         _wake(woken)
         for grant in held:
             grant.recall()  # its work may wait for a place that this one has
-        return waiter
-
-    def _leave(self, waiter: Waiter) -> None:
-        with self._queue.lock:
-            woken = self._queue.pump() if self._queue.remove(waiter) else []
-        _wake(woken)
-        if waiter.grant is not None:
-            self.close(waiter.grant, Usage())
+        try:
+            yield waiter
+        except BaseException:  # a cancel or Ctrl-C: what was granted meanwhile must not stay reserved
+            with self._queue.lock:
+                woken = self._queue.pump() if self._queue.remove(waiter) else []
+            _wake(woken)
+            if waiter.grant is not None:
+                self.close(waiter.grant, Usage())
+            raise
 
     def _blocking(self, fit: Fit) -> list[Ledger]:
         """The ledgers of the line in which the demand does not fit now."""
-        return [ledger for ledger in self._limited if fit(ledger._own_room(leases=True)) is None]
+        return [ledger for ledger in self._limited if fit(ledger._own_room(True)) is None]
 
     def _deadlocked(self, fit: Fit, enclosing: tuple[Grant, ...]) -> bool:
         """Whether nothing can free room for the demand: what is open is held around demands that wait themselves.
@@ -328,7 +331,7 @@ class Ledger:
         """The refusal, naming the first limit without which the demand would fit."""
         for ledger, part, line in self._lines():
             alone: list[Any] = [None, None, None]
-            alone[part] = ledger._own_room(leases=True)[part]
+            alone[part] = ledger._own_room(True)[part]
             if fit(Room(*alone)) is None:
                 return line.refusal(why)
         raise AssertionError("a demand that fits into every limit was refused")

@@ -202,7 +202,7 @@ class Meter:
             UsageLimitExceeded: On entering, when it can never fit.
         """
         worst = Charge(money(cost_usd, "cost_usd"), count(tokens, "tokens"), count(requests, "requests"))
-        return Reservation(self, worst.whole)
+        return Reservation(self, worst)
 
     def reserve_fitting(self, fit: Fit) -> Reservation:
         """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait."""

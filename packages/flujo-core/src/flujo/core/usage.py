@@ -18,6 +18,7 @@ ZERO = Decimal(0)
 # An own context: sums of money must not depend on what the user's program set for its own decimals. With the amounts
 # that `money` lets in, 160 digits are never used up, so nothing is ever rounded.
 EXACT = Context(prec=160)
+_plus = EXACT.add
 
 # Up to 40 digits, of them up to 39 decimals; anything else is inexact or overflows, and so raises.
 _AMOUNT = Context(prec=40, Emin=0, Emax=39, traps=[Inexact, Overflow, InvalidOperation])
@@ -36,13 +37,14 @@ def money(value: Money, name: str = "amount") -> Decimal:
     """
     what = "it is no amount of money"
     try:
-        if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
+        if type(value) is Decimal:  # as most are
+            amount = value
+        elif isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
             raise InvalidOperation
-        # float's own repr: subclasses, as numpy's, have one that is no number
-        digits = float.__repr__(value) if isinstance(value, float) else value
-        amount = value if type(value) is Decimal else Decimal(digits)
+        else:  # float's own repr: subclasses, as numpy's, have one that is no number
+            amount = Decimal(float.__repr__(value) if isinstance(value, float) else value)
         what = "an amount must be finite and not negative"
-        if not amount.is_finite() or amount < 0:
+        if not amount.is_finite() or amount < ZERO:
             raise InvalidOperation
         what = "an amount has at most 40 digits, and of them at most 39 decimals, so that sums stay exact"
         return _AMOUNT.plus(amount)
@@ -107,8 +109,8 @@ class Charge(NamedTuple):
     tokens: int = 0
     requests: int = 0
 
-    def whole(self, room: Room) -> Charge | None:
-        """A Fit that takes all of it or nothing."""
+    def __call__(self, room: Room) -> Charge | None:
+        """It is a Fit that takes all of it or nothing."""
         return self if room.holds(self) else None
 
 
@@ -121,19 +123,17 @@ class Room(NamedTuple):
 
     def holds(self, charge: Charge) -> bool:
         """Whether `charge` fits; a part of it that is zero always fits."""
-        (cost, tokens, requests), (usd, some, times) = self, charge
+        cost, tokens, requests = self
+        usd, some, times = charge
         return (
-            (cost is None or not usd or usd <= cost)
-            and (tokens is None or not some or some <= tokens)
-            and (requests is None or not times or times <= requests)
+            (cost is None or usd <= cost or not usd)
+            and (tokens is None or some <= tokens or not some)
+            and (requests is None or times <= requests or not times)
         )
 
     def within(self, other: Room) -> Room:
         """The smaller of both in every part."""
-        cost = self.cost_usd if other.cost_usd is None else other.cost_usd
-        if self.cost_usd is not None and cost is not None:
-            cost = min(cost, self.cost_usd)
-        return Room(cost, least(self.tokens, other.tokens), least(self.requests, other.requests))
+        return Room(*map(least, self, other))  # type: ignore[arg-type]  # like parts of both
 
     def spares(self, charge: Charge) -> bool:
         """Whether `charge` takes nothing of what is limited here."""
@@ -142,12 +142,10 @@ class Room(NamedTuple):
 
 def least(one: int | None, other: int | None) -> int | None:
     """The lower of two limits; None is none."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
+    return other if one is None else one if other is None else min(one, other)
 
 
-Fit = Callable[[Room], Charge | None]
+Fit = Callable[[Room], Charge | None] | Charge
 """Says what of a demand is taken where this much room is left; None when not even the least of it fits."""
 
 
@@ -212,9 +210,9 @@ class Usage:
         self.unmeasured += other.unmeasured
         self.unpriced += other.unpriced
         if other.cost_usd:
-            self.cost_usd = EXACT.add(self.cost_usd, other.cost_usd)
+            self.cost_usd = _plus(self.cost_usd, other.cost_usd)
         if other.overshoot_usd:
-            self.overshoot_usd = EXACT.add(self.overshoot_usd, other.overshoot_usd)
+            self.overshoot_usd = _plus(self.overshoot_usd, other.overshoot_usd)
 
     def since(self, before: Usage) -> Usage:
         """What was counted in since it stood at `before`."""
