@@ -140,6 +140,14 @@ async def test_what_takes_of_the_room_that_is_left_may_hold_less(ledger: Ledger)
         first.release()
 
 
+async def test_a_demand_that_takes_more_than_there_is_does_not_fit() -> None:
+    async with Meter(Ledger(UsageLimits("1"))).reserve_fitting(lambda room: Charge(Decimal(1))) as lease:
+        assert lease.charge.cost_usd == 1
+    with pytest.raises(UsageLimitExceeded, match="total_cost_usd_limit"):
+        async with Meter(Ledger(UsageLimits("1"))).reserve_fitting(lambda room: Charge(Decimal(2))):
+            pytest.fail("it was let in")
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [

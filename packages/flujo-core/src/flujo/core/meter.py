@@ -205,8 +205,11 @@ class Meter:
         return Reservation(self, worst)
 
     def reserve_fitting(self, fit: Fit) -> Reservation:
-        """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait."""
-        return Reservation(self, fit)
+        """Hold what `fit` takes of the room that is left; `fit` runs under the ledger's lock, so it must not wait.
+
+        What takes more than there is does not fit.
+        """
+        return Reservation(self, lambda room: took if (took := fit(room)) is None or room.holds(took) else None)
 
     def record(
         self,
