@@ -8,11 +8,16 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import TypeVar
 
 from flujo.core import Checkpoint, EntryData, Hold, Receipt, Snapshot, Usage
 from flujo.hitl import SQLiteStore
+from flujo.hitl.lane import Ticket
+
+T = TypeVar("T")
 
 QUESTION = {
     "question": "Refund order A-1029?", "frame": 0, "node": 1, "path": "approve", "number": 0,
@@ -91,21 +96,59 @@ async def chains(path: Path, durability: str, number: int, steps: int) -> str:
     return f"{line}; {size:.0f} B a step on disk, of which its payload {payload}"
 
 
-async def pauses(path: Path, number: int) -> str:
-    """Pause and resume, again and again: where it stands is kept, read again, and claimed with a decision."""
-    store = SQLiteStore(path)
-    hold = await store.create(snapshot("one"))
+Round = tuple[Snapshot, Receipt, list[EntryData]]
+
+
+def rounds_of(name: str, number: int) -> list[Round]:
+    """What a run that pauses and is answered so often is kept by; made before, as the rows of raw sqlite3 are."""
     now = datetime.now(UTC)
-    rounds = [
-        (snapshot("one", "paused", k), Receipt("one", f"approve?{k}", f"{k:064x}", now), [entry(k)])
+    return [
+        (snapshot(name, "paused", k), Receipt(name, f"approve?{k}", f"{k:064x}", now), [entry(k)])
         for k in range(number)
-    ]  # made before, as the rows of raw sqlite3 are
+    ]
+
+
+async def pauses(path: Path, runs: int, number: int) -> str:
+    """So many runs at once that pause and resume: where one stands is kept, read again, and claimed with a decision."""
+    store = SQLiteStore(path)
+    holds = [await store.create(snapshot(run_id(k))) for k in range(runs)]
+    all_rounds = [rounds_of(run_id(k), number) for k in range(runs)]
+
+    async def again(hold: Hold, rounds: list[Round]) -> None:
+        for paused, receipt, rows in rounds:
+            await store.save(hold, paused)
+            kept = await store.load(hold.run_id)
+            hold = await store.claim(kept.length, "paused", receipt, rows)
+
+    timer = Timer()
+    async with asyncio.TaskGroup() as group:
+        for hold, rounds in zip(holds, all_rounds, strict=True):
+            group.create_task(again(hold, rounds))
+    line = timer.line(f"pause, load and claim, full, {runs} runs at once", runs * number)
+    store.close()
+    return line
+
+
+def direct_pauses(path: Path, number: int) -> str:
+    """The same without threads: what the connection itself takes, beside a raw insert that has no thread either."""
+    store = SQLiteStore(path)
+    writes, reads, transactions = store._writes, store._reads, store._transactions
+
+    def do(work: Callable[[], T]) -> T:
+        ticket = Ticket(work, None, None)
+        transactions.commit([ticket])  # type: ignore[list-item]  # a ticket of anything is one of object
+        transactions.tidy()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result  # type: ignore[return-value]  # done without an error
+
+    hold, rounds = do(lambda: writes.create(snapshot("one"))), rounds_of("one", number)
     timer = Timer()
     for paused, receipt, rows in rounds:
-        await store.save(hold, paused)
-        kept = await store.load("one")
-        hold = await store.claim(kept.length, "paused", receipt, rows)
-    line = timer.line("pause, load and claim, full, one after another", number)
+        do(partial(writes.save, hold, paused))
+        kept = reads.load("one")
+        hold = do(partial(writes.claim, kept.length, "paused", receipt, rows))
+    line = timer.line("pause, load and claim, full, on the connection itself", number)
     store.close()
     return line
 
@@ -187,7 +230,10 @@ def main(folder: Path) -> None:
     for number, steps in ((1, 5000), (10, 2000), (100, 1000)):
         for durability in ("full", "normal"):
             print(asyncio.run(chains(folder / f"{number}{durability}.db", durability, number, steps)))
-    print(asyncio.run(pauses(folder / "p.db", 3000)))
+    print(raw(folder / "d.db", "FULL", 3000))  # again: a disk is not as fast at each moment
+    print(direct_pauses(folder / "p.db", 3000))
+    for runs in (1, 10, 100):
+        print(asyncio.run(pauses(folder / f"p{runs}.db", runs, 3000 // runs)))
     for steps in (10, 1000):
         print(asyncio.run(loads(folder / f"l{steps}.db", steps)))
     print(*asyncio.run(many(folder / "m.db", 100_000)), sep="\n")

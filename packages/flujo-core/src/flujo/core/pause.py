@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -74,13 +75,27 @@ def _as_json(what: str, name: str, question: str, value: object) -> JsonValue:
 
 
 def _schema_of(hint: object) -> dict[str, Any]:
-    """JSON schema of a decision."""
-    adapter = adapter_of(hint)
-    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema)
-    if schema is None or error is not None:
+    """JSON schema of a decision, of its own for each question: who is shown it may change it."""
+    kept, error = attempt(_kept_schema, hint)
+    text = _made_schema(hint) if isinstance(error, TypeError) else kept  # a hint that cannot be hashed
+    if text is None:
         what, why = f"schema={hint!r} of a question cannot be used", "pydantic knows no way to check it as JSON"
         raise ConfigurationError(what, why, "Use a model or plain types")
+    schema: dict[str, Any] = json.loads(text)
     return schema
+
+
+@lru_cache(maxsize=1024)
+def _kept_schema(hint: object) -> str | None:
+    """As `_made_schema`; kept, since pydantic takes 300 us to make one."""
+    return _made_schema(hint)
+
+
+def _made_schema(hint: object) -> str | None:
+    """JSON schema of a type, as JSON; None where it has none."""
+    adapter = adapter_of(hint)
+    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema)
+    return None if schema is None or error is not None else attempt(json.dumps, schema)[0]
 
 
 class Reconciled(BaseModel):
@@ -170,12 +185,12 @@ def pause_of(request: PauseForHumanInput, step_path: str, number: int) -> Pause:
     return shown(request, request.json_schema, step_path, number)
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def shown(asked: _Asked, schema: Mapping[str, JsonValue] | None, step_path: str, number: int) -> Pause:
     """What is shown of a question, with the digest of it."""
-    text = json.dumps(
-        {"question": asked.question, "schema": schema, "payload": asked.payload},
-        sort_keys=True, separators=(",", ":"), ensure_ascii=False,
-    )  # fmt: skip
+    text = _canonical({"question": asked.question, "schema": schema, "payload": asked.payload})
     digest = hashlib.sha256(text.encode()).hexdigest()
     pause_id = f"{step_path}?{number}" if number else step_path
     more = (asked.expires_at, None, asked.payload, frozenset(asked.roles), asked.on_expiry)

@@ -11,6 +11,7 @@ from operator import attrgetter
 from zlib import crc32
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from flujo.core import EntryData, PayloadCodec, Snapshot, SnapshotError
 
@@ -170,7 +171,7 @@ class Payloads:
         data = self.unseal(written, _about(run_id, pipeline, fingerprint), run_id)
         facts = {"run_id": run_id, "pipeline": pipeline, "fingerprint": fingerprint, "status": status}
         try:
-            return _snapshots().validate_json(json.dumps(facts).encode()[:-1] + b"," + data[1:])
+            return _snapshots().validate_json(to_json(facts)[:-1] + b"," + data[1:])
         except ValidationError as error:
             raise RunDamaged(run_id, f"snapshot: {_first(error)}") from error
 
