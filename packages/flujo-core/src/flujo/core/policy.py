@@ -189,7 +189,6 @@ def _written(allowed: AllowList) -> frozenset[str]:
 def _line(loc: tuple[int | str, ...], text: str, start: int) -> str:
     """Where an entry stands in a file, as far as a look at it can tell."""
     key = re.escape(str(loc[0])) if loc else ""
-    found = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=|^[ \t]*\[[^\]\n]*{key}[\"']?[ \t]*\]", re.M).search(
-        text, start
-    )
+    entry = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=|^[ \t]*\[[^\]\n]*{key}[\"']?[ \t]*\]", re.M)
+    found = entry.search(text, start)
     return "" if found is None else f" (line {text.count(chr(10), 0, found.start()) + 1})"

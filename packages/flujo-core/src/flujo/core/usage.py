@@ -13,7 +13,7 @@ from .errors import ConfigurationError, UsageLimitExceeded
 Money = Decimal | int | str | float
 """What is accepted as an amount of USD; a float counts by its repr, so `0.1` means one tenth exactly."""
 
-ZERO = Decimal(0)
+ZERO, _INFINITE = Decimal(0), Decimal("Infinity")
 
 # An own context: sums of money must not depend on what the user's program set for its own decimals. With the amounts
 # that `money` lets in, 160 digits are never used up, so nothing is ever rounded.
@@ -44,7 +44,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
         else:  # float's own repr: subclasses, as numpy's, have one that is no number
             amount = Decimal(float.__repr__(value) if isinstance(value, float) else value)
         what = "an amount must be finite and not negative"
-        if not amount.is_finite() or amount < ZERO:
+        if not ZERO <= amount < _INFINITE:  # nor is NaN between them
             raise InvalidOperation
         what = "an amount has at most 40 digits, and of them at most 39 decimals, so that sums stay exact"
         return _AMOUNT.plus(amount)
@@ -55,8 +55,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
 def count(value: int, name: str) -> int:
     """Read a number of tokens or requests; raises ConfigurationError unless it is a whole number of 0 or more."""
     if (type(value) is not int and (isinstance(value, bool) or not isinstance(value, int))) or value < 0:
-        why = "it must be a whole number of 0 or more"
-        do = "Give an int; a limit may be None, which means unlimited"
+        why, do = "it must be a whole number of 0 or more", "Give an int; a limit may be None, which means unlimited"
         raise ConfigurationError(f"{name}={value!r} cannot be used", why, do)
     return value
 
