@@ -37,6 +37,7 @@ from flujo.core import (
     RunContext,
     Step,
     ToolCall,
+    TransformModelRequest,
     TransformStepOutput,
     UsageLimits,
     hookimpl,
@@ -176,6 +177,22 @@ async def test_a_transform_cannot_put_a_value_past_the_check() -> None:
             return UNCHANGED
 
     assert (await Flujo(Step(same), plugins=[Sly()]).run_async(1)).output == 1
+
+
+@pytest.mark.parametrize("step", ["model", "stream"])
+@pytest.mark.parametrize(
+    "wrong", [{"max_tokens": -5}, {"model": None}, {"messages": [3]}, {"messages": (Message.model_construct(role=7),)}]
+)
+async def test_a_request_that_a_transform_copied_is_checked_as_one_that_it_made(step: str, wrong: Any) -> None:
+    class Sly:
+        @hookimpl
+        def transform_model_request(self, payload: TransformModelRequest) -> object:
+            return payload.value.model_copy(update=wrong)  # which pydantic does not check
+
+    calls: list[str] = []
+    result = await Flujo(reports(calls)[step], plugins=[Sly()], limits=UsageLimits(total_tokens_limit=99)).run_async(1)
+    assert (result.status, calls) == ("failed", [])
+    assert "TransformFault: transform_model_request of plugin 'Sly' gave a value that does not fit" in str(result.error)
 
 
 @pytest.mark.parametrize("wrong", ["text", 3])

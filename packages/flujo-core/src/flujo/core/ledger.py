@@ -150,12 +150,11 @@ class Ledger:
     def evict(self, owner: object, why: Callable[[], FlujoError]) -> None:
         """Refuse all that `owner` still waits for, with what `why` gives."""
         with self._queue.lock:
-            queue = self._queue
-            gone = [waiter for waiter in (*queue.inside, *queue.waiters) if waiter.owner is owner]
+            gone = [one for one in (*self._queue.inside, *self._queue.waiters) if one.owner is owner]
             for waiter in gone:
                 waiter.refusal = why()
-                queue.remove(waiter)
-            woken = gone + queue.pump() if gone else []
+                self._queue.remove(waiter)
+            woken = gone + self._queue.pump() if gone else []
         _wake(woken)
 
     def close(self, grant: Grant, used: Usage, tally: Usage | None = None) -> bool:

@@ -107,7 +107,6 @@ class Reservation:
         self._meter = meter
         self._fit = fit
         self._lease: Lease | None = None
-        self._around: tuple[Grant, ...] = ()
 
     @property
     def used(self) -> Usage:
@@ -133,7 +132,7 @@ class Reservation:
             what, why = "a reservation cannot be entered", "it is open already"
             raise ConfigurationError(what, why, "Call ctx.usage.reserve(...) for each piece of work")
         self._lease = self._meter.open(grant)
-        self._around = ENCLOSING.get()
+        self._around: tuple[Grant, ...] = ENCLOSING.get()
         ENCLOSING.set(self._around + (grant,))  # noqa: RUF005  # in half the time
         return self._lease
 

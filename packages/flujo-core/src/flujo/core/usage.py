@@ -271,6 +271,5 @@ def lowest(limits: Iterable[UsageLimits]) -> UsageLimits | None:
     if not them:
         return None
     rooms = (Room(one.cost, one.total_tokens_limit, one.requests_limit) for one in them)
-    strict = any(one.on_unknown_price == "refuse" for one in them)
-    least = min(one.warn_at for one in them)
-    return UsageLimits(*reduce(Room.within, rooms), least, "refuse" if strict else "warn")
+    strict, share = any(one.on_unknown_price == "refuse" for one in them), min(one.warn_at for one in them)
+    return UsageLimits(*reduce(Room.within, rooms), share, "refuse" if strict else "warn")
