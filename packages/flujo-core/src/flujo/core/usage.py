@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import reduce
 from typing import Any, Literal, NamedTuple
@@ -217,9 +217,7 @@ class Usage:
         """What was counted in since it stood at `before`."""
         parts = ((getattr(self, name), getattr(before, name)) for name in Usage.__slots__)
         less: Any = (EXACT.subtract(now, then) if isinstance(now, Decimal) else now - then for now, then in parts)
-        used = Usage(*less)
-        used.reserved_usd = ZERO
-        return used
+        return replace(Usage(*less), reserved_usd=ZERO)
 
 
 @dataclass(frozen=True, slots=True)
