@@ -246,8 +246,7 @@ class UsageLimits:
             object.__setattr__(self, "total_cost_usd_limit", amount)
             object.__setattr__(self, "cost", amount)
         for name in ("total_tokens_limit", "requests_limit"):
-            value = getattr(self, name)
-            if value is not None:
+            if (value := getattr(self, name)) is not None:
                 count(value, name)
         share = self.warn_at
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:  # NaN is not between
