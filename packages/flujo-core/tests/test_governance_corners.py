@@ -37,6 +37,7 @@ from flujo.core import (
     RunContext,
     Step,
     ToolCall,
+    TransformModelRequest,
     TransformStepOutput,
     UsageLimits,
     hookimpl,
@@ -143,6 +144,31 @@ async def test_an_answer_that_cannot_even_be_looked_at_denies(
     assert result.error.reason in result.snapshot().model_dump_json() or hook == "guard_run"
 
 
+# What a library written in Rust raises, by pyo3, when it panics: no Exception, and of a class that cannot be imported.
+Panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+
+@pytest.mark.parametrize("way", ["sync", "async", "thread"])
+async def test_a_guard_whose_library_panics_denies(way: str) -> None:
+    calls: list[str] = []
+
+    def panic() -> object:
+        raise Panic("index out of bounds")
+
+    result = await Flujo(reports(calls)["model"], plugins=[plugin("guard_model_call", panic, way)]).run_async(1)
+    assert (result.status, type(result.error), calls) == ("aborted", GuardDenied, [])
+
+
+async def test_a_step_whose_library_panics_has_failed_with_what_was_paid_for_kept() -> None:
+    async def work(value: int, ctx: RunContext) -> int:
+        ctx.usage.record(cost_usd=1)
+        raise Panic("index out of bounds")
+
+    result = await Flujo(Fallback(Step(work), Step(same))).run_async(1)
+    assert (result.status, result.total_cost_usd, result.output) == ("completed", 1, 1)
+    assert "it panicked: index out of bounds" in str(result.step_history[0].error)
+
+
 async def test_a_transform_cannot_put_a_value_past_the_check() -> None:
     class Sly:
         @hookimpl
@@ -151,6 +177,22 @@ async def test_a_transform_cannot_put_a_value_past_the_check() -> None:
             return UNCHANGED
 
     assert (await Flujo(Step(same), plugins=[Sly()]).run_async(1)).output == 1
+
+
+@pytest.mark.parametrize("step", ["model", "stream"])
+@pytest.mark.parametrize(
+    "wrong", [{"max_tokens": -5}, {"model": None}, {"messages": [3]}, {"messages": (Message.model_construct(role=7),)}]
+)
+async def test_a_request_that_a_transform_copied_is_checked_as_one_that_it_made(step: str, wrong: Any) -> None:
+    class Sly:
+        @hookimpl
+        def transform_model_request(self, payload: TransformModelRequest) -> object:
+            return payload.value.model_copy(update=wrong)  # which pydantic does not check
+
+    calls: list[str] = []
+    result = await Flujo(reports(calls)[step], plugins=[Sly()], limits=UsageLimits(total_tokens_limit=99)).run_async(1)
+    assert (result.status, calls) == ("failed", [])
+    assert "TransformFault: transform_model_request of plugin 'Sly' gave a value that does not fit" in str(result.error)
 
 
 @pytest.mark.parametrize("wrong", ["text", 3])

@@ -293,3 +293,18 @@ async def test_a_run_that_is_resumed_goes_on_from_there() -> None:
     again = await flujo.resume_async(first.snapshot(), limits=UsageLimits("10"))
     assert (again.status, again.output, provider.made) == ("completed", "paid", 1), again.error
     assert (again.total_cost_usd, again.usage.overshoot_usd) == (PRICE.cost(25, 10), Decimal("0.001"))
+
+
+# --- a report that cannot be ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["talk", "stream"])
+@pytest.mark.parametrize(
+    "wrong", [{"input_tokens": -100}, {"output_tokens": 10**9 * -1}, {"cost_usd": Decimal("NaN")}, {"cost_usd": -1}]
+)
+async def test_a_report_that_nobody_checked_gives_no_room_back(way: str, wrong: Any) -> None:
+    provider = Provider(ModelUsage(input_tokens=1, output_tokens=1).model_copy(update=wrong))  # which checks nothing
+    budget = Budget(UsageLimits("1000"))
+    result = await provider.run(Step(getattr(provider, way), name="a"), budget)
+    assert result.status == "completed"
+    assert (result.total_cost_usd, result.usage.unmeasured, budget.reserved.cost_usd) == (HELD, 1, 0)

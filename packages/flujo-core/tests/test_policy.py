@@ -112,6 +112,9 @@ def test_a_policy_is_read_from_a_file_of_its_own_or_from_pyproject(tmp_path: Pat
         ("require = ['a']\nrequire = ['b']\n", "line 2"),
         ("\nrequires = ['a']\n", "requires (line 2): Extra inputs are not permitted"),
         ("require = 3\n", "require (line 1): "),
+        ("require = ['flujo-audit>=1']\n", "require.0 (line 1): String should match pattern"),
+        ("require = ['flujo audit']\n", "require.0 (line 1): String should match pattern"),
+        ("require = ['']\n", "require.0 (line 1): String should match pattern"),
         ("require = ['a']\nallow_plugins = ['a b']\n", "'a b' cannot be allowed"),
         ("allow_plugins = ['a >= x']\n", "allow_plugins (line 1): "),
         ("allow_plugins = ['a @ https://evil/a.whl']\n", "cannot be allowed"),
@@ -156,6 +159,12 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
         Policy.load(file)
     with pytest.raises(ConfigurationError, match="cannot be used"):
         Policy.load(tmp_path)
+
+
+def test_a_file_saved_by_an_editor_that_marks_utf_8_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("require = ['flujo-audit']", encoding="utf-8-sig")
+    assert Policy.load(file).require == {"flujo-audit"}
 
 
 # --- two policies -----------------------------------------------------------------------------------------------------

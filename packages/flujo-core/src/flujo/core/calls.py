@@ -110,11 +110,10 @@ class Calls:
         """A copy, where somebody acts: what one hook is shown and changes, neither the call nor other hooks see."""
         return deepcopy(value) if self.run.hooks.table else value
 
-    async def _observe_model_call(self, call: _ModelCall, response: ModelResponse | None, act: Act) -> None:
-        used, took = call.reservation.used, perf_counter() - act.started
-        facts = (call.ctx.step_path, self.apart(call.request), response, used, took)
-        await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), call.ctx)
-        await self.run.warn(call.ctx)
+    async def _observe_model_call(self, one: _ModelCall, response: ModelResponse | None, act: Act) -> None:
+        facts = one.ctx.step_path, self.apart(one.request), response, one.reservation.used, perf_counter() - act.started
+        await self.run.observe("on_model_call", partial(payloads.OnModelCall, self.run.info, *facts), one.ctx)
+        await self.run.warn(one.ctx)
 
     # --- tools ------------------------------------------------------------------------------------------------------
 
@@ -269,13 +268,15 @@ def in_full(lease: Lease, price: Price | None) -> Usage:
 
 
 def really_used(lease: Lease, usage: ModelUsage | None, price: Price | None) -> Usage:
-    """What the provider says that was used, and what that costs; all that was reserved where it says nothing."""
+    """What the provider says that was used, and what that costs; all that was reserved where it says nothing usable."""
     if usage is None:
         return in_full(lease, price)
     if price is None:
         lease.unbind()
     cost, tokens, held = usage.cost_usd, (usage.input_tokens, usage.output_tokens), price or Price()
     paid = usage.listed_usd.get(held.source, held.cost(*tokens)) if cost is None else cost
+    if not attempt(lambda: min(tokens) >= 0 <= EXACT.plus(paid) < 10**40)[0]:  # it was made unchecked
+        return in_full(lease, price)
     return Usage(*tokens, 1, paid, unpriced=int(price is None and cost is None))
 
 

@@ -21,8 +21,7 @@ def attempt(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tupl
     try:
         return function(*args, **kwargs), None
     except BaseException as error:  # foreign code may raise anything; the caller says what that means
-        fault = fault_of(error)
-        if fault is None:
+        if (fault := fault_of(error)) is None:
             raise
         return None, fault
 
@@ -35,8 +34,7 @@ async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None,
     try:
         return await awaitable, None
     except BaseException as error:  # as above
-        fault = fault_of(error)
-        if fault is None:
+        if (fault := fault_of(error)) is None:
             raise
         return None, fault
 
@@ -47,6 +45,8 @@ def fault_of(error: BaseException) -> Exception | None:
         return error
     if isinstance(error, SystemExit):  # a step or plugin that wants to end the program has only failed
         return RuntimeError(f"it called sys.exit({error.code!r})")
+    if type(error).__module__ == "pyo3_runtime":  # a panic of Rust code, which many libraries have inside: no exit
+        return RuntimeError(f"it panicked: {attempt(str, error)[0]}")
     if isinstance(error, asyncio.CancelledError):
         task, _ = attempt(asyncio.current_task)
         if task is None or not task.cancelling():

@@ -103,7 +103,7 @@ class Queue:
     def __init__(self, root: Ledger) -> None:
         self.root = root
         self.lock: Lock = Lock()
-        self.open: set[Grant] = set()
+        self.open: dict[Grant, None] = {}
         self.inside: dict[Waiter, None] = {}  # those that were inside a lease when they came; they are served first
         self.waiters: dict[Waiter, None] = {}  # all others
         self.blocked: set[Ledger] = set()
@@ -156,7 +156,7 @@ class Queue:
             return True
         charge = None if waiter.yields and fronts else waiter.fit(ledger._room())
         if charge is not None:
-            waiter.grant = ledger._hold(charge, waiter.owner)
+            waiter.grant = ledger._hold(charge, waiter.owner, self)
         elif waiter.fit(ledger._room(leases=False)) is None:
             waiter.refusal = ledger._tightest(waiter.fit, FULL)
         else:

@@ -18,6 +18,7 @@ import anyio.to_thread
 from .check import fitted
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed
 from .foreign import attempt, attempt_async, fault_of
+from .messages import Frozen
 from .patience import rest_within, within
 from .payloads import UNCHANGED, AbortPipeline, Allow, Deny, Event, RecordIntent, RecordResult
 from .policy import Policy
@@ -170,6 +171,8 @@ class Hooks:
                 continue
             if isinstance(error, AbortPipeline):
                 raise RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
+            if issubclass(type(changed), Frozen):  # nobody looks at what `model_copy(update=...)` puts into one
+                changed, error = attempt(cast("Frozen", changed).model_dump, warnings=False)
             value, problem = fitted(hint)(changed) if error is None else (None, _told(error))
             if problem is not None:
                 did = "gave a value that does not fit:" if error is None else "failed with"

@@ -52,6 +52,7 @@ class Ledger:
         self.governor: Governor | None = governor if parent is None else parent.governor
         self.spent: Usage = Usage()
         self.breach: UsageLimitExceeded | None = None  # of a run, once a call used more than it had reserved
+        self._most = (self.limits.cost, self.limits.total_tokens_limit, self.limits.requests_limit)
         self._warned: frozenset[str] = frozenset()
         self._held_tokens = 0  # the USD that are held stand in spent.reserved_usd
         self._held_requests = 0
@@ -77,8 +78,8 @@ class Ledger:
         """That of the whole tree; most runs never reserve anything, and never make one."""
         root = self._line[-1]
         with _MAKES_QUEUE:
-            root._shared = root._shared or Queue(root)
-        return root._shared
+            self._shared = root._shared = root._shared or Queue(root)
+        return self._shared
 
     @property
     def reserved(self) -> Charge:
@@ -106,17 +107,17 @@ class Ledger:
         Raises:
             UsageLimitExceeded: It cannot fit, whatever open leases give back.
         """
-        queue = self._queue
+        queue = self._shared or self._queue
         with queue.lock:
+            if type(fit) is Charge and not queue.blocked and (grant := self._hold(fit, owner, queue)) is not None:
+                return grant  # the usual case, in half the time
             if self.account.breach is not None:
                 raise self.account.breach
-            if not queue.blocked and type(fit) is Charge and self._holds(fit):
-                return self._hold(fit, owner)  # the usual case, in half the time
             room = self._room()
             charge = fit(room)
             if charge is not None:
                 is_free = not queue.blocked or queue.blocked.isdisjoint(self._line) or room.spares(charge)
-                return self._hold(charge, owner) if is_free or queue.around() else None
+                return self._hold(charge, owner, queue) if is_free or queue.around() else None
             if fit(self._room(leases=False)) is None:
                 raise self._tightest(fit, FULL)
             if self._deadlocked(fit, queue.around()):
@@ -149,12 +150,11 @@ class Ledger:
     def evict(self, owner: object, why: Callable[[], FlujoError]) -> None:
         """Refuse all that `owner` still waits for, with what `why` gives."""
         with self._queue.lock:
-            queue = self._queue
-            gone = [waiter for waiter in (*queue.inside, *queue.waiters) if waiter.owner is owner]
+            gone = [one for one in (*self._queue.inside, *self._queue.waiters) if one.owner is owner]
             for waiter in gone:
                 waiter.refusal = why()
-                queue.remove(waiter)
-            woken = gone + queue.pump() if gone else []
+                self._queue.remove(waiter)
+            woken = gone + self._queue.pump() if gone else []
         _wake(woken)
 
     def close(self, grant: Grant, used: Usage, tally: Usage | None = None) -> bool:
@@ -163,21 +163,22 @@ class Ledger:
         Returns:
             Whether it was still open; a second close does nothing.
         """
-        queue = self._queue
+        queue = self._shared or self._queue
         with queue.lock:
-            if grant not in queue.open:
+            if queue.open.pop(grant, grant) is not None:
                 return False
-            queue.open.remove(grant)
             cost, tokens, requests = grant.charge
             if used.input_tokens + used.output_tokens > tokens or used.cost_usd > cost or used.requests > requests:
                 self._overshoot(grant, used)
-            for at in self._line:
+            at: Ledger | None = self
+            while at is not None:
                 spent = at.spent
                 if cost:
                     spent.reserved_usd = ZERO if spent.reserved_usd is cost else _minus(spent.reserved_usd, cost)
                 at._held_tokens -= tokens
                 at._held_requests -= requests
                 spent.add(used)
+                at = at.parent
             if tally is not None:
                 tally.add(used)
             woken = queue.pump() if queue.waiters or queue.inside else None
@@ -227,20 +228,21 @@ class Ledger:
                 if limit is not None:
                     yield ledger, part, Standing(limit, name, unit, used, held)
 
-    def _holds(self, charge: Charge) -> bool:
-        """Whether it fits now under every limit of the line."""
+    def _admits(self, charge: Charge) -> bool:
+        """Hold it here and in those above where it fits now in each of them; else in none."""
         cost, tokens, requests = charge
-        for at in self._limited:
-            limits, spent = at.limits, at.spent
-            usd, most, times = limits.cost, limits.total_tokens_limit, limits.requests_limit
-            held = _plus(spent.reserved_usd, cost) if spent.reserved_usd else cost
-            all_tokens = spent.input_tokens + spent.output_tokens + at._held_tokens + tokens
-            if (
-                (cost and usd is not None and _plus(spent.cost_usd, held) > usd)
-                or (tokens and most is not None and all_tokens > most)
-                or (requests and times is not None and spent.requests + at._held_requests + requests > times)
-            ):
-                return False
+        usd, most, times = self._most
+        spent, all_tokens, all_requests = self.spent, self._held_tokens + tokens, self._held_requests + requests
+        held = _plus(spent.reserved_usd, cost) if spent.reserved_usd else cost  # sums of Decimal are what takes long
+        if (
+            (usd is not None and cost and _plus(spent.cost_usd, held) > usd)
+            or (most is not None and tokens and spent.input_tokens + spent.output_tokens + all_tokens > most)
+            or (times is not None and requests and spent.requests + all_requests > times)
+            or self.breach is not None
+            or (self.parent is not None and not self.parent._admits(charge))
+        ):
+            return False
+        spent.reserved_usd, self._held_tokens, self._held_requests = held, all_tokens, all_requests
         return True
 
     def _room(self, *, leases: bool = True) -> Room:
@@ -249,8 +251,7 @@ class Ledger:
         return reduce(Room.within, rooms) if rooms else Room()
 
     def _own_room(self, leases: bool) -> Room:
-        limits, spent = self.limits, self.spent
-        cost, tokens, requests = limits.cost, limits.total_tokens_limit, limits.requests_limit
+        spent, (cost, tokens, requests) = self.spent, self._most
         if cost is not None:
             cost = _minus(cost, spent.cost_usd)
             if leases and spent.reserved_usd:
@@ -261,15 +262,11 @@ class Ledger:
             requests -= spent.requests + (self._held_requests if leases else 0)
         return _tuple(Room, (cost, tokens, requests))  # as `Room(...)`, in half the time
 
-    def _hold(self, charge: Charge, owner: object) -> Grant:
-        cost, tokens, requests = charge
-        for at in self._line:
-            if cost:  # one lease at a time is the rule, and sums of Decimal take as long as all else here
-                at.spent.reserved_usd = _plus(at.spent.reserved_usd, cost) if at.spent.reserved_usd else cost
-            at._held_tokens += tokens
-            at._held_requests += requests
+    def _hold(self, charge: Charge, owner: object, queue: Queue) -> Grant | None:
+        if not self._admits(charge):
+            return None
         grant = Grant(charge, self, owner)
-        self._queue.open.add(grant)
+        queue.open[grant] = None
         return grant
 
     def _overshoot(self, grant: Grant, used: Usage) -> None:
@@ -319,7 +316,7 @@ class Ledger:
             demands.append((self, fit, enclosing))
         if not demands:
             return False
-        if queue.open <= {grant for _, _, held in demands for grant in held}:
+        if queue.open.keys() <= {grant for _, _, held in demands for grant in held}:
             return True
         for ledger in self._blocking(fit):
             stuck = {g for line, wish, held in demands if ledger in line._blocking(wish) for g in held}

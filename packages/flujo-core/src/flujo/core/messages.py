@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 _PLAIN = (str, int, type(None), float, Decimal)
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """What goes to a model or a tool, or comes back. It cannot be changed."""
+
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -21,7 +23,7 @@ class _Frozen(BaseModel):
         return self.model_copy(update=changed) if changed else self
 
 
-class ToolCall(_Frozen):
+class ToolCall(Frozen):
     """A model's wish, or a step's own, to run a tool."""
 
     name: str
@@ -29,7 +31,7 @@ class ToolCall(_Frozen):
     id: str = ""
 
 
-class ToolResult(_Frozen):
+class ToolResult(Frozen):
     """What a tool answered. `is_error` marks a refusal or failure that the model may read and react to."""
 
     content: JsonValue = None
@@ -37,7 +39,7 @@ class ToolResult(_Frozen):
     call_id: str = ""
 
 
-class ToolDefinition(_Frozen):
+class ToolDefinition(Frozen):
     """A tool offered to a model; `parameters` is a JSON schema."""
 
     name: str
@@ -45,7 +47,7 @@ class ToolDefinition(_Frozen):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Message(_Frozen):
+class Message(Frozen):
     """One message of a conversation; `tool_call_id` is set where the role is `tool`."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -54,7 +56,7 @@ class Message(_Frozen):
     tool_call_id: str = ""
 
 
-class ModelRequest(_Frozen):
+class ModelRequest(Frozen):
     """A call to a model.
 
     Attributes:
@@ -81,7 +83,7 @@ class ModelRequest(_Frozen):
     unseen_tokens: int = Field(default=0, ge=0)
 
 
-class ModelUsage(_Frozen):
+class ModelUsage(Frozen):
     """What a provider says a call used, in tokens.
 
     Attributes:
@@ -98,7 +100,7 @@ class ModelUsage(_Frozen):
     listed_usd: dict[str, Annotated[Decimal, Field(ge=0)]] = {}
 
 
-class ModelResponse(_Frozen):
+class ModelResponse(Frozen):
     """A model's answer.
 
     Attributes:

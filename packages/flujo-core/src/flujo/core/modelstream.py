@@ -265,7 +265,7 @@ class ModelStream:
         yields = False
         while True:
             # Not by `async with`: it would set a context variable, which a generator cannot take back in its place.
-            lease = meter.open(await meter.acquire(fit, yields))
+            lease = meter.open(meter.take(fit, yields) or await meter.wait(fit, yields))
             if not limits:
                 return lease
             tokens = lease.charge.tokens

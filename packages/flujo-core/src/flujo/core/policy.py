@@ -19,7 +19,9 @@ from .messages import ModelRequest
 from .usage import UsageLimits, lowest
 
 # A name alone counts as one: frozenset("flujo-audit") would be eleven letters.
-_Names = Annotated[frozenset[str], BeforeValidator(lambda names: {names} if isinstance(names, str) else names)]
+_one = BeforeValidator(lambda names: {names} if isinstance(names, str) else names)
+_Names = Annotated[frozenset[str], _one]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]  # of a distribution, without versions
 
 
 def _subject(name: str) -> str:
@@ -75,7 +77,8 @@ class Policy(BaseModel):
     """Rules a run is held to.
 
     Attributes:
-        require: Distributions whose plugins must act, e.g. `{"flujo-audit"}`; without them nothing runs.
+        require: Distributions whose plugins must act, e.g. `{"flujo-audit"}`; without them nothing runs. Their versions
+            are a matter of `allow_plugins`.
         allow_plugins: Distributions whose plugins may be imported, each with versions where these matter, e.g.
             `("flujo-audit>=1,<2",)`; None allows what `FLUJO_PLUGINS` allows. Decided before anything is imported.
         allow_models: Names of models that may be called; `*` stands for any text, `&` joins patterns that must all fit,
@@ -93,7 +96,7 @@ class Policy(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    require: Annotated[_Names, AfterValidator(lambda names: frozenset(map(canonical, names)))] = frozenset()
+    require: Annotated[frozenset[_Name], _one, AfterValidator(lambda n: frozenset(map(canonical, n)))] = frozenset()
     allow_plugins: Annotated[_Names, AfterValidator(lambda names: _written(allow_list(sorted(names))))] | None = None
     allow_models: _Names | None = None
     allow_provider_tools: bool = Field(default=False, strict=True)
@@ -114,7 +117,7 @@ class Policy(BaseModel):
         """
         start, why, do = 0, "it is empty", "Write what it demands, e.g. require = ['flujo-audit']"
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
             table: Any = tomllib.loads(text)
             if Path(path).name == "pyproject.toml" or "tool" in table:
                 start, why = max(0, text.find("[tool.flujo.policy")), "it has no [tool.flujo.policy]"
@@ -189,7 +192,6 @@ def _written(allowed: AllowList) -> frozenset[str]:
 def _line(loc: tuple[int | str, ...], text: str, start: int) -> str:
     """Where an entry stands in a file, as far as a look at it can tell."""
     key = re.escape(str(loc[0])) if loc else ""
-    found = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=|^[ \t]*\[[^\]\n]*{key}[\"']?[ \t]*\]", re.M).search(
-        text, start
-    )
+    entry = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=|^[ \t]*\[[^\]\n]*{key}[\"']?[ \t]*\]", re.M)
+    found = entry.search(text, start)
     return "" if found is None else f" (line {text.count(chr(10), 0, found.start()) + 1})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import reduce
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from .errors import ConfigurationError, UsageLimitExceeded
 Money = Decimal | int | str | float
 """What is accepted as an amount of USD; a float counts by its repr, so `0.1` means one tenth exactly."""
 
-ZERO = Decimal(0)
+ZERO, _INFINITE = Decimal(0), Decimal("Infinity")
 
 # An own context: sums of money must not depend on what the user's program set for its own decimals. With the amounts
 # that `money` lets in, 160 digits are never used up, so nothing is ever rounded.
@@ -44,7 +44,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
         else:  # float's own repr: subclasses, as numpy's, have one that is no number
             amount = Decimal(float.__repr__(value) if isinstance(value, float) else value)
         what = "an amount must be finite and not negative"
-        if not amount.is_finite() or amount < ZERO:
+        if not ZERO <= amount < _INFINITE:  # nor is NaN between them
             raise InvalidOperation
         what = "an amount has at most 40 digits, and of them at most 39 decimals, so that sums stay exact"
         return _AMOUNT.plus(amount)
@@ -55,8 +55,7 @@ def money(value: Money, name: str = "amount") -> Decimal:
 def count(value: int, name: str) -> int:
     """Read a number of tokens or requests; raises ConfigurationError unless it is a whole number of 0 or more."""
     if (type(value) is not int and (isinstance(value, bool) or not isinstance(value, int))) or value < 0:
-        why = "it must be a whole number of 0 or more"
-        do = "Give an int; a limit may be None, which means unlimited"
+        why, do = "it must be a whole number of 0 or more", "Give an int; a limit may be None, which means unlimited"
         raise ConfigurationError(f"{name}={value!r} cannot be used", why, do)
     return value
 
@@ -218,9 +217,7 @@ class Usage:
         """What was counted in since it stood at `before`."""
         parts = ((getattr(self, name), getattr(before, name)) for name in Usage.__slots__)
         less: Any = (EXACT.subtract(now, then) if isinstance(now, Decimal) else now - then for now, then in parts)
-        used = Usage(*less)
-        used.reserved_usd = ZERO
-        return used
+        return replace(Usage(*less), reserved_usd=ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +246,7 @@ class UsageLimits:
             object.__setattr__(self, "total_cost_usd_limit", amount)
             object.__setattr__(self, "cost", amount)
         for name in ("total_tokens_limit", "requests_limit"):
-            value = getattr(self, name)
-            if value is not None:
+            if (value := getattr(self, name)) is not None:
                 count(value, name)
         share = self.warn_at
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:  # NaN is not between
@@ -272,6 +268,5 @@ def lowest(limits: Iterable[UsageLimits]) -> UsageLimits | None:
     if not them:
         return None
     rooms = (Room(one.cost, one.total_tokens_limit, one.requests_limit) for one in them)
-    strict = any(one.on_unknown_price == "refuse" for one in them)
-    least = min(one.warn_at for one in them)
-    return UsageLimits(*reduce(Room.within, rooms), least, "refuse" if strict else "warn")
+    strict, share = any(one.on_unknown_price == "refuse" for one in them), min(one.warn_at for one in them)
+    return UsageLimits(*reduce(Room.within, rooms), share, "refuse" if strict else "warn")
