@@ -137,8 +137,8 @@ def _start(cues: str) -> str:
     return rf"(?<![a-z\d])(?:{cues})"
 
 
-# For the types that are looked for in streams (STRUCTURED): pieces of the cues above, as they are written in a text; the
-# heads of their words; what the weak ones need; their heads.
+# For the types that are looked for in streams (STRUCTURED): pieces of the cues above, as they are written in a text;
+# the heads of their words; what the weak ones need; their heads.
 _PIECES = {
     "SSN": (
         (

@@ -33,8 +33,8 @@ _FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(
 NUMBER = r"[+(\d](?<!\d\d)"
 """Where a number begins; not within its digits."""
 LONG_NUMBER = NUMBER + r"(?=(?:[\s()./-]{0,5}\d){8})"
-"""Where one begins that has nine digits at least, eight behind a sign. A rule that starts there finds nothing with less,
-neither there nor later in the same digits."""
+"""Where one begins that has nine digits at least, eight behind a sign. A rule that starts there finds nothing with
+less, neither there nor later in the same digits."""
 
 
 _HEAD = re.compile(r"(?<![a-z\d])[a-z]{2,3}")
@@ -44,9 +44,9 @@ class Rule(NamedTuple):
     """`regex` finds `entity`; the span is group `value` where there is one; `accept` may still say no.
 
     `small`: the regex wants the text in small letters. `cue`: it can only match where this one does. All `needs` and
-    one of `words` stand in all that it matches, in small letters, so that it is not tried on other texts. The first need
-    (without one, a word) is also its sign in a stream: it stands in the end of a match, whose beginning may be out
-    already. `starts`: it can only match where this one does; unlike a cue, at most once in each part of the text.
+    one of `words` stand in all that it matches, in small letters, so that it is not tried on other texts. The first
+    need (without one, a word) is also its sign in a stream: it stands in the end of a match, whose beginning may be
+    out already. `starts`: it can only match where this one does; unlike a cue, at most once in each part of the text.
     `heads`: with these letters, three or two, begins a word of all that it matches.
     """
 
