@@ -151,8 +151,8 @@ class Feed:
         self._wake()
 
     def end(self) -> None:
-        """The run has ended."""
-        self.is_over = True
+        """The run has ended; nothing of it is held, as what stands in a circle waits for the collector."""
+        self.is_over, self._spent = True, Usage
         self._wake()
 
     def _wake(self) -> None:

@@ -179,6 +179,7 @@ class Run(Work):
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands; once."""
         self.is_finished: bool = True
+        vars(self).pop("calls", None)  # they hold the run, and what stands in a circle waits for the collector
         self._note_time_left()
         root = self.state.root
         context, error = (None, None) if root.context is None else attempt(final_context, root)

@@ -239,7 +239,7 @@ class RunStream:
                     await reader.aclose()
             self._result, self._error = await attempt_async(self._handle.wait())
         self._readers.clear()
-        self._items = self._feed.source = None
+        self._items, self._feed.source, self._feed.cut = None, None, bool
 
 
 class _Cut(Exception):
