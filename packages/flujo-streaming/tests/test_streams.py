@@ -648,7 +648,7 @@ async def test_a_step_whose_time_is_up_ends_the_pull_and_keeps_what_came():
     await checkpoint()  # nothing of the cancel is left
 
 
-async def test_the_deadline_of_a_run_ends_the_pull():
+async def test_check_8_the_deadline_of_a_run_ends_the_pull_and_keeps_what_came():
     async def source(topic: str) -> AsyncIterator[str]:
         yield topic
         await anyio.sleep(60)
@@ -657,6 +657,8 @@ async def test_the_deadline_of_a_run_ends_the_pull():
         items = [item async for item in stream]
     assert items[-1].result.status == "aborted"
     assert items[-1].result.error.by == "deadline_s"
+    assert items[-1].result.error.partial == "w"
+    assert (await Flujo(StreamingStep(source)).run_async("w", deadline_s=0.05)).error.partial == "w"
 
 
 async def test_a_source_that_goes_on_after_its_time_is_closed_all_the_same():
