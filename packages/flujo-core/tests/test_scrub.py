@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flujo.core import scrub
+from flujo.core import GuardDenied, RunAborted, scrub, scrubbing
 
 BODY = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0fG3hJ6"  # no real key: digits and letters in a row
 JWT = f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.{BODY}"
@@ -156,6 +156,58 @@ def test_ordinary_text_is_left_as_it_is(text: str) -> None:
     assert scrub(text) is text or scrub(text) == text
 
 
+MADE_OF = st.sampled_from(
+    (
+        *(
+            "a",
+            "Z",
+            "5",
+            " ",
+            ",",
+            ";",
+            "'",
+            '"',
+            "/",
+            "@",
+            "&",
+            "?",
+            "~",
+            ".",
+            "-",
+            "_",
+            "\n",
+            "..",
+            ":",
+            "=",
+            "://",
+            ":AA",
+        ),
+        *("-----BEGIN A-----", "eyJabcdefgh", "abc8Q~", BODY[:16], BODY, "sk-", "1//0", "SG.", "key-", "123456789"),
+        *(
+            "password",
+            "api_key",
+            "token",
+            "authorization",
+            "Set-Cookie",
+            "coo\u212aie",
+            "Bearer ",
+            "splunk  ",
+            "\u017fplunk ",
+        ),
+        *("https", "u:p", "slack.com/services/", "0123456789abcdef"),
+    )
+)
+
+
+@given(st.lists(MADE_OF, max_size=9).map("".join))
+@settings(max_examples=1_500, deadline=None)
+def test_a_text_that_is_not_looked_at_closely_holds_nothing_that_a_closer_look_finds(text: str) -> None:
+    close = text
+    for pattern, replacement in scrubbing._PATTERNS:
+        close = pattern.sub(replacement, close)
+    assert scrub(text) == (close if close.isascii() else close.encode(errors="backslashreplace").decode())
+
+
 @settings(deadline=None)
 @given(st.text(max_size=200), st.text(max_size=200), st.sampled_from(sorted(SECRETS.values())))
 def test_no_text_around_a_secret_lets_it_through(before: str, after: str, secret: str) -> None:
@@ -192,3 +244,11 @@ def test_time_grows_in_proportion_to_the_length_of_the_text(piece: str) -> None:
     """Of eight times the text: 8 is linear, 64 quadratic."""
     short, long = (seconds(piece * (size // len(piece))) for size in (5_000, 40_000))
     assert long < 24 * max(short, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "error", [RunAborted(f"{BODY} password=x1y2z3", "sk"), GuardDenied("p", "h", "password=x1y2z3")]
+)
+def test_the_reason_of_an_error_is_scrubbed_as_its_texts_are(error: RunAborted | GuardDenied) -> None:
+    assert error.reason == error.why
+    assert "x1y2z3" not in f"{error} {error.args} {vars(error)}"

@@ -120,7 +120,7 @@ def test_what_a_rule_needs_stands_in_all_that_it_finds():
     texts = [note.read_text("utf-8") for note in NOTES[::4]] + [mixed(rng) for _ in range(150)]
     for view in (plain(text).text for text in texts):
         for rule in (*contact.RULES, *ids.RULES):
-            anywhere = rule._replace(needs=None, words=(), starts=None)
+            anywhere = rule._replace(needs=(), words=(), starts=None)
             assert list(scan((rule,), view)) == list(scan((anywhere,), view)), (rule.regex.pattern, view)
 
 

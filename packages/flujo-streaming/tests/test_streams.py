@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import tracemalloc
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
@@ -647,7 +648,7 @@ async def test_a_step_whose_time_is_up_ends_the_pull_and_keeps_what_came():
     await checkpoint()  # nothing of the cancel is left
 
 
-async def test_the_deadline_of_a_run_ends_the_pull():
+async def test_check_8_the_deadline_of_a_run_ends_the_pull_and_keeps_what_came():
     async def source(topic: str) -> AsyncIterator[str]:
         yield topic
         await anyio.sleep(60)
@@ -656,6 +657,8 @@ async def test_the_deadline_of_a_run_ends_the_pull():
         items = [item async for item in stream]
     assert items[-1].result.status == "aborted"
     assert items[-1].result.error.by == "deadline_s"
+    assert items[-1].result.error.partial == "w"
+    assert (await Flujo(StreamingStep(source)).run_async("w", deadline_s=0.05)).error.partial == "w"
 
 
 async def test_a_source_that_goes_on_after_its_time_is_closed_all_the_same():
@@ -898,6 +901,24 @@ async def test_check_24_nothing_is_left_behind():
     assert source.opened == source.closed >= 14  # some readers left before the source was asked
     assert alive() <= before
     assert not flujo._handles
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's own scopes stand in circles
+async def test_check_12_a_run_that_was_read_is_freed_at_once_and_not_by_the_collector():
+    flujo = Flujo(Source(3).step() >> shout)
+    await checkpoint()
+    gc.disable()  # with a thousand streams it took as long as all that they did
+    try:
+        async with flujo.stream_async("w") as stream:
+            async for _ in stream.text():
+                pass
+        gone = weakref.ref(stream._run)
+        del stream
+        for _ in range(3):
+            await checkpoint()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_check_12_a_thousand_streams_at_once_take_turns():

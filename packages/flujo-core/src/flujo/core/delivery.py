@@ -29,17 +29,18 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         stages = (*stages, transformed(run, ctx, stages[-1], f"{path}@{ctx.attempt}", "step"))
     if run.feed is not None and (given := _given_before(ctx)):
         stages = (*stages, _beyond(given, stages[-1], fold))
-    source, feed = Source(run.info, stages, fold, path), run.feed
-    if whole := needs_whole(run, "transform_step_output"):
-        feed = None
-        if run.feed is not None:
-            run.feed.withheld.add(path)
+    whole = needs_whole(run, "transform_step_output")
+    source, feed = Source(run.info, stages, fold, path), None if whole else run.feed
+    if whole and run.feed is not None:
+        run.feed.withheld.add(path)
     try:
         if feed is not None and await _is_alone(run):
             await feed.hand_over(source)
         else:
             await _pull(source, feed)
     except BaseException:  # a cancel: what there is of it is kept
+        if run.scope is not None and run.scope.cancel_called:
+            run.cut()  # by its deadline, perhaps, which nobody noticed yet
         if run.verdict is not None and not whole:
             keep_partial(run.verdict, fold)
         raise

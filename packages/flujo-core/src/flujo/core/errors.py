@@ -315,8 +315,8 @@ class GuardDenied(FlujoError):
     def __init__(self, plugin: str, hook: str, reason: str) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.reason: str = scrub(str(reason))
-        super().__init__(f"{hook} of plugin {plugin!r} denied", self.reason)
+        super().__init__(f"{hook} of plugin {plugin!r} denied", str(reason))
+        self.reason: str = self.why
 
 
 class TaskRejected(GuardDenied):
@@ -330,9 +330,9 @@ class RunAborted(FlujoError):
     """The run was ended on purpose: by a hook's AbortPipeline, a cancel, or a required recorder's fault."""
 
     def __init__(self, reason: str, by: str = "") -> None:
-        self.reason: str = scrub(str(reason))
         self.by = by
-        super().__init__(f"run aborted by {by}" if by else "run aborted", self.reason)
+        super().__init__(f"run aborted by {by}" if by else "run aborted", str(reason))
+        self.reason: str = self.why
 
 
 class NotSent(FlujoError):

@@ -8,6 +8,7 @@ of steps waits for nobody: it is bounded by the steps there are.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from copy import copy
@@ -17,6 +18,7 @@ import anyio
 
 from .context import RunInfo
 from .folds import Chunks, Fold
+from .foreign import attempt
 from .hooks import Hooks, Implementation
 from .items import Chunk, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .payloads import Event, OnModelCall, OnStepFailure, PostStepExecution, PreStepExecution
@@ -25,6 +27,11 @@ from .usage import Usage
 
 CLEAN_UP_S = 1.0
 """Seconds that generators get to clean up, whatever is cancelled meanwhile."""
+
+
+def event() -> anyio.Event | asyncio.Event:
+    """An event of the running loop; asyncio's own where it is that, since anyio's costs ten times as much to make."""
+    return anyio.Event() if attempt(asyncio.current_task)[0] is None else asyncio.Event()
 
 
 _HEARD = ("pre_step_execution", "post_step_execution", "on_step_failure", "on_model_call")
@@ -50,7 +57,7 @@ class Source:
     stages: tuple[Chunks, ...]
     fold: Fold
     path: str
-    ended: anyio.Event = field(default_factory=anyio.Event)
+    ended: anyio.Event | asyncio.Event = field(default_factory=event)
     error: Exception | None = None
     is_begun: bool = False
     is_cut: bool = False
@@ -102,11 +109,11 @@ class Feed:
     def __init__(self, spent: Callable[[], Usage]) -> None:
         self._spent = spent
         self._paid: Usage = Usage()
-        self._offers: deque[tuple[Chunk, anyio.Event]] = deque()
-        self._taken: anyio.Event | None = None
+        self._offers: deque[tuple[Chunk, anyio.Event | asyncio.Event]] = deque()
+        self._taken: anyio.Event | asyncio.Event | None = None
         self.told: deque[StreamItem] = deque()
         self.source: Source | None = None
-        self.news: anyio.Event | None = None
+        self.news: anyio.Event | asyncio.Event | None = None
         self.is_over: bool = False
         self.cut: Callable[[], bool] = bool
         self.withheld: set[str] = set()
@@ -133,7 +140,7 @@ class Feed:
 
     async def give(self, chunk: Chunk) -> None:
         """Give one chunk, and wait until the reader wants the next."""
-        taken = anyio.Event()
+        taken = event()
         self._offers.append((chunk, taken))
         self._wake()
         await taken.wait()
@@ -144,8 +151,8 @@ class Feed:
         self._wake()
 
     def end(self) -> None:
-        """The run has ended."""
-        self.is_over = True
+        """The run has ended; nothing of it is held, as what stands in a circle waits for the collector."""
+        self.is_over, self._spent = True, Usage
         self._wake()
 
     def _wake(self) -> None:

@@ -51,11 +51,10 @@ class RunHandle:
     async def _work(self) -> None:
         try:
             self._result = await self._execute()
-        except Exception as error:  # handed to whoever waits
+        except BaseException as error:  # handed to whoever waits; where the loop is being closed, it is to close
             self._error = error
-        except BaseException as error:  # the loop is being closed: tell those who wait, and let it close
-            self._error = error
-            raise
+            if not isinstance(error, Exception):
+                raise
         finally:
             self.done.set()
             self._ended(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from .errors import ConfigurationError
@@ -46,7 +46,7 @@ class StreamGate(Protocol):
     def stream_model(self, ctx: RunContext, asked: Asked) -> ModelStream:
         """See StreamingContext.stream_model."""
 
-    async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
+    def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Awaitable[Any]:
         """See StreamingContext.deliver."""
 
     async def emit(self, ctx: RunContext, chunk: object) -> None:
@@ -110,6 +110,6 @@ class StreamingContext:
             raise ConfigurationError(f"step {self.step_path!r} cannot emit", "it is a stream", "Yield the chunk")
         await self._gate.emit(cast("RunContext", self), chunk)
 
-    async def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
+    def deliver(self, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Awaitable[Any]:
         """Give the last of `chunks`, which pull from each other, to the run's reader, and return what `fold` makes."""
-        return await self._gate.deliver(cast("RunContext", self), step, chunks, fold)
+        return self._gate.deliver(cast("RunContext", self), step, chunks, fold)

@@ -73,21 +73,13 @@ class Run(Work):
             await self._inside(app)
         self._note_time_left()
         if scope.cancelled_caught:
-            self._cut()
+            self.cut()
         self.is_over: bool = True  # a cancel comes too late now
 
     def _note_time_left(self) -> None:
         """Note how much of the deadline is left, on the clock that it is on; a pause does not count."""
         if self.scope is not None and self.deadline_s is not None and not self.is_over:
             self.left_s: float | None = max(0.0, self.scope.deadline - anyio.current_time())
-
-    def _cut(self) -> bool:
-        """Say why the run was cancelled; whether that came from here, not from outside."""
-        own = self.scope is not None and self.scope.cancel_called
-        late = (f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
-        # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
-        self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))
-        return own
 
     def _inside(self, app: Mapping[str, object]) -> Awaitable[None]:
         """All that the run does, with what hooks need around it: its end is recorded while that is still open."""
@@ -121,7 +113,7 @@ class Run(Work):
         except (GuardDenied, RunAborted):
             pass  # it is the verdict already
         except BaseException as stop:  # a cancel: the record gets its end, then it goes on up
-            await self._end(act, self.verdict if self._cut() else stop)
+            await self._end(act, self.verdict if self.cut() else stop)
             raise
         await self._end(act, self.verdict)
 
@@ -179,6 +171,7 @@ class Run(Work):
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands; once."""
         self.is_finished: bool = True
+        vars(self).pop("calls", None)  # they hold the run, and what stands in a circle waits for the collector
         self._note_time_left()
         root = self.state.root
         context, error = (None, None) if root.context is None else attempt(final_context, root)

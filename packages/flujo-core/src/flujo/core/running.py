@@ -177,6 +177,14 @@ class Running:
             if self.scope is not None:
                 self.scope.cancel()
 
+    def cut(self) -> bool:
+        """Say why the run was cancelled; whether that came from here, not from outside."""
+        own = self.scope is not None and self.scope.cancel_called
+        late = (f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
+        # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
+        self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))
+        return own
+
     def stop(self, error: FlujoError, keep: Keep = None) -> None:
         """Let nothing new start, and cancel the branches, but for `keep` or the one of that attempt: it ends by itself.
 
@@ -262,10 +270,8 @@ class Running:
         return self.writer.put(row, then)
 
     async def note_told(self, ctx: RunContext, told: Called | Begun) -> None:
-        """Journal what a step's work did while it goes on, so that it is known where the step runs again.
-
-        What a call did that the step left behind, and that came back after its end, is no part of the run.
-        """
+        """Journal what a step's work did while it goes on, so that it is known where the step runs again."""
+        # What a call did that the step left behind, and that came back after its end, is no part of the run.
         if ctx.is_over and (self.is_over or self.verdict is not None or not goes_on(self.state, ctx.visit)):
             return
         entry = Entry(*ctx.visit, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from .calls import Calls
@@ -20,10 +21,10 @@ class StreamingCalls(Calls):
         """See StreamingContext.stream_model."""
         return ModelStream(self, ctx, asked)
 
-    async def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Any:
+    def deliver(self, ctx: RunContext, step: StreamStep, chunks: tuple[Chunks, ...], fold: Fold) -> Awaitable[Any]:
         """See StreamingContext.deliver."""
         ctx.is_stream = True
-        return await delivered(self.run, ctx, step, chunks, fold)
+        return delivered(self.run, ctx, step, chunks, fold)
 
     async def emit(self, ctx: RunContext, chunk: object) -> None:
         """See StreamingContext.emit."""

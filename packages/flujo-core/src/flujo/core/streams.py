@@ -12,11 +12,10 @@ from time import perf_counter
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, NoReturn, cast
 
-import anyio
 import anyio.lowlevel
 
 from .errors import ConfigurationError, StepFailed
-from .feed import Feed, Source
+from .feed import Feed, Source, event
 from .folds import Chunks
 from .foreign import attempt, attempt_async, fault_of
 from .handle import RunHandle
@@ -166,7 +165,7 @@ class RunStream:
         while not (feed.told or feed.source is not None or feed.has_taken()):
             if feed.is_over:
                 return False
-            feed.news = anyio.Event()
+            feed.news = event()
             await feed.news.wait()
         return True
 
@@ -185,10 +184,7 @@ class RunStream:
         self._turn_s = perf_counter()
         self._task = attempt(asyncio.current_task)[0]
         # On asyncio the task is cancelled, as asyncio.timeout does: a scope for each pull costs more than the pull.
-        return source.chunks if self._task is not None else self._scoped(source.chunks)
-
-    def _scoped(self, chunks: Chunks) -> AsyncIterator[Any]:
-        return _Scoped(chunks, self)
+        return source.chunks if self._task is not None else _Scoped(source.chunks, self)
 
     def _cut(self) -> bool:
         """End the pull of the reader, if it is in one."""
@@ -243,7 +239,7 @@ class RunStream:
                     await reader.aclose()
             self._result, self._error = await attempt_async(self._handle.wait())
         self._readers.clear()
-        self._items = self._feed.source = None
+        self._items, self._feed.source, self._feed.cut = None, None, bool
 
 
 class _Cut(Exception):

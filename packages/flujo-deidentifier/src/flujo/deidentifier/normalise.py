@@ -37,6 +37,7 @@ _LOOKALIKE = dict(
     )
 )
 _RUN = re.compile(r"[\w@.]+")
+_ODD = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with the letter before, to which a combining mark may belong
 _LATIN = re.compile(r"[A-Za-z0-9@]")
 
 
@@ -77,16 +78,22 @@ def _fold(text: str) -> tuple[str, list[int]]:
     """One character at a time (a letter with its combining marks counts as one), so that places stay known."""
     out: list[str] = []
     origin: list[int] = []
-    i, n = 0, len(text)
-    while i < n:
-        j = i + 1
-        while j < n and unicodedata.combining(text[j]):
-            j += 1
-        for char in _plain_chars(text[i:j]):
-            out.append(char)
-            origin.append(i)
-        i = j
-    return "".join(out), origin
+    at = 0
+    for odd in _ODD.finditer(text):
+        i, n = odd.span()
+        out.append(text[at:i])
+        origin.extend(range(at, i))
+        at = n
+        while i < n:
+            j = i + 1
+            while j < n and unicodedata.combining(text[j]):
+                j += 1
+            for char in _plain_chars(text[i:j]):
+                out.append(char)
+                origin.append(i)
+            i = j
+    origin.extend(range(at, len(text)))
+    return "".join((*out, text[at:])), origin
 
 
 def _plain_chars(cluster: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, needing, scan
+from flujo.deidentifier.rules.pattern import LONG_NUMBER, NUMBER, compile_rule, digits, needing, scan
 
 __all__ = ["RULES", "find"]
 
@@ -19,6 +19,7 @@ _TLD = (
     r"|be|dk|fi|no|se|pl|cz|pt|ie|ca|mx|br|jp|cn|kr|ru|za|nz|au|uk|us|local|localdomain|internal"
     r"|intranet|lan|corp|home|test|example|invalid)"
 )
+_SEVEN = r"[ .-]\d{4}(?<=\d{3}.\d{4})"
 _DIGIT_WORD = r"(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple|hundred)"
 _AMONG_DIGIT_WORDS = rf"[ ,.-]{_DIGIT_WORD}[ ,.-]{{1,3}}{_DIGIT_WORD}"
 
@@ -62,7 +63,10 @@ _SPELLED_MAIL = (
         words=(" dot ",),
     ),
     compile_rule(
-        "EMAIL", 0.9, rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)", needs=r"\.\w"
+        "EMAIL",
+        0.9,
+        rf"(?<![\w.+-])[\w.+-]{{1,64}} at (?:[\w-]{{1,63}}\.){{1,4}}{_TLD}\b(?!\.\w)",
+        needs=(r"\.\w", r" at [\w-]+\."),
     ),
 )
 _WEB = (
@@ -84,7 +88,7 @@ _NETWORK = (
         "IP_ADDRESS",
         0.95,
         r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\d|\.\d)",
-        needs=r"\d\.\d",
+        needs=(r"\.\d(?<=\d\.\d)", r"\.\d{1,3}\.\d"),
         starts=NUMBER,
     ),
     compile_rule(
@@ -109,14 +113,17 @@ _PHONE = needing(
             0.9,
             r"(?<![\w.])(?<!\d[-/])(?:\+?1[ .-]{0,2})?(?:\(\s?\d{3}\s?\)[ .-]{0,3}|\d{3} ?[./-] ?"
             r"|\d{3} )\d{3} ?[ .-] ?\d{4}(?!\d)" + _EXT,
-            starts=NUMBER,
+            starts=LONG_NUMBER,
         ),
-        compile_rule("PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT, starts=NUMBER),
+        compile_rule(
+            "PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT, needs=(r"\d", _SEVEN), starts=NUMBER
+        ),
         compile_rule(
             "PHONE",
             0.9,
             r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT,
             _seven_digits,
+            words=("+", "00"),
             starts=r"[+0](?<!\d\d)",
         ),
         compile_rule(
@@ -124,18 +131,24 @@ _PHONE = needing(
             0.8,
             r"(?<![\w.-])(?!0\d/\d\d\b)\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])",
             _seven_digits,
+            needs=(r"\d", r"0\d{1,5}\)?[ /-]{1,2}\d\d"),
             starts=r"[(0](?<!\d\d)",
         ),
-        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)", starts=r"[(0](?<!\d\d)"),
+        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)", needs=(r"\d", r"0\d[ .]\d\d[ .]\d\d[ .]")),
         compile_rule(
             "PHONE",
             0.8,
             r"(?<![\w.-])(?:1[ .-])?8\d\d[ .-](?=[A-Z\d-]{0,12}[A-Z])[A-Z\d]{3,4}(?:-?[A-Z\d]{2,8})" r"{1,2}(?![\w-])",
             case=True,
+            needs=(r"\d", r"8\d\d[ .-]"),
             starts=r"[18](?<!\d\d)",
         ),
         compile_rule(
-            "PHONE", 0.8, rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b", needs=_AMONG_DIGIT_WORDS
+            "PHONE",
+            0.8,
+            rf"\b{_DIGIT_WORD}(?:[ ,.-]{{1,3}}{_DIGIT_WORD}){{6,14}}\b",
+            needs=_AMONG_DIGIT_WORDS,
+            heads="zer oh one two thr fou fiv six sev eig nin dou tri hun",
         ),
         compile_rule(
             "PHONE",
@@ -161,23 +174,28 @@ _PHONE = needing(
                 "app",
                 "line",
             ),
+            heads="tel pho cel mob han pag bee ble ext voi wha hot lan",
         ),
         compile_rule(
             "PHONE",
             0.8,
             r"\b(?:rings?|rang|calls?|called|dial|text(?:s|ed)?|reach(?:ed|able)?|callback|contact)"
             r"(?: (?:him|her|us|them|me|back|on|at|via|to)){0,3}:? (?P<value>\d{3}[ .-]\d{4})(?![\d-])",
+            needs=(r"\d", _SEVEN),
             words=("ring", "rang", "call", "dial", "text", "reach", "contact"),
         ),
         compile_rule(
-            "PHONE", 0.7, r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)", needs=r"xt?\.?\s?\d"
+            "PHONE",
+            0.7,
+            r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)",
+            needs=(r"\d", r"xt?\.?\s?\d"),
         ),
         compile_rule(
             "PHONE",
             0.8,
             r"\b(?:ph|tel|t|m|c|h|w|p)\s?[.:]\s{0,2}(?P<value>[+(]{0,2}\d[\d ()./-]{5,20}\d)(?!\d)",
             _seven_digits,
-            needs=r"[.:]\s{0,2}[+(]{0,2}\d",
+            needs=(r"\d", r"[.:](?<=[hltmcwp\s].)\s{0,2}[+(]{0,2}\d[\d ()./-]{5}"),
         ),
         compile_rule(
             "FAX",
@@ -185,7 +203,7 @@ _PHONE = needing(
             r"\b(?:fax(?:ed)?|facsimile|telefax|f)\b(?:\s{0,2}(?:number|num|no|nr|#|is|at"
             r"|to)\b\.?){0,3}[\s.:#=-]{0,4}(?P<value>[+(]{0,2}\d[\d ()./-]{5,22}\d)(?!\d)",
             _seven_digits,
-            needs=r"f[^\d]{0,48}\d",
+            needs=(r"\d", r"f(?:ax|acs|(?<!\wf)\W)[^\d]{0,48}\d[\d ()./-]{5}"),
         ),
     ),
 )
@@ -193,15 +211,11 @@ _TOKENS = (
     *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
     *("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-", "hf_", "npm_", "pypi-"),
 )
+_LONG_TAIL = r"[_-][\w-]{16}"
 _SECRET = (
-    compile_rule(
-        "SECRET",
-        1.0,
-        r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,10}[-_]){0,2}[A-Za-z\d_-]{16,200}",
-        words=("sk-", "sk_", "pk-", "pk_", "rk-", "rk_"),
-    ),
+    compile_rule("SECRET", 1.0, r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,10}[-_]){0,2}[A-Za-z\d_-]{16,200}", needs=_LONG_TAIL),
     compile_rule("SECRET", 1.0, r"\b(?:AKIA|ASIA)[A-Z\d]{16}\b", case=True, words=("akia", "asia")),
-    compile_rule("SECRET", 1.0, rf"\b(?:{'|'.join(_TOKENS)})[\w-]{{16,250}}", words=_TOKENS),
+    compile_rule("SECRET", 1.0, rf"\b(?:{'|'.join(_TOKENS)})[\w-]{{16,250}}", needs=_LONG_TAIL),
     compile_rule("SECRET", 1.0, r"\beyJ[\w-]{8,4000}\.[\w-]{8,4000}(?:\.[\w-]{0,2000})?", case=True, words=("eyj",)),
     compile_rule(
         "SECRET",

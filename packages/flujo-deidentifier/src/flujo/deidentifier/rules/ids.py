@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, luhn, needing, scan
+from flujo.deidentifier.rules.pattern import LONG_NUMBER, compile_rule, digits, luhn, needing, scan
 
 __all__ = ["RULES", "find"]
 
@@ -137,7 +137,8 @@ def _start(cues: str) -> str:
     return rf"(?<![a-z\d])(?:{cues})"
 
 
-# For the types that are looked for in streams (STRUCTURED): pieces of the cues above, as they are written in a text.
+# For the types that are looked for in streams (STRUCTURED): pieces of the cues above, as they are written in a text;
+# the heads of their words; what the weak ones need; their heads.
 _PIECES = {
     "SSN": (
         (
@@ -157,13 +158,16 @@ _PIECES = {
             ),
             *("cccd", "cmnd", "tfn", "kt", "national insurance", "ni ", "ni#", "ni:", "nino", "ninumber"),
         ),
-        r"(?:sin(?:[^a-z]|[nci])|national |identity|tax|social insurance|id card)[^\d]{0,120}\d",
+        "cpf rut cur rfc dni nif nie bsn pes per cpr cod soc nir svn soz ren ste pps ahv avs hki nri aad ccc cmn tfn kt"
+        " nat ni nin",
+        (r"\d", r"(?:sin(?:[^a-z]|[nci])|national |identity|tax|social insurance|id card)[^\d]{0,120}\d"),
+        "sin nat ide tax soc id",
     )
 }
 _CUED = tuple(
     rule
     for entity, strong, weak in _CUES
-    for words, needs in [_PIECES.get(entity, ((), ""))]
+    for words, heads, needs, weak_heads in [_PIECES.get(entity, ((), "", (), ""))]
     for rule in (
         compile_rule(
             entity,
@@ -172,6 +176,7 @@ _CUED = tuple(
             _value_is_cued_id,
             cue=_start(strong) + _DIGIT_NEAR,
             words=words,
+            heads=heads,
         ),
         compile_rule(
             entity,
@@ -180,8 +185,17 @@ _CUED = tuple(
             _value_is_id,
             cue=_start(weak) + _DIGIT_NEAR,
             needs=needs,
+            heads=weak_heads,
         ),
-        compile_rule(entity, 0.8, rf"{_start(weak)} {_VALUE}", _value_is_long, cue=_start(weak) + " ", needs=needs),
+        compile_rule(
+            entity,
+            0.8,
+            rf"{_start(weak)} {_VALUE}",
+            _value_is_long,
+            cue=_start(weak) + " ",
+            needs=needs,
+            heads=weak_heads,
+        ),
     )
 )
 
@@ -245,20 +259,27 @@ _UNIT = (
     r"|per\b|steps|dollars|usd))"
 )
 _SHAPED = (
-    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])", starts=NUMBER),
-    compile_rule("SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)", needs="[x*#]{2}"),
+    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])", starts=LONG_NUMBER),
+    compile_rule(
+        "SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)", needs=(r"\d", r"[*#x](?=[*#x])")
+    ),
     compile_rule(
         "SSN",
         0.98,
         r"\b(?:ss[#n]?|s\.s\.n\.?|soc(?:ial)?(?:[ -]sec(?:urity)?)?)(?:[ _-]{0,2}(?:number|num|no|#))?\.?[\s:=#*-]{0,4}"
         r"(?:(?:is|ending(?: in)?|ends in|last (?:4"
         r"|four)(?: digits)?(?: of)?)[\s:]{0,2}){0,2}(?P<value>\d(?:[ .-]?\d){3,8})(?!\d)",
-        words=("ss", "s.s.n", "soc"),
+        needs=(r"\d", r"s(?<!\ws)(?:s|\.s|oc)"),
     ),
     compile_rule(
-        "IBAN", 0.98, rf"(?<!\w)(?:{_IBAN})(?!\w)", _is_iban, needs=r"\d\d(?<=[a-z]{2}\d\d)", starts=r"[a-z]{2}\d\d"
+        "IBAN",
+        0.98,
+        rf"(?<!\w)(?:{_IBAN})(?!\w)",
+        _is_iban,
+        needs=(r"\d", r"\d\d(?<=[a-z]{2}\d\d)"),
+        starts=r"[a-z]{2}\d\d",
     ),
-    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card, starts=NUMBER),
+    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card, starts=LONG_NUMBER),
     compile_rule(
         "CARD",
         0.9,
@@ -293,7 +314,7 @@ _SHAPED = (
         r"(?<![\w.-])[12][ .]?\d\d[ .]?(?:0[1-9]|1[0-2]"
         r"|[2-9]\d)[ .]?\d[\dAB][ .]?\d{3}[ .]?\d{3}(?:[ .]?\d\d)?(?![\w-])",
         case=True,
-        starts=r"[12](?<!\d\d)",
+        starts=LONG_NUMBER,
     ),
     compile_rule("LICENSE", 0.9, r"(?<!\w)[A-Z][A-Z9]{4} ?\d{6} ?[A-Z9]{2}[A-Z\d]{3}(?!\w)", case=True),
     compile_rule(

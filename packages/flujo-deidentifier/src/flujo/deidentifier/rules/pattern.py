@@ -13,7 +13,18 @@ from typing import NamedTuple
 
 from flujo.deidentifier.findings import Finding
 
-__all__ = ["NUMBER", "Rule", "compile_rule", "compile_small", "digits", "luhn", "needing", "scan", "small_letters"]
+__all__ = [
+    "LONG_NUMBER",
+    "NUMBER",
+    "Rule",
+    "compile_rule",
+    "compile_small",
+    "digits",
+    "luhn",
+    "needing",
+    "scan",
+    "small_letters",
+]
 
 # What must keep its capitals in the text of a pattern: escapes such as \W, the names of groups, flags.
 _FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(]+|\()", re.DOTALL)
@@ -21,14 +32,22 @@ _FIXED = re.compile(r"\\.|\(\?P[<=][^>)]+[>)]|\(\?[a-zA-Z-]+[:)]|(?P<plain>[^\\(
 
 NUMBER = r"[+(\d](?<!\d\d)"
 """Where a number begins; not within its digits."""
+LONG_NUMBER = NUMBER + r"(?=(?:[\s()./-]{0,5}\d){8})"
+"""Where one begins that has nine digits at least, eight behind a sign. A rule that starts there finds nothing with
+less, neither there nor later in the same digits."""
+
+
+_HEAD = re.compile(r"(?<![a-z\d])[a-z]{2,3}")
 
 
 class Rule(NamedTuple):
     """`regex` finds `entity`; the span is group `value` where there is one; `accept` may still say no.
 
-    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does. `needs` and
-    one of `words` stand in all that it matches, in small letters, so that it is not tried on other texts. `starts`: it
-    can only match where this one does; unlike a cue, at most once in each part of the text.
+    `small`: the regex wants the text in small letters. `cue`: it can only match where this one does. All `needs` and
+    one of `words` stand in all that it matches, in small letters, so that it is not tried on other texts. The first
+    need (without one, a word) is also its sign in a stream: it stands in the end of a match, whose beginning may be
+    out already. `starts`: it can only match where this one does; unlike a cue, at most once in each part of the text.
+    `heads`: with these letters, three or two, begins a word of all that it matches.
     """
 
     entity: str
@@ -37,9 +56,10 @@ class Rule(NamedTuple):
     accept: Callable[[re.Match[str]], bool] | None = None
     small: bool = False
     cue: re.Pattern[str] | None = None
-    needs: re.Pattern[str] | None = None
+    needs: tuple[re.Pattern[str], ...] = ()
     words: tuple[str, ...] = ()
     starts: re.Pattern[str] | None = None
+    heads: frozenset[str] = frozenset()
 
 
 def compile_rule(
@@ -50,9 +70,10 @@ def compile_rule(
     *,
     case: bool = False,
     cue: str | None = None,
-    needs: str = "",
+    needs: str | tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     starts: str = "",
+    heads: str = "",
 ) -> Rule:
     """A rule from pattern text; small and capital letters are the same unless `case`.
 
@@ -65,13 +86,16 @@ def compile_rule(
     else:
         rule = Rule(entity, score, compile_small(regex), accept, small=True)
     return rule._replace(
-        needs=re.compile(needs) if needs else None, words=words, starts=re.compile(starts) if starts else None
+        needs=tuple(re.compile(need) for need in ((needs,) if isinstance(needs, str) else needs)),
+        words=words,
+        starts=re.compile(starts) if starts else None,
+        heads=frozenset(heads.split()),
     )
 
 
 def needing(needs: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The rules, each of which needs that unless it says what it needs."""
-    return tuple(rule if rule.needs else rule._replace(needs=re.compile(needs)) for rule in rules)
+    return tuple(rule if rule.needs else rule._replace(needs=(re.compile(needs),)) for rule in rules)
 
 
 def compile_small(regex: str) -> re.Pattern[str]:
@@ -88,18 +112,31 @@ def small_letters(view: str) -> str:
 def scan(rules: Iterable[Rule], view: str) -> Iterator[Finding]:
     """All findings of all rules; they may overlap."""
     low = small_letters(view)
-    stands: dict[re.Pattern[str] | None, bool] = {None: True}
-    places: dict[re.Pattern[str], list[int]] = {}
+    # By the text of a pattern: the hash of a pattern itself is worked out anew each time, from all of its code.
+    stands: dict[str, bool] = {}
+    places: dict[str, list[int]] = {}
+    heads: set[str] | None = None  # all in one go: to look for each of seventy words takes longer
     for rule in rules:
-        needs = rule.needs
-        if needs is not None and needs not in stands:
-            stands[needs] = needs.search(low) is not None
-        if not stands[needs] or (rule.words and not _any_of(rule.words, low)):
+        if rule.heads:
+            heads = set(_HEAD.findall(low)) if heads is None else heads
+            if rule.heads.isdisjoint(heads):
+                continue
+        if not _all_of(rule.needs, low, stands) or (rule.words and not _any_of(rule.words, low)):
             continue
         group: str | int = "value" if "value" in rule.regex.groupindex else 0
         for match in _matches(rule, view, low, places):
             if rule.accept is None or rule.accept(match):
                 yield Finding(match.start(group), match.end(group), rule.entity, rule.score)
+
+
+def _all_of(needs: tuple[re.Pattern[str], ...], low: str, stands: dict[str, bool]) -> bool:
+    for need in needs:
+        found = stands.get(need.pattern)
+        if found is None:
+            found = stands[need.pattern] = need.search(low) is not None
+        if not found:
+            return False
+    return True
 
 
 def _any_of(words: tuple[str, ...], low: str) -> bool:
@@ -109,12 +146,13 @@ def _any_of(words: tuple[str, ...], low: str) -> bool:
     return False
 
 
-def _matches(rule: Rule, view: str, low: str, places: dict[re.Pattern[str], list[int]]) -> Iterable[re.Match[str]]:
+def _matches(rule: Rule, view: str, low: str, places: dict[str, list[int]]) -> Iterable[re.Match[str]]:
     text = low if rule.small else view
-    if rule.starts is not None:
-        if rule.starts not in places:
-            places[rule.starts] = [match.start() for match in rule.starts.finditer(low)]
-        return _apart(rule.regex, text, places[rule.starts])
+    if (starts := rule.starts) is not None:
+        found_at = places.get(starts.pattern)
+        if found_at is None:
+            found_at = places[starts.pattern] = [match.start() for match in starts.finditer(low)]
+        return _apart(rule.regex, text, found_at) if found_at else ()
     if rule.cue is None:
         return rule.regex.finditer(text)
     found = (rule.regex.match(view, cue.start()) for cue in rule.cue.finditer(low))

@@ -21,10 +21,10 @@ def rules_of(entities: frozenset[str]) -> tuple[Rule, ...]:
 
 @cache
 def _signs(entities: frozenset[str]) -> tuple[tuple[re.Pattern[str], ...], tuple[str, ...]]:
-    """What stands in all that the rules find: each has one of these patterns or words."""
-    needs = {rule.needs for rule in rules_of(entities) if rule.needs is not None}
-    words = {word for rule in rules_of(entities) if rule.needs is None for word in rule.words}
-    return tuple(sorted(needs, key=lambda need: need.pattern)), tuple(sorted(words))
+    """What stands in the end of all that the rules find: each has one of these patterns or words."""
+    needs = {rule.needs[0] for rule in rules_of(entities) if rule.needs}
+    words = {word for rule in rules_of(entities) if not rule.needs for word in rule.words}
+    return tuple(sorted(needs, key=lambda need: (len(need.pattern), need.pattern))), tuple(sorted(words))
 
 
 def find(view: str, entities: frozenset[str]) -> Iterator[Finding]:
