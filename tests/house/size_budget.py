@@ -56,7 +56,10 @@ STREAMS = frozenset(
 
 REMOTE = frozenset(
     f"{CORE}.{module}"
-    for module in ("execution", "wire", "imports", "events", "recipes", "sender", "arriving", "away", "places", "leaving", "worker")
+    for module in (
+        *("execution", "wire", "imports", "events", "recipes", "sender", "arriving", "away", "places"),
+        *("leaving", "worker"),
+    )
 )
 """Modules of core by which a step leaves its process and runs in another; see ADR-023."""
 

@@ -27,10 +27,7 @@ _REFUSED = {
     "cache": "what was given once is not given again; cache a step before or after it",
     "inline": "it waits for its reader",
 }
-_OF_A_CHAIN = (
-    *("inputs", "retry", "timeout_s", "reads", "limits", "effect", "validate", "when", "validators", "pauses"),
-    *("backend", "lease"),
-)
+_OF_A_CHAIN = tuple(name for name in StepOptions.__dataclass_fields__ if name not in (*_REFUSED, "version"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
