@@ -129,10 +129,11 @@ async def chunks(most: int) -> AsyncIterator[str]:
 
 
 async def held(folder: str) -> AsyncIterator[str]:
-    """Gives chunks without an end, and leaves word of how many it made, and of its end."""
+    """Gives many chunks, with a letter in a file for each that it made, and leaves word of its end."""
     try:
-        for number in range(1_000_000):
-            Path(folder, "made").write_text(str(number + 1), encoding="utf-8")
+        for number in range(5000):
+            with Path(folder, "made").open("a", encoding="utf-8") as file:
+                file.write("x")
             yield f"{number} "
     finally:
         Path(folder, "closed").touch()

@@ -70,7 +70,7 @@ async def read(flujo: Flujo, run_input: object) -> tuple[list[object], StepOutco
         (flows.stream(flows.rows, collect="none"), 3),
         (flows.stream(flows.rows, collect=len), 3),
         (flows.stream(flows.rows), 0),
-        (StreamStep((Stage.of("talker", flows.talker.stream),), name="talker"), "hi"),
+        (StreamStep((Stage.of("talker", flows.talker.stream, flows.talker),), name="talker"), "hi"),
     ],
     ids=lambda value: repr(value),
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import reduce
 from importlib import import_module
 from typing import Any
 
 from .foreign import attempt
+from .reading import StreamingAgent
 from .steps import Step
 from .streamstep import Stage, StreamStep
 
@@ -42,20 +43,20 @@ def path_of(value: object) -> str | None:
 
 
 def _is(value: object, found: object) -> bool:
-    if isinstance(found, StreamStep) and [stage.open for stage in found.stages] == [value]:
-        return True
-    return found is value or (type(found) is Step and found.target is value)
+    is_stage = isinstance(found, StreamStep) and len(found.stages) == 1 and found.stages[0].target is value
+    return is_stage or found is value or (type(found) is Step and found.target is value)
 
 
 # --- streaming steps --------------------------------------------------------------------------------------------------
 
 
 def stages_at(paths: Iterable[str]) -> tuple[Stage, ...]:
-    """The stages that stand there: async generator functions, methods of agents, or streaming steps."""
+    """The stages that stand there: async generator functions, agents with `stream`, or streaming steps."""
     found: list[Stage] = []
     for path in paths:
         one: Any = at(path)
-        found += one.stages if isinstance(one, StreamStep) else [Stage.of(path.rpartition(":")[2], one)]
+        function = one.stream if isinstance(one, StreamingAgent) and not inspect.isclass(one) else one
+        found += one.stages if isinstance(one, StreamStep) else [Stage.of(path.rpartition(":")[2], function)]
     return tuple(found)
 
 
@@ -65,14 +66,5 @@ def paths_of(step: StreamStep) -> tuple[str, ...] | None:
     for part in step.made_of or (step,):
         whole = path_of(part)
         stages = part.stages if isinstance(part, StreamStep) else ()
-        paths += [whole] if whole is not None else [_path_of_stage(stage.open) for stage in stages]
+        paths += [whole] if whole is not None else [path_of(stage.target) for stage in stages]
     return tuple(path for path in paths if path is not None) if None not in paths else None
-
-
-def _path_of_stage(function: Callable[..., object]) -> str | None:
-    """Of a method of an object the path goes through the object: `package.module:agent.stream`."""
-    owner = getattr(function, "__self__", None)
-    if owner is None or inspect.ismodule(owner) or inspect.isclass(owner):
-        return path_of(function)
-    path = path_of(owner)
-    return None if path is None else f"{path}.{getattr(function, '__name__', '')}"

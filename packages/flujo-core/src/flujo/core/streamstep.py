@@ -38,16 +38,18 @@ class Stage:
         name: Its name, for people.
         open: Makes the async iterator; it is called by name.
         hints: Its annotations, where they had to be read early.
+        target: What it was made of: the function, or the agent whose `stream` that is.
     """
 
     name: str
     open: Callable[..., AsyncIterator[Any]]
     hints: Mapping[str, object] | None
+    target: object
 
     @classmethod
-    def of(cls, name: str, function: Callable[..., AsyncIterator[Any]]) -> Stage:
-        """The stage of an async generator function."""
-        return cls(name, function, local_hints(function))
+    def of(cls, name: str, function: Callable[..., AsyncIterator[Any]], target: object = None) -> Stage:
+        """The stage of an async generator function, which `target` has where it is an agent's."""
+        return cls(name, function, local_hints(function), function if target is None else target)
 
     @property
     def upstream(self) -> str | None:

@@ -39,7 +39,8 @@ class StreamingStep(StreamStep):
             super().__init__(stages, name=name or target.name, collect=collect, **{**kept, **options})
             return
         called = name or _name_of(target)
-        super().__init__((Stage.of(called, _function_of(target, called)),), name=called, collect=collect, **options)
+        stage = Stage.of(called, _function_of(target, called), target)
+        super().__init__((stage,), name=called, collect=collect, **options)
 
 
 _KEPT = (
