@@ -9,7 +9,18 @@ from pathlib import Path
 import anyio
 from pydantic import BaseModel
 
-from flujo.core import Message, ModelChunk, ModelRequest, ModelUsage, Price, RunContext, TransformChunk, hookimpl, step
+from flujo.core import (
+    Message,
+    ModelChunk,
+    ModelRequest,
+    ModelUsage,
+    Price,
+    Resources,
+    RunContext,
+    TransformChunk,
+    hookimpl,
+    step,
+)
 from flujo.core.streamstep import Stage, StreamStep
 from flujo.core.testing.trial_steps import mark
 
@@ -19,6 +30,22 @@ def stream(*functions: object, **options: object) -> StreamStep:
     names = [getattr(function, "__name__", "") for function in functions]
     stages = tuple(Stage.of(name, function) for name, function in zip(names, functions, strict=True))  # type: ignore[arg-type]
     return StreamStep(stages, name=">>".join(names), **options)  # type: ignore[arg-type]
+
+
+class Facts(BaseModel, frozen=True):
+    """A context with a field that no step here reads."""
+
+    subject: str = "flows"
+    private: str = "not for workers"
+
+
+class Tools(Resources):
+    word: str
+
+
+async def knows(_: str, context: Facts, word: str) -> AsyncIterator[str]:
+    yield context.subject + " "
+    yield word
 
 
 class Row(BaseModel, frozen=True):

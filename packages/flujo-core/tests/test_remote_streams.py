@@ -18,6 +18,7 @@ from flujo.core import (
     Chunk,
     Flujo,
     LocalBackend,
+    Map,
     OnModelCall,
     PipelineError,
     RetryPolicy,
@@ -110,6 +111,43 @@ async def test_a_chain_runs_where_its_first_step_says_and_a_step_without_a_name_
         Flujo(flows.stream(flows.words) >> flows.stream(flows.loud, backend="there"), backend={"there": backend})
 
 
+async def test_streams_side_by_side_keep_their_chunks_apart(backend: PipeBackend) -> None:
+    seen: dict[str, str] = {}
+    async with Flujo(Map(flows.stream(flows.words)), backend=backend).stream_async(["a b", "c", "d e f"]) as stream:
+        async for item in stream:
+            if isinstance(item, Chunk):
+                seen[item.step_path] = seen.get(item.step_path, "") + item.value
+    assert list(dict(sorted(seen.items())).values()) == stream.result.unwrap() == ["a b ", "c ", "d e f "]
+
+
+async def test_a_stream_reads_the_declared_context_and_resources_there(backend: PipeBackend) -> None:
+    step = flows.stream(flows.knows, reads=("subject",))
+    flujo = Flujo(step, backend=backend, context_model=flows.Facts, resources=flows.Tools(word="ho"))
+    async with flujo.stream_async("", context=flows.Facts(subject="hey")) as stream:
+        assert "".join([text async for text in stream.text()]) == "hey ho"
+    assert "not for workers" not in backend.sent[-1]
+
+
+async def test_a_backend_that_does_not_wait_for_its_reader_loses_no_chunk_unseen() -> None:
+    class Impatient:
+        capabilities = Capabilities(remote=True, streams=True)
+
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            async def hurry(chunk: str) -> None:
+                with anyio.move_on_after(0.05):
+                    await request.give(chunk)
+
+            async with Worker() as worker:
+                answer = await worker.execute(request.task().model_dump_json(), hurry)
+            return request.outcome(answer)
+
+    async with Flujo(flows.stream(flows.words), backend=Impatient()).stream_async("a b c") as stream:
+        async for _ in stream:
+            await anyio.sleep(0.3)
+    assert isinstance(stream.result.error, StepFailed)
+    assert stream.result.error.error_type == "AnswerMismatch"
+
+
 async def test_a_worker_makes_no_chunk_before_its_reader_asks_for_it(backend: PipeBackend, tmp_path: Path) -> None:
     async with Flujo(flows.stream(flows.held), backend=backend).stream_async(str(tmp_path)) as stream:
         texts = stream.text()
@@ -192,8 +230,9 @@ async def test_a_stream_that_asks_a_human_goes_on_where_its_reader_was(backend: 
     flujo = Flujo(flows.stream(flows.asks), backend=backend)
     chunks, result = await read(flujo, "pay")
     assert (chunks, result.status) == (["pay? "], "paused")
-    done = await flujo.resume_async(result, True)
-    assert done.unwrap() == "pay? True"
+    async with flujo.resume_stream_async(result, True) as stream:
+        assert [item.value async for item in stream if isinstance(item, Chunk)] == ["True"]
+    assert stream.result.output == "pay? True"
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------------

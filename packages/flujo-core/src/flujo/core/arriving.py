@@ -17,7 +17,7 @@ class Arriving:
 
     Attributes:
         hint: The same.
-        count: How many came.
+        count: How many were taken.
         done: How the attempt ended, once it has.
     """
 
@@ -30,7 +30,6 @@ class Arriving:
 
     async def give(self, value: object) -> None:
         """Give the next chunk, and wait until the one after is wanted."""
-        self.count += 1
         _, taken = self._offer = (value, anyio.Event())
         self._news.set()
         await taken.wait()
@@ -49,6 +48,7 @@ class Arriving:
                 continue
             value, taken = self._offer
             self._offer = None
+            self.count += 1
             yield value
             taken.set()
         if isinstance(self.done.outcome, Paused):

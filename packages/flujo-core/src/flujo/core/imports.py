@@ -55,7 +55,7 @@ def stages_at(paths: Iterable[str]) -> tuple[Stage, ...]:
     found: list[Stage] = []
     for path in paths:
         one: Any = at(path)
-        function = one.stream if isinstance(one, StreamingAgent) and not inspect.isclass(one) else one
+        function: Any = one.stream if isinstance(one, StreamingAgent) and not inspect.isclass(one) else one
         found += one.stages if isinstance(one, StreamStep) else [Stage.of(path.rpartition(":")[2], function)]
     return tuple(found)
 
