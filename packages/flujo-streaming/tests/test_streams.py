@@ -1077,7 +1077,8 @@ async def test_a_stream_that_names_no_backend_stays_where_its_reader_is_unless_c
     class Remote(Elsewhere):
         capabilities = Capabilities(remote=True)
 
-    assert Flujo(source.step(backend="near"), backend={"near": Elsewhere()}).run("w").output == "w0 w1 "
+    near = Flujo(source.step(backend="near"), backend={"near": Elsewhere()})
+    assert (await near.run_async("w")).output == "w0 w1 "
     assert sent[2:] == ["words"]
     with pytest.raises(PipelineError, match="it is a stream, and no chunks come from there"):
         Flujo(StreamingStep(source.step(backend="far"), name="same"), backend={"far": Remote()})
