@@ -56,7 +56,10 @@ STREAMS = frozenset(
 
 REMOTE = frozenset(
     f"{CORE}.{module}"
-    for module in ("execution", "wire", "imports", "events", "recipes", "sender", "away", "places", "worker")
+    for module in (
+        *("execution", "wire", "imports", "events", "recipes", "sender", "arriving", "away", "places"),
+        *("leaving", "worker"),
+    )
 )
 """Modules of core by which a step leaves its process and runs in another; see ADR-023."""
 
@@ -111,7 +114,7 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     yield _at_most("flujo.core, code lines of durability", durability, 1685)
     yield _at_most("flujo.core, code lines of the language", language, 1615)
     yield _at_most("flujo.core, code lines of governance", governance, 2390)
-    yield _at_most("flujo.core, code lines of what leaves the process", remote, 1090)
+    yield _at_most("flujo.core, code lines of what leaves the process", remote, 1305)
 
 
 def _rules(modules: list[Module], functions: list[Function]) -> Iterator[Row]:

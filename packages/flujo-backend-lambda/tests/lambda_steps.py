@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
@@ -116,3 +117,19 @@ class Keys(Resources):
 @step
 async def peppered(text: str, pepper: SecretStr) -> str:
     return hashlib.sha256((text + pepper.get_secret_value()).encode()).hexdigest()
+
+
+async def spells(text: str) -> AsyncIterator[str]:
+    """A stream."""
+    for letter in text:
+        yield f"{letter}@{os.getpid()} "
+
+
+@step
+async def collects(text: str, ctx: RunContext) -> str:
+    """A stream, whole."""
+    pieces = []
+    async for piece in spells(text):
+        await ctx.emit(piece)
+        pieces.append(piece)
+    return "".join(pieces)

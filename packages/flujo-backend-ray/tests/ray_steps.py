@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -14,12 +15,20 @@ from flujo.core import (
     Deny,
     GuardToolCall,
     Map,
+    Message,
+    ModelChunk,
+    ModelRequest,
+    ModelUsage,
+    Price,
     Resource,
     Resources,
     RunContext,
+    Stage,
     Step,
+    StreamStep,
     ToolCall,
     ToolResult,
+    TransformChunk,
     UsageLimits,
     Worker,
     hookimpl,
@@ -107,3 +116,77 @@ def worker() -> Worker:
 
 doubled = Map(Step(double))
 pipeline = doubled
+
+
+def streamed(function: Callable[..., AsyncIterator[Any]], **options: Any) -> StreamStep:
+    """A streaming step of a function of this module."""
+    return StreamStep((Stage.of(function.__name__, function),), name=function.__name__, **options)
+
+
+async def chunks(most: int) -> AsyncIterator[str]:
+    for number in range(most):
+        yield f"{number} "
+
+
+async def held(folder: str) -> AsyncIterator[str]:
+    """Gives many chunks, with a letter in a file for each that it made, and leaves word of its end."""
+    try:
+        for number in range(5000):
+            with Path(folder, "made").open("a", encoding="utf-8") as file:
+                file.write("x")
+            yield f"{number} "
+    finally:
+        Path(folder, "closed").touch()
+
+
+async def waits(folder: str) -> AsyncIterator[str]:
+    """Gives its second chunk when its reader has seen the first."""
+    yield "first "
+    with anyio.fail_after(30):
+        while not Path(folder, "seen").exists():
+            await anyio.sleep(0.01)
+    yield str(os.getpid())
+
+
+async def hangs(folder: str) -> AsyncIterator[str]:
+    try:
+        yield "one "
+        await anyio.sleep(600)
+    finally:
+        Path(folder, "closed").touch()
+
+
+async def dies(text: str, ctx: RunContext) -> AsyncIterator[str]:
+    yield text
+    os._exit(3)
+
+
+async def pays(most: int, ctx: RunContext) -> AsyncIterator[str]:
+    for number in range(most):
+        async with ctx.usage.reserve(cost_usd="0.10") as lease:
+            lease.settle(cost_usd="0.10")
+        yield f"{number} "
+
+
+async def talks(text: str, ctx: RunContext) -> AsyncIterator[str]:
+    async def send(request: ModelRequest) -> AsyncIterator[ModelChunk]:
+        for word in str(request.messages[-1].content).split():
+            yield ModelChunk(word + " ")
+        yield ModelChunk(usage=ModelUsage(input_tokens=10, output_tokens=5))
+
+    asked = ModelRequest(model="acme:small", messages=(Message(role="user", content=text),), max_tokens=5)
+    async with ctx.stream_model(asked, send, price=Price(input_usd="0.001", output_usd="0.002")) as answer:
+        async for piece in answer.text():
+            yield piece
+
+
+class Marks:
+    """Marks chunks with where they were seen."""
+
+    @hookimpl
+    def transform_chunk(self, payload: TransformChunk) -> str:
+        return "" if payload.is_last else f"<{payload.surface}:{payload.value}>"
+
+
+def marking() -> Worker:
+    return Worker(plugins=[Marks()], engine="ray")

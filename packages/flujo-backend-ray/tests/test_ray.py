@@ -34,6 +34,7 @@ from flujo.core import (
 )
 from flujo.core.testing import assert_conforms
 from flujo.core.testing.remote_rules import REMOTE_RULES
+from flujo.core.testing.stream_rules import STREAM_RULES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -50,7 +51,7 @@ def backend() -> Iterator[RayBackend]:
 def test_it_holds_every_rule_of_a_remote_backend(backend: RayBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flujo.core.testing.conformance.LIMIT_S", 120)  # a rule kills an actor, and another starts
     held = assert_conforms(backend, loops=["asyncio"])
-    assert {rule.__name__ for rule in REMOTE_RULES} <= set(held)
+    assert {rule.__name__ for rule in (*REMOTE_RULES, *STREAM_RULES)} <= set(held)
 
 
 def test_a_thousand_items_keep_their_order(backend: RayBackend) -> None:

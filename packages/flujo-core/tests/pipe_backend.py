@@ -101,7 +101,7 @@ class PipeBackend:
         sent: All tasks, as they were sent.
     """
 
-    capabilities = Capabilities(remote=True)
+    capabilities = Capabilities(remote=True, streams=True)
 
     def __init__(self, pool: Pool, *, changed: Callable[[str], str] = str) -> None:
         self.pool = pool
@@ -114,8 +114,13 @@ class PipeBackend:
         number, answers = process.ask(self.sent[-1])
         limiter = anyio.CapacityLimiter(1)
         try:
-            answer = await anyio.to_thread.run_sync(answers.get, abandon_on_cancel=True, limiter=limiter)
-        except BaseException:  # a cancel: it ends there before it ends here
+            while True:
+                answer = await anyio.to_thread.run_sync(answers.get, abandon_on_cancel=True, limiter=limiter)
+                if not answer.startswith("+"):
+                    break
+                await request.give(self.changed(answer[1:]))
+                process.tell(number, "more")
+        except BaseException:  # a cancel, or a chunk that does not fit: it ends there before it ends here
             answers.put("")  # lets the thread go
             over = process._asked[number] = SimpleQueue[str]()
             process.tell(number, "cancel")

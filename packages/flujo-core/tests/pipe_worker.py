@@ -1,4 +1,8 @@
-"""A worker process that speaks JSON over its pipes: a line is the number of a task and the task, or `cancel`."""
+"""A worker process that speaks JSON over its pipes.
+
+A line to it is the number of a task and the task, `cancel`, or `more`; one from it is that number and an answer, or `+`
+and a chunk, after which it waits for `more`.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,30 @@ async def main(plugins: str) -> None:
     module, _, name = plugins.partition(":")
     given = getattr(import_module(module), name)() if plugins else ()
     scopes: dict[str, anyio.CancelScope] = {}
+    wanted: dict[str, anyio.Event] = {}
+
+    def say(number: str, what: str) -> None:
+        sys.stdout.write(f"{number} {what}\n")
+        sys.stdout.flush()
 
     async def work(number: str, line: str) -> None:
+        async def give(chunk: str) -> None:
+            wanted[number] = anyio.Event()
+            say(number, f"+{chunk}")
+            await wanted[number].wait()
+
         answer = "cancelled"
         with anyio.CancelScope() as scopes[number]:
-            answer = await worker.execute(line)
-        sys.stdout.write(f"{number} {answer}\n")
-        sys.stdout.flush()
+            answer = await worker.execute(line, give)
+        say(number, answer)
 
     async with Worker(plugins=given, engine="pipe") as worker, anyio.create_task_group() as group:
         while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             number, _, rest = line.rstrip("\n").partition(" ")
             if rest == "cancel":
                 scopes[number].cancel()
+            elif rest == "more":
+                wanted[number].set()
             else:
                 group.start_soon(work, number, rest)
 

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+import anyio
 from pydantic import BaseModel, SecretStr
 
 from flujo.core import (
@@ -128,6 +129,12 @@ async def pay(_: int, ctx: RunContext) -> str:
         return ToolResult(content="paid")
 
     return str((await ctx.call_tool(ToolCall(name="pay"), send, effect="at_most_once")).content)
+
+
+@step
+async def sleeps(seconds: int) -> int:
+    await anyio.sleep(seconds)
+    return seconds
 
 
 @step

@@ -40,6 +40,7 @@ from flujo.core import (
     StepFailed,
     StepOutcome,
     StepTask,
+    StepTimeout,
     Success,
     TaskRejected,
     Usage,
@@ -517,9 +518,10 @@ def test_models_of_this_module_are_no_part_of_a_task() -> None:
 class _Slow:
     """A backend that needs a while before it can do anything, as one that first starts a cluster."""
 
-    def __init__(self, *, fails: bool = False) -> None:
+    def __init__(self, *, fails: bool = False, tries_s: float = 0) -> None:
         self.capabilities = Capabilities(remote=True, prepare=self.prepare)
         self.fails = fails
+        self.tries_s = tries_s
         self.prepared = 0
 
     async def prepare(self) -> None:
@@ -530,6 +532,7 @@ class _Slow:
 
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         if self.fails:
+            await anyio.sleep(self.tries_s)
             raise RuntimeError("there is no cluster")
         async with Worker() as worker:
             return request.outcome(await worker.execute(request.task().model_dump_json()))
@@ -552,3 +555,20 @@ async def test_a_backend_that_gets_ready_first_costs_no_step_its_time() -> None:
     with anyio.move_on_after(0.2) as limit:
         await Flujo(hurried, backend=_Slow()).run_async(1)
     assert limit.cancelled_caught
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("step", [flows.give, flows.ask_model], ids=["unmetered", "metered"])
+async def test_what_kept_a_backend_from_getting_ready_is_told_with_the_timeout_of_its_step(step: Step) -> None:
+    backend = _Slow(fails=True, tries_s=60)  # it tries again to get ready, and the step's time is up meanwhile
+    given: object = 1 if step is flows.give else "x"
+    result = await Flujo(Step(step, timeout_s=0.1), backend=backend).run_async(given)
+    assert isinstance(result.error, StepTimeout)
+    assert "no result after 0.1 s" in str(result.error)
+    assert "its backend was not ready: RuntimeError: there is no cluster" in str(result.error)
+    assert isinstance(result.error.__cause__, RuntimeError)
+    backend.fails = False  # and a step that only took too long does not blame it
+    late = await Flujo(Step(flows.sleeps, timeout_s=0.1), backend=backend).run_async(5)
+    assert isinstance(late.error, StepTimeout)
+    assert late.error.__cause__ is None
+    assert "not ready" not in str(late.error)

@@ -9,6 +9,7 @@ from pipe_backend import PipeBackend, Pool
 
 from flujo.core.testing import assert_conforms
 from flujo.core.testing.remote_rules import REMOTE_RULES
+from flujo.core.testing.stream_rules import STREAM_RULES
 
 
 @pytest.fixture
@@ -21,5 +22,5 @@ def pool() -> Iterator[Pool]:
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_backend_of_processes_that_speak_json_holds_every_rule(loop: str, pool: Pool) -> None:
     held = assert_conforms(lambda: PipeBackend(pool), loops=[loop])
-    assert {rule.__name__ for rule in REMOTE_RULES} <= set(held)
+    assert {rule.__name__ for rule in (*REMOTE_RULES, *STREAM_RULES)} <= set(held)
     assert "context_variables" not in held

@@ -17,6 +17,7 @@ from flujo.core import Budget, LocalBackend, MemoryStore, Price
 from flujo.core.testing.backend_rules import BACKEND_RULES
 from flujo.core.testing.price_rules import PRICE_RULES
 from flujo.core.testing.remote_rules import REMOTE_RULES
+from flujo.core.testing.stream_rules import STREAM_RULES
 
 SPACE = """
 from flujo.core import *
@@ -75,7 +76,7 @@ assert Flujo(Step(work)).run("x").output == "three points"
 
 def test_each_rule_is_in_the_guide_with_what_it_promises() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "how-to" / "check-a-backend.md").read_text("utf-8")
-    for rule in (*BACKEND_RULES, *REMOTE_RULES, *PRICE_RULES):
+    for rule in (*BACKEND_RULES, *REMOTE_RULES, *STREAM_RULES, *PRICE_RULES):
         promise = " ".join((inspect.getdoc(rule) or "").split())
         assert f"| `{rule.__name__}` | {promise} |" in guide
 

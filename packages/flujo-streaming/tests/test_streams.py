@@ -25,6 +25,7 @@ from flujo.core import (
     UNCHANGED,
     AlreadyResumed,
     Branch,
+    Capabilities,
     Chain,
     ConfigurationError,
     Fallback,
@@ -1079,7 +1080,7 @@ async def test_what_cannot_be_a_stream_is_refused():
         Flujo(Source().step() >> StreamingStep(shout, timeout_s=3))
 
 
-async def test_a_stream_stays_in_the_process_of_its_reader():
+async def test_a_stream_that_names_no_backend_stays_where_its_reader_is_unless_chunks_come_back_from_there():
     sent = []
 
     class Elsewhere:
@@ -1093,8 +1094,16 @@ async def test_a_stream_stays_in_the_process_of_its_reader():
         assert [text async for text in stream.text()] == ["W0 ", "W1 "]
     assert stream.result.output == 6
     assert sent == ["same", "length"]
-    with pytest.raises(PipelineError, match="stays where its reader is"):
-        source.step(backend="lambda")
+
+    class Remote(Elsewhere):
+        capabilities = Capabilities(remote=True)
+
+    near = Flujo(source.step(backend="near"), backend={"near": Elsewhere()})
+    assert (await near.run_async("w")).output == "w0 w1 "
+    assert sent[2:] == ["words"]
+    with pytest.raises(PipelineError, match="it is a stream, and no chunks come from there"):
+        Flujo(StreamingStep(source.step(backend="far"), name="same"), backend={"far": Remote()})
+    Flujo(source.step(), backend=Remote())
 
 
 async def test_chunks_that_do_not_fit_the_next_stage_are_refused():

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import anyio
 
-from flujo.core import Worker
+from flujo.core import GiveChunk, Worker
 
 __all__ = ["StepActor"]
 
@@ -44,17 +44,44 @@ class StepActor:
             left -= len(there)
             yield there
 
-    async def _one(self, number: int, task: str, answers: asyncio.Queue[tuple[int, str]]) -> None:
+    async def _one(
+        self, number: int, task: str, answers: asyncio.Queue[tuple[int, str]], give: GiveChunk | None = None
+    ) -> None:
         answer = ""
         try:
             with self._scopes[number]:
-                answer = await self._worker.execute(task)
+                answer = await self._worker.execute(task, give)
         finally:
             del self._scopes[number]
             answers.put_nowait((number, answer))
 
+    async def stream(self, number: int, task: str) -> AsyncIterator[tuple[bool, str]]:
+        """Run a streaming step: its chunks, each when the one before was fetched, and its answer, which is the last.
+
+        An item says whether it is the answer, which is as that of `run`.
+        """
+        self._scopes[number] = anyio.CancelScope()
+        chunks: asyncio.Queue[str] = asyncio.Queue()
+        wanted = asyncio.Semaphore(0)
+
+        async def give(chunk: str) -> None:
+            chunks.put_nowait(chunk)
+            await wanted.acquire()
+
+        answers: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        running = asyncio.ensure_future(self._one(number, task, answers, give))
+        while True:
+            there = asyncio.ensure_future(chunks.get())
+            await asyncio.wait([there, running], return_when=asyncio.FIRST_COMPLETED)
+            if not there.done():
+                there.cancel()
+                break
+            yield False, there.result()
+            wanted.release()
+        yield True, answers.get_nowait()[1]
+
     async def cancel(self, number: int) -> None:
-        """Cancel a task; `run` returns when it has ended."""
+        """Cancel a task; `run` or `stream` gives its answer when it has ended."""
         if number in self._scopes:
             self._scopes[number].cancel()
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from itertools import count
 from threading import Event, Lock, Thread
@@ -29,6 +29,9 @@ CANCEL_S = 10.0
 
 START_S = 60.0
 """Seconds for which the first step waits for all actors; those for which the cluster has no room yet come later."""
+
+AHEAD = 1
+"""Chunks of a streaming step that its actor makes ahead of what is read here."""
 
 AGAIN_S = 0.5
 """Seconds after which a cancel is said again: Ray may bring it there before the task that it is for. A start looks as
@@ -59,7 +62,7 @@ class RayBackend:
         worker: str | None = None,
         actor_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.capabilities: Capabilities = Capabilities(remote=True, prepare=self._actor)
+        self.capabilities: Capabilities = Capabilities(remote=True, prepare=self._actor, streams=True)
         self._address = address
         self._size = actors
         self._maker = worker or ""
@@ -72,7 +75,11 @@ class RayBackend:
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         """See ExecutionBackend."""
         actor = await self._actor()
-        answer = await actor.work(next(self._numbers), request.task().model_dump_json())
+        number, task = next(self._numbers), request.task()
+        if task.is_stream:
+            answer = await actor.stream(number, task.model_dump_json(), request.give)
+        else:
+            answer = await actor.work(number, task.model_dump_json())
         if answer is None:
             return StepOutcome(Failure(WorkerLost(request.ctx.step_path, actor.lost)))
         return request.outcome(answer)
@@ -222,7 +229,8 @@ class Actor:
             if waiting in self._outgoing.get(loop, ()):
                 self._outgoing[loop].remove(waiting)
             else:
-                await self._cancel(waiting)
+                waiting.answer = loop.create_future()  # the first was cancelled with who waited for it
+                await self._cancel(number, waiting.answer)
             raise
         finally:
             self.busy -= 1
@@ -240,18 +248,43 @@ class Actor:
                 for number, answer in await ref:
                     left.pop(number).end(answer or None)
         except ray.exceptions.RayError as error:  # of the steps' own errors none comes this way
-            self.is_gone = True
-            self.lost = f"the process of its actor went away: {_reason(error)}"
+            self._lose(error)
         finally:
             for waiting in left.values():
                 waiting.end(None)
 
-    async def _cancel(self, waiting: Waiting) -> None:
-        waiting.answer = asyncio.get_running_loop().create_future()  # the first was cancelled with who waited for it
+    async def stream(self, number: int, task: str, give: Callable[[str], Awaitable[object]]) -> str | None:
+        """Have a streaming step done, and give each of its chunks; None where its process went away."""
+        ray = _ray()
+        way = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
+        items = self._handle.stream.options(**way).remote(number, task)
+        answer = ""
+        self.busy += 1
+        try:
+            async for ref in items:
+                is_answer, text = await ref
+                if is_answer:
+                    answer = text
+                else:
+                    await give(text)
+        except ray.exceptions.RayError as error:  # as above
+            self._lose(error)
+        except BaseException:  # a cancel, or a chunk that does not fit: it ends there before it ends here
+            await self._cancel(number, asyncio.ensure_future(_passed(items)))
+            raise
+        finally:
+            self.busy -= 1
+        return answer or None
+
+    def _lose(self, error: Exception) -> None:
+        self.is_gone = True
+        self.lost = f"the process of its actor went away: {_reason(error)}"
+
+    async def _cancel(self, number: int, ended: asyncio.Future[Any]) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_S) as late:
-            while not waiting.answer.done():
-                self._handle.cancel.remote(waiting.number)
-                await asyncio.wait([waiting.answer], timeout=AGAIN_S)
+            while not ended.done():
+                self._handle.cancel.remote(number)
+                await asyncio.wait([ended], timeout=AGAIN_S)
         if late.cancelled_caught:
             self.is_gone = True
             self.kill()
@@ -268,6 +301,15 @@ class Actor:
         except ray.exceptions.RayError:  # it went away before
             return
         self.kill()
+
+
+async def _passed(items: Any) -> None:
+    """Let what still comes pass: its actor waits until it was taken."""
+    try:
+        async for _ in items:
+            pass
+    except _ray().exceptions.RayError:  # it went away
+        return
 
 
 def _reason(error: Exception) -> str:

@@ -66,7 +66,8 @@ _NAMES_OF_MODULE = {
     "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore Signer StoreFactory TokenSigner Verifier",
     "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome "
     "capabilities_of",
-    "wire": "CodeBlob CodeRef ErrorData OutcomeData StepTask UsageData WorkerFacts",
+    "wire": "ChunkData CodeBlob CodeRef ErrorData OutcomeData StepTask StreamRef UsageData WorkerFacts",
+    "leaving": "GiveChunk",
     "recipes": "Secret",
     "worker": "Worker",
     "hooks": "Hooks Implementation tier_of",

@@ -49,6 +49,7 @@ from .handle import RunHandle
 from .hooks import Hooks, Implementation, tier_of
 from .items import Chunk, ModelChunk, PausedItem, ResultItem, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .kept import Hold, KeptRun, Receipt, TokenFacts, moved_on, refusal
+from .leaving import GiveChunk
 from .ledger import Ledger
 from .loader import PLUGIN_API_VERSION, Installed
 from .logs import SecretsFilter
@@ -128,7 +129,7 @@ from .streams import RunStream, StreamOpening
 from .streamstep import Stage, StreamStep
 from .usage import Charge, Price, Room, Usage, UsageLimits
 from .wakeup import spawn
-from .wire import CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, UsageData, WorkerFacts
+from .wire import ChunkData, CodeBlob, CodeRef, ErrorData, OutcomeData, StepTask, StreamRef, UsageData, WorkerFacts
 from .worker import Worker
 
 __all__ = [
@@ -150,6 +151,7 @@ __all__ = [
     "Charge",
     "Checkpoint",
     "Chunk",
+    "ChunkData",
     "CodeBlob",
     "CodeRef",
     "Command",
@@ -168,6 +170,7 @@ __all__ = [
     "FlowNode",
     "Flujo",
     "FlujoError",
+    "GiveChunk",
     "Governor",
     "GuardDenied",
     "GuardModelCall",
@@ -289,6 +292,7 @@ __all__ = [
     "StoreFactory",
     "StreamItem",
     "StreamOpening",
+    "StreamRef",
     "StreamStep",
     "StreamingAgent",
     "Success",

@@ -9,7 +9,6 @@ import anyio
 from pydantic import BaseModel
 
 from . import signals
-from .away import GRACE_S
 from .backends import LocalBackend
 from .carved import ledger_of
 from .context import CallGate, RunContext
@@ -44,9 +43,10 @@ class Attempt:
     Attributes:
         cached: Whether the output came from the cache.
         feedback: What validators said to this one.
+        unready: What keeps the backend of a remote step from being used.
     """
 
-    __slots__ = ("_fresh", "cached", "ctx", "feedback", "frame", "node", "number", "path", "run")
+    __slots__ = ("_fresh", "cached", "ctx", "feedback", "frame", "node", "number", "path", "run", "unready")
 
     def __init__(
         self, run: Running, gate: CallGate, frame: Frame, node: StepNode, number: int, feedback: tuple[str, ...] = ()
@@ -58,6 +58,7 @@ class Attempt:
         self.path: str = frame.prefix + node.name
         self.cached: bool = False
         self.feedback: tuple[str, ...] = ()
+        self.unready: Exception | None = None
         self._fresh: tuple[str, object, Changes] | None = None
         timeout = node.step.options.timeout_s
         deadline = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
@@ -158,7 +159,7 @@ class Attempt:
             if self.run.verdict is not None:
                 await self.run.note_told(self.ctx, Begun(is_over=True))
                 return Aborted(self.run.verdict), None
-        request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx)
+        request = StepExecutionRequest(node.step, inputs, timeout_s, self.ctx, unready=self.unready)
         try:
             done = await self._placed(request)
         except ResourceError as error:
@@ -181,9 +182,8 @@ class Attempt:
         if self.run.watch is not None and not isinstance(backend, LocalBackend):
             request.trace = carrier()
         if node.index in places.away:
-            with anyio.move_on_after(math.inf if timeout_s is None else timeout_s + GRACE_S):
-                context = self._context() if node.step.options.reads or node.step.options.writes else None
-                return await places.away[node.index].execute(self.run, request, self.frame, context)
+            context = self._context() if node.step.options.reads or node.step.options.writes else None
+            return await places.away[node.index].execute(self.run, request, self.frame, context)
         elif timeout_s is not None:
             with anyio.move_on_after(timeout_s) as limit:
                 return await self._work(backend, request, limit)

@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from pydantic import BaseModel, JsonValue
 
+from .arriving import Arriving
 from .assignable import type_name
+from .backends import told
 from .carved import ledger_of
 from .check import no_json
 from .codec import unkept
-from .errors import GuardDenied, NotSent, PluginError, StepFailed, TaskRejected, UsageLimitExceeded, WorkerLost
+from .errors import (
+    GuardDenied,
+    NotSent,
+    PluginError,
+    StepFailed,
+    StepTimeout,
+    TaskRejected,
+    UsageLimitExceeded,
+    WorkerLost,
+)
 from .events import TOLD
 from .execution import Capabilities, ExecutionBackend, StepExecutionRequest, StepOutcome, capabilities_of
-from .foreign import attempt, attempt_async
+from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
 from .hooks import Hooks
-from .imports import path_of
+from .imports import path_of, paths_of
 from .logs import shown_as
-from .outcome import Called, Failure
+from .outcome import Called, Failure, Success
 from .payloads import Event, OnGuardDenied
 from .plan import StepNode
 from .policy import Policy
 from .recipes import recipe_of
 from .resources import Resources, ResourceSpec, widened
+from .scrubbing import scrub
 from .sender import Outgoing
+from .streamstep import CTX, StreamStep
 from .usage import Charge, Fit, Room, Usage, UsageLimits
-from .wire import CodeRef, ContextData, LeaseData, OptionsData, PluginRef, lease_of
+from .wire import CodeRef, ContextData, LeaseData, OptionsData, PluginRef, StreamRef, lease_of
 
 if TYPE_CHECKING:
     from .registry import Plugins
     from .running import Running
 
-ACTS = ("guard_step", "guard_model_call", "guard_tool_call", "transform_model_request", "transform_model_response")
-"""Hooks that act on a worker. Those that change the step's own inputs and output act where its run is."""
+ACTS = (
+    *("guard_step", "guard_model_call", "guard_tool_call"),
+    *("transform_model_request", "transform_model_response", "transform_chunk"),
+)
+"""Hooks that act on a worker: `transform_chunk` on a model's answer. Those that change what a step itself takes and
+gives, chunks too, act where its run is."""
 
 GRACE_S = 1.0
 """Seconds that a worker may take to say that a step's time was up, before its attempt is cut off from here."""
@@ -123,16 +142,14 @@ class Away:
         step, binding = node.step, node.binding
         self.who: str = f"step {node.path!r} runs on {type(backend).__name__}, but"
         terms.refuse_local_only(node.path, type(backend).__name__)
-        ref = path_of(step.target)
-        if ref is None and not self.able.pickle:
-            self.problems.append(f"{self.who} nothing can import its code elsewhere; move it to the top of a module")
-        for what, hint in [(f"input {s.parameter!r}", s.type) for s in node.sources] + [("output", binding.output)]:
+        gives = ("chunks", step.chunk) if isinstance(step, StreamStep) else ("output", binding.output)
+        for what, hint in [(f"input {s.parameter!r}", s.type) for s in node.sources] + [gives]:
             if why := unkept(hint):
                 self.problems.append(f"{self.who} its {what}, {type_name(hint)}, cannot travel: {why}")
         options = step.options
         self._fixed: dict[str, Any] = terms.fixed() | {
             "name": node.name,
-            "code": None if ref is None else CodeRef(ref=ref),
+            "code": self._code(),
             "options": OptionsData(
                 timeout_s=options.timeout_s, effect=options.effect, inline=options.inline,
                 reads=options.reads, writes=options.writes,
@@ -140,6 +157,24 @@ class Away:
             "context": self._context(terms.context_model),
             "resources": self._recipe(terms),
         }  # fmt: skip
+
+    def _code(self) -> CodeRef | StreamRef | None:
+        step = self.node.step
+        if not isinstance(step, StreamStep):
+            ref = path_of(step.target)
+            if ref is None and not self.able.pickle:
+                self.problems.append(
+                    f"{self.who} nothing can import its code elsewhere; move it to the top of a module"
+                )
+            return None if ref is None else CodeRef(ref=ref)
+        refs = paths_of(step)
+        if not self.able.streams:
+            why = "it is a stream, and no chunks come from there; leave backend= out, and it runs here"
+            self.problems.append(f"{self.who} {why}")
+        elif refs is None:
+            why = "nothing can import all its stages elsewhere; move them, buffer() too, to the top of a module"
+            self.problems.append(f"{self.who} {why}")
+        return None if refs is None else StreamRef(refs=refs)
 
     def _context(self, model: type[BaseModel] | None) -> ContextData | None:
         options = self.node.step.options
@@ -166,43 +201,90 @@ class Away:
 
     # --- one attempt ------------------------------------------------------------------------------------------------
 
-    async def ready(self) -> None:
-        """Let its backend make itself ready, before the time of an attempt begins."""
-        if self.able.prepare is not None and (getting := attempt(self.able.prepare)[0]) is not None:
-            await attempt_async(getting)
+    async def ready(self) -> Exception | None:
+        """Let its backend make itself ready, before the time of an attempt begins; what it raised comes back."""
+        if self.able.prepare is None:
+            return None
+        getting, error = attempt(self.able.prepare)
+        return error if getting is None else (await attempt_async(getting))[1]
 
     async def execute(
         self, run: Running, request: StepExecutionRequest, frame: Frame, context: BaseModel | None
     ) -> StepOutcome:
         """Run one attempt there: reserve what it may use, send it, settle, and tell here what happened there.
 
+        One whose time is up is cut off, and nobody knows then what it used.
+        """
+        seconds = request.timeout_s
+        with anyio.move_on_after(math.inf if seconds is None else seconds + GRACE_S):
+            done = await self._held(run, request, frame, context)
+            await tell(run, request, done)
+            return done
+        assert seconds is not None
+        late = StepTimeout(request.ctx.step_path, seconds, abandoned=request.thread is not None)
+        if (unready := request.unready) is not None:
+            late.__cause__ = unready
+            late.why = scrub(f"{late.why}; its backend was not ready: {type(unready).__name__}: {text_of(unready)}")
+        return StepOutcome(Failure(late))
+
+    async def _held(
+        self, run: Running, request: StepExecutionRequest, frame: Frame, context: BaseModel | None
+    ) -> StepOutcome:
+        """Reserve what it may use, send it, and settle.
+
         A step without a RunContext can use nothing that is metered, so nothing is reserved for it.
         """
-        if self.node.binding.ctx_parameter is None:
-            done = await self._sent(run, request, context, LeaseData())
+        if self.node.binding.ctx_parameter in (None, CTX):
+            done = await self._worked(run, request, context, LeaseData())
         else:
             meter, limits = request.ctx.usage, ledger_of(run, frame, self.node).tightest
             try:
                 async with meter.reserve_fitting(self._fit(limits)) as lease:
-                    done = await self._sent(run, request, context, lease_of(lease.charge, limits))
+                    done = await self._worked(run, request, context, lease_of(lease.charge, limits))
                     if done.usage is not None:
                         lease.close(done.usage)
             except UsageLimitExceeded as error:
                 return StepOutcome(Failure(error))
             if isinstance(done.outcome, Failure) and isinstance(done.outcome.error, UsageLimitExceeded):
                 meter.breach = meter.breach or done.outcome.error
-        await tell(run, request, done)
+        return done
+
+    async def _worked(
+        self, run: Running, request: StepExecutionRequest, context: BaseModel | None, lease: LeaseData
+    ) -> StepOutcome:
+        """Send it. The chunks of a stream go the way of those that are made here, and make what those make."""
+        step = self.node.step
+        if not isinstance(step, StreamStep):
+            return await self._sent(run, request, context, lease)
+        arriving = Arriving(step.chunk)
+
+        async def send() -> None:
+            arriving.end(await self._sent(run, request, context, lease, arriving))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(send)
+            chunks = (arriving.chunks(),)
+            value, error = await attempt_async(request.ctx.deliver(step, chunks, step.fold()))
+            group.cancel_scope.cancel()  # it goes on there where a transform of its chunks failed, for one
+        done = arriving.done or StepOutcome(Success(None))
+        if isinstance(done.outcome, Success):
+            done.outcome = told(value, error, request.ctx.step_path, {}).outcome
         return done
 
     async def _sent(
-        self, run: Running, request: StepExecutionRequest, context: BaseModel | None, lease: LeaseData
+        self,
+        run: Running,
+        request: StepExecutionRequest,
+        context: BaseModel | None,
+        lease: LeaseData,
+        arriving: Arriving | None = None,
     ) -> StepOutcome:
         ctx = request.ctx
         mark = f"@{ctx.step_path}@{ctx.attempt}{run.mark}"
-        told = run.state.known.get(ctx.visit, ()) if run.state.known else ()
+        known = run.state.known.get(ctx.visit, ()) if run.state.known else ()
         end = run.scope.deadline if run.deadline_s is not None and run.scope is not None else None
-        sender = Outgoing(self.node, self._fixed, request, context, lease, mark, told, end, self.able.max_payload)
-        request.sender = sender
+        sender = Outgoing(self.node, self._fixed, request, context, lease, mark, known, end, self.able.max_payload)
+        request.sender, sender.arriving = sender, arriving
         done, error = await attempt_async(self.backend.execute_step(request))
         if done is not None:
             return done

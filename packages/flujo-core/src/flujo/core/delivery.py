@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from anyio.lowlevel import checkpoint
@@ -37,7 +37,7 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
         if feed is not None and await _is_alone(run):
             await feed.hand_over(source)
         else:
-            await _pull(source, feed)
+            await pull(source, None if feed is None else feed.give)
     except BaseException:  # a cancel: what there is of it is kept
         if run.scope is not None and run.scope.cancel_called:
             run.cut()  # by its deadline, perhaps, which nobody noticed yet
@@ -49,7 +49,7 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     if source.error is not None:
         if ctx.is_read and isinstance(source.error, PauseForHumanInput) and isinstance(text := fold.value(), str):
             await run.note_told(ctx, Called(text, _GIVEN))
-        raise _told(source, step, whole=whole)
+        raise told_of(source, step, whole=whole)
     return fold.value()
 
 
@@ -81,22 +81,22 @@ async def _is_alone(run: Running) -> bool:
     return sum(worker.frame is not None for worker in run.workers) <= 1
 
 
-async def _pull(source: Source, feed: Feed | None) -> None:
-    """Pull the chunks in this task."""
+async def pull(source: Source, give: Callable[[Chunk], Awaitable[object]] | None) -> None:
+    """Pull the chunks in this task, and give each away."""
     add, path, error = source.fold.add, source.path, None
     try:
         async for chunk in source.chunks:
             add(chunk)
-            if feed is not None:
+            if give is not None:
                 source.is_read = True
-                await feed.give(Chunk(chunk, path))
+                await give(Chunk(chunk, path))
     except Exception as raised:  # the step's failure, once all is closed
         error = raised
     finally:
         await source.close(error)
 
 
-def _told(source: Source, step: StreamStep, *, whole: bool) -> Exception:
+def told_of(source: Source, step: StreamStep, *, whole: bool) -> Exception:
     """What a stream failed with: its own error, which knows the stage and what there was of the stream.
 
     Where outputs are transformed as a whole it is not told what there was: no transform saw it.
@@ -106,7 +106,7 @@ def _told(source: Source, step: StreamStep, *, whole: bool) -> Exception:
     stage = _stage_of(error, source, step)
     if isinstance(error, PauseForHumanInput):
         return error
-    if stage is not None and len(step.stages) > 1:
+    if stage is not None and 1 < len(step.stages) <= len(source.stages):  # else they ran elsewhere
         error.add_note(f"raised in stage {stage!r} of step {source.path!r}")
     told: FlujoError
     if isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted)):

@@ -27,7 +27,11 @@ class Capabilities:
         max_payload: Most bytes of a task, or of what comes back; None is no limit.
         loops: Event loops that it can be used from.
         prepare: Awaited before each attempt, and before the step's time begins: a cluster that is first to be started
-            costs no step its time. What it raises is told by `execute_step`, which meets the same.
+            costs no step its time. What it raises is told by `execute_step`, which meets the same, or
+            by the timeout of a step that was not done in time.
+        streams: Of a streaming step it hands over each chunk as it comes, by `request.give`, and asks its worker for
+            no more than a few ahead of the reader. Without it a stream runs in this process; one that names the backend
+            is refused.
     """
 
     remote: bool = False
@@ -35,6 +39,7 @@ class Capabilities:
     max_payload: int | None = None
     loops: tuple[str, ...] = ("asyncio", "trio")
     prepare: Callable[[], Awaitable[object]] | None = None
+    streams: bool = False
 
 
 def capabilities_of(backend: object) -> Capabilities:
@@ -52,6 +57,9 @@ class Sender(Protocol):
     def outcome(self, data: OutcomeData | str | bytes) -> StepOutcome:
         """See StepExecutionRequest.outcome."""
 
+    async def give(self, data: str | bytes) -> None:
+        """See StepExecutionRequest.give."""
+
 
 @dataclass(slots=True)
 class StepExecutionRequest:
@@ -65,7 +73,8 @@ class StepExecutionRequest:
         thread: Set by the backend while the attempt runs in a thread that cannot be cancelled.
         trace: W3C trace context of the attempt, for a backend that runs it elsewhere: spans made there under it are
             part of the run's trace. None where nothing is traced.
-        sender: What `task` and `outcome` ask; None where the backend does not say that it is remote.
+        sender: What `task`, `outcome` and `give` ask; None where the backend does not say that it is remote.
+        unready: What the backend's `prepare` raised before this attempt.
     """
 
     step: Step
@@ -75,6 +84,7 @@ class StepExecutionRequest:
     thread: RunningThread | None = None
     trace: Mapping[str, str] | None = None
     sender: Sender | None = None
+    unready: Exception | None = None
 
     def task(self, code: Code | None = None) -> StepTask:
         """The attempt as JSON, the only thing of it that leaves the process.
@@ -91,6 +101,18 @@ class StepExecutionRequest:
     def outcome(self, data: OutcomeData | str | bytes) -> StepOutcome:
         """Read what a worker gave. All of it is checked, nothing is unpickled; what does not fit is a Failure."""
         return self._sender().outcome(data)
+
+    async def give(self, chunk: str | bytes) -> None:
+        """Hand over the next chunk of a step whose `task().is_stream`, as `Worker.execute` gave it.
+
+        It returns when the reader asks for the one after: what a backend fetches meanwhile is made ahead of the reader.
+        Chunks are given one after another, and all of them before `outcome` is asked.
+
+        Raises:
+            StepFailed: It is not the chunk that comes next, or none of the step's type. The step must end there, and
+                `execute_step` raise it on.
+        """
+        await self._sender().give(chunk)
 
     def _sender(self) -> Sender:
         if self.sender is None:

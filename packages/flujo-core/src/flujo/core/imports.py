@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterable
 from functools import reduce
 from importlib import import_module
+from typing import Any
 
 from .foreign import attempt
+from .reading import StreamingAgent
 from .steps import Step
+from .streamstep import Stage, StreamStep
 
 
 def at(path: str) -> object:
@@ -38,4 +43,28 @@ def path_of(value: object) -> str | None:
 
 
 def _is(value: object, found: object) -> bool:
-    return found is value or (type(found) is Step and found.target is value)
+    is_stage = isinstance(found, StreamStep) and len(found.stages) == 1 and found.stages[0].target is value
+    return is_stage or found is value or (type(found) is Step and found.target is value)
+
+
+# --- streaming steps --------------------------------------------------------------------------------------------------
+
+
+def stages_at(paths: Iterable[str]) -> tuple[Stage, ...]:
+    """The stages that stand there: async generator functions, agents with `stream`, or streaming steps."""
+    found: list[Stage] = []
+    for path in paths:
+        one: Any = at(path)
+        function: Any = one.stream if isinstance(one, StreamingAgent) and not inspect.isclass(one) else one
+        found += one.stages if isinstance(one, StreamStep) else [Stage.of(path.rpartition(":")[2], function)]
+    return tuple(found)
+
+
+def paths_of(step: StreamStep) -> tuple[str, ...] | None:
+    """The import paths of a chain, by which `stages_at` finds its stages; None where one of them has none."""
+    paths: list[str | None] = []
+    for part in step.made_of or (step,):
+        whole = path_of(part)
+        stages = part.stages if isinstance(part, StreamStep) else ()
+        paths += [whole] if whole is not None else [path_of(stage.target) for stage in stages]
+    return tuple(path for path in paths if path is not None) if None not in paths else None

@@ -26,6 +26,7 @@ from .plan import Plan, StepNode
 from .policy import NamedLimit
 from .resources import Resources
 from .steps import suggestion
+from .streamstep import StreamStep
 
 Backends = ExecutionBackend | str | Mapping[str, ExecutionBackend | str] | None
 """A backend, the name of one, or several by the names that steps call them; `default` is for steps that name none."""
@@ -60,6 +61,9 @@ def placed(plan: Plan, given: Backends, terms: Terms) -> Places:
     find = _Finder(given, terms)
     default = find("default")
     names = {node.index: node.step.options.backend for node in plan.steps}
+    if not capabilities_of(default).streams:  # a stream that says nothing stays with its reader
+        streams = [node.index for node in plan.steps if isinstance(node.step, StreamStep)]
+        names |= {index: names[index] or LOCAL for index in streams}
     chosen = {index: find(name) for index, name in names.items() if name is not None}
     homes = {node: chosen.get(node.index, default) for node in plan.steps}
     away = {node.index: Away(node, home, terms) for node, home in homes.items() if capabilities_of(home).remote}

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 from pydantic import BaseModel, JsonValue
 
+from .arriving import Arriving
 from .codec import dump, dump_changes, load, load_changes
 from .errors import FlujoError, GuardDenied, InputError, RunAborted, SnapshotError, StepFailed
 from .events import read
@@ -18,7 +19,7 @@ from .foreign import attempt
 from .outcome import Failure, Outcome, Paused, Success
 from .plan import StepNode
 from .retry import RetryPolicy
-from .wire import Code, ContextData, ErrorData, LeaseData, OutcomeData, RunData, StepTask, task_id
+from .wire import ChunkData, Code, ContextData, ErrorData, LeaseData, OutcomeData, RunData, StepTask, task_id
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Outgoing:
         told: What humans and tools told this visit before.
         deadline: When the run must end, on the event loop's clock.
         max_payload: Most bytes of a task; None is no limit.
+        arriving: Where its chunks go, of a streaming step.
         has_left: Whether a task was made, which may have been sent.
     """
 
@@ -47,6 +49,7 @@ class Outgoing:
     told: Sequence[tuple[str, JsonValue]]
     deadline: float | None
     max_payload: int | None
+    arriving: Arriving | None = None
     has_left: bool = False
 
     def task(self, code: Code | None) -> StepTask:
@@ -110,17 +113,36 @@ class Outgoing:
 
     def outcome(self, data: OutcomeData | str | bytes) -> StepOutcome:
         """See StepExecutionRequest.outcome. Of an answer that does not fit nothing counts, so its lease does whole."""
-        ctx = self.request.ctx
         try:
             answer = data if isinstance(data, OutcomeData) else OutcomeData.read(data)
-            if answer.task_id != task_id(ctx.run_id, ctx.step_path, ctx.attempt, self.mark):
+            if answer.task_id != self._id:
                 raise SnapshotError("the answer does not fit", "it is the answer to another task")
             return self._read(answer)
         except (InputError, SnapshotError) as error:
-            failed = StepFailed(
-                ctx.step_path, "AnswerMismatch", f"what came back cannot be used: {error.what}: {error.why}"
-            )
-            return StepOutcome(Failure(failed))
+            return StepOutcome(Failure(self._unfit(error)))
+
+    async def give(self, data: str | bytes) -> None:
+        """See StepExecutionRequest.give."""
+        arriving = self.arriving
+        try:
+            if arriving is None:
+                raise SnapshotError("a chunk does not fit", "the step is no stream")
+            chunk = ChunkData.read(data)
+            if (chunk.task_id, chunk.number) != (self._id, arriving.count):
+                raise SnapshotError("a chunk does not fit", f"it is not number {arriving.count} of this task")
+            value = load(arriving.hint, chunk.value, "a chunk", strict=True)
+        except (InputError, SnapshotError) as error:
+            raise self._unfit(error) from None
+        await arriving.give(value)
+
+    @property
+    def _id(self) -> str:
+        ctx = self.request.ctx
+        return task_id(ctx.run_id, ctx.step_path, ctx.attempt, self.mark)
+
+    def _unfit(self, error: FlujoError) -> StepFailed:
+        why = f"what came back cannot be used: {error.what}: {error.why}"
+        return StepFailed(self.request.ctx.step_path, "AnswerMismatch", why)
 
     def _read(self, answer: OutcomeData) -> StepOutcome:
         ctx, model = self.request.ctx, None if self.context is None else type(self.context)
@@ -141,6 +163,11 @@ class Outgoing:
 
     def _ended(self, answer: OutcomeData) -> Outcome:
         path, is_abort = self.request.ctx.step_path, answer.status == "aborted"
+        if answer.status == "success" and self.arriving is not None:
+            if answer.output != self.arriving.count:
+                why = f"it gave {answer.output!r} of them, and {self.arriving.count} came"
+                raise SnapshotError("its chunks do not fit", why)
+            return Success(None)
         if answer.status == "success":
             return Success(load(self.node.output_type, answer.output, "its output", strict=True))
         if answer.status == "paused" and answer.question is not None:

@@ -19,13 +19,15 @@ from .signatures import Signature, signature_of
 from .steps import Node, Step, StepOptions
 
 _STREAM = re.compile(r"\bAsync(Iterator|Iterable|Generator)\b")
-_CTX = "flujo_ctx"
+CTX = "flujo_ctx"
+"""What a chain takes its RunContext as where none of its stages asks for it, so that it can use nothing metered."""
+
 _REFUSED = {
     "writes": "its output is what its chunks make; let the step after it write",
     "cache": "what was given once is not given again; cache a step before or after it",
     "inline": "it waits for its reader",
 }
-_OF_A_CHAIN = ("inputs", "retry", "timeout_s", "reads", "limits", "effect", "validate", "when", "validators", "pauses")
+_OF_A_CHAIN = tuple(name for name in StepOptions.__dataclass_fields__ if name not in (*_REFUSED, "version"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,16 +38,18 @@ class Stage:
         name: Its name, for people.
         open: Makes the async iterator; it is called by name.
         hints: Its annotations, where they had to be read early.
+        target: What it was made of: the function, or the agent whose `stream` that is.
     """
 
     name: str
     open: Callable[..., AsyncIterator[Any]]
     hints: Mapping[str, object] | None
+    target: object
 
     @classmethod
-    def of(cls, name: str, function: Callable[..., AsyncIterator[Any]]) -> Stage:
-        """The stage of an async generator function."""
-        return cls(name, function, local_hints(function))
+    def of(cls, name: str, function: Callable[..., AsyncIterator[Any]], target: object = None) -> Stage:
+        """The stage of an async generator function, which `target` has where it is an agent's."""
+        return cls(name, function, local_hints(function), function if target is None else target)
 
     @property
     def upstream(self) -> str | None:
@@ -93,7 +97,8 @@ class StreamStep(Step):
         collect: What the chunks make: None (text joined where they are text, else a list), "text", "list", "last",
             "none", or a function of the list of them.
         **options: See StepOptions. What failed before its reader was given a chunk is tried again as `retry` says. A
-            stream is not cached, does not write the context, and runs in the process of its reader.
+            stream is not cached, and does not write the context. It runs where `backend` says; without that where the
+            Flujo says, if chunks come back from there (`Capabilities.streams`), else in the process of its reader.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, name: str, collect: object = None, **options: Any) -> None:
@@ -102,7 +107,7 @@ class StreamStep(Step):
         self.stages: tuple[Stage, ...] = stages
         self.collect: object = collect
         self._next: dict[Node, Node] = {}
-        super().__init__(self._work, name=name, **{**options, "backend": "local"})
+        super().__init__(self._work, name=name, **options)
 
     async def _work(self, **arguments: Any) -> object:
         shape, opened = self._shape, list[Chunks]()
@@ -145,7 +150,7 @@ class StreamStep(Step):
             upstreams.append(upstream)
             names.append(list(own))
             chunk = chunk_type(signature.output)
-        ctx = next((name for name, hint in parameters.items() if hint is RunContext), _CTX)
+        ctx = next((name for name, hint in parameters.items() if hint is RunContext), CTX)
         parameters[ctx] = RunContext
         made = (attempt(hints_of, self.collect)[0] or {}).get("return", Any)
         whole = Signature(parameters, frozenset(optional), folded_type(self.collect, chunk, made))
@@ -175,6 +180,11 @@ class StreamStep(Step):
         return self._next[other]
 
     @property
+    def chunk(self) -> object:
+        """Type of the chunks that it gives."""
+        return self._shape.chunk
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of its stages."""
         return tuple(stage.name for stage in self.stages)
@@ -186,8 +196,6 @@ class StreamStep(Step):
 
 def _problems(collect: object, options: Mapping[str, object]) -> list[str]:
     problems = [f"{name}= cannot be used: {why}" for name, why in _REFUSED.items() if options.get(name)]
-    if options.get("backend") not in (None, "local"):
-        problems.append(f"backend={options['backend']!r} cannot be used: a stream stays where its reader is")
     if not (collect is None or collect in WORDS or callable(collect)):
         problems.append(f"collect={collect!r} must be one of {WORDS}, or a function of the list of chunks")
     return problems

@@ -97,7 +97,14 @@ class CodeBlob(Wire):
     where: str = ""
 
 
-Code = CodeRef | CodeBlob
+class StreamRef(Wire):
+    """Code of a streaming step: import paths of its async generators, or of streaming steps, first to last."""
+
+    kind: Literal["stream"] = "stream"
+    refs: tuple[str, ...]
+
+
+Code = CodeRef | CodeBlob | StreamRef
 
 
 class RunData(Wire):
@@ -227,6 +234,11 @@ class StepTask(Wire):
         """The same for each delivery of this attempt, and for no other attempt."""
         return task_id(self.run.run_id, self.path, self.attempt, self.mark)
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether chunks come before its outcome: `Worker.execute` must be told where they go."""
+        return isinstance(self.code, StreamRef)
+
 
 def task_id(run_id: str, path: str, attempt: int, mark: str) -> str:
     """The id of a task; see `StepTask.id`."""
@@ -234,6 +246,20 @@ def task_id(run_id: str, path: str, attempt: int, mark: str) -> str:
 
 
 # --- what comes back --------------------------------------------------------------------------------------------------
+
+
+class ChunkData(Wire):
+    """One chunk of a streaming step, as a worker gives it.
+
+    Attributes:
+        task_id: Id of the task.
+        number: How many came before it.
+        value: The chunk.
+    """
+
+    task_id: str
+    number: Whole
+    value: Json
 
 
 class UsageData(Wire):
@@ -310,7 +336,7 @@ class OutcomeData(Wire):
     Attributes:
         task_id: Id of the task.
         status: Success, failure, paused, or aborted: a guard denied, or the worker refused the task.
-        output: What it gave, of a success.
+        output: What it gave, of a success; of a streaming step, how many chunks.
         error: Why it did not, of a failure and an abort.
         question: What a human is asked, of a pause.
         changes: Context fields it wants to write.

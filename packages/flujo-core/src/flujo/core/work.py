@@ -338,10 +338,9 @@ class Work(Running):
         feedback: tuple[str, ...] = ()
         while True:
             entry.attempts += 1
-            away = self.setup.places.away.get(node.index)
-            if away is not None:
-                await away.ready()
+            unready = await away.ready() if (away := self.setup.places.away.get(node.index)) is not None else None
             trial = Attempt(self, self.calls, frame, node, entry.attempts, feedback)
+            trial.unready = unready
             if worker is not None:
                 worker.ctx = trial.ctx
             try:

@@ -29,8 +29,9 @@ from .errors import FlujoError, InputError, PluginError, SnapshotError, StepFail
 from .events import collector
 from .foreign import attempt, attempt_async, text_of
 from .hooks import Hooks
-from .imports import at
+from .imports import at, stages_at
 from .keeper import Keeper
+from .leaving import GiveChunk, leaving
 from .ledger import Ledger
 from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success, status_of
 from .places import Places
@@ -46,7 +47,8 @@ from .sender import ERRORS, TEXTS
 from .setup import Setup
 from .snapshot import QuestionData
 from .steps import Step
-from .wire import CodeBlob, CodeRef, ErrorData, EventData, OutcomeData, StepTask, UsageData, WorkerFacts
+from .streamstep import StreamStep
+from .wire import CodeBlob, CodeRef, ErrorData, EventData, OutcomeData, StepTask, StreamRef, UsageData, WorkerFacts
 
 _W3C = TraceContextTextMapPropagator()
 _REMEMBERED = 256
@@ -108,31 +110,38 @@ class Worker:
         self._apps.clear()
         await self._exits.aclose()
 
-    async def execute(self, data: str | bytes) -> str:
+    async def execute(self, data: str | bytes, give: GiveChunk | None = None) -> str:
         """As `execute_task`, with JSON on both sides; a task that cannot be read gives an outcome that says so."""
         try:
             task = StepTask.read(data)
         except InputError as error:
             refused = _error(TaskRejected("E_SHAPE", error.why))
             return OutcomeData(task_id="", status="aborted", error=refused, usage=UsageData()).model_dump_json()
-        return (await self.execute_task(task)).model_dump_json()
+        return (await self.execute_task(task, give)).model_dump_json()
 
-    async def execute_task(self, task: StepTask) -> OutcomeData:
-        """Run one attempt. Whatever goes wrong is in what it returns; only a cancellation is raised."""
+    async def execute_task(self, task: StepTask, give: GiveChunk | None = None) -> OutcomeData:
+        """Run one attempt. Whatever goes wrong is in what it returns; only a cancellation is raised.
+
+        Args:
+            task: The task.
+            give: Sends each chunk of a task that `is_stream`; without it such a task is refused.
+        """
         began = perf_counter()
         token = attach(_W3C.extract(task.trace)) if task.trace else None
         try:
-            answer = await self._answer(task)
+            answer = await self._answer(task, give)
         finally:
             if token is not None:
                 detach(token)
         facts = self._facts.model_copy(update={"duration_s": perf_counter() - began})
         return answer.model_copy(update={"worker": facts})
 
-    async def _answer(self, task: StepTask) -> OutcomeData:
+    async def _answer(self, task: StepTask, give: GiveChunk | None) -> OutcomeData:
         try:
             ready = self._prepared(task)
             run = _run(task, ready, events := list[EventData]())
+            if task.is_stream:
+                run.calls = leaving(run, task, give)
         except TaskRejected as error:
             return OutcomeData(task_id=task.id, status="aborted", error=_error(error), usage=_NOTHING)
         done, fault = await attempt_async(self._worked(task, ready, run))
@@ -196,13 +205,10 @@ class Worker:
         model = None if task.context is None else at(task.context.model)
         if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise TaskRejected("E_CODE", "its context model is no pydantic model")
-        target, options = self._code(task), task.options
-        step = Step(
-            target, name=task.name, inputs=None, retry=None, timeout_s=options.timeout_s, reads=options.reads,
-            writes=options.writes, limits=None, effect="idempotent", inline=options.inline, when=None, validators=(),
-            cache=False, backend=None, lease=None,
-        )  # fmt: skip
+        step = self._step(task)
         binding = bind(step, specs, None if resources is None else type(resources), model)
+        if task.is_stream:
+            binding = replace(binding, output=int)  # how many chunks left
         node = _node(task, step, binding)
         by_hooks = {name for found in table.values() for one in found for _, name in one.resources}
         needs = widened(node.needs(specs) | by_hooks, specs)
@@ -247,10 +253,17 @@ class Worker:
             raise TaskRejected("E_POLICY", text_of(error or ValueError()))
         return plugins
 
+    def _step(self, task: StepTask) -> Step:
+        options = task.options
+        held: dict[str, Any] = {"name": task.name, "timeout_s": options.timeout_s, "reads": options.reads}
+        if isinstance(task.code, StreamRef):
+            return StreamStep(stages_at(task.code.refs), **held)
+        return Step(self._code(task), writes=options.writes, inline=options.inline, **held)
+
     def _code(self, task: StepTask) -> object:
         if isinstance(task.code, CodeRef):
             return at(task.code.ref)
-        if self._unpack is None:
+        if self._unpack is None or not isinstance(task.code, CodeBlob):
             raise TaskRejected("E_CODE", "this worker takes code by import path only")
         return self._unpack(task.code)
 

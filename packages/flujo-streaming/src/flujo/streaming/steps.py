@@ -24,8 +24,9 @@ class StreamingStep(StreamStep):
         collect: What the chunks make for who takes the step's output: None (text joined where they are text, else a
             list), "text", "list", "last", "none" (a stream without end takes no memory), or a function of their list.
         **options: `inputs`, `retry`, `timeout_s`, `reads`, `limits`, `effect`, `version`, `validate`, `when`,
-            `validators`, `pauses`; see StepOptions of flujo.core. In a chain they stand at its first step. What fails
-            is tried again as long as its reader was given nothing.
+            `validators`, `pauses`, `backend`, `lease`; see StepOptions of flujo.core. In a chain they stand at its
+            first step, and all of it runs in one place. What fails is tried again as long as its reader was given
+            nothing.
 
     Raises:
         PipelineError: The target gives no stream, or an option cannot be used for one.
@@ -38,12 +39,13 @@ class StreamingStep(StreamStep):
             super().__init__(stages, name=name or target.name, collect=collect, **{**kept, **options})
             return
         called = name or _name_of(target)
-        super().__init__((Stage.of(called, _function_of(target, called)),), name=called, collect=collect, **options)
+        stage = Stage.of(called, _function_of(target, called), target)
+        super().__init__((stage,), name=called, collect=collect, **options)
 
 
 _KEPT = (
     *("inputs", "retry", "timeout_s", "reads", "limits", "effect", "version"),
-    *("validate", "when", "validators", "pauses"),
+    *("validate", "when", "validators", "pauses", "backend", "lease"),
 )
 
 

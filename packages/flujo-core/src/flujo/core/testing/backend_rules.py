@@ -50,6 +50,10 @@ class _Noted:
         """See StepExecutionRequest.outcome."""
         return self._sender.outcome(data)
 
+    async def give(self, data: str | bytes) -> None:
+        """See StepExecutionRequest.give."""
+        await self._sender.give(data)
+
 
 class Trial:
     """Stands between the engine and the backend under test for one rule, and notes what each attempt gave.

@@ -22,6 +22,7 @@ from .governor_rules import GOVERNOR_RULES, GovernorTrial
 from .price_rules import PRICE_RULES, BookTrial, PriceRule
 from .remote_rules import REMOTE_RULES
 from .store_rules import STORE_RULES, StoreTrial
+from .stream_rules import STREAM_RULES
 from .verdict import NotConforming
 
 LIMIT_S = 20.0
@@ -52,7 +53,7 @@ _SUITES = (
     _Suite(
         ExecutionBackend,
         "execute_step",
-        _named((*BACKEND_RULES, *REMOTE_RULES)),
+        _named((*BACKEND_RULES, *REMOTE_RULES, *STREAM_RULES)),
         lambda make, folder: Trial(make(), folder),
     ),
     _Suite(PriceBook, "price", _named(PRICE_RULES), lambda make, _: BookTrial(make(), ())),
@@ -135,11 +136,15 @@ def _suite_of(make: Callable[..., object], protocol: type | None) -> _Suite:
 
 
 def _out_of_place(make: Callable[..., object], suite: _Suite) -> set[str]:
-    """Rules that are not asked of it: a step in another process sees no context variable, one in this no wire."""
+    """Rules that are not asked of it: a step in another process sees no context variable, one in this no wire.
+
+    Those about chunks are asked of what says that it hands them over.
+    """
     if suite.protocol is not ExecutionBackend:
         return set()
-    is_remote = capabilities_of(attempt(make)[0]).remote
-    return {"context_variables"} if is_remote else {rule.__name__ for rule in REMOTE_RULES}
+    can = capabilities_of(attempt(make)[0])
+    unasked = {"context_variables"} if can.remote else {rule.__name__ for rule in REMOTE_RULES}
+    return unasked if can.streams else unasked | {rule.__name__ for rule in STREAM_RULES}
 
 
 def _name(thing: object) -> str:
