@@ -11,6 +11,7 @@ import pytest
 
 from flujo.core import (
     AlreadyResumed,
+    AmbiguousPause,
     ConfigurationError,
     EntryData,
     Flujo,
@@ -483,6 +484,54 @@ async def test_a_token_is_good_for_what_was_shown_only() -> None:
     signer.made["token-ask"] = replace(signer.made["token-ask"], shown_digest="of something else")
     with pytest.raises(ResumeError, match="what its token shows"):
         await flujo.resume_async("token-ask", 6)
+
+
+# --- older results ----------------------------------------------------------------------------------------------------
+
+
+async def number(value: int) -> int:
+    raise PauseForHumanInput(f"And after {value}?", schema=int)
+
+
+@pytest.mark.parametrize("answer", [5, 1000])
+async def test_an_answer_to_an_older_result_never_lands_in_a_question_that_came_since(answer: int) -> None:
+    store = MemoryStore()
+    paused = await Flujo(ask >> Step(number), store=store).run_async(1)
+    flujo = Flujo(ask >> Step(number), store=store)  # another process, as far as this goes
+    await flujo.resume_async(paused.run_id, 5)
+    refused = AlreadyResumed if answer == 5 else ResumeConflict
+    with pytest.raises(refused) as told:  # of a network that tries twice, or of who was slower
+        await flujo.resume_async(paused, answer)
+    assert isinstance(told.value, (AlreadyResumed, ResumeConflict))
+    assert told.value.receipt == await store.receipt(paused.run_id, "ask")
+    with pytest.raises(ResumeConflict):
+        await flujo.resume_async(paused)  # no answer is no answer to another question either
+    assert (await store.load(paused.run_id)).snapshot.pauses[0].id == "number"
+    assert (await flujo.resume_async(paused.run_id, 6)).output == 6
+
+
+async def test_an_older_result_that_shows_several_questions_or_none_answers_none() -> None:
+    flujo = Flujo(Parallel(ask, Step(ask, name="too")), store=MemoryStore())
+    paused = await flujo.run_async(1)
+    half = await flujo.resume_async(paused, 5, pause=paused.pauses[0])
+    with pytest.raises(AmbiguousPause, match=r"ask.*too"):
+        await flujo.resume_async(paused, 6)
+    assert (await flujo.resume_async(half, 6)).output == {"ask": 5, "too": 6}
+
+    fails = True
+
+    @step
+    async def first(value: int) -> int:
+        if fails:
+            raise ValueError("not yet")
+        return value
+
+    flujo = Flujo(first >> ask, store=MemoryStore())
+    failed = await flujo.run_async(1)
+    fails = False
+    assert (await flujo.resume_async(failed, retry=True)).status == "paused"
+    with pytest.raises(ResumeError, match="went on from there"):
+        await flujo.resume_async(failed, 5)
 
 
 # --- limits after a crash ---------------------------------------------------------------------------------------------

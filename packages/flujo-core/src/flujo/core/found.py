@@ -5,18 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import anyio
 
 from .budgets import Budget, Limits, carry, ledger_under
 from .carved import book
 from .context import RunInfo
-from .errors import ResumeError, SnapshotError
+from .errors import AmbiguousPause, ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import Frame, RunState
 from .journal import Entry
-from .kept import KeptRun, Past, Receipt, TokenFacts, refusal
+from .kept import KeptRun, Past, Receipt, TokenFacts, moved_on, refusal
 from .ledger import Ledger
 from .migrations import migrated
 from .outcome import Failure, Spent
@@ -45,6 +44,7 @@ class Found:
         asked: The open questions themselves, where the run is of this process.
         pause_id: Which question is to be answered, where that is said.
         token: What a token of it is bound to.
+        shown: The questions that a result of it shows from which the run went on since; None where it stands there.
     """
 
     snapshot: Snapshot
@@ -53,6 +53,7 @@ class Found:
     asked: Mapping[tuple[int, int], PauseForHumanInput] = field(default_factory=dict)
     pause_id: str | None = None
     token: TokenFacts | None = None
+    shown: Sequence[str] | None = None
 
     @property
     def is_orphan(self) -> bool:
@@ -70,17 +71,16 @@ async def find(
         ResumeError: It is not known, or the target is nothing to go on with.
     """
     wanted = pause.id if isinstance(pause, Pause) else pause
-    if isinstance(target, PipelineResult) and not isinstance(target.origin, Run):
+    origin = target.origin if isinstance(target, PipelineResult) else None
+    if isinstance(target, PipelineResult) and not isinstance(origin, Run):
         target = target.snapshot()  # what a replay gave
-    if isinstance(target, PipelineResult) and store is not None and cast("Run", target.origin).setup.is_kept:
-        kept, origin = await store.load(target.run_id), cast("Run", target.origin)
-        asked = origin.questions if kept.length == origin.length else {}
-        found = replace(_of_kept(plan, kept, wanted, None), asked=asked)
-    elif isinstance(target, PipelineResult):
-        origin = cast("Run", target.origin)
+    if isinstance(origin, Run) and store is not None and origin.setup.is_kept:
+        kept = await store.load(origin.run_id)
+        shown = None if kept.length == origin.length else [pause.id for pause in origin.pauses]
+        found = replace(_of_kept(plan, kept, wanted, None), asked={} if shown else origin.questions, shown=shown)
+    elif isinstance(origin, Run):
         standing = origin.standing()
-        before = 0.0 if origin.past is None else origin.past.began
-        began = last_began(origin.entries(-1)) or before
+        began = last_began(origin.entries(-1)) or (0.0 if origin.past is None else origin.past.began)
         past = Past(origin.history, origin.rows, origin.length, standing.status, began)
         found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):
@@ -151,11 +151,9 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     for source in use.priced_by:
         info.count("priced_by", source)
-    scope = None if stand.left_s is None else anyio.CancelScope()
     own_limits = limits if isinstance(limits, UsageLimits) else mine
-    mark = f"~{secrets.token_hex(4)}"
-    run = Run(setup, info.run_id, ledger, state, scope)
-    run.info, run.counts, run.mark = info, info.counts, mark
+    run = Run(setup, info.run_id, ledger, state, None if stand.left_s is None else anyio.CancelScope())
+    run.info, run.counts, run.mark = info, info.counts, f"~{secrets.token_hex(4)}"
     run.deadline_s, run.past, run.own_limits = stand.left_s, found.past, own_limits
     run.resumed = Resumed(entries=lost)
     return run
@@ -201,6 +199,13 @@ def _take(state: RunState, entry: Entry) -> None:
         state.begun[visit] = begun
 
 
+def _meant(run_id: str, shown: Sequence[str]) -> str:
+    """The question that an answer to an older result is for: one that it shows, never one that came since."""
+    if len(shown) != 1:
+        raise AmbiguousPause(run_id, shown) if shown else moved_on(run_id)
+    return shown[0]
+
+
 async def decide_on(
     run: Run, found: Found, store: RunStore | None, decision: object, *, again: bool
 ) -> tuple[Decision | None, Receipt | None]:
@@ -214,6 +219,9 @@ async def decide_on(
     if found.token is not None and wanted in open_ and open_[wanted].shown_digest != found.token.shown_digest:
         why = "what its token shows is not what it asks now"
         raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Show the question anew")
+    goes_on = again or found.is_orphan
+    if wanted is None and found.shown is not None and (decision is not None or (open_ and not goes_on)):
+        wanted = _meant(run_id, found.shown)
     answers = decision is not None or wanted is not None
     if answers and not (open_ if wanted is None else wanted in open_):
         receipt = receipt_here(run_id, wanted) if store is None else await store.receipt(run_id, wanted)
@@ -224,7 +232,6 @@ async def decide_on(
             raise refusal(receipt, now)
     if found.snapshot.status == "completed":
         raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
-    goes_on = again or found.is_orphan
     if run.state.pauses and (answers or not goes_on):
         may_be_late = store is not None and wanted in open_ and open_[wanted].expires_at is not None
         kept = await store.receipt(run_id, wanted) if store is not None and may_be_late else None

@@ -225,10 +225,7 @@ class _Restorer:
     def _pause(self, data: PauseData) -> None:
         frame, node = self._visit(data)
         live = self.asked.get((frame.id, node.index))
-        if live is not None:
-            self.live.pauses[frame.id, node.index] = Paused(live)
-            return
-        self.live.pauses[frame.id, node.index] = _asked(data, node.path)
+        self.live.pauses[frame.id, node.index] = _asked(data, node.path) if live is None else Paused(live)
 
 
 def _error(data: JsonValue, where: str) -> FlujoError:
