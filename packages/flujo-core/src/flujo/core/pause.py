@@ -76,8 +76,7 @@ def _as_json(what: str, name: str, question: str, value: object) -> JsonValue:
 
 def _schema_of(hint: object) -> dict[str, Any]:
     """JSON schema of a decision, of its own for each question: who is shown it may change it."""
-    kept, error = attempt(_schema_text, hint)
-    text = _schema_text.__wrapped__(hint) if isinstance(error, TypeError) else kept  # a hint that cannot be hashed
+    text = attempt(_schema_text, hint)[0] or _schema_text.__wrapped__(hint)  # of a hint that cannot be hashed
     if text is None:
         what, why = f"schema={hint!r} of a question cannot be used", "pydantic knows no way to check it as JSON"
         raise ConfigurationError(what, why, "Use a model or plain types")
@@ -89,8 +88,7 @@ def _schema_of(hint: object) -> dict[str, Any]:
 def _schema_text(hint: object) -> str | None:
     """JSON schema of a type, as JSON; None where it has none. Kept: pydantic takes 300 us to make one."""
     adapter = adapter_of(hint)
-    schema, error = (None, None) if adapter is None else attempt(adapter.json_schema)
-    return None if schema is None or error is not None else attempt(json.dumps, schema)[0]
+    return None if adapter is None else attempt(lambda: json.dumps(adapter.json_schema()))[0]
 
 
 class Reconciled(BaseModel):
