@@ -646,7 +646,23 @@ async def test_a_step_whose_time_is_up_ends_the_pull_and_keeps_what_came():
     assert anyio.current_time() - started < 30
     assert texts == ["w"]
     assert isinstance(stream.result.error, StepTimeout)
+    assert stream.result.error.partial == "w"
     await checkpoint()  # nothing of the cancel is left
+
+
+async def test_a_reducer_that_wants_the_whole_does_not_change_how_a_stream_ends():
+    async def source(topic: str) -> AsyncIterator[str]:
+        yield topic
+        await anyio.sleep(60)
+
+    def whole(chunks: list[str]) -> str:
+        return chunks[0] + chunks[1]
+
+    for timeout_s, deadline_s, kind in ((0.05, None, StepTimeout), (None, 0.05, RunAborted)):
+        flujo = Flujo(StreamingStep(source, collect=whole, timeout_s=timeout_s))
+        result = await flujo.run_async("w", **({} if deadline_s is None else {"deadline_s": deadline_s}))
+        assert type(result.error) is kind
+        assert result.error.partial is None
 
 
 async def test_check_8_the_deadline_of_a_run_ends_the_pull_and_keeps_what_came():

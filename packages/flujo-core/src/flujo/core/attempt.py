@@ -169,8 +169,8 @@ class Attempt:
         except Exception as error:  # who made the backend may raise anything
             return Failure(WorkerLost(self.path, error)), None
         if done is None:
-            assert timeout_s is not None
-            return Failure(StepTimeout(self.path, timeout_s, abandoned=request.thread is not None)), None
+            late, still = timeout_s or 0.0, request.thread is not None
+            return Failure(StepTimeout(self.path, late, abandoned=still, partial=self.ctx.partial)), None
         if self.ctx.pending is not None:  # whatever the step made of it
             return Paused(self.ctx.pending), None
         return settled(node, self.path, done, self.run.setup.plan.context_model)
@@ -187,10 +187,8 @@ class Attempt:
         elif timeout_s is not None:
             with anyio.move_on_after(timeout_s) as limit:
                 return await self._work(backend, request, limit)
-        elif node.binding.injects:
-            return await self._work(backend, request, None)
         else:
-            return await backend.execute_step(request)
+            return await (self._work(backend, request, None) if node.binding.injects else backend.execute_step(request))
         return None
 
     async def _work(

@@ -123,6 +123,7 @@ class RunContext(StreamingContext):
         is_over: Whether this attempt has ended.
         is_stream: Whether its chunks are its output.
         is_read: Whether a reader was given a part of its stream; it is not tried again then.
+        partial: What there was of its stream when it was cut off, where that may be told.
         emitted: What it gives a reader beside its output, if it has.
     """
 
@@ -141,6 +142,7 @@ class RunContext(StreamingContext):
     is_over: bool = False
     is_stream: bool = False
     is_read: bool = False
+    partial: object = None
     emitted: Emitted | None = None
 
     @property

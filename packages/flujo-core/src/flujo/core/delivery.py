@@ -11,6 +11,7 @@ from .context import RunContext
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .feed import Feed, Source
 from .folds import Chunks, Fold
+from .foreign import attempt
 from .items import Chunk
 from .outcome import Called
 from .pause import PauseForHumanInput
@@ -41,7 +42,8 @@ async def delivered(run: Running, ctx: RunContext, step: StreamStep, stages: tup
     except BaseException:  # a cancel: what there is of it is kept
         if run.scope is not None and run.scope.cancel_called:
             run.cut()  # by its deadline, perhaps, which nobody noticed yet
-        if run.verdict is not None and not whole:
+        if not whole:
+            ctx.partial = attempt(fold.value)[0]  # a reducer is the user's, and may want the whole
             keep_partial(run.verdict, fold)
         raise
     finally:
@@ -108,12 +110,9 @@ def told_of(source: Source, step: StreamStep, *, whole: bool) -> Exception:
         return error
     if stage is not None and 1 < len(step.stages) <= len(source.stages):  # else they ran elsewhere
         error.add_note(f"raised in stage {stage!r} of step {source.path!r}")
-    told: FlujoError
-    if isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted)):
-        told = error
-    else:
-        own = isinstance(error, StepFailed) and error.step_path == source.path
-        told = error if own and isinstance(error, StepFailed) else StepFailed.by(source.path, error)
+    own = isinstance(error, StepFailed) and error.step_path == source.path
+    own = own or isinstance(error, (UsageLimitExceeded, GuardDenied, RunAborted))
+    told = error if own and isinstance(error, FlujoError) else StepFailed.by(source.path, error)
     if not whole:
         keep_partial(told, source.fold)
     return told
@@ -129,10 +128,10 @@ def _stage_of(error: Exception, source: Source, step: StreamStep) -> str | None:
     return step.parts[found] if found < len(step.parts) else None
 
 
-def keep_partial(error: FlujoError, fold: Fold) -> None:
+def keep_partial(error: FlujoError | None, fold: Fold) -> None:
     """Let an error know what there was of a stream when it ended."""
-    if error.partial is None:
-        error.partial = fold.value()
+    if error is not None and error.partial is None:
+        error.partial = attempt(fold.value)[0]
 
 
 # --- chunk transforms -------------------------------------------------------------------------------------------------

@@ -187,7 +187,8 @@ class StepTimeout(StepFailed, TimeoutError):
         abandoned: True for a sync step whose thread still runs.
     """
 
-    def __init__(self, step_path: str, seconds: float, *, abandoned: bool = False) -> None:
+    def __init__(self, step_path: str, seconds: float, *, abandoned: bool = False, partial: object = None) -> None:
+        self.partial = partial
         self.seconds = seconds
         self.abandoned = abandoned
         tail = "; its thread cannot be stopped and was abandoned" if abandoned else ""
