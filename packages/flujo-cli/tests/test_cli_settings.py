@@ -233,6 +233,15 @@ def test_validate_says_what_cannot_leave(cli) -> None:
     assert cli("validate", "flow.py:made").code == 2
 
 
+def test_doctor_tells_whether_chunks_come_back_from_a_backend(cli) -> None:
+    cli.plugin("acme-cluster", CLUSTER.replace("pickle=True, ", "streams=True, "))
+    assert (
+        "cluster (acme-cluster 1.0): in another process, hands over chunks of streams, on asyncio" in cli("doctor").out
+    )
+    cluster = next(one for one in json.loads(cli("doctor", "--json").out)["backends"] if one["name"] == "cluster")
+    assert cluster["streams"] is True
+
+
 def test_doctor_tells_the_backends_what_they_can_do_and_what_is_missing(cli) -> None:
     cli.plugin("acme-cluster", CLUSTER)
     said = cli("doctor")

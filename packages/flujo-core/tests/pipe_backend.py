@@ -121,11 +121,14 @@ class PipeBackend:
                 await request.give(self.changed(answer[1:]))
                 process.tell(number, "more")
         except BaseException:  # a cancel, or a chunk that does not fit: it ends there before it ends here
-            answers.put("")  # lets the thread go
             over = process._asked[number] = SimpleQueue[str]()
+            while not answers.empty():  # it had ended, and its answer waited
+                over.put(answers.get())
+            answers.put("")  # lets the thread go
             process.tell(number, "cancel")
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: over.get(timeout=10))
+                while (await anyio.to_thread.run_sync(lambda: over.get(timeout=10))).startswith("+"):
+                    pass
             raise
         if not answer:
             return StepOutcome(Failure(WorkerLost(request.ctx.step_path, "its process went away")))

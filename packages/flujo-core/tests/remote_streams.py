@@ -122,6 +122,13 @@ async def pays(most: int, ctx: RunContext) -> AsyncIterator[str]:
         yield f"{number} "
 
 
+async def pays_and_hangs(_: int, ctx: RunContext) -> AsyncIterator[str]:
+    async with ctx.usage.reserve(cost_usd="0.10") as lease:
+        lease.settle(cost_usd="0.10")
+    yield "paid "
+    await anyio.sleep(60)
+
+
 async def talks(text: str, ctx: RunContext) -> AsyncIterator[str]:
     """Streams what a model says."""
 

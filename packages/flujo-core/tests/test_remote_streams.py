@@ -170,6 +170,19 @@ async def test_a_timeout_closes_the_source_there_and_keeps_what_came(backend: Pi
     assert marks(str(tmp_path)) == ["hangs", "closed"]
 
 
+async def test_of_a_stream_whose_time_was_up_the_worker_says_what_it_used_if_its_reader_hears_it(
+    backend: PipeBackend,
+) -> None:
+    step = flows.stream(flows.pays_and_hangs, timeout_s=0.3, lease=UsageLimits(total_cost_usd_limit="0.50"))
+    limits = UsageLimits(total_cost_usd_limit=1)
+    for waits_s, cost in ((0, "0.10"), (2, "0.50")):
+        async with Flujo(step, backend=backend, limits=limits).stream_async(1) as stream:
+            async for item in stream:
+                await anyio.sleep(waits_s if isinstance(item, Chunk) else 0)
+        assert isinstance(stream.result.error, StepTimeout)
+        assert stream.result.total_cost_usd == Decimal(cost)
+
+
 async def test_a_cancel_from_outside_closes_the_source_there(backend: PipeBackend, tmp_path: Path) -> None:
     with anyio.move_on_after(0.5) as limit:
         await read(Flujo(flows.stream(flows.hangs), backend=backend), str(tmp_path))

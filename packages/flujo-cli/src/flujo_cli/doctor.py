@@ -124,7 +124,8 @@ def _plugin_lines(found: Survey) -> Iterable[str]:
 def _backend_lines(found: Survey) -> Iterable[str]:
     for one in found.backends:
         where = "in another process" if one.remote else "in this process"
-        able = [where, *(["ships code as pickles"] if one.pickle else []), f"on {' and '.join(one.loops)}"]
+        more = (("ships code as pickles", one.pickle), ("hands over chunks of streams", one.streams))
+        able = [where, *(what for what, can in more if can), f"on {' and '.join(one.loops)}"]
         said = f"not set up here: {one.error}" if one.error else ", ".join(able)
         yield f"{one.name} ({one.distribution} {one.version}): {said}"
 

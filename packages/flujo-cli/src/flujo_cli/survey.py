@@ -74,6 +74,7 @@ class BackendFacts:
         pickle: Whether it ships code that no import path leads to.
         max_payload: Most bytes of a task; None is no limit.
         loops: Event loops that it can be used from.
+        streams: Whether the chunks of a streaming step come from there while it goes on.
         error: Why it cannot be used here.
     """
 
@@ -84,6 +85,7 @@ class BackendFacts:
     pickle: bool = False
     max_payload: int | None = None
     loops: tuple[str, ...] = ()
+    streams: bool = False
     error: str = ""
 
 
@@ -143,7 +145,8 @@ def _backend(factory: BackendFactory, distribution: str, version: str) -> Backen
     except _UNMADE as error:
         said = _sentence(error) if isinstance(error, FlujoError) else f"{type(error).__name__}: {_sentence(error)}"
         return BackendFacts(factory.name, distribution, version, error=said)
-    return BackendFacts(factory.name, distribution, version, able.remote, able.pickle, able.max_payload, able.loops)
+    can = (able.remote, able.pickle, able.max_payload, able.loops, able.streams)
+    return BackendFacts(factory.name, distribution, version, *can)
 
 
 def _facts(plugin: Installed, acts: bool) -> PluginFacts:
