@@ -136,12 +136,12 @@ class Hooks:
         for one in self.table.get(hook, ()):
             try:  # `begin`, for less
                 answer, error = one.function(payload) if one.is_direct else one.call(payload, values), None
+                if type(answer) is not Allow and (work := _work_of(answer, one)) is not None:
+                    answer = await within(limit_s, work)
             except BaseException as raised:  # it may raise anything: that is a denial, but for a cancel
                 answer, error = None, fault_of(raised)
                 if error is None:
                     raise
-            if type(answer) is not Allow and error is None and (work := _work_of(answer, one)) is not None:
-                answer, error = await attempt_async(within(limit_s, work))
             started, now = now, perf_counter()
             if now - started > limit_s:
                 answer, error = Deny(f"the guard gave no answer in {limit_s:g} s"), None
