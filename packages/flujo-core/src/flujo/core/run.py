@@ -84,7 +84,8 @@ class Run(Work):
     def _cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
         own = self.scope is not None and self.scope.cancel_called
-        late = (f"its deadline of {self.deadline_s or 0:g} s passed", "deadline_s")
+        span = "its deadline of {:g} s" if self.past is None else "the {:g} s that were left of its deadline"
+        late = (f"{span.format(self.deadline_s or 0)} passed", "deadline_s")
         # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
         self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))
         return own
@@ -215,9 +216,8 @@ class Run(Work):
             self._finish()
         self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
-        facts = (self.verdict, self.counts, time.perf_counter() - self.clock)
-        pauses = self.pauses if status == "paused" else ()
-        return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, pauses, self)
+        facts = (self.verdict, self.counts, time.perf_counter() - self.clock, self.pauses if status == "paused" else ())
+        return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 
