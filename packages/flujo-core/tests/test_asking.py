@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -104,3 +106,27 @@ async def test_a_tool_result_carries_the_id_of_the_call_it_answers_recorded_or_n
     flujo = Flujo(work)
     assert (await flujo.resume_async(await flujo.run_async(1), 2)).unwrap() == 3
     assert ids == ["id-1", "id-2"]
+
+
+@pytest.mark.parametrize("through", [lambda result: result, copied])
+async def test_a_step_that_asked_in_a_later_attempt_goes_on_in_that_one_and_attempts_count_once(through: Any) -> None:
+    seen: list[tuple[int, tuple[str, ...]]] = []
+
+    def good(value: str) -> str | None:
+        return None if value == "good" else f"{value} is not good"
+
+    @step(pauses=True, retry=RetryPolicy(max_attempts=3, backoff_s=0), validators=[good])
+    async def ask(value: int, ctx: RunContext) -> str:
+        seen.append((ctx.attempt, ctx.feedback))
+        ctx.usage.record(cost_usd="0.1")
+        return str(await ctx.ask(f"Not {ctx.feedback[-1]}?", str)) if ctx.feedback else "bad"
+
+    flujo = Flujo(ask)
+    first = await flujo.run_async(1)
+    second = await flujo.resume_async(through(first), "worse")
+    assert seen == [(1, ()), *2 * [(2, ("bad is not good",))], (3, ("worse is not good",))]
+    done = await flujo.resume_async(through(second), "awful")
+    assert seen[4:] == [(3, ("worse is not good",))]  # the last one: a third question would be a fourth attempt
+    assert (done.status, done.step_history[0].attempts, str(done.total_cost_usd)) == ("failed", 3, "0.5")
+    await flujo.resume_async(through(done), retry=True)
+    assert [attempt for attempt, _ in seen[5:]] == [1, 2, 3]  # from the beginning, as after any failure

@@ -88,3 +88,19 @@ async def test_a_snapshot_shows_what_is_asked() -> None:
     snapshot: Any = Snapshot.model_validate_json(paused.snapshot().model_dump_json())
     assert [pause.id for pause in snapshot.pauses] == [pause.id for pause in paused.pauses]
     assert json.loads(paused.snapshot().model_dump_json())["version"] == 1
+
+
+@pytest.mark.parametrize(("hint", "value"), [(float | int, 5), (int | float, 5.0), (list[float | int], [5, 5.0])])
+async def test_a_number_of_a_union_comes_back_of_the_same_class(hint: Any, value: Any) -> None:
+    async def give(number: int) -> Any:
+        return value
+
+    give.__annotations__["return"] = hint
+    flujo = Flujo(Step(give, name="give") >> Step(confirm))
+    paused = await flujo.run_async(1)
+    done = await flujo.resume_async(Snapshot.model_validate_json(paused.snapshot().model_dump_json()), "yes")
+    assert repr(done.step_history[0].output) == repr(value)
+
+
+async def confirm(shown: Any) -> str:
+    raise PauseForHumanInput("Right?", schema=str)

@@ -296,6 +296,7 @@ async def test_the_time_before_a_pause_counts_against_the_deadline() -> None:
     assert result.status == "aborted"
     assert isinstance(result.error, RunAborted)
     assert "deadline" in str(result.error)
+    assert "that were left of its deadline passed" in str(result.error)  # it was given more than these
 
 
 async def test_a_resumed_run_can_be_cancelled_from_outside_and_resumed_by_nobody_else() -> None:

@@ -17,6 +17,7 @@ from .check import DEPTH, WRITTEN, adapter_of, no_json, reason
 from .errors import SnapshotError
 from .foreign import attempt
 
+_WRITABLE = "Use a pydantic model, a dataclass or plain data; bytes in a model need its ser_json_bytes='base64'"
 _AROUND = b"[" * DEPTH, b"]" * DEPTH
 
 
@@ -41,9 +42,9 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     adapter = adapter_of(hint)
     text, error = (None, None) if adapter is None else attempt(adapter.dump_json, value, **WRITTEN)
     if adapter is None or text is None or error is not None:
-        cause = "no schema" if error is None else type(error).__name__
+        cause = "no schema" if error is None else type(error).__name__  # its text may show the value
         why = f"{type_name(hint)} is no type that can be written as JSON ({cause})"
-        raise SnapshotError(f"{where} cannot be kept", why, "Use a pydantic model, a dataclass or plain data")
+        raise SnapshotError(f"{where} cannot be kept", why, _WRITABLE)
     back, error = attempt(adapter.validate_json, text, by_name=True)
     kept = type(back) is type(value) or (type(back) is float and type(value) is int)  # an int may stand for a float
     if error is not None or not kept or attempt(lambda: bool(back == value))[0] is not True:
@@ -108,7 +109,8 @@ def _dump_mixed(hint: object, value: object, where: str) -> JsonValue:
     if is_typed_dict(bare) and isinstance(value, dict):
         return {name: dump(_fields(bare).get(name, Any), one, where) for name, one in value.items()}
     fault: SnapshotError | None = None
-    for number, part in enumerate(get_args(bare)):
+    # Its own class comes first: 5 is a float, too, but as one it would come back as 5.0.
+    for number, part in sorted(enumerate(get_args(bare)), key=lambda one: plain(one[1]) is not type(value)):
         classes = classes_of(part)
         if classes is None or isinstance(value, classes):
             try:

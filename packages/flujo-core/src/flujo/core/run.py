@@ -208,9 +208,8 @@ class Run(Work):
             self._finish()
         self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
-        facts = (self.verdict, self.counts, time.perf_counter() - self.clock)
-        pauses = self.pauses if status == "paused" else ()
-        return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, pauses, self)
+        facts = (self.verdict, self.counts, time.perf_counter() - self.clock, self.pauses if status == "paused" else ())
+        return PipelineResult(self.run_id, status, value, self.context, self.spent, *facts, self)
 
     # --- as data --------------------------------------------------------------------------------------------------
 

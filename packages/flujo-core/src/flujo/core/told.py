@@ -12,7 +12,7 @@ from .outcome import Aborted, Answer, Begun, Called, Decided, Failure, Paused, S
 from .pause import Reconcile
 from .values import Node
 
-_OF_MODELS = "model:"
+_OF_MODELS, _ATTEMPTS = "model:", "attempts"
 
 
 def tool_key(call: ToolCall) -> str:
@@ -28,6 +28,20 @@ def model_key(request: ModelRequest, attempt: int) -> str:
     """
     asked = request.model_dump_json(exclude={"unseen_tokens"})  # it bounds what is asked, and is none of it
     return f"{_OF_MODELS}{attempt}:" + hashlib.sha256(asked.encode()).hexdigest()
+
+
+def attempts_told(number: int, feedback: tuple[str, ...]) -> Called:
+    """That a step asks in a later attempt than the first: so many ended before it, of which validators said this."""
+    return Called([number, *feedback], _ATTEMPTS)
+
+
+def attempts_before(state: RunState, visit: tuple[int, int]) -> tuple[int, tuple[str, ...]]:
+    """How many attempts of a visit ended before the one that asked a human last, and what validators said to them."""
+    for key, told in reversed(state.known.get(visit, ()) if state.known else ()):
+        match told:
+            case [int(number), *feedback] if key == _ATTEMPTS:
+                return number, tuple(map(str, feedback))
+    return 0, ()
 
 
 def hear(state: RunState, frame: Frame, node: Node, outcome: object) -> None:
@@ -94,7 +108,9 @@ def forget_questions(state: RunState, visit: tuple[int, int], outcome: object) -
     if isinstance(outcome, Failure):  # a failed step that runs again is told what it was before, but asks models anew
         if visit in state.known:
             was = state.known[visit]  # as many as before: by their number its questions are told apart
-            state.known[visit] = [("", None) if key.startswith(_OF_MODELS) else (key, told) for key, told in was]
+            state.known[visit] = [
+                ("", None) if key.startswith((_OF_MODELS, _ATTEMPTS)) else (key, told) for key, told in was
+            ]
         if not isinstance(outcome.error, (StepTimeout, WorkerLost)):  # cut off: nobody knows whether it happened
             _note_begun(state, visit, Begun(is_over=True))
     else:

@@ -28,6 +28,7 @@ from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
 from .running import Act, Keep, Running
 from .schedule import choose, end_well, limit_reached
+from .told import attempts_before, attempts_told
 from .usage import Usage
 from .values import Node, called, context_at, inputs_of
 
@@ -335,7 +336,7 @@ class Work(Running):
         self, frame: Frame, node: StepNode, entry: Entry, worker: Worker | None
     ) -> tuple[RunContext, Outcome, Changes]:
         """Try a step until it ends well or may not be tried again."""
-        feedback: tuple[str, ...] = ()
+        entry.attempts, feedback = attempts_before(self.state, (frame.id, node.index))
         while True:
             entry.attempts += 1
             unready = await away.ready() if (away := self.setup.places.away.get(node.index)) is not None else None
@@ -353,6 +354,8 @@ class Work(Running):
                 await self._warn(entry.path, trial.ctx)
             entry.cached = trial.cached
             if node.step.options.retry is None or not await self._again(node.step.options.retry, outcome, trial):
+                if entry.attempts > 1 and isinstance(outcome, Paused) and outcome.request.asked:
+                    await self.note_told(trial.ctx, attempts_told(entry.attempts - 1, feedback))
                 return trial.ctx, outcome, changes
             feedback = trial.feedback
 
@@ -367,8 +370,7 @@ class Work(Running):
     async def _warn(self, path: str, ctx: RunContext) -> None:
         """Tell observers of limits that are nearly used up, and of one that stopped the run."""
         await self.warn(ctx)
-        breach = self.verdict
-        if isinstance(breach, UsageLimitExceeded) and not self.breach_told:
+        if isinstance(breach := self.verdict, UsageLimitExceeded) and not self.breach_told:
             self.breach_told = True
             await self.observe("on_governor_breach", partial(payloads.OnGovernorBreach, self.info, path, breach), ctx)
 
@@ -387,6 +389,5 @@ _CANCELLED = Aborted(RunAborted("cancelled"))
 
 
 def _no_case(path: str, answer: object, flow: Branch) -> StepFailed:
-    labels = ", ".join(map(repr, flow.labels))
-    why = f"`on` answered a {type(answer).__name__} that is none of its labels: {labels}"
+    why = f"`on` answered a {type(answer).__name__} that is none of its labels: {', '.join(map(repr, flow.labels))}"
     return StepFailed(path, "NoCase", why, "Add a case, or otherwise=")

@@ -47,10 +47,8 @@ def checkpoint_of(state: RunState, usage: Usage, left_s: float | None, position:
         known=[KnownData(**_at(state, key), told=told) for key, told in state.known.items()],
         decided=[_decided(state, key, output) for key, output in state.decided.items()],
         begun=[BegunData(**_at(state, key), begun=begun) for key, begun in state.begun.items()],
-        usage=replace(usage),  # which goes on growing
-        left_s=left_s,
-        position=position,
-    )
+        usage=replace(usage), left_s=left_s, position=position,  # a copy: the usage goes on growing
+    )  # fmt: skip
 
 
 def _pause(state: RunState, key: tuple[int, int], request: PauseForHumanInput) -> PauseData:
@@ -85,17 +83,13 @@ def _frame(plan: Plan, frame: Frame) -> FrameData:
         else:
             outputs[node.place] = dump(node.output_type, value, f"output of {node.path!r}")
     return FrameData(
-        id=frame.id,
-        parent=None if frame.parent is None else frame.parent.id,
-        node=0 if frame.part is None else frame.part.node.place,
-        slot=frame.slot,
-        outputs=outputs,
-        passed=passed,
+        id=frame.id, parent=None if frame.parent is None else frame.parent.id,
+        node=0 if frame.part is None else frame.part.node.place, slot=frame.slot, outputs=outputs, passed=passed,
         changes=_changes(plan, frame.changes, f"{frame.prefix}*"),
         parts=[_part(plan, part) for part in frame.parts.values()],
         spent=frame.spent if frame.ledger is None else frame.ledger.spent,
         spent_by={place: used for place, used in _spent_by(frame).items() if frame.outputs[place] is UNSET},
-    )
+    )  # fmt: skip
 
 
 def _spent_by(frame: Frame) -> dict[int, Usage]:
@@ -109,18 +103,13 @@ def _part(plan: Plan, part: Part) -> PartData:
     failed = {slot: error for slot, error in ended.items() if isinstance(error, FlujoError) and collects(node)}
     results = {slot: dump(body_type(node, slot), one, where) for slot, one in ended.items() if slot not in failed}
     loops = node.kind == "loop" and part.ended > 0
-    moved = loops and part.context is not None
     return PartData(
-        place=node.place,
-        ended=part.ended,
-        next=part.next,
-        asks=part.asks,
-        results=results,
+        place=node.place, ended=part.ended, next=part.next, asks=part.asks, results=results,
         failed={slot: dump(FlujoError, error, where) for slot, error in failed.items()},
         changes=_changes(plan, part.changes, node.path),
         output=dump(body_type(node, 0), part.output, where) if loops else None,
-        context=dump(type(part.context), part.context, "the context") if moved else None,
-    )
+        context=dump(type(part.context), part.context, "the context") if loops and part.context is not None else None,
+    )  # fmt: skip
 
 
 def _changes(
