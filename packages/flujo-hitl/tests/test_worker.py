@@ -164,7 +164,8 @@ async def test_runs_of_a_pipeline_with_a_migration_go_on(store: SQLiteStore, any
 
 async def test_a_decision_whose_question_a_migration_renamed_is_told(store: SQLiteStore, anyio_backend: str) -> None:
     def asks(version: int, name: str) -> Pipeline:
-        return Pipeline(Step(ask, name=name) >> Step(double, name=f"twice-{anyio_backend}", version=version), name="asks")
+        twice = Step(double, name=f"twice-{anyio_backend}", version=version)
+        return Pipeline(Step(ask, name=name) >> twice, name="asks")
 
     def renamed(snapshot: Snapshot) -> Snapshot:
         stand = snapshot.checkpoint
