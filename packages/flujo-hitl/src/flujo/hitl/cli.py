@@ -173,7 +173,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 @AS_JSON
 @click.pass_context
 def replay(ctx: click.Context, target: str, run_id: str, *, url: str | None, as_json: bool) -> None:
-    """Run the engine over what RUN, an id or a token, recorded; no step is called. Exit code: 0 it is the same, 1 not."""
+    """Run the engine over what RUN, an id or a token, recorded; no step is called. Exit code: 0 the same, 1 not."""
     flujo: Flujo = host_of(ctx).prepare(target, store=url)
     if flujo.store is not None:
         run_id = run_of(flujo.store, run_id)
