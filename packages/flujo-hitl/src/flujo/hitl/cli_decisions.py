@@ -179,6 +179,9 @@ async def _found(store: HitlStore, target: str, pause_id: str | None) -> tuple[s
     if wanted is None and open_:
         (wanted,) = open_
     if wanted in open_:
+        if facts is not None and facts.shown_digest != open_[wanted].shown_digest:
+            why = "what its token shows is not what it asks now"
+            raise ResumeError(f"question {wanted!r} cannot be decided on", why, "Show the question anew")
         return run_id, open_[wanted]
     receipt = await store.receipt(run_id, wanted)
     what, why = f"run {run_id!r} waits for no such answer", f"it is {snapshot.status}"
