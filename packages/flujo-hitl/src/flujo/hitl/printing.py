@@ -49,12 +49,13 @@ def store_of(ctx: click.Context, url: str | None) -> RunStore:
     """The store that is named, where there is one: to look for runs where nobody kept any makes none.
 
     Raises:
-        InputError: It is a file that is not there.
+        InputError: It is a file that is not there, or an empty one: of a store of ours no byte is left in that.
     """
     store = host_of(ctx).store(url)
-    if isinstance(store, SQLiteStore) and not store.path.exists():
+    if isinstance(store, SQLiteStore) and not (store.path.exists() and store.path.stat().st_size):
+        why = "it is empty" if store.path.exists() else "there is no such file"
         do = "Look at --store, FLUJO_STORE and [tool.flujo]; the first run that is kept makes it"
-        raise InputError(f"store {str(store.path)!r} cannot be looked at", "there is no such file", do)
+        raise InputError(f"store {str(store.path)!r} cannot be looked at", why, do)
     return store
 
 
