@@ -534,6 +534,25 @@ async def test_an_older_result_that_shows_several_questions_or_none_answers_none
         await flujo.resume_async(failed, 5)
 
 
+async def test_a_run_that_was_ended_takes_no_answer_any_more() -> None:
+    @step
+    async def sleeps(value: int) -> int:
+        handle.cancel()
+        await anyio.sleep_forever()
+        return value
+
+    flujo = Flujo(Parallel(ask, sleeps), store=MemoryStore(PlainTokens()))
+    handle = flujo.start(1, run_id="r")
+    stopped = await handle.wait()
+    assert stopped.status == "aborted"
+    for target in ("r", "token-parallel/ask", stopped):
+        with pytest.raises(ResumeError, match="is aborted and asks nothing"):
+            await flujo.resume_async(target, 5)
+    snapshot = (await flujo.store.load("r")).snapshot if flujo.store is not None else None
+    assert snapshot is not None
+    assert snapshot.status == "aborted"
+
+
 # --- limits after a crash ---------------------------------------------------------------------------------------------
 
 

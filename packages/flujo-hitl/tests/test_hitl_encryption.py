@@ -63,9 +63,10 @@ def test_nothing_that_is_private_stands_in_the_file(path: Path, open_store: Open
         assert b"number" not in content
         (waiting,) = await store.decided()
         assert (waiting.decision, waiting.reason) == ("Mustermann: yes", "Mustermann is ill")
-        for other in (None, AesGcmCodec({"k2": NEW}, "k2")):
-            with pytest.raises(RunDamaged):
+        for other, why in ((None, "a codec wrote it"), (AesGcmCodec({"k2": NEW}, "k2"), "its key 'k1' is not known")):
+            with pytest.raises(RunDamaged, match=why) as told:
                 await open_store(codec=other).load("r")
+            assert ("backup" in str(told.value)) == (other is not None)
 
     anyio.run(main)
 

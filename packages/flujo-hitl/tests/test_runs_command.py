@@ -56,6 +56,37 @@ async def ask(ctx: RunContext, text: str) -> list[int]:
 """
 
 
+def test_to_look_at_a_store_that_is_not_there_makes_none(flujo: Flujo) -> None:
+    for words in (
+        ["list"],
+        ["inbox"],
+        ["show", "r"],
+        ["approve", "r"],
+        ["purge", "--older-than", "1d"],
+        ["cancel", "r"],
+    ):
+        told = flujo("runs", *words, "--store", "sqlite:///away/typo.db")
+        assert told.code == 2
+        assert "no such file" in told.err
+    assert not Path("away").exists()
+    paused(flujo)
+    os.truncate("runs.db", 0)
+    assert "it is empty" in flujo("runs", "list").err
+
+
+def test_a_token_names_its_run_and_is_not_printed(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLUJO_TOKEN_KEY", "k" * 32)
+    ran = flujo("run", "flows.py:pay", "--text", "abc", "--json")
+    (pause,) = json.loads(ran.out.splitlines()[0])["pauses"]
+    shown = flujo("runs", "show", pause["token"])
+    assert shown.code == 0
+    replayed = flujo("runs", "replay", "flows.py:pay", pause["token"])
+    assert replayed.code == 0
+    assert pause["token"] not in shown.out + replayed.out
+    for words in (["cancel", pause["token"]], ["delete", pause["token"], "--yes"]):
+        assert "is the id of a run" in flujo("runs", *words).err
+
+
 def test_a_command_to_be_pasted_tells_no_password() -> None:
     url = "postgresql://ann:secret@db/flujo?sslpassword=secret&sslmode=require"
     told = "flujo runs worker flows.py --store 'postgresql://ann@db/flujo?sslmode=require'"
@@ -191,6 +222,7 @@ def test_a_url_that_names_no_store_is_refused(flujo: Flujo, url: str, why: str) 
 
 
 def test_an_unknown_run_is_told(flujo: Flujo) -> None:
+    paused(flujo)
     told = flujo("runs", "show", "nobody")
     assert (told.code, "does not know it" in told.err, "resumed" in told.err) == (2, True, False)
 

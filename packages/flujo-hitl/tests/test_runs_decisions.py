@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -12,8 +13,8 @@ import pytest
 from conftest import FlujoCommand as Flujo
 
 from flujo.core import Flujo as Engine
-from flujo.core import Pause, PauseForHumanInput, Snapshot, Step
-from flujo.hitl import SQLiteStore
+from flujo.core import Pause, PauseForHumanInput, Snapshot, Step, TokenFacts
+from flujo.hitl import HmacSigner, SQLiteStore
 from flujo.hitl.shown import show, verdict
 
 LETTERS = """
@@ -134,6 +135,17 @@ def test_another_question_wants_an_answer(flujo: Flujo) -> None:
     assert (wrong.code, "it is no integer" in wrong.err) == (2, True)
     assert flujo("runs", "answer", run, "7", "--yes").code == 0
     assert "is completed" in flujo("runs", "worker", "letters.py:counts", "--once").out
+
+
+def test_a_token_is_good_for_what_it_shows_only(flujo: Flujo, monkeypatch: pytest.MonkeyPatch, letter: str) -> None:
+    key = "k" * 32
+    monkeypatch.setenv("FLUJO_TOKEN_KEY", key)
+    signer = HmacSigner({"env": hashlib.sha256(key.encode()).digest()}, "env")
+    token = signer.sign(TokenFacts(letter, "approve", "0" * 64, "1" * 64))  # of a question that was another one then
+    told = flujo("runs", "approve", token, "--yes")
+    assert told.code == 2
+    assert "what its token shows is not what it asks now" in told.err
+    assert flujo("runs", "inbox").out.startswith(letter)
 
 
 def test_a_token_names_its_question(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from flujo.core import (
     PauseForHumanInput,
     Pipeline,
     RunContext,
+    Snapshot,
     Step,
     migrate,
 )
@@ -159,6 +160,26 @@ async def test_runs_of_a_pipeline_with_a_migration_go_on(store: SQLiteStore, any
     migrate(before, after, lambda snapshot: snapshot)
     assert sorted(events(await worked(store, new))) == [("cancelled", "ends"), ("ended", "r")]
     assert (await store.load("ends")).snapshot.status == "aborted"
+
+
+async def test_a_decision_whose_question_a_migration_renamed_is_told(store: SQLiteStore, anyio_backend: str) -> None:
+    def asks(version: int, name: str) -> Pipeline:
+        twice = Step(double, name=f"twice-{anyio_backend}", version=version)
+        return Pipeline(Step(ask, name=name) >> twice, name="asks")
+
+    def renamed(snapshot: Snapshot) -> Snapshot:
+        stand = snapshot.checkpoint
+        pauses = [one.model_copy(update={"path": "how_many"}) for one in stand.pauses]
+        return snapshot.model_copy(update={"checkpoint": stand.model_copy(update={"pauses": pauses})})
+
+    old, new = asks(1, "ask"), asks(2, "how_many")
+    await answered(store, "r", 4, old)
+    migrate(Flujo(old).plan.fingerprint, Flujo(new).plan.fingerprint, renamed)
+    told = await worked(store, new)
+    assert events(told) == [("refused", "r")]  # it was put off without a word, for ever
+    assert "a migration left 'ask' no place in 'asks'" in told[-1].why
+    assert (await Flujo(new, store=store).resume_async("r", 6)).output == 12
+    assert await worked(store, new) == []
 
 
 async def test_what_was_left_behind_goes_on_and_what_is_damaged_stops_no_other(open_store: OpenStore) -> None:

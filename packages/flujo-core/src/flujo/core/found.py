@@ -151,11 +151,10 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
     for source in use.priced_by:
         info.count("priced_by", source)
-    own_limits = limits if isinstance(limits, UsageLimits) else mine
     run = Run(setup, info.run_id, ledger, state, None if stand.left_s is None else anyio.CancelScope())
     run.info, run.counts, run.mark = info, info.counts, f"~{secrets.token_hex(4)}"
-    run.deadline_s, run.past, run.own_limits = stand.left_s, found.past, own_limits
-    run.resumed = Resumed(entries=lost)
+    run.deadline_s, run.past, run.resumed = stand.left_s, found.past, Resumed(entries=lost)
+    run.own_limits = limits if isinstance(limits, UsageLimits) else mine
     return run
 
 
@@ -215,7 +214,8 @@ async def decide_on(
         ResumeError: The run is not one to go on with, or is not told what to do; see its leaves.
         InputError: The decision is not what was asked for; the question stays open.
     """
-    run_id, wanted, open_ = found.snapshot.run_id, found.pause_id, {pause.id: pause for pause in run.pauses}
+    run_id, wanted = found.snapshot.run_id, found.pause_id
+    open_ = {pause.id: pause for pause in run.pauses if again or found.snapshot.status != "aborted"}
     if found.token is not None and wanted in open_ and open_[wanted].shown_digest != found.token.shown_digest:
         why = "what its token shows is not what it asks now"
         raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Show the question anew")
@@ -232,7 +232,7 @@ async def decide_on(
             raise refusal(receipt, now)
     if found.snapshot.status == "completed":
         raise ResumeError(f"run {run_id!r} cannot be resumed", "it has completed", "Read its output")
-    if run.state.pauses and (answers or not goes_on):
+    if open_ and (answers or not goes_on):
         may_be_late = store is not None and wanted in open_ and open_[wanted].expires_at is not None
         kept = await store.receipt(run_id, wanted) if store is not None and may_be_late else None
         at = None if kept is None else kept.decided_at  # what was recorded in time counts, however late it is applied

@@ -15,7 +15,23 @@ from flujo.core import EntryData, Flujo, PipelineResult, Snapshot, UsageLimits
 from .cli_decisions import answer, approve, check_no_answer_is_due, inbox, reject
 from .cli_keeping import backup, cancel, delete, purge
 from .cli_worker import worker
-from .printing import AS_JSON, RUN, STORE, TARGET, answer_of, asked, did, host_of, line, listing, stand, told, worst
+from .printing import (
+    AS_JSON,
+    RUN,
+    STORE,
+    TARGET,
+    answer_of,
+    asked,
+    did,
+    host_of,
+    line,
+    listing,
+    run_of,
+    stand,
+    store_of,
+    told,
+    worst,
+)
 
 __all__ = ["runs"]
 
@@ -73,7 +89,7 @@ def runs() -> None:
 @click.pass_context
 def list_runs(ctx: click.Context, /, url: str | None, limit: int, as_json: bool, **only: Unpack[ListFilters]) -> None:
     """Print the runs of a store, the newest first: id, how it stands, pipeline, tenant, when it changed, FILE:NAME."""
-    store = listing(host_of(ctx).store(url))
+    store = listing(store_of(ctx, url))
     page = anyio.run(lambda: store.runs(**only, limit=limit))
     for row in page.items:
         changed = row.changed_at.isoformat(timespec="seconds")
@@ -89,8 +105,9 @@ def list_runs(ctx: click.Context, /, url: str | None, limit: int, as_json: bool,
 @AS_JSON
 @click.pass_context
 def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> None:
-    """Print how RUN stands, what it asks, and what it did. What steps were given and gave is in --json alone."""
-    store = host_of(ctx).store(url)
+    """Print how RUN, an id or a token, stands, asks and did. What steps were given and gave is in --json alone."""
+    store = store_of(ctx, url)
+    run_id = run_of(store, run_id)
 
     async def look() -> tuple[Snapshot, list[EntryData]]:
         kept = await store.load(run_id)
@@ -156,10 +173,11 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 @AS_JSON
 @click.pass_context
 def replay(ctx: click.Context, target: str, run_id: str, *, url: str | None, as_json: bool) -> None:
-    """Run the engine over what RUN recorded, without calling a step. Exit code: 0 it is the same, 1 it differs."""
+    """Run the engine over what RUN, an id or a token, recorded; no step is called. Exit code: 0 the same, 1 not."""
     flujo: Flujo = host_of(ctx).prepare(target, store=url)
-    replayed = anyio.run(flujo.replay_async, run_id)
-    differs = replayed.divergence
+    if flujo.store is not None:
+        run_id = run_of(flujo.store, run_id)
+    differs = anyio.run(flujo.replay_async, run_id).divergence
     if as_json:
         click.echo(json.dumps({"run_id": run_id, "divergence": differs}, default=asdict))
     elif differs is None:

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from flujo.core import AmbiguousPause, InputError, Pause, ResumeError, RunStore, unfit
 
-from .printing import AS_JSON, RUN, STORE, answer_of, host_of, line, listing
+from .printing import AS_JSON, RUN, STORE, answer_of, line, listing, run_of, store_of
 from .protocol import HitlStore
 from .shown import MOST_SHOWN, Shown, show, verdict
 
@@ -70,7 +70,7 @@ def inbox(
       flujo runs inbox --role finance
       flujo runs approve RUN
     """
-    store = listing(host_of(ctx).store(url))
+    store = listing(store_of(ctx, url))
     roles = role or None
     page = anyio.run(lambda: store.open_pauses(role=roles, limit=limit, **only))
     for one in page.items:
@@ -140,7 +140,7 @@ def _decide(
     ctx: click.Context, target: str, ask: str, decision_of: Callable[[Pause], JsonValue], flags: DecideFlags
 ) -> None:
     actor = flags["actor"] or _login()
-    store = listing(host_of(ctx).store(flags["url"]))
+    store = listing(store_of(ctx, flags["url"]))
     run_id, pause = anyio.run(_found, store, target, flags["pause_id"])
     shown, decision = show(pause), decision_of(pause)
     _print(run_id, pause, shown, err=flags["as_json"])
@@ -179,6 +179,9 @@ async def _found(store: HitlStore, target: str, pause_id: str | None) -> tuple[s
     if wanted is None and open_:
         (wanted,) = open_
     if wanted in open_:
+        if facts is not None and facts.shown_digest != open_[wanted].shown_digest:
+            why = "what its token shows is not what it asks now"
+            raise ResumeError(f"question {wanted!r} cannot be decided on", why, "Show the question anew")
         return run_id, open_[wanted]
     receipt = await store.receipt(run_id, wanted)
     what, why = f"run {run_id!r} waits for no such answer", f"it is {snapshot.status}"
@@ -193,8 +196,7 @@ async def check_no_answer_is_due(store: RunStore, target: str) -> None:
     Raises:
         InputError: A question is open and has not expired, or its answer waits for a worker.
     """
-    facts = None if store.signer is None else store.signer.open(target)
-    run_id = target if facts is None else facts.run_id
+    run_id = run_of(store, target)
     snapshot, now = (await store.load(run_id)).snapshot, datetime.now(UTC)
     for pause in snapshot.pauses if snapshot.status == "paused" else ():
         why = f"{pause.id!r} waits for an answer"

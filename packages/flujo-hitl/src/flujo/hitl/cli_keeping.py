@@ -14,7 +14,7 @@ import click
 from flujo.core import InputError
 
 from .listed import TARGET as BEGUN_FROM
-from .printing import AS_JSON, RUN, STORE, host_of, listing, pasted, span
+from .printing import AS_JSON, RUN, STORE, host_of, listing, pasted, span, store_of
 from .schema import STATUS
 from .worker import Worker
 
@@ -43,7 +43,7 @@ def cancel(ctx: click.Context, run_id: str, target: str | None, url: str | None,
       flujo runs cancel RUN
       flujo runs cancel RUN --now flows.py    # where no worker runs
     """
-    store = listing(host_of(ctx).store(url))
+    store = listing(store_of(ctx, url))
     anyio.run(store.request_cancel, run_id)
     if target is not None:
         working = Worker(host_of(ctx).prepare(target, store=url), lambda _: None)
@@ -81,7 +81,7 @@ def purge(ctx: click.Context, older_than: str, status: tuple[str, ...], *, url: 
       flujo runs purge --older-than 30d
       flujo runs purge --older-than 52w --status failed --status stopped
     """
-    store = listing(host_of(ctx).store(url))
+    store = listing(store_of(ctx, url))
     before = datetime.now(UTC) - span(older_than)
     number = anyio.run(store.purge, before, status)
     _say({"deleted": number}, f"Deleted {number} run{'s'[: number != 1]}.", as_json=as_json)
@@ -109,7 +109,7 @@ def delete(
     named = [f"{word} {name!r}" for word, name in whose.items() if name is not None]
     if (run_id is None) == (not named):
         raise click.UsageError("Name a RUN, or --tenant, --subject or both.")
-    store = listing(host_of(ctx).store(url))
+    store = listing(store_of(ctx, url))
     which = f"run {run_id!r}" if run_id is not None else f"all runs of {' and '.join(named)}"
     if not yes:
         if not sys.stdin.isatty():
@@ -131,7 +131,7 @@ def backup(ctx: click.Context, path: Path, url: str | None, as_json: bool) -> No
 
     A store in PostgreSQL is copied by the server's own tool: pg_dump.
     """
-    store = listing(host_of(ctx).store(url))
+    store = listing(store_of(ctx, url))
     anyio.run(store.backup, path)
     size = path.stat().st_size
     _say({"path": str(path), "bytes": size}, f"Wrote {path}, {size:,} bytes.", as_json=as_json)

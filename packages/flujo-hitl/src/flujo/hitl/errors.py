@@ -81,9 +81,9 @@ class RunDamaged(StoreDamaged, SnapshotError):
         run_id: The run.
     """
 
-    def __init__(self, run_id: str, why: str) -> None:
+    def __init__(self, run_id: str, why: str, do: str = "Take it from a backup, or start it anew") -> None:
         self.run_id = run_id
-        FlujoError.__init__(self, f"run {run_id!r} cannot be read", why, "Take it from a backup, or start it anew")
+        FlujoError.__init__(self, f"run {run_id!r} cannot be read", why, do)
 
 
 class StoreForeign(StoreError):

@@ -94,6 +94,10 @@ def _loaded(data: bytes) -> EntryData:
     return EntryData.model_validate({**at, "kind": "success", "value": value, "started_at": began, "duration_s": took})
 
 
+_FIRST = {b"", *(bytes([one]) for one in b'\0[{"-0123456789tfn')}
+"""What a payload that no codec wrote begins with: JSON, or what stands before JSON that is squeezed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payloads:
     """Writes and reads what a store keeps of runs; None as codec writes it as it is, without names that all have.
@@ -126,6 +130,9 @@ class Payloads:
         data = written[4:]
         if crc32(data, crc32(about.encode())) != int.from_bytes(written[:4], "big"):
             raise RunDamaged(run_id, f"{about}: its checksum does not fit, some of its bits were changed")
+        if self.codec is None and data[:1] not in _FIRST:
+            do = "Use it by a FILE whose Flujo has that store: flujo hitl serve FILE, flujo runs worker FILE"
+            raise RunDamaged(run_id, f"{about}: a codec wrote it, and this store has none", do)
         try:
             return whole(data) if self.codec is None else self.codec.decode(data, about)
         except (SnapshotError, ValueError) as error:

@@ -12,15 +12,16 @@ import click
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from flujo.core import CommandHost, EntryData, Pause, PipelineResult, RunStore, Snapshot, scrub
+from flujo.core import CommandHost, EntryData, InputError, Pause, PipelineResult, RunStore, Snapshot, scrub
 
 from .listed import TARGET as BEGUN_FROM
 from .protocol import HitlStore
 from .shown import printable
+from .sqlite import SQLiteStore
 
 __all__ = [
     "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "did", "facts_of", "host_of", "line", "listing",
-    "pasted", "span", "stand", "told", "worst",
+    "pasted", "run_of", "span", "stand", "store_of", "told", "worst",
 ]  # fmt: skip
 
 EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
@@ -42,6 +43,26 @@ def host_of(ctx: click.Context) -> CommandHost:
     if host is None:
         raise click.UsageError("Call it as `flujo runs`.")
     return host
+
+
+def store_of(ctx: click.Context, url: str | None) -> RunStore:
+    """The store that is named, where there is one: to look for runs where nobody kept any makes none.
+
+    Raises:
+        InputError: It is a file that is not there, or an empty one: of a store of ours no byte is left in that.
+    """
+    store = host_of(ctx).store(url)
+    if isinstance(store, SQLiteStore) and not (store.path.exists() and store.path.stat().st_size):
+        why = "it is empty" if store.path.exists() else "there is no such file"
+        do = "Look at --store, FLUJO_STORE and [tool.flujo]; the first run that is kept makes it"
+        raise InputError(f"store {str(store.path)!r} cannot be looked at", why, do)
+    return store
+
+
+def run_of(store: RunStore, target: str) -> str:
+    """The id of a run, which a token names too; a token is not printed, as it may answer a question."""
+    facts = None if store.signer is None else store.signer.open(target)
+    return target if facts is None else facts.run_id
 
 
 def pasted(*words: str, url: str | None) -> str:

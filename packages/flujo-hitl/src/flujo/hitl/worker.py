@@ -216,13 +216,19 @@ class Worker:
 
     def _with(self, decided: Decided) -> Resume:
         async def resume() -> PipelineResult | None:
-            receipt = decided.receipt
+            receipt, run_id = decided.receipt, decided.receipt.run_id
             try:
-                return await self.flujo.resume_async(receipt.run_id, decided.decision, pause=receipt.pause_id)
+                return await self.flujo.resume_async(run_id, decided.decision, pause=receipt.pause_id)
             except InputError as error:  # who recorded it could not know the pipeline's own types
                 await self.store.withdraw(receipt)
-                self._tell(Progress("reopened", receipt.run_id, str(error)))
+                self._tell(Progress("reopened", run_id, str(error)))
                 return None
+            except AlreadyResumed:
+                if any(one.receipt == receipt and not one.is_applied for one in await self.store.decisions(run_id)):
+                    why = f"a migration left {receipt.pause_id!r} no place in {self.flujo.plan.name!r}"
+                    do = f"Give the answer to what it asks now: flujo runs resume FILE {run_id} --answer"
+                    raise ResumeError("what was decided cannot be applied", why, do) from None
+                raise
 
         return resume
 

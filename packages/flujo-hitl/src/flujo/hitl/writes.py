@@ -38,8 +38,9 @@ _KNOWN = "SELECT id, fence, owner, status FROM runs WHERE run_id=?"
 def unknown(run_id: str) -> ResumeError:
     """Why a run cannot be used that is not kept. A token is not told: it may answer a question."""
     if run_id.startswith(f"{TOKEN}."):
-        why = "this store has no key that opens it"
-        return ResumeError("this token cannot be used", why, "Set FLUJO_TOKEN_KEY as it was where the run paused")
+        why = "this store has no key that opens it, or what is wanted here is the id of a run"
+        do = "Set FLUJO_TOKEN_KEY as it was where the run paused, or see the ids of runs: flujo runs list"
+        return ResumeError("this token cannot be used", why, do)
     return ResumeError(f"run {run_id!r} is not here", "the store does not know it", "See its ids: flujo runs list")
 
 
