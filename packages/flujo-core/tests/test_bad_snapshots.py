@@ -194,6 +194,15 @@ async def test_a_value_that_was_changed_is_refused_by_the_digest() -> None:
 
 
 @pytest.mark.soak
+async def test_one_that_was_read_as_a_dict_is_refused_too_where_a_value_was_changed() -> None:
+    """Who keeps it as JSON of a database has a dict, which pydantic reads as well."""
+    data = json.loads(await good())
+    assert (await build().resume_async(Snapshot.model_validate(data), True)).status == "completed"
+    data["checkpoint"]["input"] = "gold"
+    with pytest.raises(SnapshotError, match="something in it was changed"):
+        await build().resume_async(Snapshot.model_validate(data), True)
+
+
 async def test_values_of_other_types_anywhere_in_a_snapshot_never_end_in_another_error_than_ours() -> None:
     document = json.loads(await good())
     refused = []

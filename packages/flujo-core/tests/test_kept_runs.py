@@ -482,8 +482,16 @@ async def test_a_token_is_good_for_what_was_shown_only() -> None:
     flujo = Flujo(ask, store=MemoryStore(signer))
     await flujo.run_async(1)
     signer.made["token-ask"] = replace(signer.made["token-ask"], shown_digest="of something else")
-    with pytest.raises(ResumeError, match="what its token shows"):
+    with pytest.raises(ResumeError, match="what was shown"):
         await flujo.resume_async("token-ask", 6)
+
+
+async def test_a_pause_that_is_given_is_good_for_what_it_shows_only() -> None:
+    flujo = Flujo(ask, store=MemoryStore())
+    (pause,) = (await flujo.run_async(1, run_id="r")).pauses
+    with pytest.raises(ResumeError, match="what was shown is not what it asks now"):
+        await flujo.resume_async("r", 6, pause=replace(pause, shown_digest="of something else"))
+    assert (await flujo.resume_async("r", 6, pause=pause)).status == "completed"
 
 
 # --- older results ----------------------------------------------------------------------------------------------------

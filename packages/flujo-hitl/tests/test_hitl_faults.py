@@ -124,7 +124,8 @@ async def test_a_file_of_the_first_version_is_brought_to_this_one(path: Path, op
     first.close()
     with closing(sqlite3.connect(path)) as other:
         for change in ("DROP INDEX pauses_expire", "ALTER TABLE runs DROP COLUMN target",
-                       "ALTER TABLE pauses DROP COLUMN stuck", "PRAGMA user_version=1",
+                       "ALTER TABLE pauses DROP COLUMN stuck", "ALTER TABLE decisions DROP COLUMN shown",
+                       "PRAGMA user_version=1",
                        "CREATE INDEX pauses_expire ON pauses(expires) WHERE expires IS NOT NULL"):  # fmt: skip
             other.execute(change)
         other.commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +81,35 @@ async def test_a_decision_that_proves_to_be_none_opens_its_question_again(store:
     (again,) = (await store.open_pauses()).items
     await store.record_decision("odd", again.pause_id, 6, shown_digest=again.shown_digest)
     assert events(await worked(store)) == [("ended", "odd")]
+
+
+async def pay(amount: int) -> int:
+    raise PauseForHumanInput("Pay this?", int, payload=amount)
+
+
+async def test_a_decision_does_not_count_for_what_was_put_in_the_place_of_what_was_shown(store: SQLiteStore) -> None:
+    flow = Pipeline(Step(pay) >> Step(double), name="pays")
+    await answered(store, "r", 5, flow)
+    (decided,) = await store.decisions("r")
+    assert decided.shown_digest == (await store.load("r")).snapshot.pauses[0].shown_digest
+    standing = (await store.load("r")).snapshot.model_dump(mode="json")
+    standing["checkpoint"] |= {"input": 5000}
+    standing["checkpoint"]["pauses"][0] |= {"payload": 5000}
+    with sqlite3.connect(store.path) as db:  # who may write the file, checksum and all
+        db.execute("UPDATE snapshots SET payload=?", [store._payloads.snapshot(Snapshot.model_validate(standing))])
+    db.close()
+    told = await worked(store, flow)
+    assert events(told) == [("reopened", "r")]
+    assert "what it asks now is not what was shown to who decided" in told[-1].why
+    assert (await store.load("r")).snapshot.status == "paused"
+
+
+async def test_what_was_decided_before_its_digest_was_kept_goes_on(store: SQLiteStore) -> None:
+    await answered(store, "r", 4)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE decisions SET shown=NULL")
+    db.close()
+    assert events(await worked(store)) == [("ended", "r")]
 
 
 async def test_a_decision_in_time_counts_however_late_it_is_applied(store: SQLiteStore) -> None:

@@ -15,7 +15,7 @@ from .errors import AmbiguousPause, ResumeError, SnapshotError
 from .foreign import attempt
 from .frames import Frame, RunState
 from .journal import Entry
-from .kept import KeptRun, Past, Receipt, TokenFacts, moved_on, refusal
+from .kept import KeptRun, Past, Receipt, moved_on, refusal
 from .ledger import Ledger
 from .migrations import migrated
 from .outcome import Failure, Spent
@@ -43,7 +43,7 @@ class Found:
         late: What it did after it stood there, before its process went away.
         asked: The open questions themselves, where the run is of this process.
         pause_id: Which question is to be answered, where that is said.
-        token: What a token of it is bound to.
+        shown_digest: What the question must show that is to be answered, where a token or a Pause says so.
         shown: The questions that a result of it shows from which the run went on since; None where it stands there.
     """
 
@@ -52,7 +52,7 @@ class Found:
     late: Sequence[EntryData] = ()
     asked: Mapping[tuple[int, int], PauseForHumanInput] = field(default_factory=dict)
     pause_id: str | None = None
-    token: TokenFacts | None = None
+    shown_digest: str | None = None
     shown: Sequence[str] | None = None
 
     @property
@@ -77,23 +77,28 @@ async def find(
     if isinstance(origin, Run) and store is not None and origin.setup.is_kept:
         kept = await store.load(origin.run_id)
         shown = None if kept.length == origin.length else [pause.id for pause in origin.pauses]
-        found = replace(_of_kept(plan, kept, wanted, None), asked={} if shown else origin.questions, shown=shown)
+        found = replace(_of_kept(plan, kept, wanted), asked={} if shown else origin.questions, shown=shown)
     elif isinstance(origin, Run):
         standing = origin.standing()
         began = last_began(origin.entries(-1)) or (0.0 if origin.past is None else origin.past.began)
         past = Past(origin.history, origin.rows, origin.length, standing.status, began)
         found = Found(standing, past, (), origin.questions, wanted)
     elif isinstance(target, Snapshot):
+        if target.digest:  # one that came as a dict was not checked before; what never left its process has none
+            target.check_digest()
         rows, position = target.journal, target.checkpoint.position
         began = last_began(reversed(rows))
         found = Found(target, _past(plan, lambda: rows, len(rows), target.status, began), rows[position:], {}, wanted)
     elif isinstance(target, str) and store is not None:
         token = None if store.signer is None else store.signer.open(target)
         kept = await store.load(target if token is None else token.run_id)
-        found = _of_kept(plan, kept, wanted if token is None else token.pause_id, token)
+        found = _of_kept(plan, kept, wanted if token is None else token.pause_id)
+        found = found if token is None else replace(found, shown_digest=token.shown_digest)
     else:
         what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
         raise ResumeError(what, "it is no PipelineResult and no Snapshot", do)
+    if isinstance(pause, Pause):
+        found = replace(found, shown_digest=pause.shown_digest)
     snapshot, late = migrated(plan, found.snapshot, found.late)
     if snapshot is not found.snapshot:
         found = replace(found, snapshot=snapshot, late=late, asked={})  # of the pipeline as it was
@@ -101,9 +106,9 @@ async def find(
     return found
 
 
-def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None, token: TokenFacts | None) -> Found:
+def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None) -> Found:
     past = _past(plan, kept.history, kept.length, kept.snapshot.status)
-    return Found(kept.snapshot, past, kept.late, {}, pause_id, token)
+    return Found(kept.snapshot, past, kept.late, {}, pause_id)
 
 
 def _past(plan: Plan, journal: Callable[[], Sequence[EntryData]], length: int, stood: str, began: float = 0.0) -> Past:
@@ -216,8 +221,8 @@ async def decide_on(
     """
     run_id, wanted = found.snapshot.run_id, found.pause_id
     open_ = {pause.id: pause for pause in run.pauses if again or found.snapshot.status != "aborted"}
-    if found.token is not None and wanted in open_ and open_[wanted].shown_digest != found.token.shown_digest:
-        why = "what its token shows is not what it asks now"
+    if found.shown_digest is not None and wanted in open_ and open_[wanted].shown_digest != found.shown_digest:
+        why = "what was shown is not what it asks now"
         raise ResumeError(f"run {run_id!r} cannot be resumed", why, "Show the question anew")
     goes_on = again or found.is_orphan
     if wanted is None and found.shown is not None and (decision is not None or (open_ and not goes_on)):

@@ -240,8 +240,7 @@ class Running:
         """Tell that attempt `number` failed with `error` and is made again, and wait before it is."""
         delay = retry.delay_s(number, random.random(), error)
         kind = error.error_type if isinstance(error, StepFailed) else type(error).__name__
-        payload = partial(OnRetry, self.info, ctx.step_path, number, kind, delay)
-        await self.observe("on_retry", payload, ctx)
+        await self.observe("on_retry", partial(OnRetry, self.info, ctx.step_path, number, kind, delay), ctx)
         if self.verdict is None:
             await anyio.sleep(delay)
 

@@ -260,6 +260,16 @@ class Snapshot(_Data):
         """SHA-256 of all but the digest."""
         return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
 
+    def check_digest(self) -> None:
+        """Find out whether it was changed.
+
+        Raises:
+            SnapshotError: It was.
+        """
+        if self.digest != self.computed_digest():
+            why = "its digest does not fit: something in it was changed"
+            raise SnapshotError(f"snapshot of run {self.run_id!r} cannot be used", why, "Use it as it was written")
+
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
         """Read a snapshot.
@@ -278,7 +288,5 @@ class Snapshot(_Data):
                 check_form(data.get("format", FORMAT), data.get("version", VERSION))
             raise SnapshotError("snapshot cannot be used", reason(error), _DO) from None
         check_form(read.format, read.version)
-        if read.digest != read.computed_digest():
-            why = "its digest does not fit: something in it was changed"
-            raise SnapshotError(f"snapshot of run {read.run_id!r} cannot be used", why, "Use it as it was written")
+        read.check_digest()
         return read

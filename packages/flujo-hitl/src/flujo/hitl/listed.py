@@ -98,6 +98,7 @@ class Decided:
         actor: Who decided.
         reason: Why, in their words.
         is_applied: Whether its run went on with it.
+        shown_digest: SHA-256 of what was shown to who decided; None where that is not known.
     """
 
     receipt: Receipt
@@ -105,3 +106,4 @@ class Decided:
     actor: str | None
     reason: str | None
     is_applied: bool = False
+    shown_digest: str | None = None

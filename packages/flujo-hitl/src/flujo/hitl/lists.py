@@ -28,7 +28,7 @@ _RUN = (
     " r.target FROM runs r CROSS JOIN plans p ON p.id=r.plan"
 )
 _PAUSE = "SELECT r.id, r.run_id, q.pause, p.pipeline, p.fingerprint, r.tenant, q.question, q.shown, q.expires, q.roles"
-_DECISION = "SELECT r.run_id, d.pause, d.digest, d.decided, d.decision, d.actor, d.reason, d.applied"
+_DECISION = "SELECT r.run_id, d.pause, d.digest, d.decided, d.decision, d.actor, d.reason, d.applied, d.shown"
 _UNDECIDED = "NOT EXISTS (SELECT 1 FROM decisions d WHERE d.run=q.run AND d.pause=q.pause)"
 _OF_PLAN = "r.plan IN (SELECT id FROM plans WHERE fingerprint=?)"
 _OF_PIPELINE = "r.plan IN (SELECT id FROM plans WHERE pipeline=?)"
@@ -142,12 +142,13 @@ class Lists:
         return OpenPause(run_id, pause_id, pipeline, unpacked(fingerprint), tenant, said, unpacked(shown), due, who)
 
     def _decided(self, row: tuple[Any, ...]) -> Decided:
-        run_id, pause_id, digest, decided, decision, actor, reason, applied = row
+        run_id, pause_id, digest, decided, decision, actor, reason, applied, shown = row
         about = f"decision of {pause_id} of {run_id}"
         said = None if decision is None else self._payloads.said(decision, about, run_id)
         why = None if reason is None else self._payloads.said(reason, f"reason of {about}", run_id)
         receipt = Receipt(run_id, pause_id, unpacked(digest), moment(decided))
-        return Decided(receipt, said, actor, why if isinstance(why, str) else None, applied > 0)
+        seen = None if shown is None else unpacked(shown)
+        return Decided(receipt, said, actor, why if isinstance(why, str) else None, applied > 0, seen)
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:

@@ -65,7 +65,12 @@ CREATE INDEX pauses_expire ON pauses(expires) WHERE expires IS NOT NULL AND stuc
 # From here on snapshots may be squeezed: what an earlier version wrote is read as it is.
 _THIRD = ""
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
+# `shown` is the digest of what was shown to who decided; of what was decided before this version it is not known.
+_FOURTH = """
+ALTER TABLE decisions ADD COLUMN shown BLOB;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """What leads from each version of the file to the next; `user_version` is how many of them were done."""
 
 

@@ -21,6 +21,7 @@ from flujo.core import (
     FlujoError,
     InputError,
     OnRunResume,
+    Pause,
     PipelineResult,
     ResumeError,
     RunAborted,
@@ -218,7 +219,7 @@ class Worker:
         async def resume() -> PipelineResult | None:
             receipt, run_id = decided.receipt, decided.receipt.run_id
             try:
-                return await self.flujo.resume_async(run_id, decided.decision, pause=receipt.pause_id)
+                return await self.flujo.resume_async(run_id, decided.decision, pause=await self._shown(decided))
             except InputError as error:  # who recorded it could not know the pipeline's own types
                 await self.store.withdraw(receipt)
                 self._tell(Progress("reopened", run_id, str(error)))
@@ -231,6 +232,21 @@ class Worker:
                 raise
 
         return resume
+
+    async def _shown(self, decided: Decided) -> Pause | str:
+        """The question that was decided, as it is asked now; its id where that is not known, or it is not open.
+
+        Raises:
+            InputError: It is not what was shown to who decided.
+        """
+        run_id, pause_id = decided.receipt.run_id, decided.receipt.pause_id
+        asked = [one for one in (await self.store.load(run_id)).snapshot.pauses if one.id == pause_id]
+        if decided.shown_digest is None or not asked:
+            return pause_id
+        if asked[0].shown_digest != decided.shown_digest:
+            why = "what it asks now is not what was shown to who decided"
+            raise InputError(f"decision for {pause_id!r} of run {run_id!r} does not count", why, "Decide it anew")
+        return asked[0]
 
     async def _cancel_on_request(self, event: OnRunResume) -> None:
         if event.run.run_id in self._cancelled:

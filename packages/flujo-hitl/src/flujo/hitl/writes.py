@@ -148,11 +148,11 @@ class RunWrites:
         said = self._payloads.words(decision, about)
         why = None if reason is None else self._payloads.words(reason, f"reason of {about}")
         insert = (
-            "INSERT INTO decisions(run, pause, digest, decided, applied, decision, actor, reason)"
-            " VALUES(?,?,?,?,0,?,?,?)"
+            "INSERT INTO decisions(run, pause, digest, decided, applied, decision, actor, reason, shown)"
+            " VALUES(?,?,?,?,0,?,?,?,?)"
         )
         facts = (row, pause_id, packed(receipt.digest), stamp(receipt.decided_at))
-        self._in.db.execute(insert, (*facts, said, actor, why))
+        self._in.db.execute(insert, (*facts, said, actor, why, packed(shown_digest)))
         return receipt
 
     def decision(self, row: int, run_id: str, pause_id: str) -> tuple[Receipt | None, bool]:
