@@ -113,8 +113,8 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     yield _at_most("flujo.core, code lines of streams", streams, 1080)
     yield _at_most("flujo.core, code lines of durability", durability, 1700)
     yield _at_most("flujo.core, code lines of the language", language, 1615)
-    yield _at_most("flujo.core, code lines of governance", governance, 2390)
-    yield _at_most("flujo.core, code lines of what leaves the process", remote, 1305)
+    yield _at_most("flujo.core, code lines of governance", governance, 2400)
+    yield _at_most("flujo.core, code lines of what leaves the process", remote, 1310)
 
 
 def _rules(modules: list[Module], functions: list[Function]) -> Iterator[Row]:

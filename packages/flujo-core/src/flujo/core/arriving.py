@@ -19,14 +19,21 @@ class Arriving:
         hint: The same.
         count: How many were taken.
         done: How the attempt ended, once it has.
+        is_answered: Whether its worker said how it ended: no chunk comes after that.
     """
 
     def __init__(self, hint: object) -> None:
         self.hint: object = hint
         self.count: int = 0
         self.done: StepOutcome | None = None
+        self.is_answered: bool = False
         self._offer: tuple[object, anyio.Event] | None = None
         self._news = anyio.Event()
+
+    @property
+    def takes(self) -> bool:
+        """Whether a chunk may be given: none lies here, and none was the last."""
+        return self._offer is None and not self.is_answered
 
     async def give(self, value: object) -> None:
         """Give the next chunk, and wait until the one after is wanted."""

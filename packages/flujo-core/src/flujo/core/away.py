@@ -221,7 +221,8 @@ class Away:
             await tell(run, request, done)
             return done
         assert seconds is not None
-        late = StepTimeout(request.ctx.step_path, seconds, abandoned=request.thread is not None)
+        ctx = request.ctx
+        late = StepTimeout(ctx.step_path, seconds, abandoned=request.thread is not None, partial=ctx.partial)
         if (unready := request.unready) is not None:
             late.__cause__ = unready
             late.why = scrub(f"{late.why}; its backend was not ready: {type(unready).__name__}: {text_of(unready)}")

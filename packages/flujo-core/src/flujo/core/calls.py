@@ -274,8 +274,10 @@ def really_used(lease: Lease, usage: ModelUsage | None, price: Price | None) -> 
     if price is None:
         lease.unbind()
     cost, tokens, held = usage.cost_usd, (usage.input_tokens, usage.output_tokens), price or Price()
+    if not all(isinstance(one, int) and one >= 0 for one in tokens):  # it was made unchecked
+        return in_full(lease, price)
     paid = usage.listed_usd.get(held.source, held.cost(*tokens)) if cost is None else cost
-    if not attempt(lambda: min(tokens) >= 0 <= EXACT.plus(paid) < 10**40)[0]:  # it was made unchecked
+    if not attempt(lambda: 0 <= EXACT.plus(paid) < 10**40)[0]:
         return in_full(lease, price)
     return Usage(*tokens, 1, paid, unpriced=int(price is None and cost is None))
 

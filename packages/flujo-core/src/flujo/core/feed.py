@@ -8,7 +8,6 @@ of steps waits for nobody: it is bounded by the steps there are.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from copy import copy
@@ -18,7 +17,6 @@ import anyio
 
 from .context import RunInfo
 from .folds import Chunks, Fold
-from .foreign import attempt
 from .hooks import Hooks, Implementation
 from .items import Chunk, StepEnded, StepStarted, StreamItem, UsageUpdate
 from .payloads import Event, OnModelCall, OnStepFailure, PostStepExecution, PreStepExecution
@@ -27,11 +25,6 @@ from .usage import Usage
 
 CLEAN_UP_S = 1.0
 """Seconds that generators get to clean up, whatever is cancelled meanwhile."""
-
-
-def event() -> anyio.Event | asyncio.Event:
-    """An event of the running loop; asyncio's own where it is that, since anyio's costs ten times as much to make."""
-    return anyio.Event() if attempt(asyncio.current_task)[0] is None else asyncio.Event()
 
 
 _HEARD = ("pre_step_execution", "post_step_execution", "on_step_failure", "on_model_call")
@@ -57,7 +50,7 @@ class Source:
     stages: tuple[Chunks, ...]
     fold: Fold
     path: str
-    ended: anyio.Event | asyncio.Event = field(default_factory=event)
+    ended: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
     is_begun: bool = False
     is_cut: bool = False
@@ -109,11 +102,11 @@ class Feed:
     def __init__(self, spent: Callable[[], Usage]) -> None:
         self._spent = spent
         self._paid: Usage = Usage()
-        self._offers: deque[tuple[Chunk, anyio.Event | asyncio.Event]] = deque()
-        self._taken: anyio.Event | asyncio.Event | None = None
+        self._offers: deque[tuple[Chunk, anyio.Event]] = deque()
+        self._taken: anyio.Event | None = None
         self.told: deque[StreamItem] = deque()
         self.source: Source | None = None
-        self.news: anyio.Event | asyncio.Event | None = None
+        self.news: anyio.Event | None = None
         self.is_over: bool = False
         self.cut: Callable[[], bool] = bool
         self.withheld: set[str] = set()
@@ -140,7 +133,7 @@ class Feed:
 
     async def give(self, chunk: Chunk) -> None:
         """Give one chunk, and wait until the reader wants the next."""
-        taken = event()
+        taken = anyio.Event()
         self._offers.append((chunk, taken))
         self._wake()
         await taken.wait()
@@ -152,7 +145,8 @@ class Feed:
 
     def end(self) -> None:
         """The run has ended; nothing of it is held, as what stands in a circle waits for the collector."""
-        self.is_over, self._spent = True, Usage
+        last = copy(self._spent())
+        self.is_over, self._spent = True, lambda: last
         self._wake()
 
     def _wake(self) -> None:

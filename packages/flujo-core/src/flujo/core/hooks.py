@@ -171,9 +171,9 @@ class Hooks:
                 continue
             if isinstance(error, AbortPipeline):
                 raise RunAborted(error.reason, f"{hook} of plugin {implementation.plugin!r}")
-            if issubclass(type(changed), Frozen):  # nobody looks at what `model_copy(update=...)` puts into one
-                changed, error = attempt(cast("Frozen", changed).model_dump, warnings=False)
             value, problem = fitted(hint)(changed) if error is None else (None, _told(error))
+            if problem is None and issubclass(type(value), Frozen):
+                problem = _unchecked(cast("Frozen", value))
             if problem is not None:
                 did = "gave a value that does not fit:" if error is None else "failed with"
                 why = f"{hook} of plugin {implementation.plugin!r} {did} {problem}"
@@ -268,6 +268,12 @@ def _denial(answer: object, error: Exception | None) -> Deny:
         return Deny(error.reason)
     did = f"answered {type(answer).__name__}, neither Allow nor Deny"
     return Deny(f"the guard {did if error is None else f'failed with {type(error).__name__}'}")
+
+
+def _unchecked(value: Frozen) -> str | None:
+    """What is wrong with a model, if anything is: nobody looks at what `model_copy(update=...)` puts into one."""
+    data, error = attempt(value.model_dump, warnings=False, round_trip=True)
+    return fitted(type(value))(data)[1] if error is None else _told(error)
 
 
 def _work_of(answer: object, implementation: Implementation) -> Coroutine[Any, Any, object] | None:

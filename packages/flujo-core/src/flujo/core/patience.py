@@ -18,7 +18,8 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         TimeoutError: It took longer, and was cancelled.
     """
     # In spite of its name it is in asyncio's `__all__`; what has no underscore raises where no loop of asyncio runs.
-    if asyncio._get_running_loop() is None:  # trio: a scope cannot be opened later than what it is around
+    # On trio, which may be a guest of asyncio, a scope cannot be opened later than what it is around.
+    if asyncio._get_running_loop() is None or asyncio.current_task() is None:
         with anyio.fail_after(seconds):
             return await work
     try:

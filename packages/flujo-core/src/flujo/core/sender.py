@@ -115,6 +115,8 @@ class Outgoing:
         """See StepExecutionRequest.outcome. Of an answer that does not fit nothing counts, so its lease does whole."""
         try:
             answer = data if isinstance(data, OutcomeData) else OutcomeData.read(data)
+            if self.arriving is not None:
+                self.arriving.is_answered = True
             if answer.task_id != self._id:
                 raise SnapshotError("the answer does not fit", "it is the answer to another task")
             return self._read(answer)
@@ -128,7 +130,7 @@ class Outgoing:
             if arriving is None:
                 raise SnapshotError("a chunk does not fit", "the step is no stream")
             chunk = ChunkData.read(data)
-            if (chunk.task_id, chunk.number) != (self._id, arriving.count):
+            if not arriving.takes or (chunk.task_id, chunk.number) != (self._id, arriving.count):
                 raise SnapshotError("a chunk does not fit", f"it is not number {arriving.count} of this task")
             value = load(arriving.hint, chunk.value, "a chunk", strict=True)
         except (InputError, SnapshotError) as error:

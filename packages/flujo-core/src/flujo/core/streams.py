@@ -12,10 +12,11 @@ from time import perf_counter
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, NoReturn, cast
 
+import anyio
 import anyio.lowlevel
 
 from .errors import ConfigurationError, StepFailed
-from .feed import Feed, Source, event
+from .feed import Feed, Source
 from .folds import Chunks
 from .foreign import attempt, attempt_async, fault_of
 from .handle import RunHandle
@@ -165,7 +166,7 @@ class RunStream:
         while not (feed.told or feed.source is not None or feed.has_taken()):
             if feed.is_over:
                 return False
-            feed.news = event()
+            feed.news = anyio.Event()
             await feed.news.wait()
         return True
 

@@ -53,8 +53,9 @@ def call_in(loop: object, act: Callable[[], object]) -> bool:
 
 def spawn(work: Callable[[], Coroutine[Any, Any, None]]) -> object:
     """Start `work` in a task of its own that ends with the event loop; the reference returned keeps it alive."""
-    if attempt(asyncio.current_task)[0] is not None:
-        return asyncio.create_task(work())
+    loop = current_token().native_token
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return loop.create_task(work())
     import trio  # optional: it is there when its loop runs
 
     return trio.lowlevel.spawn_system_task(work, context=copy_context())
