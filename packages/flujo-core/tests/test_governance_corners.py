@@ -38,6 +38,7 @@ from flujo.core import (
     Step,
     ToolCall,
     TransformModelRequest,
+    TransformModelResponse,
     TransformStepOutput,
     UsageLimits,
     hookimpl,
@@ -193,6 +194,48 @@ async def test_a_request_that_a_transform_copied_is_checked_as_one_that_it_made(
     result = await Flujo(reports(calls)[step], plugins=[Sly()], limits=UsageLimits(total_tokens_limit=99)).run_async(1)
     assert (result.status, calls) == ("failed", [])
     assert "TransformFault: transform_model_request of plugin 'Sly' gave a value that does not fit" in str(result.error)
+
+
+class OfAProvider(ModelResponse):
+    """A provider's own kind of answer."""
+
+    more: tuple[float, ...] = ()
+
+
+async def test_what_a_transform_copied_stays_what_it_is() -> None:
+    class Shouts:
+        @hookimpl
+        def transform_model_response(self, payload: TransformModelResponse) -> object:
+            return payload.value.model_copy(update={"content": "LOUD"})
+
+        @hookimpl
+        def transform_step_output(self, payload: TransformStepOutput) -> object:
+            return payload.value.model_copy(update={"content": f"{payload.value.content}!"})
+
+    async def send(request: ModelRequest) -> OfAProvider:
+        return OfAProvider(content="x", more=(0.1,))
+
+    async def say(value: int, ctx: RunContext) -> Any:
+        return await ctx.call_model(ask(), send)
+
+    result = await Flujo(Step(say), plugins=[Shouts()]).run_async(1)
+    assert result.unwrap() == OfAProvider(content="LOUD!", more=(0.1,))
+    assert type(result.output) is OfAProvider
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), 1.5, -1, True - 3])
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+async def test_a_report_that_is_no_number_of_tokens_counts_as_none(name: str, wrong: Any) -> None:
+    async def send(request: ModelRequest) -> ModelResponse:
+        good = ModelUsage(input_tokens=1, output_tokens=1)
+        return ModelResponse(content="x", usage=good.model_copy(update={name: wrong}))
+
+    async def say(value: int, ctx: RunContext) -> str:
+        return str((await ctx.call_model(ask(max_tokens=50), send)).content)
+
+    result = await Flujo(Step(say), limits=UsageLimits(total_tokens_limit=500)).run_async(1)
+    assert (result.status, result.usage.unmeasured) == ("completed", 1)
+    assert result.usage.total_tokens > 50
 
 
 @pytest.mark.parametrize("wrong", ["text", 3])

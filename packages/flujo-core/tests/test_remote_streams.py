@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 import remote_streams as flows
+import trio
 from pipe_backend import PipeBackend, Pool
 
 from flujo.core import (
@@ -35,6 +37,7 @@ from flujo.core import (
 )
 from flujo.core.streamstep import Stage, StreamStep
 from flujo.core.testing.trial_steps import marks
+from flujo.core.wire import ChunkData
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -146,6 +149,39 @@ async def test_a_backend_that_does_not_wait_for_its_reader_loses_no_chunk_unseen
             await anyio.sleep(0.3)
     assert isinstance(stream.result.error, StepFailed)
     assert stream.result.error.error_type == "AnswerMismatch"
+
+
+@pytest.mark.parametrize("numbers", [(0, 0), (0, 1)])
+async def test_of_two_chunks_that_are_given_at_once_the_second_is_refused(numbers: tuple[int, int]) -> None:
+    class Hasty:
+        capabilities = Capabilities(remote=True, streams=True)
+
+        async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+            task = request.task()
+            chunks = [ChunkData(task_id=task.id, number=one, value=f"{one} ").model_dump_json() for one in numbers]
+            async with anyio.create_task_group() as group:
+                group.start_soon(request.give, chunks[0])
+                await anyio.sleep(0.05)  # until the first lies there, and its reader is away
+                await request.give(chunks[1])
+            raise AssertionError("it was taken")
+
+    with anyio.fail_after(10):
+        async with Flujo(flows.stream(flows.words), backend=Hasty()).stream_async("a b c") as stream:
+            await anyio.sleep(0.3)
+            async for _ in stream:
+                pass
+    assert stream.result.status == "failed"
+
+
+def test_a_stream_of_trio_goes_on_inside_a_task_of_asyncio() -> None:
+    async def inner() -> list[object]:
+        with anyio.fail_after(10):
+            return (await read(Flujo(flows.stream(flows.words)), "a b c"))[0]
+
+    async def outer() -> list[object]:
+        return trio.run(inner)
+
+    assert asyncio.run(outer()) == asyncio.run(inner())
 
 
 async def test_a_worker_makes_no_chunk_before_its_reader_asks_for_it(backend: PipeBackend, tmp_path: Path) -> None:
