@@ -133,6 +133,7 @@ async def test_a_store_of_an_earlier_version_goes_on(path: Path) -> None:
             entry = row(number).model_dump_json(exclude_defaults=True).encode()
             facts = (PLAIN.seal(entry, f"journal {number} of old"), number)
             db.execute("UPDATE journal SET payload=? WHERE position=?", facts)
+        db.execute("ALTER TABLE decisions DROP COLUMN shown")
         db.execute("PRAGMA user_version=2")
         db.commit()
         assert b"next_frame" in db.execute("SELECT payload FROM snapshots").fetchone()[0]
@@ -141,7 +142,7 @@ async def test_a_store_of_an_earlier_version_goes_on(path: Path) -> None:
         assert kept.history() == [row(number) for number in range(3)]
         assert kept.snapshot.pauses[0].question == "Why? " * 30
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)
 
 
 async def test_a_squeezed_snapshot_that_cannot_be_read_is_damage_of_its_run(path: Path) -> None:
