@@ -41,7 +41,7 @@ autodoc_default_options = {"members": True, "undoc-members": False, "show-inheri
 # Bases that have no page here: private ones, type variables, and those of other projects (no intersphinx offline).
 nitpick_ignore_regex = [
     (r"py:.*", r"flujo\.core\.(testing\.)?\w+\.(_\w+|[A-Z])"),
-    (r"py:.*", r"flujo\.core\.(wire\.Wire|reading\.StreamingContext)"),  # bases that are not public
+    (r"py:.*", r"flujo\.core\.(wire\.Wire|messages\.Frozen|reading\.StreamingContext)"),  # bases that are not public
     (r"py:.*", r"(pydantic|pluggy|anyio|opentelemetry|logging)\..*"),
 ]
 

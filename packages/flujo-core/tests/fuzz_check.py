@@ -316,7 +316,7 @@ class Trial:
             work = self.work_at(path)
             calls = visit.attempts
             if pausing and work.pause == "ask" and visit.status == "completed":
-                calls += work.fails + 1  # once until it asked, once with the answer
+                calls += 1  # in the attempt that asked: once until then, once with the answer
             if not visit.sure:
                 assert starts[path] <= calls, f"{path} is called {starts[path]} times"
                 continue

@@ -80,7 +80,8 @@ class Killed:
         self.said = [said for said in self.said if said.at < count]
         self.forget(late)
         done = {row.path for row in self.store.rows() if row.kind in ("success", "skipped")}
-        called = [row.value[1]["content"] for row in self.store.rows() if row.kind == "called"]  # type: ignore[index,call-overload]
+        told = [row.value[1] for row in self.store.rows() if row.kind == "called"]  # type: ignore[index,call-overload]
+        called = [one["content"] for one in told if isinstance(one, dict)]  # else it is where a visit stood
         events = len(trial.world.events)
         self.flujo = flujo_of(trial.spec, trial.world, store=self.store)
         result = await self.taken_up()
