@@ -284,7 +284,7 @@ MUTANTS = (
     ),
     Mutant(
         "what is reserved is not looked at where all or nothing is wanted",
-        ledger.Ledger, "_holds", " + at._held_tokens + tokens", " + tokens",
+        ledger.Ledger, "_admits", "spent.output_tokens + all_tokens > most", "spent.output_tokens + tokens > most",
     ),
     Mutant(
         "a lease that is settled counts in full",
