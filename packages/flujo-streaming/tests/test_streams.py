@@ -801,11 +801,11 @@ async def test_check_11_the_first_token_costs_little_more_than_a_run():
                     found.append(time.process_time() - started)
                     break
 
-    best = float("inf")
-    for _ in range(5):
+    best = run = float("inf")
+    for _ in range(10):  # in turn: what runs beside them slows both
         await streams()
-        best = min(best, first_tokens())
-    assert best < 6 * await cpu_of(runs) / 100  # 3 to 4 where nothing runs beside it
+        best, run = min(best, first_tokens()), min(run, await cpu_of(runs, 1) / 100)
+    assert best < 4 * run, best / run
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
