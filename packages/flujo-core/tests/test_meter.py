@@ -171,6 +171,15 @@ async def test_a_settle_with_a_wrong_amount_leaves_the_lease_open_so_it_counts_i
     assert meter.spent == Usage(0, 9, 1, Decimal(1), unmeasured=1)
 
 
+@pytest.mark.parametrize("wrong", [False, 0.0, 1.5, -1, "3"])
+@pytest.mark.parametrize("name", ["tokens", "input_tokens", "output_tokens"])
+def test_what_was_used_is_whole_numbers(name: str, wrong: Any) -> None:
+    meter = Meter(Ledger())
+    with pytest.raises(ConfigurationError, match=f"^{name}="):
+        meter.record(**{name: wrong})
+    assert meter.spent == Usage()
+
+
 async def test_record_books_at_once_and_a_broken_limit_shows(ledger: Ledger) -> None:
     meter = Meter(ledger)
     meter.record(cost_usd="0.1", input_tokens=1, output_tokens=2)

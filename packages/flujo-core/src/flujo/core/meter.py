@@ -339,5 +339,5 @@ def _used(cost_usd: Money, tokens: int, input_tokens: int, output_tokens: int, r
     if tokens != 0 and (input_tokens or output_tokens):
         why = "tokens are those whose direction is not known, so they would count twice"
         raise ConfigurationError(f"tokens={tokens!r} cannot be used", why, "Give input_tokens and output_tokens only")
-    received = count(output_tokens, "output_tokens") if tokens == 0 else count(tokens, "tokens")
+    received = count(output_tokens, "output_tokens") + count(tokens, "tokens")
     return Usage(count(input_tokens, "input_tokens"), received, requests, money(cost_usd, "cost_usd"))
