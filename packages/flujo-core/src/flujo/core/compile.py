@@ -207,8 +207,9 @@ class _ScopeBuilder:
         flow = cast("Flow | Pipeline", node)
         kind, gathers = cast("Kind", kind_of(node)), isinstance(node.inputs, Mapping)
         own = any(body.owns_input or body.has_limits or body.waiting for body in bodies)
-        sure = flow.max_iterations - 1 if isinstance(flow, Loop) and flow.until is None and not own else 0
-        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies), sure)
+        asks = isinstance(flow, Loop) and flow.until is not None
+        sure = flow.max_iterations - 1 if isinstance(flow, Loop) and not own else 0
+        return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies), sure, asks)
 
     def _claims(self) -> dict[Node | None, list[Claim]]:
         """What followers take of an output whose type does not tell that it is there and fits."""

@@ -119,8 +119,11 @@ class Part:
         changes: Context changes of its bodies, by slot.
         output: Of a loop, what the last iteration gave.
         asks: Whether it waits for a choice.
+        spare: Of a loop that does, the frame of a simple body that ended, for the next iteration.
         bodies: The open ones, by slot.
     """
+
+    spare: Frame | None = None  # in the class, as those of a frame
 
     def __init__(self, node: FlowNode, frame: Frame, value: object, context: BaseModel | None) -> None:
         self.node: FlowNode = node

@@ -151,7 +151,8 @@ class FlowNode(PlanNode):
         bodies: The scopes it opens.
         words: What each body is called: a branch's label, a parallel branch's name.
         gathers: Whether it is given a dict of several inputs by name.
-        sure: Of a loop that asks nobody and has a simple body, how many iterations are followed by another.
+        sure: Of a loop with a simple body, how many iterations are followed by another, where it is not good by then.
+        asks: Whether it is a loop with `until=`.
         fit_item: Of a map whose items have no known type: whether one is what the body takes.
     """
 
@@ -162,6 +163,7 @@ class FlowNode(PlanNode):
     gathers: bool
     fit_item: Fit | None = None
     sure: int = 0
+    asks: bool = False
 
     def __post_init__(self) -> None:
         for body in self.bodies:

@@ -17,7 +17,7 @@ from .outcome import Aborted, Answer, Begun, Called, Choice, Decided, Failure, O
 from .pause import PauseForHumanInput
 from .plan import FlowNode, Plan, StepNode
 from .result import StepRecord
-from .schedule import find_due, flow_input
+from .schedule import find_due
 from .snapshot import (
     BegunData,
     Checkpoint,
@@ -31,7 +31,7 @@ from .snapshot import (
     Snapshot,
     check_form,
 )
-from .values import context_at
+from .values import context_at, flow_input
 from .written import body_type, collects, passed_type
 
 _DO = "Use the snapshot that the run's result gave, whole"

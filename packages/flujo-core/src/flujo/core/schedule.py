@@ -20,7 +20,7 @@ from .journal import Entry
 from .outcome import Choice, Failure, Skipped, Success
 from .plan import FlowNode, Plan, StepNode
 from .told import forget_questions, hear, park
-from .values import Node, changes_of, context_at, final_context, given_by, inputs_of, unfit_claim
+from .values import Node, changes_of, context_at, failed, final_context, flow_input, given_by, unfit_claim
 
 
 def start(plan: Plan, run_input: object, context: BaseModel | None) -> RunState:
@@ -70,7 +70,7 @@ def end_well(state: RunState, frame: Frame, node: StepNode, output: object) -> N
     elif (
         part and part.ended < part.node.sure and frame.left == 1 and scope.gives == node.place and frame.context is None
     ):
-        _repeat(state, part, frame, output)
+        _iterated(state, part, frame, output)
     else:
         _end(state, frame, node, output, ())
         if frame.left == 0:
@@ -165,33 +165,6 @@ def _begin(state: RunState, frame: Frame, node: FlowNode) -> None:
         _finish(state, part, [])
 
 
-def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
-    """What a combinator is given, or why it cannot be."""
-    inputs, lost = attempt(inputs_of, frame, node)
-    if inputs is None:
-        why = f"a part of its input is missing ({type(lost).__name__}: {lost})"
-        return None, Failure(_failed(frame, node, "InputMissing", why))
-    for parameter, origin, fit in node.checks:
-        inputs[parameter], problem = fit(inputs[parameter])
-        if problem is not None:
-            why = f"input {parameter!r}, taken from {origin}, does not fit: {problem}"
-            return None, Failure(_failed(frame, node, "InputMismatch", why))
-    value = inputs if node.gathers else inputs.get("input")
-    if node.kind == "map" and not isinstance(value, (list, tuple)):
-        why = f"a map takes a list or a tuple of items, and was given {type(value).__name__}"
-        return None, Failure(_failed(frame, node, "InputMismatch", why))
-    if node.fit_item is not None and isinstance(value, (list, tuple)):
-        for number, item in enumerate(value):
-            if problem := node.fit_item(item)[1]:
-                why = f"item {number} does not fit: {problem}"
-                return None, Failure(_failed(frame, node, "InputMismatch", why))
-    return value, None
-
-
-def _failed(frame: Frame, node: FlowNode, error_type: str, why: str) -> StepFailed:
-    return StepFailed(frame.prefix + node.name, error_type, why)
-
-
 def _open_more(state: RunState, part: Part) -> None:
     """Open as many bodies as there are and the limit allows; one that waits for a human keeps its place."""
     flow = part.node.flow
@@ -205,15 +178,26 @@ def _open_next(state: RunState, part: Part) -> None:
     part.next += 1
 
 
-def _repeat(state: RunState, part: Part, frame: Frame, output: object) -> None:
-    """Begin the next iteration of a loop that asks nobody, as `_body_ended` and what it does, for less: in the frame of
-    the last one, which has nothing of its own but its outputs.
-    """
+def _iterated(state: RunState, part: Part, frame: Frame, output: object) -> None:
+    """An iteration of a simple loop ended well that another may follow, as `_body_ended` and what it does, for less."""
     del state.frames[frame.id], part.bodies[frame.slot]
-    part.value = part.output = frame.input = output
+    part.output = output
+    part.ended += 1
+    if part.node.asks:
+        part.asks, part.spare = True, frame
+        state.due.append((part.frame, part.node))
+    else:
+        repeat(state, part, frame)
+
+
+def repeat(state: RunState, part: Part, frame: Frame) -> None:
+    """Begin the next iteration in the frame of the last one, which has nothing of its own but its outputs."""
+    if part.asks:
+        part.asks, part.spare = False, None
+    part.value = frame.input = part.output
     frame.id, frame.slot, frame.left = state.next_id, part.next, len(frame.outputs)
     frame.outputs = [UNSET] * frame.left
-    part.ended, part.next = part.ended + 1, part.next + 1
+    part.next += 1
     _enter(state, part, frame)
     if state.todo:  # the body begins with a combinator
         _work(state)
@@ -308,7 +292,10 @@ def choose(state: RunState, part: Part, choice: int) -> None:
     """A branch was told its case, or a loop whether it is to end; one that was closed meanwhile does neither."""
     if not part.frame.is_open:
         return
-    part.asks = False
+    if part.spare is not None and not choice:
+        repeat(state, part, part.spare)
+        return
+    part.asks, part.spare = False, None
     if part.node.kind == "branch":
         _open(state, part, choice)
     elif choice:
@@ -343,7 +330,7 @@ def _finish(state: RunState, part: Part, output: object) -> None:
     """A combinator ended well, where its followers find what they take of its output."""
     node, frame = part.node, part.frame
     if node.claims and (problem := unfit_claim(node, output)) is not None:
-        _fail(state, frame, node, Failure(_failed(frame, node, "OutputMismatch", problem)))
+        _fail(state, frame, node, Failure(failed(frame, node, "OutputMismatch", problem)))
         return
     del frame.parts[node.place]
     changes = tuple(change for slot in sorted(part.changes) for change in part.changes[slot])

@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .errors import StepFailed
 from .foreign import attempt, text_of
 from .frames import Changes, Frame, Passed
+from .outcome import Failure
 from .plan import BODY_INPUT, RUN_INPUT, FlowNode, Source, StepNode
 from .reducers import apply_changes
 
@@ -128,3 +130,31 @@ def unfit_claim(node: Node, output: object) -> str | None:
         if problem is not None:
             return f"{claim.taker}, which does not fit: {problem}"
     return None
+
+
+def flow_input(frame: Frame, node: FlowNode) -> tuple[object, Failure | None]:
+    """What a combinator is given, or why it cannot be."""
+    inputs, lost = attempt(inputs_of, frame, node)
+    if inputs is None:
+        why = f"a part of its input is missing ({type(lost).__name__}: {lost})"
+        return None, Failure(failed(frame, node, "InputMissing", why))
+    for parameter, origin, fit in node.checks:
+        inputs[parameter], problem = fit(inputs[parameter])
+        if problem is not None:
+            why = f"input {parameter!r}, taken from {origin}, does not fit: {problem}"
+            return None, Failure(failed(frame, node, "InputMismatch", why))
+    value = inputs if node.gathers else inputs.get("input")
+    if node.kind == "map" and not isinstance(value, (list, tuple)):
+        why = f"a map takes a list or a tuple of items, and was given {type(value).__name__}"
+        return None, Failure(failed(frame, node, "InputMismatch", why))
+    if node.fit_item is not None and isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            if problem := node.fit_item(item)[1]:
+                why = f"item {number} does not fit: {problem}"
+                return None, Failure(failed(frame, node, "InputMismatch", why))
+    return value, None
+
+
+def failed(frame: Frame, node: FlowNode, error_type: str, why: str) -> StepFailed:
+    """The error of a combinator that cannot begin or end."""
+    return StepFailed(frame.prefix + node.name, error_type, why)

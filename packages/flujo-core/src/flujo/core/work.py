@@ -27,7 +27,7 @@ from .plan import BODY_INPUT, FlowNode, StepNode
 from .relay import YIELD_EVERY, Relay, Worker
 from .retry import RetryPolicy
 from .running import Act, Keep, Running
-from .schedule import choose, end_well, limit_reached
+from .schedule import choose, end_well, limit_reached, repeat
 from .told import attempts_before, attempts_told
 from .usage import Usage
 from .values import Node, called, context_at, inputs_of
@@ -157,21 +157,26 @@ class Work(Running):
 
     def _ask(self, frame: Frame, node: FlowNode) -> Awaitable[object] | None:
         """Ask a branch which case to run, or a loop whether it is good; what comes back, if anything does, goes on."""
-        part, started, clock = frame.parts[node.place], time(), perf_counter()
+        part, clock = frame.parts[node.place], perf_counter()
         flow: Any = node.flow
-        about, value = (flow.until, part.output) if node.kind == "loop" else (flow.on, part.value)
-        answer, error = attempt(about.call, value, part.context)
+        about, value = (flow.until, part.output) if node.asks else (flow.on, part.value)
+        args = (value, part.context) if about.with_context else (value,)
+        answer, error = attempt(about.function, *args)
+        if answer is False and part.spare is not None and not (self.setup.is_kept or self.closing):
+            self.journal.append((frame.id, node.index, 0))  # the same as what follows, for less
+            repeat(self.state, part, part.spare)
+            return None
         if type(answer) is not bool and inspect.isawaitable(answer):
-            return self._await_answer(part, answer, started, clock)
-        return self._take_answer(part, answer, error, started, clock)
+            return self._await_answer(part, answer, clock)
+        return self._take_answer(part, answer, error, clock)
 
-    async def _await_answer(self, part: Part, answer: Awaitable[object], started: float, clock: float) -> None:
+    async def _await_answer(self, part: Part, answer: Awaitable[object], clock: float) -> None:
         given, error = await attempt_async(answer)
-        if (kept := self._take_answer(part, given, error, started, clock)) is not None:
+        if (kept := self._take_answer(part, given, error, clock)) is not None:
             await kept
 
     def _take_answer(
-        self, part: Part, answer: object, error: Exception | None, started: float, clock: float
+        self, part: Part, answer: object, error: Exception | None, clock: float
     ) -> Awaitable[object] | None:
         frame, node, path = part.frame, part.node, part.path
         flow: Any = node.flow
@@ -192,7 +197,8 @@ class Work(Running):
                 self._look(due_before, None, None)
                 return None
             failed = reached or _no_case(path, answer, flow)
-        return self.keep(Entry(frame.id, node.index, Failure(failed), path, started, perf_counter() - clock))
+        took_s = perf_counter() - clock
+        return self.keep(Entry(frame.id, node.index, Failure(failed), path, time() - took_s, took_s))
 
     @staticmethod
     def choice(flow: Branch | Loop, answer: object) -> int | None:
