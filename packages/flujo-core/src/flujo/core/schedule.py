@@ -195,8 +195,10 @@ def repeat(state: RunState, part: Part, frame: Frame) -> None:
     if part.asks:
         part.asks, part.spare = False, None
     part.value = frame.input = part.output
-    frame.id, frame.slot, frame.left = state.next_id, part.next, len(frame.outputs)
-    frame.outputs = [UNSET] * frame.left
+    frame.id, frame.slot = state.next_id, part.next
+    if len(frame.outputs) > 1:  # the output of the last node was handed on, not kept
+        frame.left = len(frame.outputs)
+        frame.outputs = [UNSET] * frame.left
     part.next += 1
     _enter(state, part, frame)
     if state.todo:  # the body begins with a combinator

@@ -108,10 +108,10 @@ class Work(Running):
     def _begin(self, frame: Frame, node: Node | None, worker: Worker | None) -> Awaitable[object] | None:
         if self.verdict is not None or not frame.is_open:
             return None
-        if isinstance(node, StepNode):
-            return self._step(frame, node, worker)
-        if node is not None:
+        if type(node) is FlowNode:
             return self._ask(frame, node)
+        if type(node) is StepNode:
+            return self._step(frame, node, worker)
         if not self.state.due and (unkept := self.unkept()) is not None:
             return self._note_end(*unkept, None, None)
         if not self.turns:
