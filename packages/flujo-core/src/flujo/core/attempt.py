@@ -277,7 +277,7 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         guarded = object.__new__(GuardStep)  # to call the class costs twice as much
         guarded.run, guarded.step_path, guarded.name = run.info, act.path, node.step.name
         guarded.attempt, guarded.inputs = act.attempt, inputs.copy()
-        denial = await hooks.guard(guarded, "guard_step", run.values)
+        denial = await hooks.guard(guarded, "guard_step", run.values, run.on_asyncio)
         if denial is not None and isinstance(denial, GuardDenied):
             await run.deny(denial, act.path, act.keep)
     if hooks.records:

@@ -128,16 +128,25 @@ class Hooks:
         """Implementations of `hook`; empty when nobody listens, so that no payload need be built."""
         return self.table.get(hook, ())
 
-    async def guard(self, payload: Event, hook: str, values: Values) -> Deny | GuardDenied | None:
-        """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied."""
+    async def guard(self, payload: Event, hook: str, values: Values, eager: bool = False) -> Deny | GuardDenied | None:
+        """Ask every guard; returns the first denial, a `Deny(to_model=True)` only when no other guard denied.
+
+        Args:
+            payload: What they are asked about.
+            hook: Which guards.
+            values: Open resources.
+            eager: Whether this is known to be a task of asyncio.
+        """
         denial: GuardDenied | None = None
         soft: Deny | None = None
         limit_s, now = self.policy.guard_timeout_s, perf_counter()
         for one in self.table.get(hook, ()):
             try:  # `begin`, for less
                 answer, error = one.function(payload) if one.is_direct else one.call(payload, values), None
-                if type(answer) is not Allow and (work := _work_of(answer, one)) is not None:
-                    answer = await within(limit_s, work)
+                if type(answer) is CoroutineType and one.is_async:
+                    answer = await within(limit_s, answer, eager)
+                elif type(answer) is not Allow and (work := _work_of(answer, one)) is not None:
+                    answer = await within(limit_s, work, eager)
             except BaseException as raised:  # it may raise anything: that is a denial, but for a cancel
                 answer, error = None, fault_of(raised)
                 if error is None:
