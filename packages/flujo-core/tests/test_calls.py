@@ -330,7 +330,7 @@ async def test_an_unknown_price_is_refused_under_a_money_limit_before_the_call()
     assert provider.requests == []
     assert str(result.error) == (
         "total_cost_usd_limit of 1 USD reached: the price of model 'acme:m' is unknown. "
-        "Install a price book, pass price= to call_model, or set on_unknown_price='warn'"
+        "Install a price book, pass price= to call_model, or set on_unknown_price='warn' while money is left"
     )
     assert watcher.seen == ["request None", "guard 1 12345678", "intent", "result stopped"]
 

@@ -436,6 +436,26 @@ async def test_a_model_without_a_price_that_may_pass_is_warned_of(caplog: pytest
     ]
 
 
+@pytest.mark.parametrize("limit", [0, 1])
+async def test_a_limit_of_which_nothing_is_left_lets_no_call_of_unknown_price_pass(limit: int) -> None:
+    sent: list[str] = []
+
+    async def answer(request: ModelRequest) -> ModelResponse:
+        sent.append(request.model)
+        return await answers(request)
+
+    async def talk(value: int, ctx: RunContext) -> int:
+        async with ctx.usage.reserve(cost_usd=limit) as lease:
+            lease.settle(cost_usd=limit)
+        await ctx.call_model(ask("acme:m"), answer)
+        return value
+
+    limits = UsageLimits(limit, on_unknown_price="warn")
+    result = await Flujo(Step(talk), limits=limits, plugins=Plugins(allowed=[])).run_async(1)
+    assert (result.status, result.usage.unpriced, sent) == ("stopped", 0, [])
+    assert f"total_cost_usd_limit of {limit} USD reached: the price of model 'acme:m' is unknown" in str(result.error)
+
+
 # --- words about a run ------------------------------------------------------------------------------------------------
 
 

@@ -292,7 +292,7 @@ def check_price(ctx: RunContext, model: str, price: Price | None) -> None:
     if price is None and ctx.usage.money_limited:
         limit, why = ctx.usage.limit_that_needs_prices, f"the price of model {scrub(repr(model))} is unknown"
         if limit is not None:
-            do = "Install a price book, pass price= to call_model, or set on_unknown_price='warn'"
+            do = "Install a price book, pass price= to call_model, or set on_unknown_price='warn' while money is left"
             raise UsageLimitExceeded("total_cost_usd_limit", f"{limit} USD", why, do)
         if not ctx.usage.spent.unpriced:  # once in an attempt of a step
             _log.warning("%s: its calls in run %s pass uncounted under a money limit", why, ctx.run_id)

@@ -92,6 +92,12 @@ class Ledger:
         return [ledger.limits for ledger in self._limited]
 
     @property
+    def limit_that_needs_prices(self) -> Decimal | None:
+        """The money limit that lets no call of unknown price pass: one that says so, or of which nothing is left."""
+        spent = ((one.limits.cost, one.limits.on_unknown_price, one.spent.cost_usd) for one in self._limited)
+        return next((cost for cost, way, paid in spent if cost is not None and (way == "refuse" or paid >= cost)), None)
+
+    @property
     def tightest(self) -> UsageLimits | None:
         """The limits that hold here as one, of each the lowest; None where there are none."""
         return lowest(self.line_limits)

@@ -186,9 +186,11 @@ class Meter:
 
     @property
     def limit_that_needs_prices(self) -> Money | None:
-        """The money limit of the line, in USD, under which a call of unknown price is refused; None without one."""
-        strict = (limits.cost for limits in self._ledger.line_limits if limits.on_unknown_price == "refuse")
-        return next((cost for cost in strict if cost is not None), None)
+        """The money limit of the line, in USD, under which a call of unknown price is refused; None without one.
+
+        That is one which says so, or of which nothing is left: it admits free work only, and who knows what this costs?
+        """
+        return self._ledger.limit_that_needs_prices
 
     def reserve(self, *, cost_usd: Money = ZERO, tokens: int = 0, requests: int = 1) -> Reservation:
         """Hold the worst case of a piece of metered work until it is settled.

@@ -230,7 +230,7 @@ class UsageLimits:
         requests_limit: Most calls to models and other metered services.
         warn_at: Share of a limit, 0 to 1, at which `on_usage_warning` is called once.
         on_unknown_price: What a money limit does with a model whose price is unknown: `refuse` the call, or `warn`
-            and let it pass uncounted (it shows in `usage.unpriced`).
+            and let it pass uncounted, as long as something is left (it shows in `usage.unpriced`).
     """
 
     total_cost_usd_limit: Money | None = None
