@@ -109,7 +109,7 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     streams = sum(module.code_lines for module in core if module.name in STREAMS)
     remote = sum(module.code_lines for module in core if module.name in REMOTE)
     rest = sum(module.code_lines for module in core) - governance - language - durability - streams - remote
-    yield _at_most("flujo.core, code lines of the engine", rest, 3365)
+    yield _at_most("flujo.core, code lines of the engine", rest, 3370)
     yield _at_most("flujo.core, code lines of streams", streams, 1080)
     yield _at_most("flujo.core, code lines of durability", durability, 1700)
     yield _at_most("flujo.core, code lines of the language", language, 1617)

@@ -170,6 +170,31 @@ async def test_a_step_whose_library_panics_has_failed_with_what_was_paid_for_kep
     assert "it panicked: index out of bounds" in str(result.step_history[0].error)
 
 
+async def test_a_panic_in_a_task_group_is_a_failure_too_and_the_error_says_what_was_in_the_group() -> None:
+    async def panic(error: BaseException) -> None:
+        raise error
+
+    async def work(value: int) -> int:
+        async with anyio.create_task_group() as group, anyio.create_task_group() as inner:
+            group.start_soon(panic, ValueError(f"no {KEY}"))
+            inner.start_soon(panic, Panic("index out of bounds"))
+        return value
+
+    result = await Flujo(Step(work)).run_async(1)
+    assert result.status == "failed"
+    assert "it panicked: index out of bounds" in str(result.error)
+    assert "ValueError: no [SECRET]" in str(result.error)
+
+
+async def test_a_group_with_an_interrupt_in_it_goes_on_up() -> None:
+    async def work(value: int) -> int:
+        raise BaseExceptionGroup("both", [ValueError(), KeyboardInterrupt()])
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await Flujo(Step(work)).run_async(1)
+    assert caught.group_contains(KeyboardInterrupt)
+
+
 async def test_a_transform_cannot_put_a_value_past_the_check() -> None:
     class Sly:
         @hookimpl

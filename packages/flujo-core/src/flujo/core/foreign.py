@@ -47,6 +47,9 @@ def fault_of(error: BaseException) -> Exception | None:
         return RuntimeError(f"it called sys.exit({error.code!r})")
     if type(error).__module__ == "pyo3_runtime":  # a panic of Rust code, which many libraries have inside: no exit
         return RuntimeError(f"it panicked: {attempt(str, error)[0]}")
+    if isinstance(error, BaseExceptionGroup):  # of a task group, which is a fault where all in it are
+        faults = [fault_of(one) for one in error.exceptions]
+        return None if None in faults else ExceptionGroup(error.message, [one for one in faults if one is not None])
     if isinstance(error, asyncio.CancelledError):
         task, _ = attempt(asyncio.current_task)
         if task is None or not task.cancelling():
@@ -60,4 +63,6 @@ def text_of(error: BaseException, knows: Iterable[object] = ()) -> str:
     text, fault = attempt(str, error)
     if text is None:
         return f"its text cannot be read ({type(fault).__name__})"
+    if isinstance(error, BaseExceptionGroup):  # which does not say what is in it
+        text += "".join(f"; {type(one).__name__}: {text_of(one)}" for one in error.exceptions[:3])
     return without(attempt(secrets_in, knows)[0] or (), text)
