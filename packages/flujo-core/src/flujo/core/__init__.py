@@ -27,6 +27,7 @@ _NAMES_OF_MODULE = {
     "plan": "BODY_INPUT RUN_INPUT FlowNode Plan PlanNode Scope Source StepNode",
     "assignable": "type_name",
     "context": "RunContext RunInfo SendModel SendTool Update",
+    "mutation": "PipelineChange PipelineMutation",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
     "outcome": "Aborted Effect Failure Outcome Paused Skipped Success",
@@ -58,10 +59,10 @@ _NAMES_OF_MODULE = {
     # extend
     "marks": "hookimpl",
     "migrations": "Migration accepted_fingerprints migrate",
-    "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardRun GuardStep GuardToolCall "
-    "OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnRetry OnRunEnd OnRunPause OnRunResume "
-    "OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution RecordIntent "
-    "RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
+    "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardMutation GuardRun GuardStep "
+    "GuardToolCall OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnMutation OnRetry OnRunEnd "
+    "OnRunPause OnRunResume OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution "
+    "RecordIntent RecordResult StepEndEvent StepEvent TransformChunk TransformModelRequest "
     "TransformModelResponse TransformStepInput TransformStepOutput",
     "protocols": "Agent Command CommandHost PayloadCodec PriceBook RunStore Signer StoreFactory TokenSigner Verifier",
     "execution": "BackendFactory Capabilities ExecutionBackend RunningThread StepExecutionRequest StepOutcome "

@@ -148,7 +148,7 @@ class Attempt:
             self.cached = True
             return Success(kept[0]), kept[1]
         outcome, changes = await self._executed(inputs)
-        if key is not None and isinstance(outcome, Success):
+        if key is not None and type(outcome) is Success:  # a hit would not change the pipeline
             self._fresh = (key, outcome.output, changes)
         return outcome, changes
 

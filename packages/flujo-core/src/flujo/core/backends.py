@@ -16,7 +16,8 @@ from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .execution import StepExecutionRequest, StepOutcome
 from .foreign import fault_of
-from .outcome import Failure, Paused, Success
+from .mutation import PipelineMutation
+from .outcome import Failure, Mutated, Paused, Success
 from .pause import PauseForHumanInput
 from .resources import Resources
 
@@ -49,8 +50,10 @@ class LocalBackend:
 def told(value: object, error: Exception | None, path: str, arguments: Mapping[str, object]) -> StepOutcome:
     """What a step gave or raised, as an outcome; secrets among its arguments are taken out of the error's text."""
     if error is None:
-        changes = value.changes if isinstance(value, Update) else None
-        return StepOutcome(Success(value.output if isinstance(value, Update) else value), changes)
+        if not isinstance(value, Update):
+            return StepOutcome(Success(value))
+        done = Mutated(value.output, value) if isinstance(value, PipelineMutation) else Success(value.output)
+        return StepOutcome(done, value.changes)
     if isinstance(error, PauseForHumanInput):
         return StepOutcome(Paused(error))
     own = isinstance(error, StepFailed) and error.step_path == path  # from its call of a model

@@ -25,22 +25,23 @@ from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
+from .mutation import experiments
 from .options import ResumeOptions, RunOptions
-from .pipeline import PipelineLike
-from .places import Backends, placed
+from .pipeline import Pipeline, PipelineLike, as_pipeline
+from .places import Backends
 from .plan import Plan
 from .policy import Policy, held
 from .protocols import RunStore
 from .registry import Plugins
 from .replay import Replay, replayed
-from .resources import Resources, ResourceScope, specs_of, widened
+from .resources import Resources, ResourceScope, specs_of
 from .restore import restored
 from .result import PipelineResult
 from .resume import claim, receipt_of, release
 from .run import Run
 from .running import Resumed
 from .schedule import start
-from .setup import Setup
+from .setup import Setup, equipped
 from .snapshot import Snapshot
 from .streams import Prepared, StreamOpening
 from .usage import UsageLimits
@@ -70,6 +71,7 @@ class Flujo:
         plugins: Which plugins act: distribution names, or plugin objects, or a `Plugins`.
         policy: What is demanded of every run, e.g. plugins that must act.
         hooks: Observers as plain callables, chosen by the annotation of their first parameter.
+        experimental: What to switch on that may change with any release: `{"mutation"}`, see PipelineMutation.
 
     Attributes:
         plan: The compiled pipeline.
@@ -94,12 +96,13 @@ class Flujo:
         plugins: Iterable[object] | Plugins | None = None,
         policy: Policy | None = None,
         hooks: Iterable[Callable[..., object]] = (),
+        experimental: Iterable[str] = (),
     ) -> None:
         self.policy: Policy = held(policy)
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
         self.given: Mapping[str, Any] = {
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
-            "store": store, "limits": limits, "hooks": self.observers,
+            "store": store, "limits": limits, "hooks": self.observers, "experimental": experiments(experimental, store),
         }  # fmt: skip
         kept = store is not None
         self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept)
@@ -110,19 +113,26 @@ class Flujo:
         specs = specs_of(resources)
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
-        places = placed(self.plan, backend, terms)
-        needed = {n.index: widened(n.needs(specs), specs) for n in self.plan.steps if n.index not in places.away}
-        by_hooks = {name for found in self.hooks.table.values() for one in found for _, name in one.resources}
-        by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
         keeping = (kept, None if self.store is None else self.store.signer)
-        scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, resources)
-        self._setup = Setup(self.plan, self.hooks, places, self.plugins.price_of, *scopes, *keeping)
+        self._equip: Callable[[Plan], Setup] = partial(equipped, backend, terms, self.plugins.price_of, keeping)
+        self._setup = self._equip(self.plan)
+        if self.given["experimental"]:
+            self._setup.source, self._setup.change = as_pipeline(pipeline), self._changed
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
         self._app: ResourceScope | None = None
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
+
+    def _changed(self, pipeline: Pipeline) -> Setup:
+        """What a run goes on with whose pipeline a step changed, so that it can work, within the policy."""
+        given = self.given
+        plan = compile_plan(pipeline, resources=given["resources"], context_model=given["context_model"])
+        checked(self.limits, self.policy.max_limits, plan.asked_limits)
+        setup = self._equip(plan)
+        setup.cache, setup.source, setup.change = self._setup.cache, pipeline, self._changed
+        return setup
 
     # --- running ----------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,11 @@ def guard_tool_call(payload: payloads.GuardToolCall) -> Allow | Deny:
     """Let a tool call happen, or not. `Deny(reason, to_model=True)` answers the model instead of ending the run."""
 
 
+@hookspec
+def guard_mutation(payload: payloads.GuardMutation) -> Allow | Deny:
+    """Let a step change what comes after it in the pipeline of its run, or not: experimental."""
+
+
 # --- transform: in plugin order, each gets what the one before returned; a fault fails the step -----------------------
 
 
@@ -173,6 +178,11 @@ def on_cache_hit(payload: payloads.OnCacheHit) -> None:
 @hookspec
 def on_run_pause(payload: payloads.OnRunPause) -> None:
     """A run waits for a human; `on_run_end` follows, and `on_run_resume` when it goes on."""
+
+
+@hookspec
+def on_mutation(payload: payloads.OnMutation) -> None:
+    """A step changed what comes after it in the pipeline of its run; `post_step_execution` follows: experimental."""
 
 
 @hookspec

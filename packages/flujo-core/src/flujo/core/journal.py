@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import FlujoError
+from .mutation import PipelineChange
 from .outcome import (
     Aborted,
     Answer,
@@ -45,6 +46,7 @@ class Entry:
         usage: What it used, failed attempts included; None is nothing.
         cached: Whether the output came from the cache.
         cancelled: Whether it was stopped because a sibling ended the run or its body.
+        mutation: How it changed the pipeline of the run.
         is_void: Whether it failed while the run was being ended, or by what ended it: nothing follows from it, so a
             fallback is no way round a limit, and the step is due again where the run is resumed.
     """
@@ -61,6 +63,7 @@ class Entry:
     cached: bool = False
     cancelled: bool = False
     is_void: bool = False
+    mutation: PipelineChange | None = None
 
     def record(self) -> StepRecord:
         """The facts for people."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import JsonValue
 
 from .errors import FlujoError, GuardDenied, RunAborted, UsageLimitExceeded
 from .pause import PauseForHumanInput
+
+if TYPE_CHECKING:
+    from .mutation import PipelineMutation
 
 
 @dataclass(slots=True)
@@ -17,6 +20,13 @@ class Success:
 
     output: object
     error: ClassVar[None] = None
+
+
+@dataclass(slots=True)
+class Mutated(Success):
+    """The step gave an output, and says how the rest of its pipeline is to change."""
+
+    mutation: PipelineMutation[object]
 
 
 @dataclass(slots=True)

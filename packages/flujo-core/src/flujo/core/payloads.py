@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, cast
 from .context import RunInfo
 from .errors import FlujoError, GuardDenied, UsageLimitExceeded
 from .messages import ModelRequest, ModelResponse, ToolCall, ToolResult
+from .mutation import PipelineChange
 from .pause import Pause
 from .result import PipelineResult, StepRecord
 from .usage import Usage, UsageLimits
@@ -92,6 +93,13 @@ class GuardStep(StepEvent):
     name: str
     attempt: int
     inputs: Mapping[str, object]
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class GuardMutation(StepEvent):
+    """A step ended, and is about to change what comes after it in the pipeline of its run: experimental."""
+
+    change: PipelineChange
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -327,6 +335,11 @@ class OnGovernorBreach(StepEvent):
 @dataclass(slots=True, repr=False, eq=False)
 class OnCacheHit(StepEvent):
     """A step was not run: its output was kept from before. `post_step_execution` follows."""
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class OnMutation(GuardMutation):
+    """A step changed what comes after it in the pipeline of its run: experimental."""
 
 
 @dataclass(slots=True, repr=False, eq=False)

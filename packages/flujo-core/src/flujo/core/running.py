@@ -24,6 +24,7 @@ from .hooks import Hooks, Telling
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
+from .mutation import Mutations
 from .once import once
 from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
@@ -92,6 +93,7 @@ class Running:
         is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
         turns: How many more items may be done before the event loop is let run.
+        mutations: What its pipeline went through, once a step changed it.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -111,6 +113,7 @@ class Running:
     feed: Feed | None = None
     deadline_s: float | None = None
     left_s: float | None = None
+    mutations: Mutations | None = None
     breach_told: bool = False
     counts: once[dict[str, dict[str, int]]] = once(lambda _: {})
     is_finished: bool = False

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 
 from opentelemetry import trace
 
+from .away import Terms
 from .backends import LocalBackend
 from .cache import Cache
 from .hooks import Hooks
-from .places import Places
+from .pipeline import Pipeline
+from .places import Backends, Places, placed
 from .plan import Plan
 from .protocols import TokenSigner
-from .resources import Resources, ResourceSpec
+from .resources import Resources, ResourceSpec, widened
 from .usage import Price
+
+Keeping = tuple[bool, TokenSigner | None]
+"""Whether a store keeps runs, and what signs the tokens of their pauses."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,8 @@ class Setup:
         is_here: Whether a bare step may be called by the engine itself: nothing else runs it, and nothing is kept.
         signer: Signs the tokens of their pauses.
         cache: Outputs of steps that are to be kept.
+        source: The pipeline, where a step may change it.
+        change: Makes the same for a changed pipeline.
     """
 
     plan: Plan
@@ -50,6 +57,8 @@ class Setup:
     is_kept: bool = False
     signer: TokenSigner | None = None
     cache: Cache = field(default_factory=Cache)
+    source: Pipeline | None = None
+    change: Callable[[Pipeline], Setup] | None = None
     is_here: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,3 +71,23 @@ class Setup:
         for name, value in values.items():
             setattr(view, name, value)
         return view
+
+
+def equipped(
+    backend: Backends, terms: Terms, price_of: Callable[[str], Price | None], keeping: Keeping, plan: Plan
+) -> Setup:
+    """Make what all runs of a plan share.
+
+    Args:
+        backend: Where steps run.
+        terms: What acts around them.
+        price_of: Asks the price books.
+        keeping: Whether a store keeps its runs, and what signs their pauses.
+        plan: The plan.
+    """
+    places, specs = placed(plan, backend, terms), terms.specs
+    needed = {n.index: widened(n.needs(specs), specs) for n in plan.steps if n.index not in places.away}
+    by_hooks = {name for found in terms.hooks.table.values() for one in found for _, name in one.resources}
+    by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
+    scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, terms.resources)
+    return Setup(plan, terms.hooks, places, price_of, *scopes, *keeping)

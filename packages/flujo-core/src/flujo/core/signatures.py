@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from .callables import hints_of
 from .context import Update
 from .errors import PipelineError
+from .mutation import PipelineMutation
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -68,9 +69,9 @@ def signature_of(name: str, function: Callable[..., object], known: Mapping[str,
 def _unwrap_update(hint: object) -> object:
     """The output type of a step that may return `Update[T]`, alone or in a union."""
     inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    if inner is Update:
+    if inner in (Update, PipelineMutation):
         return Any
-    if get_origin(inner) is Update:
+    if get_origin(inner) in (Update, PipelineMutation):
         return get_args(inner)[0]
     if get_origin(hint) in (Union, types.UnionType):
         return Union[tuple(_unwrap_update(part) for part in get_args(hint))]  # noqa: UP007 - built at run time

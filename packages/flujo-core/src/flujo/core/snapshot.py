@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from .check import reason
 from .errors import SnapshotError
 from .foreign import attempt
+from .mutation import PipelineChange
 from .pause import Pause, PauseForHumanInput, shown
 from .result import RunStatus
 from .usage import Usage, UsageLimits
@@ -189,6 +190,7 @@ class EntryData(_Data):
     cached: bool = False
     cancelled: bool = False
     is_void: bool = False
+    mutation: PipelineChange | None = None
 
 
 class Checkpoint(_Data):

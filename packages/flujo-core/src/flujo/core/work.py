@@ -21,7 +21,8 @@ from .foreign import attempt, attempt_async, fault_of
 from .frames import Due, Frame, Part, Passed
 from .hooks import Telling
 from .journal import Ended, Entry, record_of
-from .outcome import Aborted, Choice, Failure, Outcome, Paused, Skipped, Success
+from .mutating import mutate
+from .outcome import Aborted, Choice, Failure, Mutated, Outcome, Paused, Skipped, Success
 from .places import settled
 from .plan import BODY_INPUT, FlowNode, StepNode
 from .relay import YIELD_EVERY, Relay, Worker
@@ -291,6 +292,8 @@ class Work(Running):
 
     async def _note_end(self, entry: Entry, outcome: Outcome, worker: Worker | None, keep: Keep) -> None:
         """Note how a step ended, and tell observers."""
+        if type(outcome) is Mutated:
+            outcome = await mutate(self, entry, outcome, keep)
         entry.outcome, entry.is_void = outcome, self.verdict is not None and isinstance(outcome, Failure)
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, keep)

@@ -139,6 +139,7 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
     """An entry of the journal as data; an output that cannot be written is left out, and its type named."""
     node, outcome = plan.nodes[entry.node], entry.outcome
     value: JsonValue = None
+    kind = "success" if isinstance(outcome, Success) else type(outcome).__name__.lower()
     given = outcome.output if isinstance(outcome, (Success, Decided, Skipped)) else outcome.error
     unwritten, held = None, type(given).__name__
     try:
@@ -163,8 +164,8 @@ def entry_data(plan: Plan, entry: Entry) -> EntryData:
     except SnapshotError:
         changes, unwritten = None, held
     return EntryData(
-        frame=entry.frame, node=entry.node, kind=type(outcome).__name__.lower(), path=entry.path, value=value,
+        frame=entry.frame, node=entry.node, kind=kind, path=entry.path, value=value,
         unwritten=unwritten, started_at=entry.started_at, duration_s=entry.duration_s, changes=changes,
         attempts=entry.attempts, usage=entry.usage, cached=entry.cached, cancelled=entry.cancelled,
-        is_void=entry.is_void,
+        is_void=entry.is_void, mutation=entry.mutation,
     )  # fmt: skip

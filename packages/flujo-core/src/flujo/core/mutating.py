@@ -1,0 +1,159 @@
+"""Changing the pipeline of a run that goes on, as one of its steps says: between two steps, where nothing else runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
+from functools import partial, reduce
+
+from .assignable import assignable, type_names
+from .errors import GuardDenied, RunAborted, StepFailed
+from .foreign import attempt, text_of
+from .frames import UNSET
+from .journal import Entry, Journal, as_entry
+from .kept import Past
+from .mutation import MAX_ADDED, MAX_DEPTH, MAX_MUTATIONS, Mutations, PipelineChange, PipelineMutation
+from .outcome import Aborted, Failure, Mutated, Outcome
+from .payloads import GuardMutation, OnMutation
+from .pipeline import PipelineLike
+from .plan import Plan, StepNode
+from .result import StepRecord
+from .running import Keep, Running
+from .setup import Setup
+from .snapshot import EntryData
+from .steps import Chain, Node, as_member
+from .written import entry_data
+
+
+async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Outcome:
+    """Change the pipeline of a run, once every guard allows it; where it cannot be, the step has failed."""
+    if run.verdict is not None or not outcome.mutation.names:
+        return outcome
+    try:
+        row, setup = _changed(run, entry, outcome.mutation)
+        before, after = run.setup.plan, setup.plan
+        paths = [[step.path for step in plan.steps] for plan in (before, after)]
+        added, removed = (tuple(p for p in paths[k] if p not in paths[1 - k]) for k in (1, 0))
+        entry.mutation = PipelineChange(before.fingerprint, after.fingerprint, added, removed)
+        asked = GuardMutation(run.info, entry.path, entry.mutation)
+        denial = await run.hooks.guard(asked, "guard_mutation", run.values)
+        if isinstance(denial, GuardDenied):
+            await run.deny(denial, entry.path, keep)
+        _adopt(run, entry, row, setup)
+        await run.observe("on_mutation", partial(OnMutation, run.info, entry.path, entry.mutation), keep)
+    except StepFailed as failed:
+        return Failure(failed)
+    except (GuardDenied, RunAborted) as stopped:
+        entry.mutation = None
+        return Aborted(stopped)
+    return outcome
+
+
+def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> tuple[Mutations, Setup]:
+    """What the run is to go on with.
+
+    Raises:
+        StepFailed: It cannot be.
+    """
+    setup, path = run.setup, entry.path
+    if setup.change is None or setup.source is None:
+        why, do = "it returned a PipelineMutation, which is experimental", "Pass Flujo(..., experimental={'mutation'})"
+        raise StepFailed(path, "MutationRefused", why, do)
+    was = run.mutations or Mutations(setup.source, len(setup.plan.nodes))
+    if problems := [*_problems(setup.plan, was, entry, mutation)]:
+        raise StepFailed(path, "MutationRefused", "; ".join(problems))
+    row, error = attempt(_row, setup.plan, was, entry.node, mutation)
+    made, error = (None, error) if row is None else attempt(setup.change, row.pipeline)
+    if row is None or made is None:
+        raise StepFailed(path, "MutationRefused", text_of(error or ValueError()))
+    if problems := [*_misfits(run, was, row, made)]:
+        raise StepFailed(path, "MutationRefused", "; ".join(problems))
+    return row, made
+
+
+def _problems(plan: Plan, was: Mutations, entry: Entry, mutation: PipelineMutation[object]) -> Iterator[str]:
+    """Why a mutation cannot be made, whatever comes of it."""
+    members, names = was.pipeline.members, [node.name for node in plan.root.nodes]
+    if entry.frame != 0 or len(members) != 1 or was.pipeline.given is not None or plan.root.waiting:
+        yield "only a step of the outermost row `a >> b >> c` can change what comes after it"
+        return
+    after = names[entry.node + 1 :]
+    for name in mutation.names:
+        if name not in after and not (name in mutation.insert_after and name == names[entry.node]):
+            yield f"no step {name!r} stands after it; there are {', '.join(map(repr, after)) or 'none'}"
+    if both := sorted(mutation.remove & mutation.replace.keys()):
+        yield f"{', '.join(map(repr, both))} cannot be replaced and removed"
+    if was.count >= MAX_MUTATIONS:
+        yield f"the pipeline of a run may be changed {MAX_MUTATIONS} times"
+
+
+def _row(plan: Plan, was: Mutations, place: int, mutation: PipelineMutation[object]) -> Mutations:
+    """The pipeline as it is to be."""
+    nodes: list[Node] = [node.step if isinstance(node, StepNode) else node.flow for node in plan.root.nodes]
+    depth = was.depths.get(nodes[place], 0) + 1
+    found: list[Node | Chain] = []
+    made = Mutations(was.pipeline, was.nodes)
+    made.count, made.depths = was.count + 1, dict(was.depths)
+    for node, planned in zip(nodes, plan.root.nodes, strict=True):
+        new: list[Node] = [] if planned.name in mutation.remove else [node]
+        if planned.name in mutation.replace:
+            new = [*_nodes(mutation.replace[planned.name])]
+        if planned.name in mutation.insert_after:
+            new += _nodes(mutation.insert_after[planned.name])
+        made.depths.update((one, depth) for one in new if one is not node)
+        found += new
+    made.pipeline = copy(was.pipeline)
+    made.pipeline.members = (reduce(_joined, found),)
+    return made
+
+
+def _joined(left: Node | Chain, right: Node | Chain) -> Node | Chain:
+    return Chain(left, right)
+
+
+def _nodes(source: PipelineLike) -> tuple[Node, ...]:
+    """The nodes of a chain, or the one node that anything else is."""
+    member = as_member(source, "cannot be put into a pipeline")
+    return member.nodes if isinstance(member, Chain) else (member,)
+
+
+def _misfits(run: Running, was: Mutations, row: Mutations, setup: Setup) -> Iterator[str]:
+    """What is wrong with a pipeline that can work, but not in the place of the one before."""
+    before, after = run.setup.plan, setup.plan
+    given, wanted = after.root.output_type, before.root.output_type
+    if not assignable(given, wanted):
+        names = type_names(given, wanted)
+        yield f"the pipeline would give {names[0]}, and it gave {names[1]}"
+    if len(after.nodes) - was.nodes > MAX_ADDED:
+        yield f"a run may gain {MAX_ADDED} steps and combinators, not {len(after.nodes) - was.nodes}"
+    if (depth := max(row.depths.values(), default=0)) > MAX_DEPTH:
+        yield f"a step that was put in may put in others {MAX_DEPTH} deep, not {depth}"
+    if closed := setup.run_resources - run.step_values.keys():
+        yield f"this run has not opened {', '.join(sorted(closed))}: a step of the pipeline as written must take it"
+
+
+def _adopt(run: Running, entry: Entry, row: Mutations, setup: Setup) -> None:
+    """Go on with the changed pipeline: what ended stands where it stood, and what did not begin is another."""
+    plan, journal, past, root, place = run.setup.plan, run.journal, run.past, run.state.root, entry.node
+    records, rows = partial(_records, past, plan, journal), partial(_rows, past, plan, journal)
+    length = len(journal) + (0 if past is None else past.length)
+    run.past = Past(records, rows, length, "running", 0.0 if past is None else past.began)
+    run.journal, run.mutations, run.setup = [], row, setup
+    run.direct = run.watch is None and setup.is_here
+    run.info = replace(run.info, fingerprint=setup.plan.fingerprint)
+    run.state.plan, root.scope = setup.plan, setup.plan.root
+    root.left = len(root.scope.nodes) - place
+    root.outputs = root.outputs[:place] + [UNSET] * root.left
+    root.seen = {}
+
+
+def _records(past: Past | None, plan: Plan, journal: Journal) -> list[StepRecord]:
+    """The facts for people of what was done before a pipeline changed."""
+    entries = (as_entry(plan, ended) for ended in journal)
+    return [*(past.records() if past else ()), *(entry.record() for entry in entries if entry.path)]
+
+
+def _rows(past: Past | None, plan: Plan, journal: Journal) -> list[EntryData]:
+    """The same as data."""
+    return [*(past.rows() if past else ()), *(entry_data(plan, as_entry(plan, ended)) for ended in journal)]
