@@ -54,6 +54,10 @@ STREAMS = frozenset(
 """Modules of core by which a run is read while it goes on; see ADR-022."""
 
 
+EXPERIMENTAL = frozenset({f"{CORE}.mutation", f"{CORE}.mutating"})
+"""Modules of core that may change with any release; see ADR-024."""
+
+
 REMOTE = frozenset(
     f"{CORE}.{module}"
     for module in (
@@ -108,12 +112,15 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     durability = sum(module.code_lines for module in core if module.name in DURABILITY)
     streams = sum(module.code_lines for module in core if module.name in STREAMS)
     remote = sum(module.code_lines for module in core if module.name in REMOTE)
-    rest = sum(module.code_lines for module in core) - governance - language - durability - streams - remote
-    yield _at_most("flujo.core, code lines of the engine", rest, 3370)
+    experimental = sum(module.code_lines for module in core if module.name in EXPERIMENTAL)
+    apart = governance + language + durability + streams + remote + experimental
+    rest = sum(module.code_lines for module in core) - apart
+    yield _at_most("flujo.core, code lines of the engine", rest, 3405)
     yield _at_most("flujo.core, code lines of streams", streams, 1080)
     yield _at_most("flujo.core, code lines of durability", durability, 1700)
-    yield _at_most("flujo.core, code lines of the language", language, 1617)
-    yield _at_most("flujo.core, code lines of governance", governance, 2400)
+    yield _at_most("flujo.core, code lines of the language", language, 1618)
+    yield _at_most("flujo.core, code lines of governance", governance, 2410)
+    yield _at_most("flujo.core, code lines of experiments", experimental, 180)
     yield _at_most("flujo.core, code lines of what leaves the process", remote, 1310)
 
 

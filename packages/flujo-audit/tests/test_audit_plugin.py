@@ -23,6 +23,7 @@ from flujo.core import (
     ModelResponse,
     ModelUsage,
     Pipeline,
+    PipelineMutation,
     Policy,
     Price,
     PriceTable,
@@ -160,6 +161,30 @@ async def test_check_24_a_failing_step_and_a_denied_tool_are_told_with_their_kin
     assert denial["reason"]["length"] == len(PERSON) + 8
     assert seen[-1]["outcome"] == "aborted"
     assert PERSON not in path.read_text()
+
+
+async def test_a_changed_pipeline_is_written_with_both_fingerprints(tmp_path):
+    @step
+    async def first(text: str) -> PipelineMutation[str]:
+        return PipelineMutation(text, insert_after={"first": more}, remove=["last"])
+
+    @step
+    async def more(text: str) -> str:
+        return text
+
+    @step
+    async def last(text: str) -> str:
+        return text
+
+    path = tmp_path / "log"
+    flujo = Flujo(first >> last, plugins=[Plugin(path, key=KEY)], experimental={"mutation"})
+    result = await flujo.run_async("x")
+    [change] = [record for record in records(path) if record["event"] == "pipeline.changed"]
+    assert (change["step"], change["added"], change["removed"]) == ("first", ["more"], ["last"])
+    assert (change["fingerprint_before"], change["fingerprint"]) == (
+        flujo.plan.fingerprint,
+        result.snapshot().fingerprint,
+    )
 
 
 async def test_check_24_a_cancelled_run_has_its_ends_too(tmp_path):

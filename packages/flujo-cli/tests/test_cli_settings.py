@@ -258,3 +258,35 @@ def test_doctor_tells_the_backends_what_they_can_do_and_what_is_missing(cli) -> 
     assert "backend 'clustr'" in facts["problems"][0]
     cluster = next(one for one in facts["backends"] if one["name"] == "cluster")
     assert (cluster["distribution"], cluster["remote"], cluster["loops"]) == ("acme-cluster", True, ["asyncio"])
+
+
+MUTATES = """
+from flujo.core import PipelineMutation, step
+
+@step
+async def first(number: int) -> PipelineMutation[int]:
+    return PipelineMutation(number, insert_after={"first": more})
+
+@step
+async def more(number: int) -> int:
+    return number + 1
+
+@step
+async def double(number: int) -> int:
+    return 2 * number
+
+pipeline = first >> double
+"""
+
+
+def test_an_experiment_is_switched_on_by_an_option_also_of_a_flujo_that_the_file_made(cli) -> None:
+    cli.write("flow.py", MUTATES)
+    cli.write("made.py", MUTATES + "\nfrom flujo.core import Flujo\nflujo = Flujo(pipeline)\n")
+    for target in ("flow.py", "made.py:flujo"):
+        assert cli("run", target, "--text", "20", "--experimental", "mutation").out.strip() == "42"
+        refused = cli("run", target, "--text", "20")
+        assert refused.code == 3
+        assert "it returned a PipelineMutation, which is experimental" in refused.err
+    assert cli("run", "flow.py", "--text", "20", "--experimental", "speed").code == 2
+    kept = cli("run", "flow.py", "--text", "20", "--experimental", "mutation", "--store", "sqlite:///runs.db")
+    assert (kept.code, "Leave store= out" in kept.err) == (2, True)

@@ -45,6 +45,7 @@ def prepare(
     store: str | None = None,
     keeps: bool = False,
     backend: str | None = None,
+    experimental: Collection[str] = (),
 ) -> tuple[Target, Flujo]:
     """Load FILE[:NAME] under the settings that hold here, and build its Flujo.
 
@@ -56,6 +57,7 @@ def prepare(
         keeps: Whether runs are kept there at all.
         backend: Where steps run that do not say it themselves; None takes that of the settings, else where the file
             says. A pipeline that a command made itself runs here: nothing could import its steps elsewhere.
+        experimental: What may change with any release, and is switched on.
 
     Raises:
         Problem: The file, the settings or an option cannot be used.
@@ -71,7 +73,8 @@ def prepare(
         target = Target(DEFAULT_NAME, "", spec)
     use = [*settings.use, *(canonical(name) for name in options["plugin"])]
     where = _url_of(store, settings) if keeps else None
-    return target, build(target, settings, use, policy, hooks, store=where, backend=backend)
+    wanted = {"store": where, "backend": backend, "experimental": experimental or None}
+    return target, build(target, settings, use, policy, hooks, wanted)
 
 
 def store_of(url: str | None) -> RunStore:
@@ -128,15 +131,11 @@ def build(
     use: Iterable[str],
     policy: Policy,
     hooks: Observers,
-    *,
-    store: str | None = None,
-    backend: str | None = None,
+    wanted: Mapping[str, object],
 ) -> Flujo:
     """A Flujo of what was found. One that the file built itself keeps all it has, and gets the rest on top."""
     found = target.found
-    given: dict[str, Any] = {
-        name: value for name, value in (("store", store), ("backend", backend)) if value is not None
-    }
+    given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if not isinstance(found, Flujo):
         plugins = Plugins(use, allowed=allowed_by(settings), settings=settings.plugins, policy=policy)
         return Flujo(found, plugins=plugins, policy=policy, hooks=hooks, **given)

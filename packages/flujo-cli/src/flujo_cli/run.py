@@ -55,6 +55,7 @@ class RunFlags(PolicyOptions):
     text: str | None
     store: str | None
     backend: str | None
+    experimental: tuple[str, ...]
     max_usd: str | None
     max_tokens: int | None
     max_requests: int | None
@@ -79,6 +80,12 @@ class RunFlags(PolicyOptions):
 @policy_options
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
 @backend_option
+@click.option(
+    "--experimental",
+    multiple=True,
+    type=click.Choice(["mutation"]),
+    help="Switch on what may change with any release: mutation lets a step change the steps after it.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
 @click.option("--stream", is_flag=True, help="Print what streaming steps give as it comes.")
@@ -119,7 +126,10 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
 def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
     limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
     relay = _Relay()
-    found, flujo = prepare(target, flags, [relay.observe], store=flags["store"], keeps=True, backend=flags["backend"])
+    place, tries = flags["backend"], flags["experimental"]
+    found, flujo = prepare(
+        target, flags, [relay.observe], store=flags["store"], keeps=True, backend=place, experimental=tries
+    )
     items = read_items(flags["value"], flags["text"], flags["max_input_mb"], flujo.plan)
     folder = None
     if flags["out"] is not None:

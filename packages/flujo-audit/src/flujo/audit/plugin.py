@@ -22,6 +22,7 @@ from flujo.core import (
     ConfigurationError,
     OnGovernorBreach,
     OnGuardDenied,
+    OnMutation,
     OnRetry,
     OnUsageWarning,
     RecordIntent,
@@ -99,6 +100,12 @@ class Plugin:
         """Something was not let through."""
         scribe = await self._ready()
         await self.log.append(scribe.denied(payload))
+
+    @hookimpl
+    async def on_mutation(self, payload: OnMutation) -> None:
+        """A step changed the pipeline of its run."""
+        scribe = await self._ready()
+        await self.log.append(scribe.mutated(payload))
 
     @hookimpl
     async def on_governor_breach(self, payload: OnGovernorBreach) -> None:

@@ -9,6 +9,7 @@ from flujo.core import (
     ModelResponse,
     OnGovernorBreach,
     OnGuardDenied,
+    OnMutation,
     OnRetry,
     OnUsageWarning,
     RecordIntent,
@@ -70,6 +71,13 @@ class Scribe:
         record = self._moment("guard.denied", payload.run, payload.step_path)
         record |= {"plugin": self._digest.name(denial.plugin), "hook": self._digest.name(denial.hook)}
         return record | {"reason": self._digest.text(denial.reason)}
+
+    def mutated(self, payload: OnMutation) -> Record:
+        """A step changed what comes after it in the pipeline of its run."""
+        change, title = payload.change, self._digest.title
+        record = self._moment("pipeline.changed", payload.run, payload.step_path)
+        record |= {"fingerprint_before": change.before, "fingerprint": change.after}
+        return record | {"added": [*map(title, change.added)], "removed": [*map(title, change.removed)]}
 
     def breached(self, payload: OnGovernorBreach) -> Record:
         """A limit refused work."""

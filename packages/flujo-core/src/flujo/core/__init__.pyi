@@ -58,6 +58,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate
 from .modelstream import ModelStream
+from .mutation import PipelineChange, PipelineMutation
 from .options import ResumeOptions, RunOptions
 from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
@@ -68,6 +69,7 @@ from .payloads import (
     Deny,
     Event,
     GuardModelCall,
+    GuardMutation,
     GuardRun,
     GuardStep,
     GuardToolCall,
@@ -76,6 +78,7 @@ from .payloads import (
     OnGuardDenied,
     OnHumanDecision,
     OnModelCall,
+    OnMutation,
     OnRetry,
     OnRunEnd,
     OnRunPause,
@@ -174,6 +177,7 @@ __all__ = [
     "Governor",
     "GuardDenied",
     "GuardModelCall",
+    "GuardMutation",
     "GuardRun",
     "GuardStep",
     "GuardToolCall",
@@ -208,6 +212,7 @@ __all__ = [
     "OnGuardDenied",
     "OnHumanDecision",
     "OnModelCall",
+    "OnMutation",
     "OnRetry",
     "OnRunEnd",
     "OnRunPause",
@@ -225,8 +230,10 @@ __all__ = [
     "PausedItem",
     "PayloadCodec",
     "Pipeline",
+    "PipelineChange",
     "PipelineError",
     "PipelineLike",
+    "PipelineMutation",
     "PipelineResult",
     "Plan",
     "PlanNode",

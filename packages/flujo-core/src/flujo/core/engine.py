@@ -25,9 +25,9 @@ from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
-from .mutation import experiments
+from .mutation import Mutations, experiments
 from .options import ResumeOptions, RunOptions
-from .pipeline import Pipeline, PipelineLike, as_pipeline
+from .pipeline import PipelineLike, as_pipeline
 from .places import Backends
 from .plan import Plan
 from .policy import Policy, held
@@ -117,7 +117,7 @@ class Flujo:
         self._equip: Callable[[Plan], Setup] = partial(equipped, backend, terms, self.plugins.price_of, keeping)
         self._setup = self._equip(self.plan)
         if self.given["experimental"]:
-            self._setup.source, self._setup.change = as_pipeline(pipeline), self._changed
+            self._setup.row, self._setup.change = Mutations(as_pipeline(pipeline), len(self.plan.nodes)), self._changed
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -125,13 +125,13 @@ class Flujo:
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
 
-    def _changed(self, pipeline: Pipeline) -> Setup:
+    def _changed(self, row: Mutations) -> Setup:
         """What a run goes on with whose pipeline a step changed, so that it can work, within the policy."""
         given = self.given
-        plan = compile_plan(pipeline, resources=given["resources"], context_model=given["context_model"])
+        plan = compile_plan(row.pipeline, resources=given["resources"], context_model=given["context_model"])
         checked(self.limits, self.policy.max_limits, plan.asked_limits)
         setup = self._equip(plan)
-        setup.cache, setup.source, setup.change = self._setup.cache, pipeline, self._changed
+        setup.cache, setup.row, setup.change = self._setup.cache, row, self._changed
         return setup
 
     # --- running ----------------------------------------------------------------------------------------------------

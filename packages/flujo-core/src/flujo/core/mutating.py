@@ -31,7 +31,7 @@ async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Ou
     if run.verdict is not None or not outcome.mutation.names:
         return outcome
     try:
-        row, setup = _changed(run, entry, outcome.mutation)
+        setup = _changed(run, entry, outcome.mutation)
         before, after = run.setup.plan, setup.plan
         paths = [[step.path for step in plan.steps] for plan in (before, after)]
         added, removed = (tuple(p for p in paths[k] if p not in paths[1 - k]) for k in (1, 0))
@@ -40,7 +40,7 @@ async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Ou
         denial = await run.hooks.guard(asked, "guard_mutation", run.values)
         if isinstance(denial, GuardDenied):
             await run.deny(denial, entry.path, keep)
-        _adopt(run, entry, row, setup)
+        _adopt(run, entry, setup)
         await run.observe("on_mutation", partial(OnMutation, run.info, entry.path, entry.mutation), keep)
     except StepFailed as failed:
         return Failure(failed)
@@ -50,26 +50,25 @@ async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Ou
     return outcome
 
 
-def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> tuple[Mutations, Setup]:
+def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> Setup:
     """What the run is to go on with.
 
     Raises:
         StepFailed: It cannot be.
     """
     setup, path = run.setup, entry.path
-    if setup.change is None or setup.source is None:
+    if setup.change is None or (was := setup.row) is None:
         why, do = "it returned a PipelineMutation, which is experimental", "Pass Flujo(..., experimental={'mutation'})"
         raise StepFailed(path, "MutationRefused", why, do)
-    was = run.mutations or Mutations(setup.source, len(setup.plan.nodes))
     if problems := [*_problems(setup.plan, was, entry, mutation)]:
         raise StepFailed(path, "MutationRefused", "; ".join(problems))
     row, error = attempt(_row, setup.plan, was, entry.node, mutation)
-    made, error = (None, error) if row is None else attempt(setup.change, row.pipeline)
+    made, error = (None, error) if row is None else attempt(setup.change, row)
     if row is None or made is None:
         raise StepFailed(path, "MutationRefused", text_of(error or ValueError()))
     if problems := [*_misfits(run, was, row, made)]:
         raise StepFailed(path, "MutationRefused", "; ".join(problems))
-    return row, made
+    return made
 
 
 def _problems(plan: Plan, was: Mutations, entry: Entry, mutation: PipelineMutation[object]) -> Iterator[str]:
@@ -133,13 +132,13 @@ def _misfits(run: Running, was: Mutations, row: Mutations, setup: Setup) -> Iter
         yield f"this run has not opened {', '.join(sorted(closed))}: a step of the pipeline as written must take it"
 
 
-def _adopt(run: Running, entry: Entry, row: Mutations, setup: Setup) -> None:
+def _adopt(run: Running, entry: Entry, setup: Setup) -> None:
     """Go on with the changed pipeline: what ended stands where it stood, and what did not begin is another."""
     plan, journal, past, root, place = run.setup.plan, run.journal, run.past, run.state.root, entry.node
     records, rows = partial(_records, past, plan, journal), partial(_rows, past, plan, journal)
     length = len(journal) + (0 if past is None else past.length)
     run.past = Past(records, rows, length, "running", 0.0 if past is None else past.began)
-    run.journal, run.mutations, run.setup = [], row, setup
+    run.journal, run.setup = [], setup
     run.direct = run.watch is None and setup.is_here
     run.info = replace(run.info, fingerprint=setup.plan.fingerprint)
     run.state.plan, root.scope = setup.plan, setup.plan.root

@@ -24,7 +24,6 @@ from .hooks import Hooks, Telling
 from .journal import Entry, Journal
 from .kept import Past, TokenFacts
 from .ledger import Ledger
-from .mutation import Mutations
 from .once import once
 from .outcome import Begun, Called, Failure, Spent, status_of
 from .pause import Pause, pause_of
@@ -93,7 +92,6 @@ class Running:
         is_finished: Whether its output and context were taken.
         is_over: Whether it ended: what comes later does not change how.
         turns: How many more items may be done before the event loop is let run.
-        mutations: What its pipeline went through, once a step changed it.
         breach_told: Whether observers know that a limit stopped the run.
         clock: When it started, on `perf_counter`.
     """
@@ -113,7 +111,6 @@ class Running:
     feed: Feed | None = None
     deadline_s: float | None = None
     left_s: float | None = None
-    mutations: Mutations | None = None
     breach_told: bool = False
     counts: once[dict[str, dict[str, int]]] = once(lambda _: {})
     is_finished: bool = False
@@ -183,7 +180,7 @@ class Running:
     def cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
         own = self.scope is not None and self.scope.cancel_called
-        span = "its deadline of {:g} s" if self.past is None else "the {:g} s that were left of its deadline"
+        span = "its deadline of {:g} s" if self.resumed is None else "the {:g} s that were left of its deadline"
         late = (f"{span.format(self.deadline_s or 0)} passed", "deadline_s")
         # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
         self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))

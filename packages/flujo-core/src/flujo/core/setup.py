@@ -12,7 +12,7 @@ from .away import Terms
 from .backends import LocalBackend
 from .cache import Cache
 from .hooks import Hooks
-from .pipeline import Pipeline
+from .mutation import Mutations
 from .places import Backends, Places, placed
 from .plan import Plan
 from .protocols import TokenSigner
@@ -41,8 +41,8 @@ class Setup:
         is_here: Whether a bare step may be called by the engine itself: nothing else runs it, and nothing is kept.
         signer: Signs the tokens of their pauses.
         cache: Outputs of steps that are to be kept.
-        source: The pipeline, where a step may change it.
-        change: Makes the same for a changed pipeline.
+        row: The pipeline, where a step may change it, and what it went through.
+        change: Makes the same for what a pipeline became.
     """
 
     plan: Plan
@@ -57,8 +57,8 @@ class Setup:
     is_kept: bool = False
     signer: TokenSigner | None = None
     cache: Cache = field(default_factory=Cache)
-    source: Pipeline | None = None
-    change: Callable[[Pipeline], Setup] | None = None
+    row: Mutations | None = None
+    change: Callable[[Mutations], Setup] | None = None
     is_here: bool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -49,10 +49,8 @@ class Work(Running):
     async def do(self, take: Callable[[], Due | None] | None = None, worker: Worker | None = None) -> None:
         """Do one item after another, as long as `take` gives one: journal how it ended, and find out what is due then.
 
-        Without it, all of the run: one thing in this task, several by workers.
-
-        A step that is one call of its function, and that nobody watches, is called here: what `_step` does, for less.
-        What is journaled of it is made when it ends, as what is made before is held by all that waits.
+        Without it, all of the run: one thing in this task, several by workers. A step that is one call of its function,
+        and that nobody watches, is called here: what `_step` does, for less, and journaled only when it ends.
         """
         state, hooks = self.state, self.hooks
         act = Act("step", "", worker) if hooks.around_step else None

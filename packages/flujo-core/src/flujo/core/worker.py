@@ -33,7 +33,7 @@ from .imports import at, stages_at
 from .keeper import Keeper
 from .leaving import GiveChunk, leaving
 from .ledger import Ledger
-from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success, status_of
+from .outcome import Aborted, Begun, Called, Failure, Mutated, Outcome, Paused, Success, status_of
 from .places import Places
 from .plan import RUN_INPUT, Plan, Scope, Source, StepNode
 from .policy import Policy
@@ -370,8 +370,7 @@ def _error(error: FlujoError) -> ErrorData:
 
 def _written(task: StepTask, run: Run, ended: tuple[Outcome, Changes], events: list[EventData]) -> OutcomeData:
     """How an attempt ended, as JSON. It is made of what was just written by pydantic, and so not validated again."""
-    outcome, changes = ended
-    plan, spent = run.setup.plan, run.spent
+    (outcome, changes), plan, spent = ended, run.setup.plan, run.spent
     run.hide_secrets(outcome.error)
     said = (entry.outcome for entry in run.entries())
     facts: dict[str, Any] = {
@@ -381,6 +380,8 @@ def _written(task: StepTask, run: Run, ended: tuple[Outcome, Changes], events: l
         "worker": None,
     }  # fmt: skip
     try:
+        if isinstance(outcome, Mutated):
+            raise SnapshotError("its PipelineMutation", "a step that runs elsewhere cannot change its pipeline")
         if isinstance(outcome, Success):
             facts["output"] = dump(plan.steps[0].output_type, outcome.output, "its output")
             facts["changes"] = dump_changes(plan.context_model, changes, task.path) if changes else None
@@ -392,9 +393,8 @@ def _written(task: StepTask, run: Run, ended: tuple[Outcome, Changes], events: l
         return OutcomeData.model_construct(**_FORM, status="paused", **facts)
     assert isinstance(outcome, (Failure, Aborted))
     facts["error"] = _error(outcome.error)
-    return OutcomeData.model_construct(
-        **_FORM, status="aborted" if isinstance(outcome, Aborted) else "failure", **facts
-    )
+    status = "aborted" if isinstance(outcome, Aborted) else "failure"
+    return OutcomeData.model_construct(**_FORM, status=status, **facts)
 
 
 _FORM: Mapping[str, Any] = {"format": "flujo-outcome", "version": 1}
