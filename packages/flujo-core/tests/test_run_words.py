@@ -80,6 +80,37 @@ async def test_a_run_that_ended_is_forgotten_by_its_flujo() -> None:
     assert [ref() for ref in kept] == [None] * 3
 
 
+async def test_a_run_that_was_cancelled_is_freed_at_once_and_not_by_the_collector() -> None:
+    class Big:
+        pass
+
+    kept: list[weakref.ref[Big]] = []
+
+    @step
+    async def make(value: int) -> int:
+        big = Big()
+        kept.append(weakref.ref(big))
+        await anyio.sleep(5)
+        return id(big)
+
+    flujo = Flujo(make)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            with anyio.move_on_after(0.01):
+                await flujo.run_async(1)
+            handle = flujo.start(1)
+            await anyio.sleep(0.01)
+            handle.cancel()
+            await handle.wait()
+            del handle
+        await anyio.sleep(0.01)
+        assert [ref() for ref in kept] == [None] * 4
+    finally:
+        gc.enable()
+
+
 async def test_a_flujo_waits_at_its_end_for_every_run_it_started() -> None:
     ended: list[int] = []
     flujo: Any = None

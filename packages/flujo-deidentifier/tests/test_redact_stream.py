@@ -68,7 +68,7 @@ async def test_a_name_is_remembered_past_the_left_context(deidentifier):
 
 
 async def test_a_run_without_white_space_is_removed_whole_not_held_for_ever(deidentifier):
-    state = HoldBack(lambda text, names, since: [], 64)
+    state = HoldBack(lambda *_: [], 64)
     given_out = state.feed("x" * 2_000)
     assert given_out == "[ID]"
     assert state.pending == 0
@@ -141,7 +141,7 @@ async def test_leaving_early_closes_the_source(deidentifier):
 
 def test_a_hold_back_that_leaks_is_refused(anyio_backend):
     with pytest.raises(ConfigurationError, match="leak below 16"):
-        HoldBack(lambda text, names, since: [], 8)
+        HoldBack(lambda *_: [], 8)
 
 
 @settings(max_examples=25, deadline=None)

@@ -251,6 +251,24 @@ async def test_check_15_a_stream_that_fails_ends_the_others_or_not(on_error):
     assert good.closed == bad.closed == 1
 
 
+async def test_leaving_a_merge_lets_all_clean_up_at_once():
+    async def slow_to_close() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await checkpoint()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.2)
+
+    streams = {f"s{number}": slow_to_close() for number in range(10)}
+    async with merge(**streams) as chunks:
+        async for _ in chunks:
+            break
+        begun = anyio.current_time()
+    assert anyio.current_time() - begun < 1  # one after the other took two seconds
+
+
 async def test_leaving_a_merge_closes_all():
     sources = [Source() for _ in range(3)]
     async with merge(**{f"s{n}": source.numbers() for n, source in enumerate(sources)}) as chunks:
@@ -281,6 +299,37 @@ async def test_sentences_are_the_same_wherever_the_text_is_cut(seed):
         "A heading",
         "The J. Smith case, e.g. this one, is open...",
         "And so on",
+    ]
+
+
+HARD = (
+    "word " * 160 + "end. Next one. ",
+    "One line\n             \nand the next. So",
+    "He said (yes.)))))))))) Next one. ",
+    "Dr............. Who came. ",
+    "A line of words\nand others\nwithout any end " * 3,
+    "One.          " + "x" * 45 + " Two.",
+    *(
+        "".join(random.Random(seed).choices(["word", "Dr.", ".", "?", " ", " ", "\n", '"', ")", "x" * 30], k=90))
+        for seed in range(30)
+    ),
+)
+
+
+@pytest.mark.parametrize("text", HARD)
+async def test_a_sentence_is_no_longer_than_it_may_be_however_large_the_pieces_are(text):
+    step = sentences(max_chars=50)
+    whole = await values(Flujo(told(text) >> step))
+    assert max(map(len, whole)) <= 50
+    assert "".join("".join(whole).split()) == "".join(text.split())
+    for size in (1, 7):
+        assert await values(Flujo(told(*(text[at : at + size] for at in range(0, len(text), size))) >> step)) == whole
+
+
+async def test_a_sentence_without_an_end_is_cut_at_any_white_space():
+    assert await values(Flujo(told("some\nwords\tand\nothers") >> sentences(max_chars=12))) == [
+        "some\nwords",
+        "and\nothers",
     ]
 
 

@@ -15,7 +15,7 @@ import tracemalloc
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import anyio
 import pytest
@@ -920,20 +920,42 @@ async def test_check_24_nothing_is_left_behind():
     assert not flujo._handles
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's own scopes stand in circles
-async def test_check_12_a_run_that_was_read_is_freed_at_once_and_not_by_the_collector():
-    flujo = Flujo(Source(3).step() >> shout)
+async def to_the_end(reader: AsyncIterator[object], stop: anyio.CancelScope) -> None:
+    async for _ in reader:
+        pass
+
+
+async def until_it_breaks(reader: AsyncIterator[object], stop: anyio.CancelScope) -> None:
+    async for _ in reader:
+        break
+
+
+async def until_it_fails(reader: AsyncIterator[object], stop: anyio.CancelScope) -> None:
+    async for _ in reader:
+        raise KeyError("the reader's own")
+
+
+async def until_it_is_cancelled(reader: AsyncIterator[object], stop: anyio.CancelScope) -> None:
+    async for _ in reader:
+        stop.cancel()
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["items", "text"])
+@pytest.mark.parametrize("read", [to_the_end, until_it_breaks, until_it_fails, until_it_is_cancelled])
+async def test_check_12_a_run_that_was_read_is_freed_at_once_and_not_by_the_collector(read, as_text):
+    flujo = Flujo(Source(30, pause=True).step() >> shout)
+    gone = []
     await checkpoint()
     gc.disable()  # with a thousand streams it took as long as all that they did
     try:
-        async with flujo.stream_async("w") as stream:
-            async for _ in stream.text():
-                pass
-        gone = weakref.ref(stream._run)
+        with anyio.CancelScope() as stop, suppress(KeyError):
+            async with flujo.stream_async("w") as stream:
+                gone = [weakref.ref(stream), weakref.ref(stream._run), weakref.ref(stream._feed)]
+                await read(stream.text() if as_text else stream, stop)
         del stream
         for _ in range(3):
             await checkpoint()
-        assert gone() is None
+        assert [ref() for ref in gone] == [None] * 3
     finally:
         gc.enable()
 

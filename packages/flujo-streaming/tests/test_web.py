@@ -16,6 +16,7 @@ import fastapi
 import httpx
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 from websockets.sync.client import connect
 
 from flujo.core import ConfigurationError, Flujo
@@ -37,6 +38,20 @@ class Talker:
                 yield f"w{place} "
         finally:
             self.closed += 1
+
+
+def test_the_background_tasks_of_a_route_are_done_when_its_stream_has_ended():
+    app, talker, done = fastapi.FastAPI(), Talker(), []
+    flujo = Flujo(StreamingStep(talker.talk, name="talk"))
+
+    @app.get("/talk")
+    async def talk(tasks: fastapi.BackgroundTasks) -> EventStream:
+        tasks.add_task(lambda: done.append(talker.closed))
+        return EventStream(flujo.stream_async(3))
+
+    answer = TestClient(app).get("/talk")
+    assert list(events(iter(answer.text.splitlines())))[-1]["type"] == "result"
+    assert done == [1]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from .scrubbing import secrets_in, without
 
@@ -21,9 +21,9 @@ def attempt(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tupl
     try:
         return function(*args, **kwargs), None
     except BaseException as error:  # foreign code may raise anything; the caller says what that means
-        if (fault := fault_of(error)) is None:
+        if fault_of(error) is None:
             raise
-        return None, fault
+        return None, cast("Exception", fault_of(error))  # in no variable: this frame stands in its traceback
 
 
 async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None, Exception]:
@@ -34,9 +34,9 @@ async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None,
     try:
         return await awaitable, None
     except BaseException as error:  # as above
-        if (fault := fault_of(error)) is None:
+        if fault_of(error) is None:
             raise
-        return None, fault
+        return None, cast("Exception", fault_of(error))  # in no variable: this frame stands in its traceback
 
 
 def fault_of(error: BaseException) -> Exception | None:

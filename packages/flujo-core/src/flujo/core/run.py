@@ -165,21 +165,20 @@ class Run(Work):
             if self.writer is not None:
                 await self.writer.settled()
             self.is_finished, self.context = True, attempt(final_context, self.state.root)[0] or self.context
+            vars(self).pop("calls", None)  # as below
             raise
         self._finish()
 
     def _finish(self) -> None:
         """Take the output of a run whose steps all ended well, and the context as it stands; once."""
         self.is_finished: bool = True
-        vars(self).pop("calls", None)  # they hold the run, and what stands in a circle waits for the collector
         self._note_time_left()
         root = self.state.root
         context, error = (None, None) if root.context is None else attempt(final_context, root)
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                output, error = given_by(root)
-                self.output: object = output
+                self.output, error = given_by(root)
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
@@ -206,6 +205,7 @@ class Run(Work):
         """How it ended, once it has."""
         if not self.is_finished:
             self._finish()
+        vars(self).pop("calls", None)  # they hold the run, and what stands in a circle waits for the collector
         self.is_over = True  # a cancel comes too late now
         value, status = self.output if self.verdict is None else None, self.status
         facts = (self.verdict, self.counts, time.perf_counter() - self.clock, self.pauses if status == "paused" else ())

@@ -209,7 +209,8 @@ class RunStream:
             return None
         fault = fault_of(raised)
         if fault is None:
-            raise raised
+            del raised  # this frame will stand in its traceback: both would wait for the garbage collector
+            raise
         return fault
 
     def _uncancelled(self) -> bool:

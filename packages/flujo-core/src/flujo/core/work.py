@@ -270,7 +270,8 @@ class Work(Running):
         entry.duration_s, entry.cancelled = perf_counter() - clock, True
         entry.outcome = Aborted(self.verdict or RunAborted("cancelled"))
         self.put(entry, partial(self.journal.append, entry))
-        raise stop
+        del stop  # this frame will stand in its traceback: both would wait for the garbage collector
+        raise
 
     async def _step(self, frame: Frame, node: StepNode, worker: Worker | None) -> None:
         """Run one step with all its attempts."""

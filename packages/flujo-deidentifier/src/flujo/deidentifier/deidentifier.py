@@ -7,17 +7,20 @@ import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flujo.core import ConfigurationError
 from flujo.deidentifier.errors import DeidentifierError, DetectorFailed, DetectorTimeout, TextTooLong
-from flujo.deidentifier.findings import ENTITIES, STRUCTURED, Finding, before, merge, replace
+from flujo.deidentifier.findings import ENTITIES, STRUCTURED, Finding, before, merge, replace, replaced_at
 from flujo.deidentifier.normalise import OPAQUE, plain
 from flujo.deidentifier.stream import HoldBack, redact_chunks
 from flujo.deidentifier.values import redact_value
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
+
+    from flujo.deidentifier.rules.structured import Shapes
 
 __all__ = ["PROFILES", "Deidentifier", "Redaction"]
 
@@ -93,11 +96,11 @@ class Deidentifier:
         """
         return self._detect(text, ())
 
-    def _detect(self, text: str, known_names: Collection[str]) -> list[Finding]:
+    def _detect(self, text: str, known_names: Collection[str], since: int = 0) -> list[Finding]:
         if len(text) > self._max_chars:
             raise TextTooLong(len(text), self._max_chars)
         view = plain(text)
-        found = merge(self._detectors(view.text, known_names))
+        found = merge(self._detectors(view.text, known_names, view.position(since)))
         if view.origin is None and OPAQUE not in view.text:
             return found
         original = merge(view.original(f) for f in found if OPAQUE not in view.text[f.start : f.end])
@@ -123,18 +126,22 @@ class Deidentifier:
         found = self._settled(text, ())
         return Redaction(replace(text, found), dict(Counter(f.entity for f in found)))
 
-    def _settled(self, text: str, known_names: Collection[str], since: int = 0) -> list[Finding]:
+    def _settled(
+        self, text: str, known_names: Collection[str], since: int = 0, known: Sequence[Finding] = ()
+    ) -> list[Finding]:
         """All that is taken out of `text`: a second look finds what reads differently next to a placeholder.
 
-        What is long before `since` was looked at when that was the end, and is not looked at again.
+        What is before `since` was looked at when that was the end; `known` is what was found there.
         """
-        found = self._detect(text, known_names)
+        found = self._detect(text, known_names, since)
+        if known:
+            found = merge((*known, *found)) if found else list(known)
         if not found or found[-1].end < since - _NEAR:
             return found
-        if self._is_structured and all(_stands_alone(text, finding) for finding in found):
+        if self._is_structured and all(_stands_alone(text, f) for f in found if f.end >= since - _NEAR):
             return found
         for _ in range(_PASSES):
-            again = self._detect(replace(text, found), known_names)
+            again = self._detect(replace(text, found), known_names, replaced_at(since, found))
             if not again:
                 return found
             found = merge((*found, *before(found, again)))
@@ -173,20 +180,20 @@ class Deidentifier:
         """The state of a stream that is redacted a piece at a time; see `redact_stream`."""
         if not self._is_structured:
             return HoldBack(self._settled, hold_chars)
-        return HoldBack(self._settled, hold_chars, context_chars=_SHORT_CONTEXT, suspect=self._suspects)
+        suspect = self._shapes.may_stand_in
+        return HoldBack(self._settled, hold_chars, context_chars=_SHORT_CONTEXT, suspect=suspect)
 
-    def _suspects(self, text: str) -> bool:
-        """Whether a look at `text` can find anything; only where chosen types are looked for does a glance tell."""
-        if not self._is_structured:
-            return True
-        from flujo.deidentifier.rules import structured  # here: compiling the patterns takes over 50 ms
+    @cached_property
+    def _shapes(self) -> Shapes:
+        """What finds the types that have a shape of their own."""
+        from flujo.deidentifier.rules.structured import Shapes  # here: compiling the patterns takes over 50 ms
 
-        return structured.may_hold(text, self.entities)
+        return Shapes(self.entities)
 
-    def _detectors(self, view: str, known_names: Collection[str]) -> Iterable[Finding]:
+    def _detectors(self, view: str, known_names: Collection[str], since: int) -> Iterable[Finding]:
         deadline = time.monotonic() + self._timeout_s
         found: list[Finding] = []
-        for name, step in self._steps(view, known_names):
+        for name, step in self._steps(view, known_names, since):
             try:
                 found.extend(step() if not self.entities else (f for f in step() if f.entity in self.entities))
             except DeidentifierError:
@@ -197,13 +204,13 @@ class Deidentifier:
                 raise DetectorTimeout(name, self._timeout_s)
         return found
 
-    def _steps(self, view: str, known_names: Collection[str]) -> Iterable[tuple[str, Callable[[], Iterable[Finding]]]]:
+    def _steps(
+        self, view: str, known_names: Collection[str], since: int
+    ) -> Iterable[tuple[str, Callable[[], Iterable[Finding]]]]:
         if self._is_structured:
-            # Here, not above: to compile the patterns takes over 50 ms, which a mere import should not cost.
-            from flujo.deidentifier.rules import structured
-
-            return [("structured", lambda: structured.find(view, self.entities))]
-        from flujo.deidentifier import presidio  # here for the same reason
+            return [("structured", lambda: self._shapes.find(view, since))]
+        # Here, not above: to compile the patterns takes over 50 ms, which a mere import should not cost.
+        from flujo.deidentifier import presidio
         from flujo.deidentifier.rules import ages, contact, dates, ids, names, organisations, places
 
         steps: list[tuple[str, Callable[[], Iterable[Finding]]]] = [

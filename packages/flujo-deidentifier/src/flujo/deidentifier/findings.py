@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["ENTITIES", "STRUCTURED", "Finding", "before", "merge", "placeholder", "replace"]
+__all__ = ["ENTITIES", "STRUCTURED", "Finding", "before", "merge", "placeholder", "replace", "replaced_at"]
 
 # What may stand in a placeholder; the order decides the name of a merged span when scores are equal.
 ENTITIES: tuple[str, ...] = (
@@ -81,6 +81,18 @@ def replace(text: str, findings: Iterable[Finding]) -> str:
         parts += (text[at : found.start], placeholder(found.entity))
         at = found.end
     return "".join((*parts, text[at:]))
+
+
+def replaced_at(position: int, findings: Iterable[Finding]) -> int:
+    """Where `position` is after `replace`; the beginning of what it lies in."""
+    moved = 0
+    for found in findings:
+        if found.start >= position:
+            break
+        if found.end > position:
+            return found.start + moved
+        moved += len(placeholder(found.entity)) - (found.end - found.start)
+    return position + moved
 
 
 def before(replaced: Iterable[Finding], again: Iterable[Finding]) -> Iterator[Finding]:

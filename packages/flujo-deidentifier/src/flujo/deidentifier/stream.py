@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from anyio import to_thread
@@ -31,7 +31,8 @@ class HoldBack:
     """The state of one stream. `feed` and `finish` give back what may be released, redacted.
 
     Args:
-        detect: Finds what is taken out of a text, given names that are known and how much of it was looked at before.
+        detect: Finds what is taken out of a text, given names that are known, how much of it was looked at before, and
+            what was found there.
         hold_chars: How many characters are held back, at least; twice as many before anything is looked at.
         context_chars: How much of what was given out is looked at again, for what stands behind it.
         suspect: Whether a text may hold what `detect` finds, or the word right before it; if not it is not looked at.
@@ -42,7 +43,7 @@ class HoldBack:
 
     def __init__(
         self,
-        detect: Callable[[str, Collection[str], int], list[Finding]],
+        detect: Callable[[str, Collection[str], int, Sequence[Finding]], list[Finding]],
         hold_chars: int,
         *,
         context_chars: int = 800,
@@ -57,6 +58,7 @@ class HoldBack:
         self._context_chars = context_chars
         self._suspect = suspect
         self._context = ""
+        self._known: list[Finding] = []  # what was found in the context
         self._pending = ""
         self._due = 2 * hold_chars  # so many are to be held before the next look
         self._is_open = False  # what was given out ends with a placeholder of what goes on in what is held
@@ -90,18 +92,23 @@ class HoldBack:
         if cut <= base:
             self._due = len(self._pending) + self._hold // 2
             return ""
+        before = text[:cut]
+        self._context = _tail(before, self._context_chars) if opened is None else _ends(before, opened.start)
+        self._known = _moved(found or self._known, cut, cut - len(self._context)) if opened is None else []
         released = self._told(text, base, cut, [f for f in found if base < f.end and f.start < cut])
         self._pending = text[cut:]
         self._due = max(2 * self._hold, len(self._pending) + 1)
         self._is_open = opened is not None
-        self._context = _tail(text[:cut], self._context_chars) if opened is None else _ends(text[:cut], opened.start)
         return released
 
     def _found(self, text: str, base: int) -> list[Finding]:
         """What is found; nothing where a glance says so, unless some of it was looked at before."""
         if not (self._is_open or self._is_waiting or self._suspect is None or self._suspect(self._pending)):
             return []
-        found = self._detect(text, self._names, base)
+        if self._is_open:
+            found = self._detect(text, self._names, 0, ())
+        else:
+            found = self._detect(text, self._names, base, self._known)
         if self._is_open and not any(f.start < base < f.end for f in found):
             end = _SPACE.search(text, base)  # no rule knows how it goes on: it ends where the word does
             found = merge((*found, Finding(base - 1, end.start() if end else len(text), "ID", 0.0)))
@@ -181,6 +188,11 @@ def _tail(text: str, most: int) -> str:
     line = text.find("\n", start, start + most // 2)
     space = text.find(" ", start)
     return text[(line if line >= 0 else max(space, start)) + 1 :]
+
+
+def _moved(found: Iterable[Finding], end: int, start: int) -> list[Finding]:
+    """What of it lies between `start` and `end`, counted from `start`."""
+    return [f._replace(start=f.start - start, end=f.end - start) for f in found if start <= f.start and f.end <= end]
 
 
 async def redact_chunks(chunks: AsyncIterable[str], state: HoldBack) -> AsyncIterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import anyio
 
 from flujo.core import ConfigurationError
-from flujo.streaming.pump import Pump
+from flujo.streaming.pump import Pump, stop_all
 
 __all__ = ["Tagged", "merge"]
 
@@ -95,5 +95,4 @@ async def merge(
     try:
         yield merged
     finally:
-        for pump in merged.pumps.values():
-            await pump.stop()
+        await stop_all(merged.pumps.values())

@@ -7,7 +7,7 @@ cleans up and closes the source by itself, so that scopes which the source opens
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 import anyio
@@ -15,7 +15,7 @@ import anyio
 from flujo.core import ConfigurationError, attempt_async, spawn
 from flujo.streaming.steps import StreamingStep
 
-__all__ = ["CLEAN_UP_S", "Pump", "buffer", "buffered"]
+__all__ = ["CLEAN_UP_S", "Pump", "buffer", "buffered", "stop_all"]
 
 T = TypeVar("T")
 
@@ -44,9 +44,13 @@ class Pump:
         """Begin to pull."""
         self._task = spawn(self._run)
 
+    def cancel(self) -> None:
+        """End it; the source is closed a little later."""
+        self._scope.cancel()
+
     async def stop(self) -> None:
         """End it, and wait until the source is closed."""
-        self._scope.cancel()
+        self.cancel()
         if self._task is not None:
             with anyio.CancelScope(shield=True):
                 await self.ended.wait()
@@ -68,6 +72,14 @@ class Pump:
             waits = self._give(item)
             if waits is not None:
                 await waits
+
+
+async def stop_all(pumps: Collection[Pump]) -> None:
+    """Stop them, all at once: each may take its time to clean up."""
+    for pump in pumps:
+        pump.cancel()
+    for pump in pumps:
+        await pump.stop()
 
 
 async def close(source: AsyncIterator[Any]) -> None:

@@ -14,7 +14,8 @@ from flujo.streaming.steps import StreamingStep
 
 __all__ = ["sentences", "throttle"]
 
-_END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s)|[\u3002\uff01\uff1f]|\n\s*\n")
+_MARKS, _CLOSING = ".!?\u2026", "\"'\u201d\u2019)]"
+_END = re.compile(rf"[{_MARKS}]+[{re.escape(_CLOSING)}]*(?=\s)|[\u3002\uff01\uff1f]|\n\s*\n")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|vs|etc|approx|No|Fig|Inc|Ltd|Co|e\.g|i\.e|a\.m|p\.m)|\b[A-Z])\.$"
 )
@@ -35,12 +36,12 @@ def sentences(*, max_chars: int = 400) -> StreamingStep:
         held = ""
         looked = 0  # how much of it holds no end
         async for chunk in chunks:
-            held += chunk
+            held = (held + chunk).lstrip()
             while (cut := _cut(held, looked, max_chars)) is not None:
                 sentence, held, looked = held[:cut].strip(), held[cut:].lstrip(), 0
                 if sentence:
                     yield sentence
-            looked = max(0, len(held) - 8)
+            looked = min(len(held.rstrip()), len(held.rstrip(_CLOSING).rstrip(_MARKS)))  # an end may have begun there
         if held.strip():
             yield held.strip()
 
@@ -50,11 +51,13 @@ def sentences(*, max_chars: int = 400) -> StreamingStep:
 def _cut(text: str, start: int, max_chars: int) -> int | None:
     """Where the first sentence ends; None where it goes on."""
     for found in _END.finditer(text, start):
+        if found.end() > max_chars:
+            break
         if not _ABBREVIATION.search(text, max(0, found.start() - 12), found.start() + 1):
             return found.end()
     if len(text) <= max_chars:
         return None
-    space = text.rfind(" ", 1, max_chars)
+    space = max(text.rfind(white, 1, max_chars) for white in " \n\t")
     return space if space > 0 else max_chars
 
 

@@ -59,7 +59,7 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve it; Starlette calls this."""
+        """Serve it, and then do the background tasks of its route; Starlette calls this."""
         async with self._opening as stream:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with anyio.create_task_group() as group:
@@ -67,6 +67,8 @@ class EventStream(Response):
                 group.start_soon(self._keep_alive, send)
                 await self._write(stream, send)
                 group.cancel_scope.cancel()
+        if self.background is not None:
+            await self.background()
 
     async def _write(self, stream: RunStream, send: Send) -> None:
         async for item in stream:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import LONG_NUMBER, NUMBER, compile_rule, digits, needing, scan
+from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, needing, scan
 
 __all__ = ["RULES", "find"]
 
@@ -19,7 +18,7 @@ _TLD = (
     r"|be|dk|fi|no|se|pl|cz|pt|ie|ca|mx|br|jp|cn|kr|ru|za|nz|au|uk|us|local|localdomain|internal"
     r"|intranet|lan|corp|home|test|example|invalid)"
 )
-_SEVEN = r"[ .-]\d{4}(?<=\d{3}.\d{4})"
+_ABROAD = r"\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT
 _DIGIT_WORD = r"(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double|triple|hundred)"
 _AMONG_DIGIT_WORDS = rf"[ ,.-]{_DIGIT_WORD}[ ,.-]{{1,3}}{_DIGIT_WORD}"
 
@@ -113,28 +112,23 @@ _PHONE = needing(
             0.9,
             r"(?<![\w.])(?<!\d[-/])(?:\+?1[ .-]{0,2})?(?:\(\s?\d{3}\s?\)[ .-]{0,3}|\d{3} ?[./-] ?"
             r"|\d{3} )\d{3} ?[ .-] ?\d{4}(?!\d)" + _EXT,
-            starts=LONG_NUMBER,
+            starts=NUMBER,
+            is_long=True,
         ),
         compile_rule(
-            "PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT, needs=(r"\d", _SEVEN), starts=NUMBER
+            "PHONE", 0.7, r"(?<![\w.-])[2-9]\d\d[-.]\d{4}(?![\d-])" + _UNIT + _EXT, starts=NUMBER, is_long=True
         ),
-        compile_rule(
-            "PHONE",
-            0.9,
-            r"(?<![\w+])(?:\+|00)\d{1,3}(?:[ .()/-]{0,3}\d{1,5}){2,7}(?!\d)" + _EXT,
-            _seven_digits,
-            words=("+", "00"),
-            starts=r"[+0](?<!\d\d)",
-        ),
+        compile_rule("PHONE", 0.9, r"(?<![\w+])\+" + _ABROAD, _seven_digits, words=("+",), starts=r"\+\d"),
+        compile_rule("PHONE", 0.9, r"(?<![\w+])00" + _ABROAD, _seven_digits, words=("00",), starts=r"00(?<!\d00)\d"),
         compile_rule(
             "PHONE",
             0.8,
             r"(?<![\w.-])(?!0\d/\d\d\b)\(?0\d{1,5}\)?[ /-]{1,2}\d{2,8}(?:[ -]\d{2,8}){0,4}(?![\d-])",
             _seven_digits,
-            needs=(r"\d", r"0\d{1,5}\)?[ /-]{1,2}\d\d"),
-            starts=r"[(0](?<!\d\d)",
+            starts=r"\(?0(?<!\d\d)\d{1,5}\)?[ /-]{1,2}\d\d",
+            is_long=True,
         ),
-        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)", needs=(r"\d", r"0\d[ .]\d\d[ .]\d\d[ .]")),
+        compile_rule("PHONE", 0.8, r"(?<![\w.-])0\d(?:[ .]\d{2}){4}(?!\d)", starts=r"0(?<!\d\d)\d[ .]", is_long=True),
         compile_rule(
             "PHONE",
             0.8,
@@ -160,19 +154,8 @@ _PHONE = needing(
             r"(?P<value>[+(]{0,2}\d[\d ()./-]{1,22}\d)(?![\d%])" + _UNIT,
             lambda m: digits(m["value"]) >= 4 or m[0][:3].lower() == "ext",
             words=(
-                "tel",
-                "phone",
-                "cell",
-                "mob",
-                "handy",
-                "pager",
-                "beeper",
-                "page",
-                "bleep",
-                "ext",
-                "mail",
-                "app",
-                "line",
+                *("tel", "phone", "cell", "mob", "handy", "page", "beeper", "bleep", "ext", "voicemail", "whatsapp"),
+                *("hotline", "landline"),
             ),
             heads="tel pho cel mob han pag bee ble ext voi wha hot lan",
         ),
@@ -181,14 +164,14 @@ _PHONE = needing(
             0.8,
             r"\b(?:rings?|rang|calls?|called|dial|text(?:s|ed)?|reach(?:ed|able)?|callback|contact)"
             r"(?: (?:him|her|us|them|me|back|on|at|via|to)){0,3}:? (?P<value>\d{3}[ .-]\d{4})(?![\d-])",
-            needs=(r"\d", _SEVEN),
+            is_long=True,
             words=("ring", "rang", "call", "dial", "text", "reach", "contact"),
         ),
         compile_rule(
             "PHONE",
             0.7,
             r"(?<![\w.-])(?:x|ext\.?)\s?(?P<value>\d{3,6}|\d-\d{4})(?![\w.-]\d)",
-            needs=(r"\d", r"xt?\.?\s?\d"),
+            needs=(r"\d", r"x(?:(?<![\w.-]x)|(?<=ex)t\.?)\s?\d"),
         ),
         compile_rule(
             "PHONE",
@@ -196,6 +179,7 @@ _PHONE = needing(
             r"\b(?:ph|tel|t|m|c|h|w|p)\s?[.:]\s{0,2}(?P<value>[+(]{0,2}\d[\d ()./-]{5,20}\d)(?!\d)",
             _seven_digits,
             needs=(r"\d", r"[.:](?<=[hltmcwp\s].)\s{0,2}[+(]{0,2}\d[\d ()./-]{5}"),
+            is_long=True,
         ),
         compile_rule(
             "FAX",
@@ -204,6 +188,7 @@ _PHONE = needing(
             r"|to)\b\.?){0,3}[\s.:#=-]{0,4}(?P<value>[+(]{0,2}\d[\d ()./-]{5,22}\d)(?!\d)",
             _seven_digits,
             needs=(r"\d", r"f(?:ax|acs|(?<!\wf)\W)[^\d]{0,48}\d[\d ()./-]{5}"),
+            is_long=True,
         ),
     ),
 )
@@ -237,6 +222,6 @@ _SECRET = (
 RULES = (*_MAIL, *_SPELLED_MAIL, *_WEB, *_NETWORK, *_PHONE, *_SECRET)
 
 
-def find(view: str) -> Iterator[Finding]:
+def find(view: str) -> list[Finding]:
     """Contact details in `view`."""
     return scan(RULES, view)

@@ -8,10 +8,9 @@ like no measurement (seven digits and more, letters mixed with digits) is an ID 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from flujo.deidentifier.findings import Finding
-from flujo.deidentifier.rules.pattern import LONG_NUMBER, compile_rule, digits, luhn, needing, scan
+from flujo.deidentifier.rules.pattern import NUMBER, compile_rule, digits, luhn, needing, scan
 
 __all__ = ["RULES", "find"]
 
@@ -258,10 +257,20 @@ _UNIT = (
     r"(?!\s{0,2}(?:mg|mcg|ug|ng|g|kg|ml|l|iu|units?|cells|copies|cfu|/|kcal|colonies|rbc|wbc|x10|%"
     r"|per\b|steps|dollars|usd))"
 )
+
+
+def _french(department: str) -> str:
+    """A French number of social security, by the department of birth."""
+    return (
+        r"(?<![\w.-])[12][ .]?\d\d[ .]?(?:0[1-9]|1[0-2]|[2-9]\d)[ .]?"
+        rf"{department}[ .]?\d{{3}}[ .]?\d{{3}}(?:[ .]?\d\d)?(?![\w-])"
+    )
+
+
 _SHAPED = (
-    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])", starts=LONG_NUMBER),
+    compile_rule("SSN", 0.98, r"(?<![\w-])\d{3}([- .]{1,2})\d{2}\1\d{4}(?![\w-])", starts=NUMBER, is_long=True),
     compile_rule(
-        "SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)", needs=(r"\d", r"[*#x](?=[*#x])")
+        "SSN", 0.95, r"(?<![\w])(?:[x*#]{3}[- .]?[x*#]{2}|[x*#]{5})[- .]?\d{4}(?!\d)", needs=r"[*#x][- .]?[0-9]{4}"
     ),
     compile_rule(
         "SSN",
@@ -276,10 +285,10 @@ _SHAPED = (
         0.98,
         rf"(?<!\w)(?:{_IBAN})(?!\w)",
         _is_iban,
-        needs=(r"\d", r"\d\d(?<=[a-z]{2}\d\d)"),
+        needs=(r"\d", r"[0-9](?<=[a-z]\d)\d(?<=[a-z]{2}\d\d)(?<!\w[a-z]{2}\d\d)"),
         starts=r"[a-z]{2}\d\d",
     ),
-    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card, starts=LONG_NUMBER),
+    compile_rule("CARD", 0.95, r"(?<![\d.-])\d(?:[ -]?\d){11,18}(?![\d-])", _is_card, starts=NUMBER, is_long=True),
     compile_rule(
         "CARD",
         0.9,
@@ -308,14 +317,8 @@ _SHAPED = (
         lambda m: digits(m["value"]) >= 1,
     ),
     # Formats: French social security, British driving licence, terminal-digit charts, British plates after their cue.
-    compile_rule(
-        "SSN",
-        0.9,
-        r"(?<![\w.-])[12][ .]?\d\d[ .]?(?:0[1-9]|1[0-2]"
-        r"|[2-9]\d)[ .]?\d[\dAB][ .]?\d{3}[ .]?\d{3}(?:[ .]?\d\d)?(?![\w-])",
-        case=True,
-        starts=LONG_NUMBER,
-    ),
+    compile_rule("SSN", 0.9, _french(r"\d\d"), starts=NUMBER, is_long=True),
+    compile_rule("SSN", 0.9, _french("2[AB]"), words=("2a", "2b"), needs=r"\d"),  # of Corsica
     compile_rule("LICENSE", 0.9, r"(?<!\w)[A-Z][A-Z9]{4} ?\d{6} ?[A-Z9]{2}[A-Z\d]{3}(?!\w)", case=True),
     compile_rule(
         "MRN", 0.7, r"(?<![\w./-])\d{1,6}(?:-\d{1,6}){1,4}-[A-Z]{1,2}(?![\w-])", lambda m: digits(m[0]) >= 5, case=True
@@ -359,6 +362,6 @@ _SHAPED = (
 RULES = needing(r"\d", (*_SHAPED, *_CUED))
 
 
-def find(view: str) -> Iterator[Finding]:
+def find(view: str) -> list[Finding]:
     """Numbers and codes in `view`."""
     return scan(RULES, view)

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Collection
 
 from flujo.deidentifier.findings import Finding
 from flujo.deidentifier.rules import contact, ids
-from flujo.deidentifier.rules.pattern import Rule, scan
+from flujo.deidentifier.rules.pattern import grouped, look
 
-__all__ = ["find", "may_hold", "rules_of"]
-
-
-@cache
-def rules_of(entities: frozenset[str]) -> tuple[Rule, ...]:
-    """The rules that find these types."""
-    return tuple(rule for rule in (*contact.RULES, *ids.RULES) if rule.entity in entities)
+__all__ = ["Shapes"]
 
 
-@cache
-def _signs(entities: frozenset[str]) -> tuple[tuple[re.Pattern[str], ...], tuple[str, ...]]:
-    """What stands in the end of all that the rules find: each has one of these patterns or words."""
-    needs = {rule.needs[0] for rule in rules_of(entities) if rule.needs}
-    words = {word for rule in rules_of(entities) if not rule.needs for word in rule.words}
-    return tuple(sorted(needs, key=lambda need: (len(need.pattern), need.pattern))), tuple(sorted(words))
+class Shapes:
+    """The rules that find some types, with what they ask of a text."""
 
+    def __init__(self, entities: Collection[str]) -> None:
+        rules = [rule for rule in (*contact.RULES, *ids.RULES) if rule.entity in entities]
+        self._groups = grouped(rules)
+        # What stands in the end of all that the rules find: each has one of these patterns or words.
+        needs = {rule.needs[0] for rule in rules if rule.needs}
+        self._needs = sorted(needs, key=lambda need: (len(need.pattern), need.pattern))
+        self._words = sorted({word for rule in rules if not rule.needs for word in rule.words})
 
-def find(view: str, entities: frozenset[str]) -> Iterator[Finding]:
-    """What is of these types in `view`."""
-    return scan(rules_of(entities), view)
+    def find(self, view: str, since: int = 0) -> list[Finding]:
+        """What is of these types in `view`; of what ends before `since`, some may be missing."""
+        return look(self._groups, view, since)
 
-
-def may_hold(text: str, entities: frozenset[str]) -> bool:
-    """Whether anything of these types can stand in `text`: a glance, which costs less than a look."""
-    if not text.isascii():
-        return True
-    low = text.lower()
-    needs, words = _signs(entities)
-    return any(need.search(low) for need in needs) or any(word in low for word in words)
+    def may_stand_in(self, text: str) -> bool:
+        """Whether anything of these types can stand in `text`: a glance, which costs less than a look."""
+        if not text.isascii():
+            return True
+        low = text.lower()
+        return any(need.search(low) for need in self._needs) or any(word in low for word in self._words)
