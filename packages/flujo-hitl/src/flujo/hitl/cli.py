@@ -10,7 +10,7 @@ import anyio
 import click
 from pydantic_core import to_jsonable_python
 
-from flujo.core import EntryData, Flujo, PipelineResult, Snapshot, UsageLimits
+from flujo.core import EntryData, PipelineResult, Snapshot, UsageLimits
 
 from .cli_decisions import answer, approve, check_no_answer_is_due, inbox, reject
 from .cli_keeping import backup, cancel, delete, purge
@@ -23,9 +23,9 @@ from .printing import (
     answer_of,
     asked,
     did,
-    host_of,
     line,
     listing,
+    prepared,
     run_of,
     stand,
     store_of,
@@ -136,7 +136,7 @@ def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeF
 
     A decision counts once: the same again is told so, another is refused. Exit codes are those of `flujo run`.
     """
-    flujo = host_of(ctx).prepare(target, store=flags["url"])
+    flujo = prepared(ctx, target, flags["url"])
     limits = None if flags["max_usd"] is None else UsageLimits(total_cost_usd_limit=flags["max_usd"])
     answer = answer_of(flags["answer"])
 
@@ -158,7 +158,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 
     A step that may happen at most once and was cut off is not done again: the run then waits for a human who looks.
     """
-    flujo = host_of(ctx).prepare(target, store=url)
+    flujo = prepared(ctx, target, url)
     results = anyio.run(flujo.recover_async)
     codes = [told(result, target, url, as_json=as_json) for result in results]
     if not results and not as_json:
@@ -174,7 +174,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 @click.pass_context
 def replay(ctx: click.Context, target: str, run_id: str, *, url: str | None, as_json: bool) -> None:
     """Run the engine over what RUN, an id or a token, recorded; no step is called. Exit code: 0 the same, 1 not."""
-    flujo: Flujo = host_of(ctx).prepare(target, store=url)
+    flujo = prepared(ctx, target, url)
     if flujo.store is not None:
         run_id = run_of(flujo.store, run_id)
     differs = anyio.run(flujo.replay_async, run_id).divergence
