@@ -134,7 +134,8 @@ def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> Non
 def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeFlags]) -> None:
     """Go on with RUN, an id or a token, by the pipeline NAME of FILE.
 
-    A decision counts once: the same again is told so, another is refused. Exit codes are those of `flujo run`.
+    A decision counts once: the same again is told so, another is refused, where --pause or a token names its question.
+    Exit codes are those of `flujo run`.
     """
     flujo = prepared(ctx, target, flags["url"])
     limits = None if flags["max_usd"] is None else UsageLimits(total_cost_usd_limit=flags["max_usd"])
