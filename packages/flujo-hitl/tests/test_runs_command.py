@@ -111,7 +111,8 @@ def test_an_empty_file_is_not_taken_for_a_new_store(
 
 
 def test_a_worker_may_be_there_before_the_first_run(flujo: Flujo) -> None:
-    assert flujo("runs", "worker", "flows.py:pay", "--once").code == 0
+    told = flujo("runs", "worker", "flows.py:pay", "--once")
+    assert (told.code, "There is no 'runs.db' yet" in told.err) == (0, True)
     assert paused(flujo)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TypedDict, Unpack
 
@@ -15,6 +16,7 @@ from flujo.core import EntryData, PipelineResult, Snapshot, UsageLimits
 from .cli_decisions import answer, approve, check_no_answer_is_due, inbox, reject
 from .cli_keeping import backup, cancel, delete, purge
 from .cli_worker import worker
+from .listed import Decided
 from .printing import (
     AS_JSON,
     RUN,
@@ -22,6 +24,7 @@ from .printing import (
     TARGET,
     answer_of,
     asked,
+    decided,
     did,
     line,
     listing,
@@ -105,19 +108,22 @@ def list_runs(ctx: click.Context, /, url: str | None, limit: int, as_json: bool,
 @AS_JSON
 @click.pass_context
 def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> None:
-    """Print how RUN, an id or a token, stands, asks and did. What steps were given and gave is in --json alone."""
+    """Print how RUN, an id or a token, stands, asks, was told and did. What steps were given and gave is in --json."""
     store = store_of(ctx, url)
     run_id = run_of(store, run_id)
 
-    async def look() -> tuple[Snapshot, list[EntryData]]:
+    async def look() -> tuple[Snapshot, list[EntryData], Sequence[Decided]]:
         kept = await store.load(run_id)
-        return kept.snapshot, kept.history()
+        decisions = await store.decisions(run_id) if hasattr(store, "decisions") else ()
+        return kept.snapshot, kept.history(), decisions
 
-    snapshot, rows = anyio.run(look)
+    snapshot, rows, decisions = anyio.run(look)
     if as_json:
         click.echo(snapshot.model_copy(update={"journal": rows}).sealed().model_dump_json())
         return
-    for text in (*stand(snapshot), *(asked(snapshot.pauses) if snapshot.status != "aborted" else ()), *did(rows)):
+    waits = {one.receipt.pause_id for one in decisions if not one.is_applied}
+    open_ = [pause for pause in snapshot.pauses if snapshot.status != "aborted" and pause.id not in waits]
+    for text in (*stand(snapshot), *asked(open_), *decided(decisions, snapshot, url), *did(rows)):
         click.echo(text)
 
 

@@ -127,8 +127,10 @@ def serve(ctx: click.Context, /, target: str | None, **flags: Unpack[ServeFlags]
     if target is not None:
         flujo = prepared(ctx, target, flags["url"], may_be_new=True)
         worker = Worker(flujo, teller, concurrency=flags["concurrency"])
-    store = listing(host_of(ctx).store(flags["url"])) if worker is None else worker.store
-    check_kept(store, may_be_new=True)
+        store = worker.store
+    else:
+        store = listing(host_of(ctx).store(flags["url"]))
+        check_kept(store, may_be_new=True)
     serving = _Web.serving(store, settings, None if worker is None else worker.flujo.plan, flags)
 
     click.echo(f"The inbox is at {settings.url}", err=True)

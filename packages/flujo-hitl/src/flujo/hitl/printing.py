@@ -17,13 +17,14 @@ from pydantic_core import to_jsonable_python
 from flujo.core import CommandHost, EntryData, Flujo, InputError, Pause, PipelineResult, RunStore, Snapshot, scrub
 
 from .listed import TARGET as BEGUN_FROM
+from .listed import Decided
 from .protocol import HitlStore
 from .shown import printable
 from .sqlite import SQLiteStore
 
 __all__ = [
-    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "check_kept", "did", "facts_of", "host_of", "line",
-    "listing", "pasted", "prepared", "run_of", "span", "stand", "store_of", "told", "worst",
+    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "check_kept", "decided", "did", "facts_of", "host_of",
+    "line", "listing", "pasted", "prepared", "run_of", "span", "stand", "store_of", "told", "worst",
 ]  # fmt: skip
 
 EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
@@ -76,7 +77,10 @@ def check_kept(store: RunStore | None, *, may_be_new: bool = False) -> None:
     is_there = store.path.exists()
     if is_there and _is_empty(store.path):
         why, do = "it is empty", "Put a backup in its place; where nothing was kept in it, remove it"
-    elif is_there or may_be_new:
+    elif is_there:
+        return
+    elif may_be_new:
+        click.echo(f"There is no {str(store.path)!r} yet: it is made now, and the first run is waited for.", err=True)
         return
     else:
         why, do = "there is no such file", "Look at --store, FLUJO_STORE and [tool.flujo]"
@@ -189,6 +193,16 @@ def asked(pauses: Iterable[Pause]) -> Iterator[str]:
         yield f"    answer: {'any JSON' if pause.schema is None else json.dumps(pause.schema, ensure_ascii=False)}"
         if pause.expires_at is not None:
             yield f"    {_until(pause.expires_at, stuck=pause.on_expiry is None)}"
+
+
+def decided(decisions: Iterable[Decided], snapshot: Snapshot, url: str | None) -> Iterator[str]:
+    """How its questions were decided, without the decisions themselves."""
+    for one in decisions:
+        who = "" if one.actor is None else f" by {printable(one.actor)}"
+        yield f"  {printable(one.receipt.pause_id)}: decided at {one.receipt.decided_at.isoformat()}{who}"
+        if not one.is_applied and snapshot.status in ("running", "paused"):
+            at = snapshot.tags.get(BEGUN_FROM) or "FILE"
+            yield f"    a worker goes on with it: {pasted('flujo', 'runs', 'worker', at, url=url)}"
 
 
 def _going_on(result: PipelineResult, target: str, url: str | None) -> Iterator[str]:
