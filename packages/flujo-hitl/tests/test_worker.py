@@ -24,6 +24,7 @@ from flujo.core import (
     OnRunEnd,
     PauseForHumanInput,
     Pipeline,
+    Receipt,
     RunContext,
     Snapshot,
     Step,
@@ -228,6 +229,20 @@ async def test_a_decision_goes_with_a_question_that_a_migration_renamed(either_s
     assert (first.receipt, first.is_applied, then.is_applied) == (receipt, True, True)
     facts = (then.receipt.pause_id, then.receipt.decided_at, then.decision, then.actor, then.reason)
     assert facts == ("how_many", receipt.decided_at, 4, "ann", "as agreed")
+
+
+async def test_a_decision_goes_with_its_question_where_a_worker_died_on_the_way(
+    store: SQLiteStore, anyio_backend: str
+) -> None:
+    old, new = renaming(f"died-{anyio_backend}", "how_many")
+    await answered(store, "r", 4, old)
+    kept = await store.load("r")
+    await store.release(await store.claim(kept.length, "paused", Receipt("r", "", "0" * 64, datetime.now(UTC)), []))
+    assert list(await store.orphans(Flujo(old).plan.fingerprint)) == ["r"]
+    told = await worked(store, new)
+    assert told[-1].result is not None
+    assert told[-1].result.output == 8
+    assert await worked(store, new) == []
 
 
 async def test_a_decision_whose_question_a_migration_changed_is_told(store: SQLiteStore, anyio_backend: str) -> None:
