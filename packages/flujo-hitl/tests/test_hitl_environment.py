@@ -144,6 +144,22 @@ def test_without_its_codec_it_is_told_how_to_name_it(flujo: Flujo, run_id: str) 
     anyio.run(pages)
 
 
+def test_a_store_that_is_named_instead_does_not_take_the_codec_away(
+    flujo: Flujo, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (
+        ["run", "sealed.py:sealed", "--text", "Mustermann"],
+        ["runs", "worker", "sealed.py:sealed", "--once"],
+    ):
+        told = flujo(*words)  # by FLUJO_STORE; it was written as it is
+        assert (told.code, "would not be encrypted" in told.err, "FLUJO_CODEC=" in told.err) == (2, True, True)
+    monkeypatch.setenv("FLUJO_CODEC", "sealed:codec")
+    assert flujo("run", "sealed.py:sealed", "--text", "Mustermann").code == 5
+    assert b"Mustermann" not in b"".join(one.read_bytes() for one in Path().glob("runs.db*"))
+    assert len(flujo("runs", "inbox").out.splitlines()) == 2
+    assert run_id in flujo("runs", "inbox").out
+
+
 @pytest.mark.parametrize(
     ("named", "why"),
     [
