@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -69,10 +70,50 @@ def test_to_look_at_a_store_that_is_not_there_makes_none(flujo: Flujo) -> None:
         assert told.code == 2
         assert "no such file" in told.err
     assert not Path("away").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["resume", "flows.py:pay", "r"], ["recover", "flows.py:pay"], ["replay", "flows.py:pay", "r"]]
+)
+def test_to_go_on_in_a_store_that_is_not_there_makes_none(flujo: Flujo, words: list[str]) -> None:
+    told = flujo("runs", *words, "--store", "sqlite:///away/typo.db")
+    assert (told.code, "no such file" in told.err) == (2, True)
+    assert not Path("away").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "list"],
+        ["runs", "show", "r"],
+        ["runs", "resume", "flows.py:pay", "r"],
+        ["runs", "recover", "flows.py:pay"],
+        ["runs", "replay", "flows.py:pay", "r"],
+        ["runs", "worker", "flows.py:pay", "--once"],
+        ["hitl", "serve"],
+        ["hitl", "serve", "flows.py:pay"],
+    ],
+)
+def test_an_empty_file_is_not_taken_for_a_new_store(
+    flujo: Flujo, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse battery staple\n"))
+    flujo("hitl", "user", "add", "ann", "--password-stdin")
     Path("empty.db").touch()  # one of its own: who kept runs in this process may still be closing theirs
-    told = flujo("runs", "list", "--store", "sqlite:///empty.db")
-    assert (told.code, "it is empty" in told.err) == (2, True)
+    told = flujo(*words, "--store", "sqlite:///empty.db")
+    assert (told.code, "'empty.db'" in told.err, "it is empty" in told.err, "backup" in told.err) == (
+        2,
+        True,
+        True,
+        True,
+    )
     assert Path("empty.db").stat().st_size == 0
+
+
+def test_a_worker_may_be_there_before_the_first_run(flujo: Flujo) -> None:
+    told = flujo("runs", "worker", "flows.py:pay", "--once")
+    assert (told.code, "There is no 'runs.db' yet" in told.err) == (0, True)
+    assert paused(flujo)
 
 
 def test_a_token_names_its_run_and_is_not_printed(flujo: Flujo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,30 @@ def test_the_same_approval_gets_its_receipt_and_another_is_refused(flujo: Flujo,
     assert (other.code, "with another decision" in other.err) == (2, True)
 
 
+def test_a_run_shows_what_was_decided_and_when_it_counts(flujo: Flujo, letter: str) -> None:
+    flujo("runs", "approve", letter, "--yes", "--actor", "bob", "--reason", "private")
+    shown = flujo("runs", "show", letter).out
+    assert "approve: Send this?" not in shown  # it looked as if nobody had answered
+    assert "approve: decided at 2" in shown
+    assert " by bob\n    a worker goes on with it: flujo runs worker letters.py:letters\n" in shown
+    assert "private" not in shown
+    flujo("runs", "worker", "letters.py:letters", "--once")
+    assert "by bob\n  2" in flujo("runs", "show", letter).out
+
+
+def test_the_field_that_does_not_fit_is_named(flujo: Flujo, letter: str) -> None:
+    told = flujo("runs", "answer", letter, '{"approved": true, "reason": 7}', "--yes")
+    assert (told.code, "Why: 'reason': it is no string" in told.err) == (2, True)
+    told = flujo("runs", "answer", letter, '{"approved": true, "raeson": "x"}', "--yes")
+    assert (told.code, "Why: 'raeson': nothing is allowed here" in told.err) == (2, True)
+    assert "'approved' is missing" in flujo("runs", "answer", letter, "{}", "--yes").err
+
+
+def test_a_question_that_is_not_asked_is_told_with_those_that_are(flujo: Flujo, letter: str) -> None:
+    told = flujo("runs", "approve", letter, "--pause", "aprove", "--yes")
+    assert (told.code, "it is paused, and asks 'approve'" in told.err) == (2, True)
+
+
 def test_a_rejection_makes_the_run_fail_with_its_reason(flujo: Flujo, letter: str) -> None:
     assert flujo("runs", "reject", letter, "--yes", "--reason", "too much").code == 0
     done = flujo("runs", "worker", "letters.py:letters", "--once", "--json")

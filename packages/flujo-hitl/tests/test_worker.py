@@ -24,12 +24,14 @@ from flujo.core import (
     OnRunEnd,
     PauseForHumanInput,
     Pipeline,
+    Receipt,
     RunContext,
     Snapshot,
     Step,
     migrate,
 )
 from flujo.hitl import Progress, SQLiteStore, Worker
+from flujo.hitl.store import KeepingStore
 
 pytestmark = pytest.mark.anyio
 
@@ -192,19 +194,60 @@ async def test_runs_of_a_pipeline_with_a_migration_go_on(store: SQLiteStore, any
     assert (await store.load("ends")).snapshot.status == "aborted"
 
 
-async def test_a_decision_whose_question_a_migration_renamed_is_told(store: SQLiteStore, anyio_backend: str) -> None:
-    def asks(version: int, name: str) -> Pipeline:
-        twice = Step(double, name=f"twice-{anyio_backend}", version=version)
-        return Pipeline(Step(ask, name=name) >> twice, name="asks")
+def renaming(key: str, to: str, question: str | None = None) -> tuple[Pipeline, Pipeline]:
+    """A pipeline as it was, and with another name of what asks, to which runs of the first migrate."""
+
+    def asks(version: int, name: str) -> Pipeline:  # a migration is for good: each test has its own pipelines
+        return Pipeline(Step(ask, name=name) >> Step(double, name=f"twice-{key}", version=version), name="asks")
 
     def renamed(snapshot: Snapshot) -> Snapshot:
         stand = snapshot.checkpoint
-        pauses = [one.model_copy(update={"path": "how_many"}) for one in stand.pauses]
+        changed = {"path": to} if question is None else {"path": to, "question": question}
+        pauses = [one.model_copy(update=changed) for one in stand.pauses]
         return snapshot.model_copy(update={"checkpoint": stand.model_copy(update={"pauses": pauses})})
 
-    old, new = asks(1, "ask"), asks(2, "how_many")
-    await answered(store, "r", 4, old)
+    old, new = asks(1, "ask"), asks(2, to)
     migrate(Flujo(old).plan.fingerprint, Flujo(new).plan.fingerprint, renamed)
+    return old, new
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_decision_goes_with_a_question_that_a_migration_renamed(either_store: KeepingStore) -> None:
+    store = either_store
+    old, new = renaming(f"goes-{type(store).__name__}", "how_many")
+    await Flujo(old, store=store).run_async(1, run_id="r")
+    (asked,) = (await store.open_pauses()).items
+    words = {"shown_digest": asked.shown_digest, "actor": "ann", "reason": "as agreed"}
+    receipt = await store.record_decision("r", asked.pause_id, 4, **words)
+    told: list[Progress] = []
+    await Worker(Flujo(new, store=store), told.append).work(once=True)
+    assert events(told) == [("ended", "r")]  # nobody could answer it in the inbox
+    assert told[-1].result is not None
+    assert told[-1].result.output == 8
+    assert await store.record_decision("r", asked.pause_id, 4, **words) == receipt
+    first, then = await store.decisions("r")
+    assert (first.receipt, first.is_applied, then.is_applied) == (receipt, True, True)
+    facts = (then.receipt.pause_id, then.receipt.decided_at, then.decision, then.actor, then.reason)
+    assert facts == ("how_many", receipt.decided_at, 4, "ann", "as agreed")
+
+
+async def test_a_decision_goes_with_its_question_where_a_worker_died_on_the_way(
+    store: SQLiteStore, anyio_backend: str
+) -> None:
+    old, new = renaming(f"died-{anyio_backend}", "how_many")
+    await answered(store, "r", 4, old)
+    kept = await store.load("r")
+    await store.release(await store.claim(kept.length, "paused", Receipt("r", "", "0" * 64, datetime.now(UTC)), []))
+    assert list(await store.orphans(Flujo(old).plan.fingerprint)) == ["r"]
+    told = await worked(store, new)
+    assert told[-1].result is not None
+    assert told[-1].result.output == 8
+    assert await worked(store, new) == []
+
+
+async def test_a_decision_whose_question_a_migration_changed_is_told(store: SQLiteStore, anyio_backend: str) -> None:
+    old, new = renaming(f"told-{anyio_backend}", "how_many", "How many of the others?")
+    await answered(store, "r", 4, old)
     told = await worked(store, new)
     assert events(told) == [("refused", "r")]  # it was put off without a word, for ever
     assert "a migration left 'ask' no place in 'asks'" in told[-1].why

@@ -159,7 +159,17 @@ def _extended(flujo: Flujo, plugins: Plugins, policy: Policy, hooks: Observers, 
     }
     if "backend" in given and isinstance(before, Mapping):  # what steps name stays as it is
         together["backend"] = {**before, "default": given["backend"]}
-    return Flujo(**{**flujo.given, **given, **together})
+    made: Flujo = Flujo(**{**flujo.given, **given, **together})
+    _check_codec(flujo.store, made.store)
+    return made
+
+
+def _check_codec(own: RunStore | None, store: RunStore | None) -> None:
+    """Refuse to write as it is what the file has encrypted; a store need not have the attribute."""
+    if getattr(own, "codec", None) is not None and getattr(store, "codec", None) is None:
+        why = "the store that stands in the file has a codec, and the one that is named instead has none"
+        do = "Name the codec: FLUJO_CODEC=module:object; or take --store, FLUJO_STORE or [tool.flujo] store away"
+        raise Problem("what runs keep would not be encrypted", why, do)
 
 
 def _acting(flujo: Flujo) -> set[str]:

@@ -58,7 +58,7 @@ _NAMES_OF_MODULE = {
     "messages": "Message ModelRequest ModelResponse ModelUsage ToolCall ToolDefinition ToolResult",
     # extend
     "marks": "hookimpl",
-    "migrations": "Migration accepted_fingerprints migrate",
+    "migrations": "Migration accepted_fingerprints migrate migrated",
     "payloads": "UNCHANGED AbortPipeline Allow Deny Event GuardModelCall GuardMutation GuardRun GuardStep "
     "GuardToolCall OnCacheHit OnGovernorBreach OnGuardDenied OnHumanDecision OnModelCall OnMutation OnRetry OnRunEnd "
     "OnRunPause OnRunResume OnRunStart OnStepFailure OnToolCall OnUsageWarning PostStepExecution PreStepExecution "

@@ -56,7 +56,7 @@ from .logs import SecretsFilter
 from .marks import hookimpl
 from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall, ToolDefinition, ToolResult
 from .meter import Lease, Meter, Reservation
-from .migrations import Migration, accepted_fingerprints, migrate
+from .migrations import Migration, accepted_fingerprints, migrate, migrated
 from .modelstream import ModelStream
 from .mutation import PipelineChange, PipelineMutation
 from .options import ResumeOptions, RunOptions
@@ -331,6 +331,7 @@ __all__ = [
     "decision_digest",
     "hookimpl",
     "migrate",
+    "migrated",
     "moved_on",
     "refusal",
     "run_input",

@@ -221,6 +221,10 @@ class Flujo:
     ) -> PipelineResult:
         """Go on with a run that paused, failed, or was stopped by a limit. What ended well is not done again.
 
+        A run's id means the run as it stands, not as the caller saw it: an answer with an id alone that is sent again
+        when the run asks its next question answers that. Where it may be sent twice, say `pause=`, or give a token or
+        the result: each names its question, and the second time raises AlreadyResumed or ResumeConflict.
+
         Args:
             target: Its result, a snapshot of it, or its id where a store keeps it.
             decision: The answer to a question; it must be what the question's schema asks for.

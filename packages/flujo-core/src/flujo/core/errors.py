@@ -255,7 +255,9 @@ class AmbiguousPause(ResumeError):
     def __init__(self, run_id: str, pauses: Sequence[str]) -> None:
         self.pauses: tuple[str, ...] = tuple(pauses)
         why = f"it waits for {', '.join(map(repr, self.pauses))}"
-        super().__init__(f"run {run_id!r} cannot be resumed", why, "Say which is answered: pause=result.pauses[0]")
+        super().__init__(
+            f"run {run_id!r} cannot be resumed", why, "Say which is answered: pause=result.pauses[0], or --pause ID"
+        )
 
 
 class AlreadyResumed(ResumeError):

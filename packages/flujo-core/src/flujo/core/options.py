@@ -37,7 +37,8 @@ class ResumeOptions(TypedDict, total=False):
     """What a run that goes on may be given beside its decision.
 
     Attributes:
-        pause: Which question, or its id; may be left out where one is open.
+        pause: Which question, or its id; may be left out where one is open. With a run's id, say it where the answer
+            may be sent twice: else the second could meet the next question.
         limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget of the
             Flujo holds on: other runs share it. A Budget that is given must stand under it.
         retry: Run what failed, was cancelled or was stopped again.

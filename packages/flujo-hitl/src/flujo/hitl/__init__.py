@@ -4,6 +4,7 @@ from .asking import Approval, NotApproved, approve, human_input
 from .errors import (
     NeedsAsyncio,
     RunDamaged,
+    RunSealed,
     StoreBusy,
     StoreClosed,
     StoreDamaged,
@@ -30,6 +31,7 @@ __all__ = [
     "Progress",
     "RunDamaged",
     "RunRow",
+    "RunSealed",
     "SQLiteStore",
     "StoreBusy",
     "StoreClosed",

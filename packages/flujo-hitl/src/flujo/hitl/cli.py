@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TypedDict, Unpack
 
@@ -10,11 +11,12 @@ import anyio
 import click
 from pydantic_core import to_jsonable_python
 
-from flujo.core import EntryData, Flujo, PipelineResult, Snapshot, UsageLimits
+from flujo.core import EntryData, PipelineResult, Snapshot, UsageLimits
 
 from .cli_decisions import answer, approve, check_no_answer_is_due, inbox, reject
 from .cli_keeping import backup, cancel, delete, purge
 from .cli_worker import worker
+from .listed import Decided
 from .printing import (
     AS_JSON,
     RUN,
@@ -22,10 +24,11 @@ from .printing import (
     TARGET,
     answer_of,
     asked,
+    decided,
     did,
-    host_of,
     line,
     listing,
+    prepared,
     run_of,
     stand,
     store_of,
@@ -105,19 +108,22 @@ def list_runs(ctx: click.Context, /, url: str | None, limit: int, as_json: bool,
 @AS_JSON
 @click.pass_context
 def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> None:
-    """Print how RUN, an id or a token, stands, asks and did. What steps were given and gave is in --json alone."""
+    """Print how RUN, an id or a token, stands, asks, was told and did. What steps were given and gave is in --json."""
     store = store_of(ctx, url)
     run_id = run_of(store, run_id)
 
-    async def look() -> tuple[Snapshot, list[EntryData]]:
+    async def look() -> tuple[Snapshot, list[EntryData], Sequence[Decided]]:
         kept = await store.load(run_id)
-        return kept.snapshot, kept.history()
+        decisions = await store.decisions(run_id) if hasattr(store, "decisions") else ()
+        return kept.snapshot, kept.history(), decisions
 
-    snapshot, rows = anyio.run(look)
+    snapshot, rows, decisions = anyio.run(look)
     if as_json:
         click.echo(snapshot.model_copy(update={"journal": rows}).sealed().model_dump_json())
         return
-    for text in (*stand(snapshot), *(asked(snapshot.pauses) if snapshot.status != "aborted" else ()), *did(rows)):
+    waits = {one.receipt.pause_id for one in decisions if not one.is_applied}
+    open_ = [pause for pause in snapshot.pauses if snapshot.status != "aborted" and pause.id not in waits]
+    for text in (*stand(snapshot), *asked(open_), *decided(decisions, snapshot, url), *did(rows)):
         click.echo(text)
 
 
@@ -134,9 +140,10 @@ def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> Non
 def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeFlags]) -> None:
     """Go on with RUN, an id or a token, by the pipeline NAME of FILE.
 
-    A decision counts once: the same again is told so, another is refused. Exit codes are those of `flujo run`.
+    A decision counts once: the same again is told so, another is refused, where --pause or a token names its question.
+    Exit codes are those of `flujo run`.
     """
-    flujo = host_of(ctx).prepare(target, store=flags["url"])
+    flujo = prepared(ctx, target, flags["url"])
     limits = None if flags["max_usd"] is None else UsageLimits(total_cost_usd_limit=flags["max_usd"])
     answer = answer_of(flags["answer"])
 
@@ -158,7 +165,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 
     A step that may happen at most once and was cut off is not done again: the run then waits for a human who looks.
     """
-    flujo = host_of(ctx).prepare(target, store=url)
+    flujo = prepared(ctx, target, url)
     results = anyio.run(flujo.recover_async)
     codes = [told(result, target, url, as_json=as_json) for result in results]
     if not results and not as_json:
@@ -174,7 +181,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 @click.pass_context
 def replay(ctx: click.Context, target: str, run_id: str, *, url: str | None, as_json: bool) -> None:
     """Run the engine over what RUN, an id or a token, recorded; no step is called. Exit code: 0 the same, 1 not."""
-    flujo: Flujo = host_of(ctx).prepare(target, store=url)
+    flujo = prepared(ctx, target, url)
     if flujo.store is not None:
         run_id = run_of(flujo.store, run_id)
     differs = anyio.run(flujo.replay_async, run_id).divergence

@@ -14,11 +14,11 @@ import click
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from flujo.core import AmbiguousPause, InputError, Pause, ResumeError, RunStore, unfit
+from flujo.core import AmbiguousPause, InputError, Pause, ResumeConflict, ResumeError, RunStore
 
 from .printing import AS_JSON, RUN, STORE, answer_of, line, listing, run_of, store_of
 from .protocol import HitlStore
-from .shown import MOST_SHOWN, Shown, show, verdict
+from .shown import MOST_SHOWN, Shown, misfit, show, verdict
 
 __all__ = ["answer", "approve", "check_no_answer_is_due", "inbox", "reject"]
 
@@ -153,7 +153,11 @@ def _decide(
             click.echo("Nothing was recorded.", err=True)
             ctx.exit(2)
     words = {"shown_digest": pause.shown_digest, "actor": actor}
-    receipt = anyio.run(lambda: store.record_decision(run_id, pause.id, decision, reason=flags["reason"], **words))
+    try:
+        receipt = anyio.run(lambda: store.record_decision(run_id, pause.id, decision, reason=flags["reason"], **words))
+    except ResumeConflict as conflict:
+        do = f"The first decision counts; see when it was: flujo runs show {run_id}"
+        raise ResumeError(f"question {pause.id!r} is no longer open", conflict.why, do) from conflict
     if flags["as_json"]:
         click.echo(json.dumps({"receipt": to_jsonable_python(receipt), "decision": decision}))
     else:
@@ -185,6 +189,8 @@ async def _found(store: HitlStore, target: str, pause_id: str | None) -> tuple[s
         return run_id, open_[wanted]
     receipt = await store.receipt(run_id, wanted)
     what, why = f"run {run_id!r} waits for no such answer", f"it is {snapshot.status}"
+    if open_:
+        why += f", and asks {', '.join(map(repr, open_))}"
     if receipt is not None:
         why = f"{receipt.pause_id!r} was answered at {receipt.decided_at.isoformat(timespec='seconds')}"
     raise ResumeError(what, why, f"Look at it: flujo runs show {run_id}")
@@ -225,6 +231,5 @@ def _check(pause: Pause, shown: Shown, decision: JsonValue, digest: str | None) 
         raise InputError(what, why, do)
     if digest not in (None, shown.digest, pause.shown_digest):
         raise InputError(what, f"what is shown has not the digest {digest}", "Look at what it asks now")
-    schema = to_jsonable_python(pause.schema)
-    if schema is not None and (problem := unfit(schema, decision, schema)):
+    if problem := misfit(pause, decision):
         raise InputError(f"the decision for {pause.id!r} does not fit", problem, "See above what an answer must be")

@@ -14,7 +14,7 @@ import click
 from flujo.core import InputError
 
 from .listed import TARGET as BEGUN_FROM
-from .printing import AS_JSON, RUN, STORE, host_of, listing, pasted, span, store_of
+from .printing import AS_JSON, RUN, STORE, listing, pasted, prepared, span, store_of
 from .schema import STATUS
 from .worker import Worker
 
@@ -46,7 +46,7 @@ def cancel(ctx: click.Context, run_id: str, target: str | None, url: str | None,
     store = listing(store_of(ctx, url))
     anyio.run(store.request_cancel, run_id)
     if target is not None:
-        working = Worker(host_of(ctx).prepare(target, store=url), lambda _: None)
+        working = Worker(prepared(ctx, target, url), lambda _: None)
         result = anyio.run(working.cancel, run_id)
         _say({"run_id": run_id, "status": result.status}, f"The run is {result.status}.", as_json=as_json)
         return

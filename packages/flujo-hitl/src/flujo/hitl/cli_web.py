@@ -18,7 +18,7 @@ import click
 from flujo.core import ConfigurationError
 
 from .cli_worker import INTERRUPTED, Teller, until_signal
-from .printing import AS_JSON, STORE, host_of, line, listing
+from .printing import AS_JSON, STORE, check_kept, host_of, line, listing, prepared
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -125,8 +125,12 @@ def serve(ctx: click.Context, /, target: str | None, **flags: Unpack[ServeFlags]
     teller = Teller(as_json=flags["as_json"])
     worker = None
     if target is not None:
-        worker = Worker(host_of(ctx).prepare(target, store=flags["url"]), teller, concurrency=flags["concurrency"])
-    store = listing(host_of(ctx).store(flags["url"])) if worker is None else worker.store
+        flujo = prepared(ctx, target, flags["url"], may_be_new=True)
+        worker = Worker(flujo, teller, concurrency=flags["concurrency"])
+        store = worker.store
+    else:
+        store = listing(host_of(ctx).store(flags["url"]))
+        check_kept(store, may_be_new=True)
     serving = _Web.serving(store, settings, None if worker is None else worker.flujo.plan, flags)
 
     click.echo(f"The inbox is at {settings.url}", err=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 import click
 
-from .printing import AS_JSON, EXIT, STORE, TARGET, facts_of, host_of, line, worst
+from .printing import AS_JSON, EXIT, STORE, TARGET, facts_of, line, prepared, worst
 from .worker import Progress, Worker
 
 __all__ = ["INTERRUPTED", "Teller", "until_signal", "worker"]
@@ -89,7 +89,7 @@ def worker(
     worker goes on with what ran. Exit code: 130 after a signal; with --once the worst of the runs.
     """
     teller = Teller(as_json=as_json)
-    working = Worker(host_of(ctx).prepare(target, store=url), teller, concurrency=concurrency)
+    working = Worker(prepared(ctx, target, url, may_be_new=True), teller, concurrency=concurrency)
 
     async def work() -> None:
         async with anyio.create_task_group() as group:

@@ -7,6 +7,7 @@ FlujoError
     ├── StoreUnreachable    its server cannot be reached, or does not do what is asked; nothing of it is there
     ├── StoreDamaged        the file is damaged, so that it cannot be used (or not in this place)
     │   └── RunDamaged      ... only what is kept of one run; all others can be used (also a SnapshotError)
+    │       └── RunSealed   ... by no fault: a codec wrote it, and the store was opened without one
     ├── StoreForeign        the file is no store of ours, or of a later version; nothing in it was touched
     └── StoreClosed         the store was closed before (also a RuntimeError)
 └── NeedsAsyncio            the inbox was served on another event loop than asyncio's (also a ConfigurationError)
@@ -21,6 +22,7 @@ from flujo.core import ConfigurationError, FlujoError, SnapshotError
 __all__ = [
     "NeedsAsyncio",
     "RunDamaged",
+    "RunSealed",
     "StoreBusy",
     "StoreClosed",
     "StoreDamaged",
@@ -84,6 +86,14 @@ class RunDamaged(StoreDamaged, SnapshotError):
     def __init__(self, run_id: str, why: str, do: str = "Take it from a backup, or start it anew") -> None:
         self.run_id = run_id
         FlujoError.__init__(self, f"run {run_id!r} cannot be read", why, do)
+
+
+class RunSealed(RunDamaged):
+    """What is kept of a run was written by a codec, and the store was opened without one."""
+
+    def __init__(self, run_id: str, about: str) -> None:
+        do = "Name that codec, as FLUJO_CODEC=flows:codec for `codec` in flows.py; in code, open the store with it"
+        super().__init__(run_id, f"{about}: a codec wrote it, and this store has none", do)
 
 
 class StoreForeign(StoreError):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from flujo.core import ConfigurationError, Receipt
 
 from .connection import Moments
-from .errors import RunDamaged
+from .errors import RunDamaged, RunSealed
 from .listed import Decided, OpenPause, Page, RunRow
 from .payloads import Payloads, moment, packed, stamp, unpacked
 from .schema import STATUS, status_of
@@ -85,7 +85,7 @@ class Lists:
             where, facts = [*where, "(q.run, q.pause)>(?, ?)"], [*facts, row, pause]
         order = "r.id, q.pause" if "runs r" in tables[:6] else "q.run, q.pause"
         ask = f"{_PAUSE} FROM {tables} WHERE {_all(where)} ORDER BY {order} LIMIT ?"
-        items, last = self._page(ask, facts, limit, self._pause)
+        items, last = self._page(ask, facts, limit, self._pause, tells_sealed=True)
         return Page(items, None if last is None else f"{last[0]}:{last[2]}")
 
     def expired(self, now: datetime, fingerprint: str | None, limit: int) -> Sequence[OpenPause]:
@@ -117,9 +117,18 @@ class Lists:
     # --- pieces -------------------------------------------------------------------------------------------------------
 
     def _page(
-        self, ask: str, facts: Sequence[object], limit: int, read: Callable[[tuple[Any, ...]], T]
+        self,
+        ask: str,
+        facts: Sequence[object],
+        limit: int,
+        read: Callable[[tuple[Any, ...]], T],
+        *,
+        tells_sealed: bool = False,
     ) -> tuple[list[T], tuple[Any, ...] | None]:
-        """What is read of each row, and the last row where there may be more. One that is damaged hides no other."""
+        """What is read of each row, and the last row where there may be more. One that is damaged hides no other.
+
+        Where none can be read for want of a codec, `tells_sealed` raises that: else it looks as if nothing waited.
+        """
         if not 1 <= limit <= _MAX_PAGE:
             raise ConfigurationError(f"limit={limit!r} cannot be used", f"it is not from 1 to {_MAX_PAGE}")
         items: list[T] = []
@@ -129,6 +138,8 @@ class Lists:
                 try:
                     items.append(read(row))
                 except RunDamaged as damage:  # `load` of this run says the same to who wants it
+                    if tells_sealed and isinstance(damage, RunSealed) and row is found[-1] and not items:
+                        raise
                     _log.error("left out of a list: %s", damage)
         return items, found[-1] if len(found) == limit else None
 

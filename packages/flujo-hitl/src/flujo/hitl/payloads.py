@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from flujo.core import EntryData, PayloadCodec, Snapshot, SnapshotError
 
-from .errors import RunDamaged
+from .errors import RunDamaged, RunSealed
 from .squeezing import squeezed, whole
 
 __all__ = ["Payloads", "moment", "packed", "stamp", "unpacked"]
@@ -131,8 +131,7 @@ class Payloads:
         if crc32(data, crc32(about.encode())) != int.from_bytes(written[:4], "big"):
             raise RunDamaged(run_id, f"{about}: its checksum does not fit, some of its bits were changed")
         if self.codec is None and data[:1] not in _FIRST:
-            do = "Use it by a FILE whose Flujo has that store: flujo hitl serve FILE, flujo runs worker FILE"
-            raise RunDamaged(run_id, f"{about}: a codec wrote it, and this store has none", do)
+            raise RunSealed(run_id, about)
         try:
             return whole(data) if self.codec is None else self.codec.decode(data, about)
         except (SnapshotError, ValueError) as error:

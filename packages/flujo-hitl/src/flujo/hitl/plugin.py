@@ -6,27 +6,19 @@ store = "sqlite:///runs.db"
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from flujo.core import Command, ConfigurationError, StoreFactory, hookimpl
 
+from .environment import codec, signer
 from .schema import Durability
 from .sqlite import SQLiteStore
 from .store import KeepingStore
-from .tokens import HmacSigner
 
 __all__ = ["flujo_api", "register_commands", "register_stores"]
 
 flujo_api = "1.0"
-
-KEY_VARIABLE = "FLUJO_TOKEN_KEY"
-"""The environment variable whose text signs the tokens of stores that are opened by URL."""
-
-LEAST = 32
-"""Characters that it must have."""
 
 
 @hookimpl
@@ -64,7 +56,7 @@ def sqlite_store(url: str) -> SQLiteStore:
     kind: Durability = "normal" if durability == "normal" else "full"
     if durability != kind:
         raise ConfigurationError(what, f"durability is 'full' or 'normal', not {durability!r}")
-    return SQLiteStore(path, durability=kind, signer=_signer())
+    return SQLiteStore(path, durability=kind, codec=codec(), signer=signer())
 
 
 def postgres_store(url: str) -> KeepingStore:
@@ -78,14 +70,4 @@ def postgres_store(url: str) -> KeepingStore:
     except ImportError as error:
         do = "Install it: pip install 'flujo-hitl[postgres]'"
         raise ConfigurationError("a store in PostgreSQL cannot be used", str(error), do) from error
-    return PostgresStore(url, signer=_signer())
-
-
-def _signer() -> HmacSigner | None:
-    key = os.environ.get(KEY_VARIABLE)
-    if key is None:
-        return None
-    if len(key) < LEAST:
-        why = f"it has {len(key)} characters, fewer than {LEAST}"
-        raise ConfigurationError(f"{KEY_VARIABLE} cannot be used", why, "Make one: openssl rand -hex 32")
-    return HmacSigner({"env": hashlib.sha256(key.encode()).digest()}, "env")
+    return PostgresStore(url, codec=codec(), signer=signer())

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from flujo.core import CommandHost, EntryData, InputError, Pause, PipelineResult, RunStore, Snapshot, scrub
+from flujo.core import CommandHost, EntryData, Flujo, InputError, Pause, PipelineResult, RunStore, Snapshot, scrub
 
 from .listed import TARGET as BEGUN_FROM
+from .listed import Decided
 from .protocol import HitlStore
 from .shown import printable
 from .sqlite import SQLiteStore
 
 __all__ = [
-    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "did", "facts_of", "host_of", "line", "listing",
-    "pasted", "run_of", "span", "stand", "store_of", "told", "worst",
+    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "check_kept", "decided", "did", "facts_of", "host_of",
+    "line", "listing", "pasted", "prepared", "run_of", "span", "stand", "store_of", "told", "worst",
 ]  # fmt: skip
 
 EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
@@ -46,17 +49,51 @@ def host_of(ctx: click.Context) -> CommandHost:
 
 
 def store_of(ctx: click.Context, url: str | None) -> RunStore:
-    """The store that is named, where there is one: to look for runs where nobody kept any makes none.
+    """The store that is named, where there is one; see `check_kept`."""
+    store = host_of(ctx).store(url)
+    check_kept(store)
+    return store
+
+
+def prepared(ctx: click.Context, target: str, url: str | None, *, may_be_new: bool = False) -> Flujo:
+    """The pipeline NAME of FILE, with a store that is there; see `check_kept`."""
+    flujo = host_of(ctx).prepare(target, store=url)
+    check_kept(flujo.store, may_be_new=may_be_new)
+    return flujo
+
+
+def check_kept(store: RunStore | None, *, may_be_new: bool = False) -> None:
+    """Refuse a file that is no store: to look for runs where nobody kept any makes none.
+
+    Args:
+        store: A store; None, and one without a file, are taken as they are.
+        may_be_new: Whether there may be no file yet, as for what waits for the first run.
 
     Raises:
-        InputError: It is a file that is not there, or an empty one: of a store of ours no byte is left in that.
+        InputError: There is no file, or an empty one: of a store of ours no byte is left in that.
     """
-    store = host_of(ctx).store(url)
-    if isinstance(store, SQLiteStore) and not (store.path.exists() and store.path.stat().st_size):
-        why = "it is empty" if store.path.exists() else "there is no such file"
-        do = "Look at --store, FLUJO_STORE and [tool.flujo]; the first run that is kept makes it"
-        raise InputError(f"store {str(store.path)!r} cannot be looked at", why, do)
-    return store
+    if not isinstance(store, SQLiteStore):
+        return
+    is_there = store.path.exists()
+    if is_there and _is_empty(store.path):
+        why, do = "it is empty", "Put a backup in its place; where nothing was kept in it, remove it"
+    elif is_there:
+        return
+    elif may_be_new:
+        click.echo(f"There is no {str(store.path)!r} yet: it is made now, and the first run is waited for.", err=True)
+        return
+    else:
+        why, do = "there is no such file", "Look at --store, FLUJO_STORE and [tool.flujo]"
+        do += "; the first run that is kept makes it"
+    raise InputError(f"store {str(store.path)!r} cannot be looked at", why, do)
+
+
+def _is_empty(path: Path) -> bool:
+    for _ in range(20):  # another process may be about to make it
+        if path.stat().st_size:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def run_of(store: RunStore, target: str) -> str:
@@ -156,6 +193,16 @@ def asked(pauses: Iterable[Pause]) -> Iterator[str]:
         yield f"    answer: {'any JSON' if pause.schema is None else json.dumps(pause.schema, ensure_ascii=False)}"
         if pause.expires_at is not None:
             yield f"    {_until(pause.expires_at, stuck=pause.on_expiry is None)}"
+
+
+def decided(decisions: Iterable[Decided], snapshot: Snapshot, url: str | None) -> Iterator[str]:
+    """How its questions were decided, without the decisions themselves."""
+    for one in decisions:
+        who = "" if one.actor is None else f" by {printable(one.actor)}"
+        yield f"  {printable(one.receipt.pause_id)}: decided at {one.receipt.decided_at.isoformat()}{who}"
+        if not one.is_applied and snapshot.status in ("running", "paused"):
+            at = snapshot.tags.get(BEGUN_FROM) or "FILE"
+            yield f"    a worker goes on with it: {pasted('flujo', 'runs', 'worker', at, url=url)}"
 
 
 def _going_on(result: PipelineResult, target: str, url: str | None) -> Iterator[str]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from flujo.core import Pause
+from flujo.core import Pause, unfit
 
-__all__ = ["MOST_SHOWN", "Shown", "printable", "show", "verdict"]
+__all__ = ["MOST_SHOWN", "Shown", "misfit", "printable", "show", "verdict"]
 
 MOST_SHOWN = 200_000
 """Characters that are shown; a longer question can be looked at, and not decided on, here."""
@@ -125,3 +125,14 @@ def _key(name: str) -> str:
 
 def _plain(value: JsonValue) -> str:
     return printable(json.dumps(value, ensure_ascii=False))
+
+
+def misfit(pause: Pause, decision: JsonValue) -> str | None:
+    """Why a decision does not fit what is asked, with the field that is wrong; None where it fits."""
+    schema = to_jsonable_python(pause.schema)
+    problem = None if schema is None else unfit(schema, decision, schema)
+    if problem is not None and isinstance(decision, dict):
+        fields, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        wrong = (name for name, one in decision.items() if unfit(fields.get(name, others), one, schema))
+        return next((f"{name!r}: {problem}" for name in wrong), problem)
+    return problem

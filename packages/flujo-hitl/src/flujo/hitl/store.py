@@ -64,6 +64,7 @@ class KeepingStore(ABC):
                 raise ConfigurationError(f"{name}={number!r} cannot be used", "it is no number of seconds above 0")
         self.path: Path = path
         self.signer: TokenSigner | None = signer
+        self.codec: PayloadCodec | None = codec
         self._payloads = Payloads(codec)
         self._is_closed = False
         self._start()

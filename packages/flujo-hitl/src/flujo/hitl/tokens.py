@@ -7,14 +7,14 @@ import binascii
 import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from flujo.core import ConfigurationError, ResumeError, TokenFacts
 
 from .payloads import moment, stamp
 
-__all__ = ["TOKEN", "HmacSigner", "check_keys"]
+__all__ = ["TOKEN", "HmacSigner", "KeyListSigner", "check_keys"]
 
 TOKEN = "fp1"
 """What every token starts with."""
@@ -81,8 +81,7 @@ class HmacSigner:
         signed, _, signature = token.rpartition(".")
         if parts[1] not in self._keys:
             raise _refused(f"its key {parts[1]!r} is not known here")
-        # Compared as text: base64url leaves room for several spellings of one signature, and only one of them is ours.
-        if not hmac.compare_digest(_written(self._signature(parts[1], signed)).encode(), signature.encode()):
+        if not self._is_signature(signature, parts[1], signed):
             raise _refused("it was changed, or signed with another key")
         facts = _facts(parts[2])
         if facts.expires_at is not None and facts.expires_at < datetime.now(UTC):
@@ -91,6 +90,31 @@ class HmacSigner:
 
     def _signature(self, key_id: str, signed: str) -> bytes:
         return hmac.digest(self._keys[key_id], signed.encode(), "sha256")
+
+    def _is_signature(self, signature: str, key_id: str, signed: str) -> bool:
+        # Compared as text: base64url leaves room for several spellings of one signature, and only one of them is ours.
+        return hmac.compare_digest(_written(self._signature(key_id, signed)).encode(), signature.encode())
+
+
+class KeyListSigner(HmacSigner):
+    """An HmacSigner whose keys share one id: the first signs, and a token is good that any of them signed.
+
+    Args:
+        key_id: What stands in tokens.
+        keys: At least one, the current one first.
+
+    Raises:
+        ConfigurationError: A key or the id cannot be used.
+    """
+
+    def __init__(self, key_id: str, keys: Sequence[bytes]) -> None:
+        super().__init__({key_id: keys[0]}, key_id)
+        self._older = [HmacSigner({key_id: key}, key_id) for key in keys[1:]]
+
+    def _is_signature(self, signature: str, key_id: str, signed: str) -> bool:
+        if super()._is_signature(signature, key_id, signed):
+            return True
+        return any(one._is_signature(signature, key_id, signed) for one in self._older)
 
 
 def _refused(why: str) -> ResumeError:

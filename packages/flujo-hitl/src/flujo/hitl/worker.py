@@ -28,6 +28,7 @@ from flujo.core import (
     SnapshotError,
     StillRunning,
     accepted_fingerprints,
+    migrated,
 )
 
 from .errors import StoreError
@@ -42,7 +43,7 @@ _CANCELLED = "cancelled on request"
 """What core says, too, of a run that its store was asked to end."""
 
 Resume = Callable[[], Awaitable[PipelineResult | None]]
-"""Goes on with a run; gives None where its question is open again."""
+"""Goes on with a run; gives None where its question is open again, or goes by another id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +226,28 @@ class Worker:
                 self._tell(Progress("reopened", run_id, str(error)))
                 return None
             except AlreadyResumed:
-                if any(one.receipt == receipt and not one.is_applied for one in await self.store.decisions(run_id)):
+                if not await self._waits(decided):
+                    raise
+                if await self._has_moved(decided):  # the store lets the decision go with its question when it is saved
+                    await self.flujo.resume_async(run_id, retry=True)
+                if await self._waits(decided):
                     why = f"a migration left {receipt.pause_id!r} no place in {self.flujo.plan.name!r}"
                     do = f"Give the answer to what it asks now: flujo runs resume FILE {run_id} --answer"
                     raise ResumeError("what was decided cannot be applied", why, do) from None
-                raise
+                return None
 
         return resume
+
+    async def _waits(self, decided: Decided) -> bool:
+        """Whether a decision is still to be applied."""
+        before = await self.store.decisions(decided.receipt.run_id)
+        return any(one.receipt == decided.receipt and not one.is_applied for one in before)
+
+    async def _has_moved(self, decided: Decided) -> bool:
+        """Whether a migration gave the very question that was decided another id."""
+        kept = await self.store.load(decided.receipt.run_id)
+        asked = [one.shown_digest for one in migrated(self.flujo.plan, kept.snapshot, kept.late)[0].pauses]
+        return decided.shown_digest is not None and asked.count(decided.shown_digest) == 1
 
     async def _shown(self, decided: Decided) -> Pause | str:
         """The question that was decided, as it is asked now; its id where that is not known, or it is not open.

@@ -23,6 +23,7 @@ from flujo.core import (
 )
 
 from .connection import Held, Writing
+from .errors import RunDamaged
 from .listed import TARGET
 from .payloads import Payloads, moment, packed, stamp, unpacked
 from .schema import STATUS, status_of
@@ -99,6 +100,8 @@ class RunWrites:
         db.execute(f"UPDATE runs SET {change} WHERE id=?", facts)
         standing = (snapshot.checkpoint.position, held.next, payload, held.row)
         db.execute("UPDATE snapshots SET position=?, length=?, payload=? WHERE run=?", standing)
+        if pauses:
+            self._carry(held, snapshot)
         db.execute("DELETE FROM pauses WHERE run=?", (held.row,))
         db.executemany(_PAUSE, pauses)
         self._in.held.pop(hold.run_id, None)
@@ -144,15 +147,8 @@ class RunWrites:
                 raise ResumeConflict(before)
             return before
         self._check_open(row, receipt, shown_digest)
-        about = f"decision of {pause_id} of {run_id}"
-        said = self._payloads.words(decision, about)
-        why = None if reason is None else self._payloads.words(reason, f"reason of {about}")
-        insert = (
-            "INSERT INTO decisions(run, pause, digest, decided, applied, decision, actor, reason, shown)"
-            " VALUES(?,?,?,?,0,?,?,?,?)"
-        )
-        facts = (row, pause_id, packed(receipt.digest), stamp(receipt.decided_at))
-        self._in.db.execute(insert, (*facts, said, actor, why, packed(shown_digest)))
+        facts = (packed(receipt.digest), stamp(receipt.decided_at), actor, packed(shown_digest))
+        self._decide(row, (run_id, pause_id), facts, (decision, reason))
         return receipt
 
     def decision(self, row: int, run_id: str, pause_id: str) -> tuple[Receipt | None, bool]:
@@ -213,6 +209,28 @@ class RunWrites:
             self._in.db.execute(f"DELETE FROM {table} WHERE run=?", (row,))
         self._in.db.execute("DELETE FROM runs WHERE id=?", (row,))
         self._in.has_deleted = True
+
+    def _carry(self, held: Held, snapshot: Snapshot) -> None:
+        """Let a decision that waits go with its question, to which a migration gave another id.
+
+        What was shown tells which that is; where several look the same, none. The receipt of who recorded it stays.
+        """
+        alike = "(SELECT count(*) FROM pauses q WHERE q.run=d.run AND q.shown=d.shown)"
+        ask = f"SELECT pause, digest, decided, decision, actor, reason, shown, {alike} FROM decisions d"
+        waiting = self._in.db.execute(f"{ask} WHERE run=? AND applied=0", (held.row,)).fetchall()
+        open_ = {pause.id: pause.shown_digest for pause in snapshot.pauses} if waiting else {}
+        for old, digest, decided, decision, actor, reason, shown, number in waiting:
+            asked = [id for id, its in open_.items() if shown is not None and its == unpacked(shown)]
+            is_sure = old not in open_ and len(asked) == 1 and number == 1
+            if not is_sure or self.decision(held.row, snapshot.run_id, asked[0])[0] is not None:
+                continue
+            try:
+                words = self._said(snapshot.run_id, old, decision, reason)
+            except RunDamaged:  # who looks at it is told
+                continue
+            self._decide(held.row, (snapshot.run_id, asked[0]), (digest, decided, actor, shown), words)
+            apply = "UPDATE decisions SET applied=? WHERE run=? AND pause=?"
+            self._in.db.execute(apply, (held.fence, held.row, old))
 
     # --- pieces -------------------------------------------------------------------------------------------------------
 
@@ -284,6 +302,26 @@ class RunWrites:
             )
             for pause in asks
         ]
+
+    def _decide(
+        self, row: int, place: tuple[str, str], facts: tuple[object, ...], words: tuple[JsonValue, JsonValue]
+    ) -> None:
+        """Write a decision that waits: its digest, when, who, and of what was shown; what was decided, and why."""
+        (run_id, pause_id), (decision, reason) = place, words
+        about = f"decision of {pause_id} of {run_id}"
+        said = self._payloads.words(decision, about)
+        why = None if reason is None else self._payloads.words(reason, f"reason of {about}")
+        insert = (
+            "INSERT INTO decisions(run, pause, digest, decided, actor, shown, applied, decision, reason)"
+            " VALUES(?,?,?,?,?,?,0,?,?)"
+        )
+        self._in.db.execute(insert, (row, pause_id, *facts, said, why))
+
+    def _said(self, run_id: str, pause_id: str, decision: object, reason: object) -> tuple[JsonValue, JsonValue]:
+        """What `_decide` wrote; raises RunDamaged."""
+        about = f"decision of {pause_id} of {run_id}"
+        said = self._payloads.said(decision, about, run_id)
+        return said, None if reason is None else self._payloads.said(reason, f"reason of {about}", run_id)
 
     def _apply(self, row: int, receipt: Receipt, fence: int) -> None:
         db = self._in.db

@@ -23,11 +23,10 @@ from flujo.core import (
     ResumeConflict,
     ResumeError,
     Snapshot,
-    unfit,
 )
 from flujo.hitl.listed import Decided, OpenPause, Page, RunRow
 from flujo.hitl.protocol import HitlStore
-from flujo.hitl.shown import Shown, printable, show
+from flujo.hitl.shown import Shown, misfit, printable, show
 
 from .people import Person
 from .problems import Refused, no_such_run
@@ -299,8 +298,7 @@ def _check_shown(pause: Pause, digest: str) -> None:
 
 
 def _check_fit(pause: Pause, decision: JsonValue) -> None:
-    schema = to_jsonable_python(pause.schema)
-    if schema is not None and (problem := unfit(schema, decision, schema)):
+    if problem := misfit(pause, decision):
         raise Refused(422, "The answer does not fit", problem, "See what an answer must be")
 
 
