@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flujo.core import Fallback, Flujo, Map, Parallel, Step
+from flujo.core import Fallback, Flujo, Loop, Map, Parallel, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +101,29 @@ async def test_a_limit_of_one_holds_while_a_failed_item_is_still_ending() -> Non
     with anyio.fail_after(5):
         await Flujo(flow).run_async([1, 2, 3])
     assert peak == 1
+
+
+@pytest.mark.parametrize("until", [None, lambda _: False, lambda _: 0], ids=["none", "false", "falsy"])
+async def test_an_iteration_that_cannot_begin_ends_its_loop(until: Any) -> None:
+    """What the first iteration gives is no list, which `Any` does not tell before: the second cannot begin."""
+
+    async def plus(value: int) -> int:
+        return value + 1
+
+    async def total(values: Any) -> Any:
+        return sum(values)
+
+    async def sleeps(value: Any) -> Any:
+        await anyio.sleep(30)
+
+    async def rescue(value: Any) -> Any:
+        return value
+
+    loop = Loop(Map(Step(plus)) >> Step(total), until, 4, on_limit="return", name="loop")
+    with anyio.fail_after(10):
+        for pipeline in (loop, Parallel(loop, Step(sleeps), name="beside")):
+            result = await Flujo(pipeline).run_async([1, 2])
+            assert result.status == "failed"
+            assert "loop#2/map' failed: InputMismatch" in str(result.error)
+        caught = await Flujo(Fallback(Parallel(loop, Step(sleeps)), Step(rescue))).run_async([1, 2])
+    assert caught.output == [1, 2]

@@ -206,7 +206,8 @@ class _ScopeBuilder:
         words = tuple(bodies_of(node))
         flow = cast("Flow | Pipeline", node)
         kind, gathers = cast("Kind", kind_of(node)), isinstance(node.inputs, Mapping)
-        own = any(body.owns_input or body.has_limits or body.waiting for body in bodies)
+        # a combinator at the beginning of a body may fail as it begins, which is looked at on the longer way
+        own = any(b.owns_input or b.has_limits or b.waiting or FlowNode in map(type, b.first) for b in bodies)
         asks = isinstance(flow, Loop) and flow.until is not None
         sure = flow.max_iterations - 1 if isinstance(flow, Loop) and not own else 0
         return FlowNode(*facts, *rest, kind, flow, bodies, words, gathers, _item_fit(one, bodies), sure, asks)

@@ -191,7 +191,7 @@ def _iterated(state: RunState, part: Part, frame: Frame, output: object) -> None
 
 
 def repeat(state: RunState, part: Part, frame: Frame) -> None:
-    """Begin the next iteration in the frame of the last one, which has nothing of its own but its outputs."""
+    """Begin the next iteration, with a step, in the frame of the last one: it has nothing of its own but its outputs."""
     if part.asks:
         part.asks, part.spare = False, None
     part.value = frame.input = part.output
@@ -201,8 +201,6 @@ def repeat(state: RunState, part: Part, frame: Frame) -> None:
         frame.outputs = [UNSET] * frame.left
     part.next += 1
     _enter(state, part, frame)
-    if state.todo:  # the body begins with a combinator
-        _work(state)
 
 
 def _open(state: RunState, part: Part, slot: int) -> None:
