@@ -387,7 +387,7 @@ class Work(Running):
         if not isinstance(outcome, Failure) or self.verdict is not None or trial.ctx.is_read:
             return False
         error = cause if isinstance(cause := outcome.error.__cause__, Exception) else outcome.error
-        if not (retry.applies(error, trial.number) or retry.applies(outcome.error, trial.number)):
+        if not any(retry.applies(one, trial.number) for one in (error, outcome.error)):
             return False
         await self.back_off(retry, trial.number, error, trial.ctx)
         return self.verdict is None
