@@ -88,10 +88,9 @@ class Work(Running):
                 if hooks.after_step and (telling := self._tell_completed(ended, begins + node.name)) is not None:
                     await self._heed_ended(telling, due_before, worker)
             else:
-                path = frame.prefix + node.name
                 given, lost = (inputs, None) if inputs is not None else attempt(inputs_of, frame, node)
-                entry = Entry(frame.id, node.index, _CANCELLED, path, started, took_s)
-                done = told(value, error if lost is None else missing(path, lost), path, given or {})
+                entry = Entry(frame.id, node.index, _CANCELLED, frame.prefix + node.name, started, took_s)
+                done = told(value, error if lost is None else missing(entry.path, lost), entry.path, given or {})
                 await self._note_odd(act, node, entry, done, worker)
 
     def _take(self) -> tuple[Frame, Node | None] | None:
@@ -111,7 +110,7 @@ class Work(Running):
             return self._ask(frame, node)
         if type(node) is StepNode:
             return self._step(frame, node, worker)
-        if not self.state.due and (unkept := self.unkept()) is not None:
+        if not self.state.due and (unkept := self.unkept()):
             return self._note_end(*unkept, None, None)
         if not self.turns:
             self.turns: int = YIELD_EVERY

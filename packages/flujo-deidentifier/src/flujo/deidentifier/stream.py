@@ -51,7 +51,7 @@ class HoldBack:
     ) -> None:
         if hold_chars < 16:
             raise ConfigurationError(
-                f"hold_chars={hold_chars} is too small", "identifiers leak below 16 characters", "Use 16 or more"
+                f"hold_chars={hold_chars} is too small", "most identifiers leak below 16 characters", "Use 16 or more"
             )
         self._detect = detect
         self._hold = hold_chars
