@@ -41,8 +41,10 @@ class ResumeOptions(TypedDict, total=False):
         limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget of the
             Flujo holds on: other runs share it. A Budget that is given must stand under it.
         retry: Run what failed, was cancelled or was stopped again.
+        deadline_s: Seconds from now after which the run ends `aborted`, instead of what was left of those it had.
     """
 
     pause: Pause | str | None
     limits: Limits
     retry: bool
+    deadline_s: float | None
