@@ -109,9 +109,9 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     streams = sum(module.code_lines for module in core if module.name in STREAMS)
     remote = sum(module.code_lines for module in core if module.name in REMOTE)
     rest = sum(module.code_lines for module in core) - governance - language - durability - streams - remote
-    yield _at_most("flujo.core, code lines of the engine", rest, 3365)
+    yield _at_most("flujo.core, code lines of the engine", rest, 3368)
     yield _at_most("flujo.core, code lines of streams", streams, 1080)
-    yield _at_most("flujo.core, code lines of durability", durability, 1700)
+    yield _at_most("flujo.core, code lines of durability", durability, 1710)
     yield _at_most("flujo.core, code lines of the language", language, 1617)
     yield _at_most("flujo.core, code lines of governance", governance, 2400)
     yield _at_most("flujo.core, code lines of what leaves the process", remote, 1310)
