@@ -7,7 +7,19 @@ from typing import Any
 import anyio
 import pytest
 
-from flujo.core import Flujo, PipelineResult, RetryPolicy, RunContext, Snapshot, ToolCall, ToolResult, step
+from flujo.core import (
+    Flujo,
+    MemoryStore,
+    PauseForHumanInput,
+    PipelineResult,
+    RetryPolicy,
+    RunContext,
+    Snapshot,
+    Step,
+    ToolCall,
+    ToolResult,
+    step,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -130,3 +142,32 @@ async def test_a_step_that_asked_in_a_later_attempt_goes_on_in_that_one_and_atte
     assert (done.status, done.step_history[0].attempts, str(done.total_cost_usd)) == ("failed", 3, "0.5")
     await flujo.resume_async(through(done), retry=True)
     assert [attempt for attempt, _ in seen[5:]] == [1, 2, 3]  # from the beginning, as after any failure
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("most", "ends"), [(3, "failed"), (4, "completed")])
+async def test_a_decision_that_is_refused_is_the_attempt_that_asked(most: int, ends: str, kept: bool) -> None:
+    """Begun anew, a step would make more attempts than its policy allows."""
+    attempts: list[tuple[int, tuple[str, ...]]] = []
+
+    async def large(value: int, ctx: RunContext) -> int:
+        attempts.append((ctx.attempt, ctx.feedback))
+        if ctx.attempt < 3:
+            raise OSError("not yet")
+        raise PauseForHumanInput("How many?", schema=int)
+
+    def above_five(value: int) -> bool:
+        return value > 5
+
+    retry = RetryPolicy(max_attempts=most, backoff_s=0)
+    asks = Step(large, retry=retry, validators=[above_five])
+    flujo = Flujo(asks, store=MemoryStore() if kept else None)
+    result = await flujo.run_async(1)
+    result = await flujo.resume_async(result, 2)
+    if ends == "completed":
+        assert result.status == "paused"
+        assert attempts[3] == (4, ("above_five said no",))
+        result = await flujo.resume_async(result, 9)
+    assert result.status == ends
+    assert [number for number, _ in attempts] == list(range(1, most + 1))
+    assert [(record.path, record.attempts) for record in result.step_history] == [("large", most)]

@@ -25,6 +25,7 @@ from flujo.core import (
     FlujoError,
     Loop,
     Map,
+    MemoryStore,
     Parallel,
     PauseForHumanInput,
     Pipeline,
@@ -180,6 +181,21 @@ async def rest_of(text: str, flujo: Flujo) -> FlujoError | None:
 
 WRONG = (None, [], {}, "x", -1, 0, 7, 1e308, True, [[]], {"a": {}})
 MISSING: Any = object()
+
+
+async def test_one_without_a_digest_is_told_how_to_get_one() -> None:
+    """As a store gets it: who writes one of their own meets this first."""
+    kept = MemoryStore()
+
+    async def same(value: int) -> int:
+        return value
+
+    await Flujo(Step(same), store=kept).run_async(1, run_id="run")
+    snapshot = (await kept.load("run")).snapshot
+    with pytest.raises(SnapshotError, match="it has no digest"):
+        Snapshot.model_validate_json(snapshot.model_dump_json())
+    assert Snapshot.model_validate(json.loads(snapshot.model_dump_json())) == snapshot
+    assert Snapshot.model_validate_json(snapshot.sealed().model_dump_json()).run_id == "run"
 
 
 async def test_a_value_that_was_changed_is_refused_by_the_digest() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
 import anyio
 import pytest
 import trio
+from pydantic import BaseModel
+from pydantic_core import core_schema
 from trio.testing import MockClock
 
 from flujo.core import Flujo, PauseForHumanInput, Snapshot, SnapshotError, Step, UsageLimits, step
@@ -104,3 +107,39 @@ async def test_a_number_of_a_union_comes_back_of_the_same_class(hint: Any, value
 
 async def confirm(shown: Any) -> str:
     raise PauseForHumanInput("Right?", schema=str)
+
+
+class Measured(BaseModel):
+    value: float
+
+
+class ById:
+    """Equal to itself only."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(
+            cls, core_schema.int_schema(), serialization=core_schema.plain_serializer_function_ser_schema(_value_of)
+        )
+
+
+def _value_of(one: ById) -> int:
+    return one.value
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [(float, math.nan), (list[float], [math.nan]), (Measured, Measured(value=math.nan)), (ById, ById(1))],
+)
+async def test_what_equals_not_even_itself_is_told_what_to_do_about_it(hint: Any, value: Any) -> None:
+    async def give(number: int) -> Any:
+        return value
+
+    give.__annotations__["return"] = hint
+    result = await Flujo(Step(give, name="give") >> Step(confirm)).run_async(1)
+    assert result.status == "failed"
+    assert "A NaN equals nothing" in str(result.error)
+    assert "union" not in str(result.error)

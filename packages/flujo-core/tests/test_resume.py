@@ -15,6 +15,7 @@ from flujo.core import (
     AlreadyResumed,
     AmbiguousPause,
     Budget,
+    ConfigurationError,
     Flujo,
     FlujoError,
     Loop,
@@ -296,7 +297,32 @@ async def test_the_time_before_a_pause_counts_against_the_deadline() -> None:
     assert result.status == "aborted"
     assert isinstance(result.error, RunAborted)
     assert "deadline" in str(result.error)
-    assert "that were left of its deadline passed" in str(result.error)  # it was given more than these
+    assert "s that it had left passed" in str(result.error)  # it was given more than these
+    with pytest.raises(ConfigurationError, match="deadline_s=0 cannot be used"):
+        await flujo.resume_async(result, retry=True, deadline_s=0)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_run_that_its_deadline_ended_goes_on_with_another(kept: bool) -> None:
+    slow = [True]
+
+    async def waits(value: int) -> int:
+        await anyio.sleep(60 if slow[0] else 0.01)
+        return value + 1
+
+    store = MemoryStore() if kept else None
+    flujo = Flujo(Step(waits), store=store)
+    late = await flujo.run_async(1, run_id="run", deadline_s=0.05)
+    assert late.status == "aborted"
+    slow[0] = False
+    for seconds, status in ((0.001, "aborted"), (30, "completed")):
+        result = await flujo.resume_async("run" if kept else late, retry=True, deadline_s=seconds)
+        assert result.status == status
+        late = result
+    paused = await Flujo(Step(waits) >> ask).run_async(1)
+    slow[0] = True
+    after = await Flujo(Step(waits) >> ask).resume_async(paused, 5, deadline_s=30)  # where there was none before
+    assert after.output == 5
 
 
 async def test_a_resumed_run_can_be_cancelled_from_outside_and_resumed_by_nobody_else() -> None:

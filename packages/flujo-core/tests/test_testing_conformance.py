@@ -124,6 +124,16 @@ class Retries(LocalBackend):
         return await super().execute_step(request) if isinstance(done.outcome, Failure) else done
 
 
+class Remembers(LocalBackend):
+    def __init__(self) -> None:
+        self.done: dict[str, StepOutcome] = {}
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        key = f"{request.step.name} {request.arguments}"
+        self.done[key] = self.done[key] if key in self.done else await super().execute_step(request)
+        return self.done[key]
+
+
 class ExitIsFine(LocalBackend):
     async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
         done = await super().execute_step(request)
@@ -289,6 +299,7 @@ SEEDS: list[tuple[type[LocalBackend], str, str]] = [
     (OtherPath, "failure_is_an_outcome", "('elsewhere', 'ValueError')"),
     (TextLost, "failure_is_an_outcome", "text is lost"),
     (Retries, "one_attempt", "called 2 times"),
+    (Remembers, "one_attempt", "called 1 times after the second attempt"),
     (ExitIsFine, "base_exception", "called sys.exit, and the outcome is Success"),
     (ExitLetOut, "base_exception", "raised [RuntimeError('it called sys.exit(3)')]"),
     (DeathIsFine, "base_exception", "that was lost"),

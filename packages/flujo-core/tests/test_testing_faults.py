@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flujo.core import ConfigurationError, Flujo, Pipeline, RetryPolicy, Step, StepTimeout, step
+from flujo.core import ConfigurationError, Flujo, MemoryStore, Pipeline, RetryPolicy, Step, StepTimeout, step
 from flujo.core.testing import FaultInjector, ScriptedAgent
 
 pytestmark = pytest.mark.anyio
@@ -160,3 +160,26 @@ async def test_each_step_of_a_fan_out_is_struck_by_itself() -> None:
         result = await flujo.run_async("x")
     assert result.status == "failed"
     assert faults.struck == [("before_step", "left")]
+
+
+class Fatal(BaseException):
+    """As a KeyboardInterrupt that arrives while a store writes; that itself would end the event loop of the test."""
+
+
+@pytest.mark.parametrize("at", ["before_write", "after_write", "before_save", "after_save"])
+async def test_what_ends_a_store_for_good_is_raised_and_nobody_waits_for_it(at: Any) -> None:
+    draft, check = agents()
+    store = MemoryStore()
+    faults = FaultInjector().raises(Fatal("stop"), at=at)
+    with anyio.fail_after(10), pytest.raises(Fatal, match="stop"):
+        await Flujo(draft >> check, store=faults.store(store)).run_async("x", run_id="run")
+    again = await Flujo(Step(ScriptedAgent("drafted", name="draft")) >> check, store=store.reopened()).recover_async()
+    assert [result.output for result in again] == ([] if at == "after_save" else ["checked"])
+
+
+async def test_a_run_whose_store_failed_is_released_between_points_of_its_own() -> None:
+    draft, check = agents()
+    faults = FaultInjector().raises(OSError("full"), at="before_write").sleeps(0, at="before_release")
+    with faults.sleeps(0, at="after_release"):
+        await Flujo(draft >> check, store=faults.store(MemoryStore())).run_async("x")
+    assert [point for point, _ in faults.struck] == ["before_write", "before_release", "after_release"]

@@ -192,7 +192,20 @@ class LooksAndThenTakes(Own):
             await anyio.sleep(0.001)
 
 
+class CountsCents(Quota):
+    def settle(self, lease: Any, used: Usage) -> None:
+        self.inner.settle(lease, Usage(cost_usd=round(used.cost_usd, 2), requests=used.requests))
+
+
+class TellsNoLimits(Quota):
+    @property
+    def limits(self) -> UsageLimits:
+        return UsageLimits()
+
+
 FAULTY = [
+    (CountsCents, "sums_are_exact"),
+    (TellsNoLimits, "limits_are_told"),
     (CountsNoReservation, "tasks_hold_no_more_than_the_limit"),
     (RefusesInsteadOfWaiting, "settling_gives_the_rest_back"),
     (WaitsForEver, "what_never_fits_is_refused"),

@@ -17,6 +17,7 @@ from flujo.core import (
     ModelRequest,
     OnRunEnd,
     OnStepFailure,
+    PipelineMutation,
     Plugins,
     Policy,
     PreStepExecution,
@@ -39,6 +40,14 @@ pytestmark = pytest.mark.anyio
 
 GUARDS = [hook for hook in HOOK_NAMES if tier_of(hook) == "guard"]
 OBSERVED = [hook for hook in HOOK_NAMES if tier_of(hook) == "observe" and hook != "on_run_end"]  # there it is too late
+
+
+async def same(text: str) -> str:
+    return text
+
+
+async def grow(text: str) -> PipelineMutation[str]:
+    return PipelineMutation(text, insert_after={"grow": Step(same)})
 
 
 async def work(text: str, ctx: RunContext) -> str:
@@ -114,7 +123,8 @@ async def test_errors_keep_their_cause_and_what_cannot_be_copied_is_kept() -> No
 async def test_a_guard_that_denies_raises_or_hangs_ends_the_run(guard: str, how: str) -> None:
     plugin = RecordingPlugin(**{how: guard})  # type: ignore[arg-type]
     policy = Policy(guard_timeout_s=0.05)
-    result = await Flujo(Step(work), plugins=[plugin], policy=policy).run_async("hello")
+    flujo = Flujo(Step(work) >> Step(grow), plugins=[plugin], policy=policy, experimental={"mutation"})
+    result = await flujo.run_async("hello")
     assert result.status == "aborted"
     assert isinstance(result.error, GuardDenied)
     assert (result.error.plugin, result.error.hook) == ("RecordingPlugin", guard)
@@ -125,7 +135,8 @@ async def test_a_guard_that_denies_raises_or_hangs_ends_the_run(guard: str, how:
 async def test_an_observer_that_raises_changes_nothing_and_one_that_aborts_does(hook: str) -> None:
     async def run(error: Exception) -> tuple[str, bool]:
         plugin = RecordingPlugin(raise_at=hook, error=error)
-        result = await Flujo(Step(work), plugins=[plugin]).run_async("hello")
+        flujo = Flujo(Step(work) >> Step(grow), plugins=[plugin], experimental={"mutation"})
+        result = await flujo.run_async("hello")
         return result.status, hook in plugin.hooks
 
     status, called = await run(OSError("no"))

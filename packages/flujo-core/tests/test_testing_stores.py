@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -100,6 +101,83 @@ class FindsEverything(MemoryStore):
         return list(self._runs)
 
 
+class Columns(MemoryStore):
+    """Has no columns for some of what it is given."""
+
+    lost: ClassVar[dict[str, object]]
+
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        await super().append(hold, [row.model_copy(update=self.lost) for row in rows])
+
+
+class NoUsage(Columns):
+    lost: ClassVar[dict[str, object]] = {"usage": None}
+
+
+class NoChanges(Columns):
+    lost: ClassVar[dict[str, object]] = {"changes": None}
+
+
+class NoMarks(Columns):
+    lost: ClassVar[dict[str, object]] = {"cached": False, "cancelled": False}
+
+
+class ShortPaths(Columns):
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        await super(Columns, self).append(hold, [row.model_copy(update={"path": row.path[:255]}) for row in rows])
+
+
+class NoUnicode(Columns):
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        written = [row.model_dump_json().encode("ascii", "replace") for row in rows]
+        await super(Columns, self).append(hold, list(map(EntryData.model_validate_json, written)))
+
+
+class NoTags(MemoryStore):
+    async def create(self, snapshot: Snapshot) -> Hold:
+        return await super().create(snapshot.model_copy(update={"tags": {}}))
+
+
+class OneByOne(MemoryStore):
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        for row in rows:
+            row.model_dump_json()
+            await super().append(hold, [row])
+
+
+class DecidesFirst(OneByOne):
+    async def append(self, hold: Hold, rows: Sequence[EntryData]) -> None:
+        for row in rows:
+            row.model_dump_json()
+        await super().append(hold, rows)
+
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        hold = await super().claim(position, stood, receipt, [])
+        await self.append(hold, rows)
+        return hold
+
+
+class ForgetsWhen(MemoryStore):
+    async def receipt(self, run_id: str, pause_id: str | None = None) -> Receipt | None:
+        found = await super().receipt(run_id, pause_id)
+        return found and replace(found, decided_at=found.decided_at.replace(tzinfo=None))
+
+
+class NotesEveryClaim(MemoryStore):
+    async def claim(self, position: int, stood: str, receipt: Receipt, rows: Sequence[EntryData]) -> Hold:
+        hold = await super().claim(position, stood, receipt, rows)
+        self._known(receipt.run_id).decisions[receipt.pause_id] = receipt
+        return hold
+
+
+class LowerCase(MemoryStore):
+    def _known(self, run_id: str) -> _Kept:
+        return super()._known(run_id.lower())
+
+    async def create(self, snapshot: Snapshot) -> Hold:
+        return await super().create(snapshot.model_copy(update={"run_id": snapshot.run_id.lower()}))
+
+
 @pytest.mark.parametrize(
     ("store", "rule"),
     [
@@ -118,6 +196,17 @@ class FindsEverything(MemoryStore):
         (HoldsNothing, "who_holds_a_run_is_alone"),
         (FindsEverything, "orphans_are_found"),
         (SavesAll, "a_run_goes_on_by_its_id"),
+        (NoUsage, "rows_keep_their_order"),
+        (NoChanges, "rows_keep_their_order"),
+        (NoMarks, "rows_keep_their_order"),
+        (ShortPaths, "rows_keep_their_order"),
+        (NoUnicode, "rows_keep_their_order"),
+        (NoTags, "created_runs_are_found"),
+        (OneByOne, "all_rows_or_none_are_written"),
+        (DecidesFirst, "all_rows_or_none_are_written"),
+        (ForgetsWhen, "claims_are_told_apart"),
+        (NotesEveryClaim, "claims_are_told_apart"),
+        (LowerCase, "runs_are_apart"),
     ],
 )
 def test_a_broken_store_is_found_by_the_rule_that_it_breaks(store: type[RunStore], rule: str) -> None:

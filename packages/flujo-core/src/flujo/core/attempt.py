@@ -24,6 +24,7 @@ from .plan import RUN_INPUT, StepNode
 from .resources import ResourceScope
 from .running import Act, Running
 from .telemetry import Watch, carrier
+from .told import attempts_before
 from .values import context_at, inputs_of, unfit_claim
 
 Changes = Mapping[str, object] | None
@@ -113,8 +114,9 @@ class Attempt:
 
     def _decided(self) -> tuple[Outcome, Changes] | None:
         """What a human decided for this step, if that has not been used; after a refusal it is asked anew."""
-        decided = self.run.state.decided
-        return (Success(decided[self.ctx.visit]), None) if self.number == 1 and self.ctx.visit in decided else None
+        state, visit = self.run.state, self.ctx.visit
+        is_new = visit in state.decided and self.number == attempts_before(state, visit)[0] + 1
+        return (Success(state.decided[visit]), None) if is_new else None
 
     async def _admitted(self, act: Act | None) -> tuple[Outcome, Changes]:
         """Do the work, once transforms, guards, recorders and observers had their turn."""

@@ -18,6 +18,7 @@ from .errors import SnapshotError
 from .foreign import attempt
 
 _WRITABLE = "Use a pydantic model, a dataclass or plain data; bytes in a model need its ser_json_bytes='base64'"
+_UNEQUAL = "A NaN equals nothing, and is null in JSON: give None for it. Else: compare a class by what it holds"
 _AROUND = b"[" * DEPTH, b"]" * DEPTH
 
 
@@ -49,7 +50,9 @@ def dump(hint: object, value: object, where: str) -> JsonValue:
     kept = type(back) is type(value) or (type(back) is float and type(value) is int)  # an int may stand for a float
     if error is not None or not kept or attempt(lambda: bool(back == value))[0] is not True:
         why = f"a {type(value).__name__} that is written as {type_name(hint)} does not come back equal"
-        raise SnapshotError(f"{where} cannot be kept", why, "Give a union a discriminator, or declare the exact type")
+        same = kept and attempt(adapter.dump_json, back, **WRITTEN)[0] == text
+        do = _UNEQUAL if same or error is not None else "Give a union a discriminator, or declare the exact type"
+        raise SnapshotError(f"{where} cannot be kept", why, do)
     if text.count(b"[") + text.count(b"{") > DEPTH and attempt(from_json, text.join(_AROUND))[1] is not None:
         raise SnapshotError(f"{where} cannot be kept", f"it has more than {DEPTH} levels", "Keep it flatter")
     return cast("JsonValue", json.loads(text))

@@ -26,7 +26,7 @@ from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
 from .mutation import Mutations, experiments
-from .options import ResumeOptions, RunOptions
+from .options import ResumeOptions, RunOptions, context_of
 from .pipeline import PipelineLike, as_pipeline
 from .places import Backends
 from .plan import Plan
@@ -196,17 +196,15 @@ class Flujo:
         return StreamOpening(prepared, self._handles)
 
     def _prepare(self, value: object, scope: anyio.CancelScope | None, options: RunOptions) -> Run:
-        plan, limits, deadline_s = self.plan, options.get("limits"), options.get("deadline_s")
+        plan, limits, deadline_s = self.plan, options.get("limits"), _deadline(options)
         if options and (unknown := options.keys() - RunOptions.__annotations__.keys()):
             raise TypeError(f"a run has no option {', '.join(sorted(unknown))}; see RunOptions")
         value, problem = self._fit_input(value)
         if problem is not None:
             raise InputError(f"input of pipeline {plan.name!r} does not fit", problem)
-        if deadline_s is not None:
-            if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or not deadline_s > 0:
-                raise ConfigurationError(f"deadline_s={deadline_s!r} cannot be used", "it must be above 0 seconds")
-            scope = scope or anyio.CancelScope()
-        run_id, context = options.get("run_id") or os.urandom(16).hex(), self._context(options.get("context"))
+        scope = scope or (None if deadline_s is None else anyio.CancelScope())
+        run_id, context = options.get("run_id") or os.urandom(16).hex(), options.get("context")
+        context = context_of(plan.context_model, context)
         ledger = ledger_under(limits, self.limits, plan.limits, self.policy.max_limits)
         run = Run(self._setup, run_id, ledger, start(plan, value, context), scope)
         if options:
@@ -251,9 +249,11 @@ class Flujo:
     async def _going_on(self, target: Target, decision: object, options: ResumeOptions) -> Prepared:
         if unknown := options.keys() - ResumeOptions.__annotations__.keys():
             raise TypeError(f"a resume has no option {', '.join(sorted(unknown))}; see ResumeOptions")
-        limits, retry = options.get("limits"), options.get("retry", False)
+        limits, retry, deadline_s = options.get("limits"), options.get("retry", False), _deadline(options)
         found = await find(self.plan, target, options.get("pause"), self.store)
         run = continued(self._setup, found, limits, self.limits)
+        if deadline_s is not None:
+            run.deadline_s, run.scope = deadline_s, anyio.CancelScope()
         decided, receipt = await decide_on(run, found, self.store, decision, again=retry or limits is not None)
         now = receipt_of(run.run_id, decided)
         if self.store is None:
@@ -344,21 +344,6 @@ class Flujo:
             raise RunExists(run.run_id)
         self._active.add(run.run_id)
 
-    def _context(self, context: BaseModel | None) -> BaseModel | None:
-        model = self.plan.context_model
-        if model is None:
-            if context is not None:
-                raise InputError("context cannot be used", "this Flujo has no context_model", "Pass context_model=")
-            return None
-        if context is None:
-            missing = [name for name, field in model.model_fields.items() if field.is_required()]
-            if missing:
-                raise InputError("context is missing", f"{model.__name__} needs {', '.join(missing)}", "Pass context=")
-            return model()
-        if not isinstance(context, model):
-            raise InputError("context does not fit", f"{type(context).__name__} is no {model.__name__}")
-        return context
-
     # --- app scope --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Flujo:
@@ -398,3 +383,10 @@ class Flujo:
     def __exit__(self, *error: Any) -> None:
         self._portal = None
         self._exits.__exit__(*error)
+
+
+def _deadline(options: RunOptions | ResumeOptions) -> float | None:
+    seconds = options.get("deadline_s")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0):
+        raise ConfigurationError(f"deadline_s={seconds!r} cannot be used", "it must be above 0 seconds")
+    return seconds

@@ -8,6 +8,7 @@ from typing import TypedDict
 from pydantic import BaseModel
 
 from .budgets import Limits
+from .errors import InputError
 from .pause import Pause
 
 
@@ -42,8 +43,30 @@ class ResumeOptions(TypedDict, total=False):
         limits: Limits instead of those it had, the Flujo's own included; what was spent before counts. A Budget of the
             Flujo holds on: other runs share it. A Budget that is given must stand under it.
         retry: Run what failed, was cancelled or was stopped again.
+        deadline_s: Seconds from now after which the run ends `aborted`, instead of what was left of those it had.
     """
 
     pause: Pause | str | None
     limits: Limits
     retry: bool
+    deadline_s: float | None
+
+
+def context_of(model: type[BaseModel] | None, context: BaseModel | None) -> BaseModel | None:
+    """The context that a run begins with.
+
+    Raises:
+        InputError: It does not fit the model, or is missing.
+    """
+    if model is None:
+        if context is not None:
+            raise InputError("context cannot be used", "this Flujo has no context_model", "Pass context_model=")
+        return None
+    if context is None:
+        missing = [name for name, field in model.model_fields.items() if field.is_required()]
+        if missing:
+            raise InputError("context is missing", f"{model.__name__} needs {', '.join(missing)}", "Pass context=")
+        return model()
+    if not isinstance(context, model):
+        raise InputError("context does not fit", f"{type(context).__name__} is no {model.__name__}")
+    return context

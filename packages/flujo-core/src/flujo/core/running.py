@@ -180,7 +180,7 @@ class Running:
     def cut(self) -> bool:
         """Say why the run was cancelled; whether that came from here, not from outside."""
         own = self.scope is not None and self.scope.cancel_called
-        span = "its deadline of {:g} s" if self.resumed is None else "the {:g} s that were left of its deadline"
+        span = "its deadline of {:g} s" if self.resumed is None else "the {:g} s that it had left"
         late = (f"{span.format(self.deadline_s or 0)} passed", "deadline_s")
         # An error is made only where there is none yet: to look through its text for secrets costs more than a step.
         self.stop(self.verdict or RunAborted(*(late if own else ("cancelled from outside",))))

@@ -191,7 +191,7 @@ def _iterated(state: RunState, part: Part, frame: Frame, output: object) -> None
 
 
 def repeat(state: RunState, part: Part, frame: Frame) -> None:
-    """Begin the next iteration, with a step, in the frame of the last one, which has nothing but its outputs."""
+    """Begin the next iteration, with a step, in the frame of the last one, which has only its outputs of its own."""
     if part.asks:
         part.asks, part.spare = False, None
     part.value = frame.input = part.output

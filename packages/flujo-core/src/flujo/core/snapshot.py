@@ -269,8 +269,9 @@ class Snapshot(_Data):
             SnapshotError: It was.
         """
         if self.digest != self.computed_digest():
-            why = "its digest does not fit: something in it was changed"
-            raise SnapshotError(f"snapshot of run {self.run_id!r} cannot be used", why, "Use it as it was written")
+            why = "its digest does not fit: something in it was changed" if self.digest else "it has no digest"
+            do = "Use it as it was written" if self.digest else "Write snapshot.sealed(); a store reads it from a dict"
+            raise SnapshotError(f"snapshot of run {self.run_id!r} cannot be used", why, do)
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:

@@ -361,7 +361,7 @@ class Work(Running):
                 await self._warn(entry.path, trial.ctx)
             entry.cached = trial.cached
             if node.step.options.retry is None or not await self._again(node.step.options.retry, outcome, trial):
-                if entry.attempts > 1 and isinstance(outcome, Paused) and outcome.request.asked:
+                if entry.attempts > 1 and isinstance(outcome, Paused):
                     await self.note_told(trial.ctx, attempts_told(entry.attempts - 1, feedback))
                 return trial.ctx, outcome, changes
             feedback = trial.feedback

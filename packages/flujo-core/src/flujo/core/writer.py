@@ -123,37 +123,45 @@ class Writer:
         Where `end` gives None, or the store failed, the run is given back as one whose process went away.
         """
         result: list[T] = []
-        error: BaseException | None = None
+        errors: list[BaseException] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(self._write, end)
+            group.start_soon(self._write, end, errors)
             try:
                 result.append(await work())
             except BaseException as raised:  # goes on below, out of the group: it must not stand in one of its own
-                error = raised
+                errors.append(raised)
                 self._stop(RunAborted("cancelled from outside"))  # it does not wait for a human
             self._is_over = True
             self._work.set()
-        if error is not None:
-            raise error
+        if errors:
+            raise errors[0]
         return result[0]
 
-    async def _write(self, end: Callable[[], Snapshot | None]) -> None:
+    async def _write(self, end: Callable[[], Snapshot | None], errors: list[BaseException]) -> None:
         with anyio.CancelScope(shield=True):
-            while self._waiting or not self._is_over:
-                await self._work.wait()
-                self._work = anyio.Event()
-                if self._waiting:
-                    await self._flush()
-            self._is_closed = True
-            await self._give_back(end)
+            try:
+                while self._waiting or not self._is_over:
+                    await self._work.wait()
+                    self._work = anyio.Event()
+                    if self._waiting:
+                        await self._flush()
+                self._is_closed = True
+                await self._give_back(end)
+            except BaseException as raised:  # a Ctrl-C, say: it goes on above, and nobody waits for what is not written
+                errors.insert(0, raised)
+                self._is_closed = True
+                self._stop(RunAborted("cancelled from outside"))
+                for _, _, done in self._waiting:
+                    done.set()
 
     async def _flush(self) -> None:
-        rows, self._waiting = self._waiting, []
+        rows = self._waiting.copy()
         if not self._has_failed:
             fault = await self._within(self._store.append(self._hold, [row for row, _, _ in rows]))
             if fault is not None:
                 self._has_failed = True
                 self._stop(RunAborted(f"its store could not keep what it did: {fault}", "store"))
+        del self._waiting[: len(rows)]
         for _, then, done in rows:  # also what could not be kept: it happened, and nothing follows from it
             then()
             done.set()

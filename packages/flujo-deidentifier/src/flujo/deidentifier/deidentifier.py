@@ -169,7 +169,7 @@ class Deidentifier:
 
         Text is given out only when it is followed by `hold_chars` more, at the end of a word, and not inside or next to
         an identifier. The output equals `redact` of the whole text unless a *later* passage is what tells that an
-        earlier, already released word is a name. A smaller `hold_chars` than the 64 of the default gives text out sooner,
+        earlier, already released word is a name. Fewer `hold_chars` than the 64 of the default give text out sooner,
         and with it the beginning of an identifier that is longer, as a spaced or spelled IBAN is.
 
         Raises:

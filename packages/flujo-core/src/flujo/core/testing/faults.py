@@ -33,9 +33,10 @@ from flujo.core.execution import capabilities_of
 Point = Literal[
     "before_step", "after_step", "before_write", "after_write",
     "before_create", "after_create", "before_claim", "after_claim", "before_save", "after_save",
+    "before_release", "after_release",
 ]  # fmt: skip
 """Where a fault may strike: around an attempt of a step; and, with `faults.store`, around what a store writes of it,
-and around the begin, the resume and the end of a run, which belong to no step.
+and around the begin, the resume and the end of a run, which belong to no step. A run whose store failed is released.
 """
 
 
@@ -217,7 +218,9 @@ class _FaultyStore:
 
     async def release(self, hold: Hold) -> None:
         """See RunStore."""
+        await self.faults.reach("before_release", "")
         await self.store.release(hold)
+        await self.faults.reach("after_release", "")
 
     async def load(self, run_id: str) -> KeptRun:
         """See RunStore."""

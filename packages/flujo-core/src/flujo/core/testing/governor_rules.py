@@ -223,11 +223,25 @@ async def tokens_and_requests_count_as_money_does(trial: GovernorTrial) -> None:
 
 
 async def sums_are_exact(trial: GovernorTrial) -> None:
-    """A thousand times a tenth is a hundred, as no float says."""
-    governor = trial.of("100")
-    for _ in range(1000):
-        governor.settle(await at_once(governor, usd("0.1"), "less than the limit is spent"), spent("0.1"))
-    await refused(governor, Charge(Decimal("1e-9"), 0, 1), "all of the limit is spent")
+    """A thousand times a tenth is a hundred, as no float says; so are calls that cost far less than a cent."""
+    for limit, each in (("100", "0.1"), ("0.0007", "0.0000007")):
+        governor = trial.of(limit)
+        for _ in range(1000):
+            governor.settle(await at_once(governor, usd(each), "less than the limit is spent"), spent(each))
+        await refused(governor, Charge(Decimal("1e-9"), 0, 1), f"1000 times {each}, all of the limit, is spent")
+
+
+async def limits_are_told(trial: GovernorTrial) -> None:
+    """`limits` are those that it was made with: a call is fitted to them before it asks."""
+    for limits in (UsageLimits("0.50", 1000, 7), UsageLimits()):
+        governor = trial.of(
+            limits.cost, total_tokens_limit=limits.total_tokens_limit, requests_limit=limits.requests_limit
+        )
+        told: Any = getattr(governor, "limits", None)
+        demand(isinstance(told, UsageLimits), f"its limits are a {type(told).__name__}, no UsageLimits")
+        same = (told.cost, told.total_tokens_limit, told.requests_limit)
+        made = (limits.cost, limits.total_tokens_limit, limits.requests_limit)
+        demand(same == made, f"it was made with {limits}, and says {told}")
 
 
 async def a_cancel_leaves_nothing_held(trial: GovernorTrial) -> None:
@@ -357,6 +371,7 @@ GOVERNOR_RULES: tuple[GovernorRule, ...] = (
     more_than_reserved_is_counted,
     tokens_and_requests_count_as_money_does,
     sums_are_exact,
+    limits_are_told,
     a_cancel_leaves_nothing_held,
     tasks_hold_no_more_than_the_limit,
     threads_hold_no_more_than_the_limit,

@@ -6,8 +6,10 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import anyio
+from pydantic import JsonValue
 
 from flujo.core import (
     AlreadyResumed,
@@ -26,12 +28,20 @@ from flujo.core import (
     Step,
     StillRunning,
     Usage,
+    UsageLimits,
 )
+from flujo.core.foreign import attempt_async
+from flujo.core.snapshot import LimitsData
 
 from .verdict import Broken, demand
 
 ROWS = 50
 RACERS = 20
+
+TEXT = "Größe 模型 \U0001f600 'quoted' \\ end"
+PATH = "outer/" + "inner#2/" * 60 + "step"
+VALUE: JsonValue = {"text": TEXT + "\0", "whole": 2**60 + 1, "part": 0.1, "none": None, "list": [True, [], {}, ""]}
+USAGE = Usage(3, 5, 2, Decimal("0.000000000000000001"), unmeasured=1, unpriced=1, overshoot_usd=Decimal("0.10"))
 
 
 @dataclass(slots=True)
@@ -43,9 +53,18 @@ class StoreTrial:
 
     def run(self, run_id: str | None = None, status: str = "running", position: int = 0) -> Snapshot:
         """A run as a Flujo would keep it."""
-        facts = {"next_frame": 1, "frames": [{"id": 0}], "usage": Usage(), "position": position}
+        asks = {"frame": 0, "node": 0, "path": PATH}
+        facts = {
+            "input": VALUE, "context": {"note": TEXT}, "next_frame": 1, "frames": [{"id": 0}], "usage": USAGE,
+            "left_s": 12.625, "position": position, "known": [{**asks, "told": [["key", VALUE]]}],
+            "pauses": [{**asks, "number": 0, "question": TEXT, "payload": VALUE}] if status == "paused" else [],
+        }  # fmt: skip
+        names = {
+            "pipeline": "trial", "fingerprint": "0" * 64, "status": status, "actor": TEXT, "tenant": "them",
+            "tags": {TEXT: TEXT}, "counts": {"trial": {TEXT: 2}}, "trace": f"00-{'1' * 32}-{'2' * 16}-01",
+            "limits": LimitsData.of(UsageLimits("0.50", 1000, 7)),
+        }  # fmt: skip
         checkpoint = Checkpoint.model_validate(facts)
-        names = {"pipeline": "trial", "fingerprint": "0" * 64, "status": status}
         return Snapshot.model_validate({"run_id": run_id or self.run_id, **names, "checkpoint": checkpoint})
 
     async def paused(self) -> None:
@@ -57,8 +76,15 @@ class StoreTrial:
         return Receipt(run_id or self.run_id, pause_id, digest if pause_id else "", datetime.now(UTC))
 
     def row(self, number: int) -> EntryData:
-        """An entry of the journal that knows its place."""
-        return EntryData(frame=number, node=0, kind="success", path=f"step{number}", value={"number": number})
+        """An entry of the journal that knows its place; every third has all that an entry can have."""
+        plain = EntryData(frame=number, node=0, kind="success", path=f"step{number}", value={"number": number})
+        if number % 3 == 0:
+            return plain
+        facts = {"value": VALUE, "started_at": 1764403200.123457, "duration_s": 1.5e-7, "path": PATH}
+        if number % 3 == 1:
+            return plain.model_copy(update={**facts, "usage": USAGE, "changes": {"note": VALUE}, "attempts": 3})
+        marks = {"unwritten": "a Type", "cached": True, "cancelled": True, "is_void": True}
+        return plain.model_copy(update={**facts, **marks, "kind": "aborted"})
 
 
 async def _refused(work: Awaitable[object], kind: type[FlujoError], what: str) -> FlujoError:
@@ -114,6 +140,23 @@ async def rows_survive_being_written_at_once(trial: StoreTrial) -> None:
     demand(found == list(range(ROWS)), f"of {ROWS} rows {len(found)} came back")
 
 
+async def all_rows_or_none_are_written(trial: StoreTrial) -> None:
+    """Where one of several rows cannot be written, none is; nor is the decision that a claim came with."""
+    hold = await trial.store.create(trial.run())
+    rows = [trial.row(0), EntryData.model_construct(frame=1, node=0, kind="success", path="odd", value=object())]
+    _, error = await attempt_async(trial.store.append(hold, rows))
+    there = 0 if error is not None else 2
+    found = (await trial.store.load(trial.run_id)).length
+    demand(found == there, f"of two rows, of which one cannot be written, {found} is there")
+    if error is None:
+        return  # it takes them as they are
+    await trial.store.save(hold, trial.run(status="paused"))
+    _, error = await attempt_async(trial.store.claim(0, "paused", trial.receipt(), rows))
+    demand(error is not None, "a claim took a row that append could not write")
+    demand(await trial.store.receipt(trial.run_id, "pause") is None, "a claim that failed left its decision")
+    await trial.store.claim(0, "paused", trial.receipt(), [trial.row(0)])
+
+
 async def saving_leaves_the_journal(trial: StoreTrial) -> None:
     """`save` changes where a run stands, never what it did; what came before is only read with the history."""
     hold = await trial.store.create(trial.run())
@@ -148,7 +191,7 @@ async def what_is_loaded_is_a_copy(trial: StoreTrial) -> None:
 
 async def runs_are_apart(trial: StoreTrial) -> None:
     """Nothing of one run shows in another."""
-    other = f"{trial.run_id}-other"
+    other = trial.run_id.upper()
     hold, mine = await trial.store.create(trial.run(other)), await trial.store.create(trial.run())
     await trial.store.append(hold, [trial.row(7)])
     demand(not (await trial.store.load(trial.run_id)).late, "a row of another run is in the journal")
@@ -185,17 +228,24 @@ async def claims_are_told_apart(trial: StoreTrial) -> None:
     """The same decision again, another decision and another question get errors of their own, with the receipt."""
     await trial.paused()
     demand(await trial.store.receipt(trial.run_id, "pause") is None, "there is a receipt before there is a decision")
-    hold = await trial.store.claim(0, "paused", trial.receipt(), [trial.row(0)])
+    decided = trial.receipt()
+    hold = await trial.store.claim(0, "paused", decided, [trial.row(0)])
     await trial.store.save(hold, trial.run(status="paused", position=1))
     again = await _refused(trial.store.claim(1, "paused", trial.receipt(), []), AlreadyResumed, "the same claim again")
     for receipt in (getattr(again, "receipt", None), await trial.store.receipt(trial.run_id, "pause")):
         known = (getattr(receipt, "run_id", ""), getattr(receipt, "pause_id", ""), getattr(receipt, "digest", ""))
         demand(known == (trial.run_id, "pause", "digest"), f"the receipt is {receipt!r}")
+        when = getattr(receipt, "decided_at", None)
+        late = None if when is None or when.tzinfo is None else abs(when - decided.decided_at).total_seconds()
+        demand(late is not None and late < 0.01, f"it was decided at {decided.decided_at}, by the receipt at {when}")
     other = trial.receipt(digest="other")
     await _refused(trial.store.claim(1, "paused", other, []), ResumeConflict, "a claim with another decision")
     elsewhere = trial.receipt("elsewhere")
     await _refused(trial.store.claim(0, "paused", elsewhere, [trial.row(1)]), ResumeError, "a claim of a place it left")
-    await trial.store.claim(1, "paused", elsewhere, [trial.row(1)])
+    hold = await trial.store.claim(1, "paused", elsewhere, [trial.row(1)])
+    for _ in range(2):  # it goes on without a question, as often as it has to: that is no decision
+        await trial.store.save(hold, trial.run(status="failed", position=2))
+        hold = await trial.store.claim(2, "failed", trial.receipt(""), [])
     last = await trial.store.receipt(trial.run_id)
     demand(last is not None and last.pause_id == "elsewhere", f"the receipt of the last decision is {last!r}")
 
@@ -282,6 +332,7 @@ STORE_RULES: tuple[StoreRule, ...] = (
     an_unknown_id_is_told,
     rows_keep_their_order,
     rows_survive_being_written_at_once,
+    all_rows_or_none_are_written,
     saving_leaves_the_journal,
     a_run_may_come_over_to_another_plan,
     what_is_loaded_is_a_copy,
