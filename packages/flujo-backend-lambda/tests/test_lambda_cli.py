@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,39 @@ def test_the_doctor_says_what_is_well_and_what_is_not(cloud: Cloud, keys: tuple[
     assert told(*asked, "--audience", "others")[0] == 1
     code, text = told("lambda", "doctor", "nobody", "--key", keys[0])
     assert (code, "ResourceNotFoundException" in text) == (2, True)
+
+
+@pytest.mark.parametrize("missing", ["region", "credentials", "profile"])
+def test_in_a_fresh_shell_each_command_says_which_setting_is_missing(
+    missing: str, keys: tuple[Path, Path], told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if missing != "region":
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    if missing == "profile":
+        monkeypatch.setenv("AWS_PROFILE", "nobody")
+    words = {"region": "specify a region", "credentials": "locate credentials", "profile": "profile (nobody)"}
+    publish(FileArtifactStore(tmp_path / "store"), _artifact(tmp_path), Ed25519Signer(keys[0]))
+    (tmp_path / "words.py").write_text("from flujo.core import step\n\n@step\nasync def flow(text: str) -> str: ...\n")
+    for arguments in (
+        ("doctor", "f", "--key", keys[0]),
+        ("invoke", "f", "words.py:flow", "--key", keys[0], "--text", "a"),
+        ("deploy", "f", "--store", tmp_path / "store", "--name", "made", "--version", "1", "--trust", keys[1]),
+    ):
+        code, text = told("lambda", *arguments)
+        assert (code, "unexpected" in text) == (3 if arguments[0] == "invoke" else 2, False), text
+        assert words[missing] in text
+        assert "credentials" in text.lower()  # the next act names all settings
+
+
+def _artifact(folder: Path) -> Artifact:
+    (folder / "made").mkdir()
+    (folder / "made" / "words.py").write_text("x = 1\n")
+    return Artifact("made", "1", "3.12", pack(folder / "made"), ())
 
 
 def test_a_pipeline_of_a_file_is_invoked(cloud: Cloud, keys: tuple[Path, Path], tmp_path: Path) -> None:

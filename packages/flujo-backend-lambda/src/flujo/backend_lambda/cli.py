@@ -11,11 +11,11 @@ from typing import TypedDict, Unpack
 import click
 from pydantic_core import to_jsonable_python
 
-from flujo.core import CommandHost, Flujo
+from flujo.core import CommandHost, ConfigurationError, Flujo
 
 from .artifact import PLATFORMS, Artifact, build
 from .backend import backend_from
-from .clients import aws
+from .clients import SETTINGS, aws, error_code, refusals
 from .deploying import Deployment, deploy, described
 from .doctoring import examine
 from .keys import Ed25519Verifier
@@ -37,7 +37,19 @@ _REGION = click.option("--region", help="AWS region; left out, AWS's own setting
 _FILES = click.Path(path_type=Path, exists=True)
 
 
-@click.group("lambda")
+class AwsGroup(click.Group):
+    """Commands that ask AWS: what it refuses, and settings that are missing, are no faults of ours."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """See click.Group."""
+        try:
+            return super().invoke(ctx)
+        except refusals() as error:  # asked when something was raised, and not before
+            why = f"{error_code(error) or type(error).__name__}: {error}"
+            raise ConfigurationError(f"flujo lambda {ctx.invoked_subcommand} was refused", why, SETTINGS) from error
+
+
+@click.group("lambda", cls=AwsGroup)
 def main() -> None:
     """Build, deploy and ask AWS Lambda workers.
 

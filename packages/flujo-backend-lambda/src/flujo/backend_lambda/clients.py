@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
+from flujo.core import ConfigurationError
+
 __all__ = [
+    "SETTINGS",
     "Answer",
     "Body",
     "DynamoClient",
@@ -17,10 +20,14 @@ __all__ = [
     "SecretsClient",
     "aws",
     "error_code",
+    "refusals",
     "secrets_manager",
 ]
 
 Answer = Mapping[str, Any]
+
+SETTINGS = "Set AWS_DEFAULT_REGION (or region=, --region) and credentials, or AWS_PROFILE; `aws configure` writes them"
+"""The next act where AWS cannot be asked."""
 
 
 class Body(Protocol):
@@ -105,11 +112,25 @@ def aws(service: str, *, region: str | None = None, **config: object) -> Any:
         service: Its name in boto3.
         region: Where; None leaves that to boto3.
         config: Arguments of botocore's Config.
+
+    Raises:
+        ConfigurationError: It cannot be made of AWS's settings: no region, an unknown profile.
     """
     import boto3  # heavy: 0.2 s
     from botocore.config import Config  # heavy, like boto3
+    from botocore.exceptions import BotoCoreError  # heavy, like boto3
 
-    return boto3.Session(region_name=region).client(service, config=Config(**config))
+    try:
+        return boto3.Session(region_name=region).client(service, config=Config(**config))
+    except BotoCoreError as error:
+        raise ConfigurationError(f"AWS ({service}) cannot be asked", str(error), SETTINGS) from error
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What boto3 raises where AWS, or its own settings, let something not through; for an `except` clause."""
+    from botocore.exceptions import BotoCoreError, ClientError  # heavy, like boto3
+
+    return BotoCoreError, ClientError
 
 
 def secrets_manager(client: object = None) -> SecretsClient:
