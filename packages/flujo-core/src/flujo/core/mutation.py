@@ -89,7 +89,7 @@ class PipelineChange:
         before: Fingerprint of the pipeline before.
         after: The same of what it became.
         added: Paths of the steps that it gained.
-        removed: Paths of the steps that it lost.
+        removed: Paths of the steps that it lost; one in whose place another of its name stands is in both.
     """
 
     before: str
