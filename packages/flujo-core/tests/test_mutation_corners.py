@@ -53,6 +53,17 @@ async def test_a_guard_sees_a_combinator_that_is_replaced_around_the_same_step()
     assert [(one.added, one.removed) for one in guard.seen] == [(("loop#*/x",), ("loop#*/x",))]
 
 
+async def test_a_guard_sees_a_step_that_is_moved() -> None:
+    guard, publish = Looks(), adds(100, "publish")
+    first = changes(insert_after={"first": publish}, remove=["publish"])
+    result = await run(first, adds(1, "review"), publish, plugins=[guard])
+    assert paths(result) == ["first", "publish", "review"]
+    assert [(one.added, one.removed) for one in guard.seen] == [(("publish",), ("publish",))]
+    stays = changes(replace={"publish": publish})
+    assert paths(await run(stays, adds(1, "review"), publish, plugins=[guard])) == ["first", "review", "publish"]
+    assert (guard.seen[1].added, guard.seen[1].removed) == ((), ())
+
+
 async def test_what_is_put_in_waits_for_all_that_its_inputs_name() -> None:
     async def both(value: int, other: int) -> int:
         return value * 100 + other

@@ -37,7 +37,8 @@ async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Ou
     if setup is None:
         return outcome
     before, after = run.setup.plan, setup.plan
-    change = PipelineChange(before.fingerprint, after.fingerprint, _gone(after, before), _gone(before, after))
+    kept = {*_written(before)} & {*_written(after)} - (setup.row.fresh if setup.row is not None else set())
+    change = PipelineChange(before.fingerprint, after.fingerprint, _others(after, kept), _others(before, kept))
     asked = GuardMutation(run.info, entry.path, change)
     try:
         denial = await run.hooks.guard(asked, "guard_mutation", run.values)
@@ -56,14 +57,13 @@ async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Ou
     return outcome
 
 
-def _gone(plan: Plan, other: Plan) -> tuple[str, ...]:
-    """Paths of the steps of a plan that another has not; one of the same name may be another step."""
-    known = {*_written(other)}
-    found: list[PlanNode] = [at for node, at in zip(_written(plan), plan.root.nodes, strict=True) if node not in known]
+def _others(plan: Plan, kept: set[Node]) -> tuple[str, ...]:
+    """Paths of the steps of a plan beside those that were kept."""
+    found: list[PlanNode] = [at for node, at in zip(_written(plan), plan.root.nodes, strict=True) if node not in kept]
     for node in found:  # grows on the way
         found += [one for body in node.bodies for one in body.nodes] if isinstance(node, FlowNode) else ()
-    gone = {node.index for node in found}
-    return tuple(step.path for step in plan.steps if step.index in gone)
+    others = {node.index for node in found}
+    return tuple(step.path for step in plan.steps if step.index in others)
 
 
 def _written(plan: Plan) -> list[Node]:
@@ -122,8 +122,9 @@ def _row(plan: Plan, was: Mutations, place: int, mutation: PipelineMutation[obje
             new = [*_nodes(mutation.replace[planned.name])]
         if planned.name in mutation.insert_after:
             new += _nodes(mutation.insert_after[planned.name])
-        made.depths.update((one, depth) for one in new if one is not node)
+        made.fresh.update(one for one in new if one is not node)
         found += new
+    made.depths.update(dict.fromkeys(made.fresh, depth))
     made.pipeline = copy(was.pipeline)
     made.pipeline.members = (reduce(_joined, found),)
     return made
