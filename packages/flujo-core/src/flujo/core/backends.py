@@ -15,7 +15,7 @@ from anyio.lowlevel import RunVar
 from .context import Update
 from .errors import FlujoError, GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .execution import StepExecutionRequest, StepOutcome
-from .foreign import fault_of
+from .foreign import check_cut, fault_of
 from .mutation import PipelineMutation
 from .outcome import Failure, Mutated, Paused, Success
 from .pause import PauseForHumanInput
@@ -43,6 +43,7 @@ class LocalBackend:
         except BaseException as raised:  # it may raise anything: that is an answer, but for a cancel
             error = fault_of(raised)
             if error is None:
+                check_cut(raised)
                 raise
         return told(value, error, request.ctx.step_path, request.arguments)
 

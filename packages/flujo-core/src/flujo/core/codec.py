@@ -184,7 +184,7 @@ def dump_changes(model: type[BaseModel] | None, changes: Mapping[str, object], w
 
 def load_changes(model: type[BaseModel] | None, data: object, where: str) -> dict[str, object]:
     """Read what `dump_changes` wrote."""
-    if model is None or not isinstance(data, dict) or not data.keys() <= model.model_fields.keys():
+    if not isinstance(data, dict) or not data.keys() <= (frozenset() if model is None else model.model_fields.keys()):
         raise SnapshotError(f"context changes of {where} do not fit", "they name unknown fields", _DO)
     return {
         name: load(_field(model, name), value, f"context field {name!r} of {where}") for name, value in data.items()

@@ -35,6 +35,7 @@ async def attempt_async(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[None,
         return await awaitable, None
     except BaseException as error:  # as above
         if fault_of(error) is None:
+            check_cut(error)
             raise
         return None, cast("Exception", fault_of(error))  # in no variable: this frame stands in its traceback
 
@@ -48,8 +49,8 @@ def fault_of(error: BaseException) -> Exception | None:
     if type(error).__module__ == "pyo3_runtime":  # a panic of Rust code, which many libraries have inside: no exit
         return RuntimeError(f"it panicked: {attempt(str, error)[0]}")
     if isinstance(error, BaseExceptionGroup):  # of a task group, which is a fault where all in it are
-        faults = [fault_of(one) for one in error.exceptions]
-        return None if None in faults else ExceptionGroup(error.message, [one for one in faults if one is not None])
+        faults = [fault_of(one) for one in _leaves(error)]
+        return None if None in faults else ExceptionGroup(f"{error.args[0]}", [*filter(None, faults)])
     if isinstance(error, asyncio.CancelledError):
         task, _ = attempt(asyncio.current_task)
         if task is None or not task.cancelling():
@@ -58,11 +59,29 @@ def fault_of(error: BaseException) -> Exception | None:
     return None
 
 
+def check_cut(error: BaseException) -> None:
+    """Raise the cancel that is in a group, alone: a scope would let the faults beside it through."""
+    if isinstance(error, BaseExceptionGroup):
+        cuts = [one for one in _leaves(error) if fault_of(one) is None]
+        if not any(isinstance(one, KeyboardInterrupt) for one in cuts):
+            raise cuts[0] from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """What is in a group and in those in it, each once, however deep and often; its class may be the user's."""
+    found: dict[int, BaseException] = {id(group): group}
+    for one in (todo := [group]):  # grows on the way
+        for part in BaseExceptionGroup.exceptions.__get__(one):
+            if found.setdefault(id(part), part) is part and isinstance(part, BaseExceptionGroup):
+                todo.append(part)
+    return [one for one in found.values() if not isinstance(one, BaseExceptionGroup)]
+
+
 def text_of(error: BaseException, knows: Iterable[object] = ()) -> str:
     """The text of a foreign exception, without the secrets among what its code was given; it may fail to have one."""
     text, fault = attempt(str, error)
     if text is None:
         return f"its text cannot be read ({type(fault).__name__})"
     if isinstance(error, BaseExceptionGroup):  # which does not say what is in it
-        text += "".join(f"; {type(one).__name__}: {text_of(one)}" for one in error.exceptions[:3])
+        text += "".join(f"; {type(one).__name__}: {text_of(one)}" for one in _leaves(error)[:3])
     return without(attempt(secrets_in, knows)[0] or (), text)

@@ -17,7 +17,7 @@ from .mutation import MAX_ADDED, MAX_DEPTH, MAX_MUTATIONS, Mutations, PipelineCh
 from .outcome import Aborted, Failure, Mutated, Outcome
 from .payloads import GuardMutation, OnMutation
 from .pipeline import PipelineLike
-from .plan import Plan, StepNode
+from .plan import FlowNode, Plan, PlanNode, StepNode
 from .result import StepRecord
 from .running import Keep, Running
 from .setup import Setup
@@ -28,45 +28,67 @@ from .written import entry_data
 
 async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Outcome:
     """Change the pipeline of a run, once every guard allows it; where it cannot be, the step has failed."""
-    if run.verdict is not None or not outcome.mutation.names:
+    if run.verdict is not None:
         return outcome
+    setup, fault = attempt(_changed, run, entry, outcome.mutation)  # its mappings are the user's own
+    if fault is not None:
+        refused = StepFailed(entry.path, "MutationRefused", text_of(fault))
+        return Failure(fault if isinstance(fault, StepFailed) else refused)
+    if setup is None:
+        return outcome
+    before, after = run.setup.plan, setup.plan
+    kept = {*_written(before)} & {*_written(after)} - (setup.row.fresh if setup.row is not None else set())
+    change = PipelineChange(before.fingerprint, after.fingerprint, _others(after, kept), _others(before, kept))
+    asked = GuardMutation(run.info, entry.path, change)
     try:
-        setup = _changed(run, entry, outcome.mutation)
-        before, after = run.setup.plan, setup.plan
-        paths = [[step.path for step in plan.steps] for plan in (before, after)]
-        added, removed = (tuple(p for p in paths[k] if p not in paths[1 - k]) for k in (1, 0))
-        entry.mutation = PipelineChange(before.fingerprint, after.fingerprint, added, removed)
-        asked = GuardMutation(run.info, entry.path, entry.mutation)
         denial = await run.hooks.guard(asked, "guard_mutation", run.values)
         if isinstance(denial, GuardDenied):
             await run.deny(denial, entry.path, keep)
         _adopt(run, entry, setup)
-        await run.observe("on_mutation", partial(OnMutation, run.info, entry.path, entry.mutation), keep)
-    except StepFailed as failed:
-        return Failure(failed)
+        entry.mutation = change
+        await run.observe("on_mutation", partial(OnMutation, run.info, entry.path, change), keep)
     except (GuardDenied, RunAborted) as stopped:
-        entry.mutation = None
         return Aborted(stopped)
+    except BaseException:  # a cancel: what the step cost is kept, and what it gave, once the pipeline was changed
+        entry.cancelled = entry.mutation is None
+        entry.outcome = Aborted(run.verdict or RunAborted("cancelled")) if entry.cancelled else outcome
+        run.put(entry, partial(run.journal.append if entry.cancelled else run.take, entry))
+        raise
     return outcome
 
 
-def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> Setup:
-    """What the run is to go on with.
+def _others(plan: Plan, kept: set[Node]) -> tuple[str, ...]:
+    """Paths of the steps of a plan beside those that were kept."""
+    found: list[PlanNode] = [at for node, at in zip(_written(plan), plan.root.nodes, strict=True) if node not in kept]
+    for node in found:  # grows on the way
+        found += [one for body in node.bodies for one in body.nodes] if isinstance(node, FlowNode) else ()
+    others = {node.index for node in found}
+    return tuple(step.path for step in plan.steps if step.index in others)
+
+
+def _written(plan: Plan) -> list[Node]:
+    """The nodes of the outermost row as they were written."""
+    return [node.step if isinstance(node, StepNode) else node.flow for node in plan.root.nodes]
+
+
+def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> Setup | None:
+    """What the run is to go on with; None where it stays as it is.
 
     Raises:
         StepFailed: It cannot be.
     """
     setup, path = run.setup, entry.path
+    if not mutation.names:
+        return None
     if setup.change is None or (was := setup.row) is None:
         why, do = "it returned a PipelineMutation, which is experimental", "Pass Flujo(..., experimental={'mutation'})"
         raise StepFailed(path, "MutationRefused", why, do)
-    if problems := [*_problems(setup.plan, was, entry, mutation)]:
-        raise StepFailed(path, "MutationRefused", "; ".join(problems))
-    row, error = attempt(_row, setup.plan, was, entry.node, mutation)
-    made, error = (None, error) if row is None else attempt(setup.change, row)
-    if row is None or made is None:
-        raise StepFailed(path, "MutationRefused", text_of(error or ValueError()))
-    if problems := [*_misfits(run, was, row, made)]:
+    problems = [*_problems(setup.plan, was, entry, mutation)]
+    if not problems:
+        row = _row(setup.plan, was, entry.node, mutation)
+        made = setup.change(row)
+        problems = [*_misfits(run, was, row, made)]
+    if problems:
         raise StepFailed(path, "MutationRefused", "; ".join(problems))
     return made
 
@@ -74,7 +96,7 @@ def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> 
 def _problems(plan: Plan, was: Mutations, entry: Entry, mutation: PipelineMutation[object]) -> Iterator[str]:
     """Why a mutation cannot be made, whatever comes of it."""
     members, names = was.pipeline.members, [node.name for node in plan.root.nodes]
-    if entry.frame != 0 or len(members) != 1 or was.pipeline.given is not None or plan.root.waiting:
+    if entry.frame != 0 or len(members) != 1 or was.pipeline.given is not None:
         yield "only a step of the outermost row `a >> b >> c` can change what comes after it"
         return
     after = names[entry.node + 1 :]
@@ -89,7 +111,7 @@ def _problems(plan: Plan, was: Mutations, entry: Entry, mutation: PipelineMutati
 
 def _row(plan: Plan, was: Mutations, place: int, mutation: PipelineMutation[object]) -> Mutations:
     """The pipeline as it is to be."""
-    nodes: list[Node] = [node.step if isinstance(node, StepNode) else node.flow for node in plan.root.nodes]
+    nodes = _written(plan)
     depth = was.depths.get(nodes[place], 0) + 1
     found: list[Node | Chain] = []
     made = Mutations(was.pipeline, was.nodes)
@@ -100,8 +122,9 @@ def _row(plan: Plan, was: Mutations, place: int, mutation: PipelineMutation[obje
             new = [*_nodes(mutation.replace[planned.name])]
         if planned.name in mutation.insert_after:
             new += _nodes(mutation.insert_after[planned.name])
-        made.depths.update((one, depth) for one in new if one is not node)
+        made.fresh.update(one for one in new if one is not node)
         found += new
+    made.depths.update(dict.fromkeys(made.fresh, depth))
     made.pipeline = copy(was.pipeline)
     made.pipeline.members = (reduce(_joined, found),)
     return made
@@ -128,7 +151,7 @@ def _misfits(run: Running, was: Mutations, row: Mutations, setup: Setup) -> Iter
         yield f"a run may gain {MAX_ADDED} steps and combinators, not {len(after.nodes) - was.nodes}"
     if (depth := max(row.depths.values(), default=0)) > MAX_DEPTH:
         yield f"a step that was put in may put in others {MAX_DEPTH} deep, not {depth}"
-    if closed := setup.run_resources - run.step_values.keys():
+    if closed := {name for name in setup.run_resources - run.step_values.keys() if setup.specs[name].scope != "step"}:
         yield f"this run has not opened {', '.join(sorted(closed))}: a step of the pipeline as written must take it"
 
 
@@ -144,6 +167,8 @@ def _adopt(run: Running, entry: Entry, setup: Setup) -> None:
     run.state.plan, root.scope = setup.plan, setup.plan.root
     root.left = len(root.scope.nodes) - place
     root.outputs = root.outputs[:place] + [UNSET] * root.left
+    if root.scope.waiting:  # in a row each waits for the one before, and for those that its inputs= names
+        root.waiting = [sum(one >= place for one in node.predecessors) for node in root.scope.nodes]
     root.seen = {}
 
 

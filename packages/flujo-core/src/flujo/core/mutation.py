@@ -89,7 +89,7 @@ class PipelineChange:
         before: Fingerprint of the pipeline before.
         after: The same of what it became.
         added: Paths of the steps that it gained.
-        removed: Paths of the steps that it lost.
+        removed: Paths of the steps that it lost. What was moved, or replaced by another of its name, is in both.
     """
 
     before: str
@@ -111,3 +111,4 @@ class Mutations:
         self.nodes: int = nodes
         self.count: int = 0
         self.depths: dict[Node, int] = {}  # of what was put in
+        self.fresh: set[Node] = set()  # what was put in just now; it may have stood elsewhere

@@ -17,7 +17,7 @@ from .context import CallGate, RunContext, Update
 from .errors import RunAborted, StepFailed, UsageLimitExceeded
 from .execution import StepOutcome
 from .flow import Branch, Loop
-from .foreign import attempt, attempt_async, fault_of
+from .foreign import attempt, attempt_async, check_cut, fault_of
 from .frames import Due, Frame, Part, Passed
 from .hooks import Telling
 from .journal import Ended, Entry, record_of
@@ -269,6 +269,7 @@ class Work(Running):
         entry.duration_s, entry.cancelled = perf_counter() - clock, True
         entry.outcome = Aborted(self.verdict or RunAborted("cancelled"))
         self.put(entry, partial(self.journal.append, entry))
+        check_cut(stop)
         del stop  # this frame will stand in its traceback: both would wait for the garbage collector
         raise
 
@@ -368,10 +369,9 @@ class Work(Running):
 
     def _book(self, ctx: RunContext, entry: Entry) -> None:
         """Count what an attempt used, and stop the run where that broke a limit or a limit refused something."""
-        meter = ctx.usage
         entry.usage = entry.usage or Usage()
-        entry.usage.add(meter.spent)
-        if (breach := meter.breach or meter.exceeded()) is not None:
+        entry.usage.add(ctx.usage.spent)
+        if (breach := ctx.usage.breach or ctx.usage.exceeded()) is not None:
             self.stop(breach, ctx)
 
     async def _warn(self, path: str, ctx: RunContext) -> None:
