@@ -188,3 +188,14 @@ def test_a_project_without_a_lock_says_so(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("surely-no-such-distribution-of-flujo==9\n")
     with pytest.raises(ConfigurationError, match="uv pip said"):
         build(tmp_path)
+
+
+def test_hidden_files_and_virtual_environments_are_no_part_of_a_project(tmp_path: Path) -> None:
+    """A `venv` beside the steps made an artifact of 100 MB, and a `.env` in a package went along, signed."""
+    for name in ("steps.py", "pkg/__init__.py", "pkg/data.json", "env/lib/other.py", "pkg/env/lib/other.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    for name in ("env/pyvenv.cfg", "pkg/env/pyvenv.cfg", ".env", "pkg/.env", "requirements.txt"):
+        (tmp_path / name).write_text("TOKEN=x\n" if name.endswith(".env") else "")
+    files = build(tmp_path).packed.files
+    assert [name for name in files if "__pycache__" not in name] == ["pkg/__init__.py", "pkg/data.json", "steps.py"]

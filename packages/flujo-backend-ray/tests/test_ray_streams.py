@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,14 +13,18 @@ import pytest
 import ray_steps as steps
 
 from flujo.backend_ray import RayBackend
+from flujo.backend_ray.actor import StepActor
 from flujo.backend_ray.backend import AHEAD
 from flujo.core import (
+    Capabilities,
     Chunk,
     Flujo,
     Map,
     OnModelCall,
     PipelineResult,
     RecordIntent,
+    StepExecutionRequest,
+    StepOutcome,
     StepTimeout,
     UsageLimitExceeded,
     UsageLimits,
@@ -163,3 +168,41 @@ async def test_hooks_act_once_and_usage_and_records_come_back(backend: RayBacken
         records.told.clear()
         calls.clear()
     await marked.aclose()
+
+
+class Catching:
+    """A backend that keeps the task it should send."""
+
+    capabilities = Capabilities(remote=True, streams=True)
+    task = ""
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        self.task = request.task().model_dump_json()
+        raise RuntimeError("caught")
+
+
+async def test_a_stream_that_is_closed_in_its_actor_leaves_no_task_there(tmp_path: Path) -> None:
+    """Ray closes what a driver that died was fetching: nobody says a cancel then."""
+    catching = Catching()
+    await Flujo(steps.streamed(steps.held), backend=catching).run_async(str(tmp_path))
+    actor = StepActor([])
+    items = actor.stream(1, catching.task)
+    assert not (await anext(items))[0]
+    before = asyncio.all_tasks()
+    await items.aclose()  # type: ignore[attr-defined]
+    assert (tmp_path / "closed").exists()
+    assert not actor._scopes
+    assert len(asyncio.all_tasks()) < len(before)
+
+
+async def test_a_call_that_is_closed_in_its_actor_ends_its_steps() -> None:
+    catching = Catching()
+    await Flujo(steps.double, backend=catching).run_async(1)
+    quick = catching.task
+    await Flujo(steps.sleeps, backend=catching).run_async(60)
+    actor = StepActor([])
+    answers = actor.run([(1, quick), (2, catching.task)])
+    assert [number for number, _ in await anext(answers)] == [1]
+    with anyio.fail_after(30):
+        await answers.aclose()  # type: ignore[attr-defined]
+    assert not actor._scopes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -457,6 +458,42 @@ def test_an_answer_that_does_not_fit_fails_the_step_and_costs_its_whole_lease(
     assert isinstance(result.error, StepFailed)
     assert result.error.error_type == "AnswerMismatch"
     assert result.total_cost_usd == Decimal("0.25")
+
+
+class Returning(Remote):
+    """A backend that makes its outcomes by itself."""
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    async def execute_step(self, request: StepExecutionRequest) -> StepOutcome:
+        request.task()
+        return self.made  # type: ignore[return-value]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(StepOutcome(Success(1), usage=usage) for usage in (
+            Usage(cost_usd=Decimal("-1000")), Usage(cost_usd=Decimal("NaN")), Usage(cost_usd=Decimal("Infinity")),
+            Usage(cost_usd=Decimal("1E+60")), Usage(cost_usd=math.nan), Usage(input_tokens=-5),  # type: ignore[arg-type]
+            Usage(output_tokens=True), Usage(requests=10**30), Usage(overshoot_usd=Decimal(-1)), "nothing",
+        )),
+        StepOutcome(None),  # type: ignore[arg-type]
+        StepOutcome("done"),  # type: ignore[arg-type]
+        None,
+        "done",
+    ],
+)  # fmt: skip
+async def test_what_a_backend_makes_by_itself_is_not_believed_blindly(made: object) -> None:
+    """Less than nothing would give the run more to spend than its limit, and NaN no limit at all."""
+    step = Step(_spends_nothing, lease=UsageLimits(total_cost_usd_limit="0.25"))
+    budget = Budget(UsageLimits(total_cost_usd_limit=1))
+    result = await Flujo(step, backend=Returning(made), limits=budget).run_async(1)
+    assert isinstance(result.error, StepFailed)
+    assert result.error.error_type == "AnswerMismatch"
+    assert (result.total_cost_usd, budget.spent.cost_usd) == (Decimal("0.25"), Decimal("0.25"))
 
 
 async def _spends_nothing(number: int, ctx: RunContext) -> int:

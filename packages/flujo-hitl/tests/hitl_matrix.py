@@ -26,7 +26,7 @@ ALWAYS = ("before_step", "after_step", "before_write", "after_write")
 CASES = [
     *[
         (point, "", visit)
-        for point in ("before_create", "after_create", "before_claim", "after_claim")
+        for point in ("before_create", "after_create", "before_claim", "after_claim", "before_release", "after_release")
         for visit in (1,)
     ],
     *[(point, "", visit) for point in ("before_save", "after_save") for visit in (1, 2)],
@@ -61,6 +61,8 @@ def pipeline(effects: Path, effect: Effect) -> Any:
 async def first(folder: Path, effect: Effect, point: str, step: str, visit: int) -> None:
     """Run, answer, and be killed somewhere."""
     faults = FaultInjector().kills(at=cast(Point, point), step=step or None, visit=visit)
+    if point.endswith("release"):  # which is what becomes of a run whose store failed
+        faults.raises(OSError("full"), at="before_write", step="ship")
     durability: Durability = "full" if effect == "idempotent" else "normal"  # both survive the end of a process
     store = faults.store(store_at(place(folder), **({} if URL else {"durability": durability})))
     flujo = Flujo(pipeline(folder / "effects", effect), backend=faults, store=store)

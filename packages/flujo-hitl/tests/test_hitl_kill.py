@@ -8,7 +8,7 @@ import pytest
 from hitl_trials import child
 
 POINTS = [
-    *[f"{point}  1" for point in ("before_create", "after_create", "before_claim", "after_claim")],
+    *[f"{when}_{what}  1" for what in ("create", "claim", "release") for when in ("before", "after")],
     *[f"{point}  {visit}" for point in ("before_save", "after_save") for visit in (1, 2)],
     *[
         f"{point}_{what} {step} 1"

@@ -148,14 +148,22 @@ def _compile(target: Path) -> None:
 
 
 def _copy(code: Path, target: Path) -> None:
-    """The modules and packages of a folder, tests left out."""
+    """The modules and packages of a folder. Tests are left out, and hidden files (a `.env`) and virtual environments,
+    whatever they are called and wherever they lie.
+    """
+    hidden = _hidden(str(code), [path.name for path in code.iterdir()])
     for path in sorted(code.iterdir()):
-        if path.name.startswith((".", "test_", "conftest")) or path.name in ("tests", "dist", "build"):
+        named = path.name.startswith(("test_", "conftest")) or path.name in ("tests", "dist", "build")
+        if named or path.name in hidden:
             continue
         if path.is_dir() and any(path.rglob("*.py")):
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
+            shutil.copytree(path, target / path.name, dirs_exist_ok=True, ignore=_hidden)
         elif path.suffix == ".py":
             shutil.copy2(path, target / path.name)
+
+
+def _hidden(folder: str, names: Sequence[str]) -> set[str]:
+    return {name for name in names if name.startswith(".") or Path(folder, name, "pyvenv.cfg").exists()}
 
 
 def _uv(*arguments: str, cwd: Path | None = None) -> str:

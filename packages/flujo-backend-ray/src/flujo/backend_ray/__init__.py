@@ -1,6 +1,6 @@
 """Run the steps of a pipeline on a Ray cluster."""
 
 from .backend import RayBackend
-from .errors import NeedsAsyncio
+from .errors import ClusterUnreachable, NeedsAsyncio
 
-__all__ = ["NeedsAsyncio", "RayBackend"]
+__all__ = ["ClusterUnreachable", "NeedsAsyncio", "RayBackend"]

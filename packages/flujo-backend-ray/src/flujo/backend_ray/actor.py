@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import import_module
 
 import anyio
@@ -37,12 +37,15 @@ class StepActor:
         self._scopes.update({number: anyio.CancelScope() for number, _ in tasks})  # a cancel may come before its turn
         running = [asyncio.ensure_future(self._one(number, task, answers)) for number, task in tasks]
         left = len(running)
-        while left:
-            there = [await answers.get()]
-            while not answers.empty():
-                there.append(answers.get_nowait())
-            left -= len(there)
-            yield there
+        try:
+            while left:
+                there = [await answers.get()]
+                while not answers.empty():
+                    there.append(answers.get_nowait())
+                left -= len(there)
+                yield there
+        finally:
+            await self._ended(dict(zip((number for number, _ in tasks), running, strict=True)))
 
     async def _one(
         self, number: int, task: str, answers: asyncio.Queue[tuple[int, str]], give: GiveChunk | None = None
@@ -70,15 +73,28 @@ class StepActor:
 
         answers: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         running = asyncio.ensure_future(self._one(number, task, answers, give))
-        while True:
-            there = asyncio.ensure_future(chunks.get())
-            await asyncio.wait([there, running], return_when=asyncio.FIRST_COMPLETED)
-            if not there.done():
+        there: asyncio.Future[str] | None = None
+        try:
+            while True:
+                there = asyncio.ensure_future(chunks.get())
+                await asyncio.wait([there, running], return_when=asyncio.FIRST_COMPLETED)
+                if not there.done():
+                    break
+                yield False, there.result()
+                wanted.release()
+            yield True, answers.get_nowait()[1]
+        finally:
+            if there is not None:
                 there.cancel()
-                break
-            yield False, there.result()
-            wanted.release()
-        yield True, answers.get_nowait()[1]
+            await self._ended({number: running})
+
+    async def _ended(self, running: Mapping[int, asyncio.Future[None]]) -> None:
+        """Cancel what still runs where nobody reads its answers any more, and wait until its sources are closed."""
+        left = {number: task for number, task in running.items() if not task.done()}
+        for number in left:
+            await self.cancel(number)
+        if left:
+            await asyncio.wait(left.values())
 
     async def cancel(self, number: int) -> None:
         """Cancel a task; `run` or `stream` gives its answer when it has ended."""

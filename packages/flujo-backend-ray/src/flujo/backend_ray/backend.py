@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from itertools import count
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import Any
 
 import anyio
@@ -20,6 +15,7 @@ import anyio
 from flujo.core import Capabilities, Failure, StepExecutionRequest, StepOutcome, WorkerLost
 
 from .actor import StepActor
+from .cluster import Cluster, ray_module
 from .errors import NeedsAsyncio
 
 __all__ = ["RayBackend"]
@@ -52,6 +48,7 @@ class RayBackend:
 
     Raises:
         NeedsAsyncio: When a step is run on another event loop than asyncio's.
+        ClusterUnreachable: When a step is run, and no cluster answers at the address.
     """
 
     def __init__(
@@ -63,7 +60,7 @@ class RayBackend:
         actor_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.capabilities: Capabilities = Capabilities(remote=True, prepare=self._actor, streams=True)
-        self._address = address
+        self._cluster = Cluster(address)
         self._size = actors
         self._maker = worker or ""
         self._options = dict(actor_options or {})
@@ -97,14 +94,15 @@ class RayBackend:
 
     def _start(self) -> None:
         """Start as many as are to work, and others for those that are gone; blocks."""
+        asked_at = time.monotonic()
         with self._lock:
-            connect(self._address)
-            size = self._size or max(1, int(_ray().cluster_resources().get("CPU", 1)))
+            self._cluster.connect(asked_at)
+            size = self._size or max(1, int(ray_module().cluster_resources().get("CPU", 1)))
             there = [actor for actor in self._actors if not actor.is_gone]
             new = [Actor(self._maker, self._options) for _ in range(size - len(there))]
             ends_at, late = time.monotonic() + START_S, [one.ready for one in new]
             while late and not self._closing.is_set() and (left_s := ends_at - time.monotonic()) > 0:
-                _, late = _ray().wait(late, num_returns=len(late), timeout=min(AGAIN_S, left_s))
+                _, late = ray_module().wait(late, num_returns=len(late), timeout=min(AGAIN_S, left_s))
             if self._closing.is_set():  # who was never ready has opened nothing, and would not hear of a close
                 for one in new:
                     if one.ready in late:
@@ -124,57 +122,6 @@ class RayBackend:
             self._closing.clear()
             actors, self._actors = self._actors, []
             return actors
-
-
-def _ray() -> Any:
-    """Ray's module. It takes a second to load, and its functions have no types."""
-    import ray  # heavy: 1 s
-
-    return ray
-
-
-def connect(address: str | None) -> None:
-    """Connect to a cluster, or start one here; does nothing where this process is connected. It blocks.
-
-    A local cluster ends with the thread that started it (Linux tells its processes of the end of their parent, which
-    is that thread), so one is started by a thread that stays.
-    """
-    ray = _ray()
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what Ray would tell its makers of this machine stays here
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes longer than its 30 s
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what it will do some day
-    connected: Future[None] = Future()
-    # Not left to Ray: it would join whatever cluster a file in the temp directory, which all can write, names.
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
-    own = {"_temp_dir": _folder()} if where == "local" else {}
-
-    def stay() -> None:
-        try:
-            ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level="error", **own)
-        except Exception as error:  # whatever it is, who waits is told, and nothing of a cluster stays behind
-            ray.shutdown()
-            connected.set_exception(error)
-            return
-        connected.set_result(None)
-        Event().wait()
-
-    Thread(target=stay, name="flujo-ray", daemon=True).start()
-    connected.result()
-
-
-def _folder() -> str:
-    """A folder for the files of a local cluster, among them what its steps print; it goes with the process."""
-    # Not in TMPDIR: Ray makes sockets in it, and the path of one may have 107 bytes.
-    folder = tempfile.mkdtemp(prefix="flujo-ray-", dir="/tmp")
-
-    def end() -> None:
-        _ray().shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(end)
-    return f"{folder}/ray"  # which Ray opens to all; nobody else comes through the folder around it
 
 
 class Waiting:
@@ -202,7 +149,7 @@ class Actor:
     """
 
     def __init__(self, maker: str, options: Mapping[str, Any]) -> None:
-        kind: Any = _ray().remote(StepActor)
+        kind: Any = ray_module().remote(StepActor)
         usual = {"max_concurrency": 10_000, "num_cpus": 0, "scheduling_strategy": "SPREAD"}
         once = {"max_task_retries": 0, "max_restarts": 0}
         self._handle: Any = kind.options(**{**usual, **options, **once}).remote(
@@ -241,7 +188,7 @@ class Actor:
         call.add_done_callback(self._calls.discard)
 
     async def _call(self, batch: list[Waiting]) -> None:
-        ray = _ray()
+        ray = ray_module()
         left = {waiting.number: waiting for waiting in batch}
         try:
             async for ref in self._handle.run.remote([(one.number, one.task) for one in batch]):
@@ -255,7 +202,7 @@ class Actor:
 
     async def stream(self, number: int, task: str, give: Callable[[str], Awaitable[object]]) -> str | None:
         """Have a streaming step done, and give each of its chunks; None where its process went away."""
-        ray = _ray()
+        ray = ray_module()
         way = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
         items = self._handle.stream.options(**way).remote(number, task)
         answer = ""
@@ -291,11 +238,11 @@ class Actor:
 
     def kill(self) -> None:
         """End it, whatever it does."""
-        _ray().kill(self._handle)
+        ray_module().kill(self._handle)
 
     async def close(self) -> None:
         """Close what it opened, and end it."""
-        ray = _ray()
+        ray = ray_module()
         try:
             await self._handle.close.remote()
         except ray.exceptions.RayError:  # it went away before
@@ -308,7 +255,7 @@ async def _passed(items: Any) -> None:
     try:
         async for _ in items:
             pass
-    except _ray().exceptions.RayError:  # it went away
+    except ray_module().exceptions.RayError:  # it went away
         return
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flujo.core import ConfigurationError
 
-__all__ = ["NeedsAsyncio"]
+__all__ = ["ClusterUnreachable", "NeedsAsyncio"]
 
 
 class NeedsAsyncio(ConfigurationError):
@@ -13,3 +13,18 @@ class NeedsAsyncio(ConfigurationError):
     def __init__(self) -> None:
         do = "Run the pipeline with Flujo.run, asyncio.run, or anyio.run(..., backend='asyncio')"
         super().__init__("RayBackend cannot be used here", "Ray needs asyncio's event loop", do)
+
+
+class ClusterUnreachable(ConfigurationError):
+    """No cluster answers at the address that was given. Nothing was sent.
+
+    Attributes:
+        address: The address.
+        reason: Why not.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address: str = address
+        self.reason: str = reason
+        do = "Start it there (`ray start --head`), mend address= or RAY_ADDRESS, or leave both out for a local cluster"
+        super().__init__(f"the Ray cluster at {address!r} cannot be reached", reason, do)

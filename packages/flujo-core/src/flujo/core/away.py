@@ -287,9 +287,8 @@ class Away:
         sender = Outgoing(self.node, self._fixed, request, context, lease, mark, known, end, self.able.max_payload)
         request.sender, sender.arriving = sender, arriving
         done, error = await attempt_async(self.backend.execute_step(request))
-        if done is not None:
-            return done
-        assert error is not None
+        if error is None:
+            return sender.believed(done)
         own = error if isinstance(error, (StepFailed, UsageLimitExceeded, GuardDenied)) else None
         unused = not sender.has_left or isinstance(error, (NotSent, GuardDenied))
         failed = own or (StepFailed.by if unused else WorkerLost)(ctx.step_path, error)

@@ -136,7 +136,8 @@ class StepOutcome:
     Attributes:
         outcome: How it ended.
         changes: The context fields it wants to write.
-        usage: What it really used elsewhere. None of an attempt that left: nobody knows, and its whole lease counts.
+        usage: What it really used elsewhere. None of an attempt that left: nobody knows, and its whole lease counts; so
+            it does where it is no tally of amounts of 0 or more, and the step fails then.
         events: What recorders and observers are to be told of it, in order.
         told: What tools told it, by a digest of the call, for when it runs again.
         counts: What plugins counted there; see `RunInfo.counts`.

@@ -19,7 +19,7 @@ from .foreign import attempt
 from .outcome import Failure, Outcome, Paused, Success
 from .plan import StepNode
 from .retry import RetryPolicy
-from .wire import ChunkData, Code, ContextData, ErrorData, LeaseData, OutcomeData, RunData, StepTask, task_id
+from .wire import ChunkData, Code, ContextData, ErrorData, LeaseData, OutcomeData, RunData, StepTask, UsageData, task_id
 
 
 @dataclass(slots=True)
@@ -122,6 +122,18 @@ class Outgoing:
             return self._read(answer)
         except (InputError, SnapshotError) as error:
             return StepOutcome(Failure(self._unfit(error)))
+
+    def believed(self, done: object) -> StepOutcome:
+        """What a backend returned, made by `outcome` or by itself: what is no outcome, or says that it used less than
+        nothing, is an answer that does not fit."""
+        why = f"a {type(done).__name__} does not say how the step ended"
+        if isinstance(done, StepOutcome) and isinstance(done.outcome, Outcome):
+            used = None if done.usage is None else attempt(UsageData.of, done.usage)[0]
+            if done.usage is None or used is not None:
+                done.usage = None if used is None else used.usage()
+                return done
+            why = "its usage is no tally of amounts of 0 or more"
+        return StepOutcome(Failure(self._unfit(SnapshotError("what the backend returned", why))))
 
     async def give(self, data: str | bytes) -> None:
         """See StepExecutionRequest.give."""
