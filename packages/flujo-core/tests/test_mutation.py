@@ -167,7 +167,7 @@ async def test_without_the_experiment_the_step_fails_and_says_what_to_do() -> No
     assert result.status == "failed"
     assert str(result.error) == (
         "step 'first' failed: MutationRefused: it returned a PipelineMutation, which is experimental. "
-        "Pass Flujo(..., experimental={'mutation'})"
+        "Pass experimental={'mutation'}, or --experimental"
     )
 
 

@@ -55,7 +55,7 @@ class RunFlags(PolicyOptions):
     text: str | None
     store: str | None
     backend: str | None
-    experimental: tuple[str, ...]
+    experimental: bool
     max_usd: str | None
     max_tokens: int | None
     max_requests: int | None
@@ -81,10 +81,7 @@ class RunFlags(PolicyOptions):
 @click.option("--store", metavar="URL", help="Keep every step of each run here, e.g. sqlite:///runs.db.")
 @backend_option
 @click.option(
-    "--experimental",
-    multiple=True,
-    type=click.Choice(["mutation"]),
-    help="Switch on what may change with any release: mutation lets a step change the steps after it.",
+    "--experimental", is_flag=True, help="Let steps change the steps after them; may change with any release."
 )
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True, help="Items at a time.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one file per item here.")
@@ -126,7 +123,7 @@ def run(ctx: click.Context, target: str, **flags: Unpack[RunFlags]) -> None:
 def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -> int:
     limits = limits_of(flags["max_usd"], flags["max_tokens"], flags["max_requests"])
     relay = _Relay()
-    place, tries = flags["backend"], flags["experimental"]
+    place, tries = flags["backend"], ("mutation",) if flags["experimental"] else ()
     found, flujo = prepare(
         target, flags, [relay.observe], store=flags["store"], keeps=True, backend=place, experimental=tries
     )

@@ -81,7 +81,10 @@ def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> 
     if not mutation.names:
         return None
     if setup.change is None or (was := setup.row) is None:
-        why, do = "it returned a PipelineMutation, which is experimental", "Pass Flujo(..., experimental={'mutation'})"
+        why, do = (
+            "it returned a PipelineMutation, which is experimental",
+            "Pass experimental={'mutation'}, or --experimental",
+        )
         raise StepFailed(path, "MutationRefused", why, do)
     problems = [*_problems(setup.plan, was, entry, mutation)]
     if not problems:
