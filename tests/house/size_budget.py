@@ -120,7 +120,7 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     yield _at_most("flujo.core, code lines of durability", durability, 1712)
     yield _at_most("flujo.core, code lines of the language", language, 1618)
     yield _at_most("flujo.core, code lines of governance", governance, 2410)
-    yield _at_most("flujo.core, code lines of experiments", experimental, 195)
+    yield _at_most("flujo.core, code lines of experiments", experimental, 196)
     yield _at_most("flujo.core, code lines of what leaves the process", remote, 1320)
 
 

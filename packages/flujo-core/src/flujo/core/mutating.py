@@ -81,10 +81,8 @@ def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> 
     if not mutation.names:
         return None
     if setup.change is None or (was := setup.row) is None:
-        why, do = (
-            "it returned a PipelineMutation, which is experimental",
-            "Pass experimental={'mutation'}, or --experimental",
-        )
+        why = "it returned a PipelineMutation, which is experimental"
+        do = "Pass experimental={'mutation'}, or --experimental"
         raise StepFailed(path, "MutationRefused", why, do)
     problems = [*_problems(setup.plan, was, entry, mutation)]
     if not problems:
