@@ -268,6 +268,16 @@ async def test_a_cached_step_is_not_taken_from_the_cache_when_it_changes_the_pip
         assert paths(await flujo.run_async(0)) == ["first", "x", "b"]
 
 
+async def test_what_is_put_in_is_never_given_what_another_kept_in_its_place() -> None:
+    turn = iter([adds(5, "x").cache(), adds(50, "y").cache()])
+
+    async def change(value: int) -> PipelineMutation[int]:
+        return PipelineMutation(value, insert_after={"change": next(turn)})
+
+    flujo = Flujo(Step(change) >> adds(1, "b"), experimental=ON)
+    assert [(await flujo.run_async(0)).output for _ in range(2)] == [6, 51]
+
+
 # --- who is asked and told --------------------------------------------------------------------------------------------
 
 

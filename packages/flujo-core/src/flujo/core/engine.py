@@ -131,7 +131,7 @@ class Flujo:
         plan = compile_plan(row.pipeline, resources=given["resources"], context_model=given["context_model"])
         checked(self.limits, self.policy.max_limits, plan.asked_limits)
         setup = self._equip(plan)
-        setup.cache, setup.row, setup.change = self._setup.cache, row, self._changed
+        setup.row, setup.change = row, self._changed  # its cache is its own: it keeps by places in the plan
         return setup
 
     # --- running ----------------------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ class Run(Work):
         if error is None:
             self.context = context
             if self.verdict is None and self.state.finished:
-                self.output, error = given_by(root)
+                output, error = given_by(root)
+                self.output: object = output
         if error is not None:  # the user's own reducer failed, or a part of the output is not there
             self.stop(StepFailed("output", type(error).__name__, text_of(error)))
 
