@@ -216,8 +216,10 @@ class RunWrites:
         What was shown tells which that is; where several look the same, none. The receipt of who recorded it stays.
         """
         alike = "(SELECT count(*) FROM pauses q WHERE q.run=d.run AND q.shown=d.shown)"
-        ask = f"SELECT pause, digest, decided, decision, actor, reason, shown, {alike} FROM decisions d"
-        waiting = self._in.db.execute(f"{ask} WHERE run=? AND applied=0", (held.row,)).fetchall()
+        ask = f"SELECT d.pause, d.digest, d.decided, d.decision, d.actor, d.reason, d.shown, {alike} FROM pauses p"
+        # By what was open until now: a run may have had thousands of decisions.
+        ask += " CROSS JOIN decisions d WHERE p.run=? AND d.run=p.run AND d.pause=p.pause AND d.applied=0"
+        waiting = self._in.db.execute(ask, (held.row,)).fetchall()
         open_ = {pause.id: pause.shown_digest for pause in snapshot.pauses} if waiting else {}
         for old, digest, decided, decision, actor, reason, shown, number in waiting:
             asked = [id for id, its in open_.items() if shown is not None and its == unpacked(shown)]
