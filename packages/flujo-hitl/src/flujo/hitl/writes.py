@@ -218,7 +218,7 @@ class RunWrites:
         alike = "(SELECT count(*) FROM pauses q WHERE q.run=d.run AND q.shown=d.shown)"
         ask = f"SELECT d.pause, d.digest, d.decided, d.decision, d.actor, d.reason, d.shown, {alike} FROM pauses p"
         # By what was open until now: a run may have had thousands of decisions.
-        ask += " CROSS JOIN decisions d WHERE p.run=? AND d.run=p.run AND d.pause=p.pause AND d.applied=0"
+        ask += " CROSS JOIN decisions d ON d.run=p.run AND d.pause=p.pause WHERE p.run=? AND d.applied=0"
         waiting = self._in.db.execute(ask, (held.row,)).fetchall()
         open_ = {pause.id: pause.shown_digest for pause in snapshot.pauses} if waiting else {}
         for old, digest, decided, decision, actor, reason, shown, number in waiting:
