@@ -20,6 +20,7 @@ from flujo.core import (
     ModelRequest,
     ModelResponse,
     ModelUsage,
+    PipelineMutation,
     Price,
     Resources,
     RunContext,
@@ -177,3 +178,9 @@ class Forbid:
 
 def plugins() -> list[object]:
     return [Mask(), Forbid(), Quit()]
+
+
+@step
+async def mutates(value: int) -> PipelineMutation[int]:
+    """Wants to leave out what comes after it."""
+    return PipelineMutation(value, remove=["give"])

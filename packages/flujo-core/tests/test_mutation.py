@@ -33,8 +33,10 @@ from flujo.core import (
     PipelineResult,
     Policy,
     PostStepExecution,
+    RecordResult,
     Resource,
     Resources,
+    RetryPolicy,
     RunContext,
     Snapshot,
     SnapshotError,
@@ -166,8 +168,8 @@ async def test_without_the_experiment_the_step_fails_and_says_what_to_do() -> No
     result = await Flujo(changes(remove=["b"]) >> adds(1, "b")).run_async(0)
     assert result.status == "failed"
     assert str(result.error) == (
-        "step 'first' failed: MutationRefused: it returned a PipelineMutation, which is experimental. "
-        "Pass experimental={'mutation'}, or --experimental"
+        "step 'first' failed: MutationRefused: it returned a PipelineMutation, which is experimental, and not for a "
+        "step that runs elsewhere. Pass experimental={'mutation'}, or --experimental"
     )
 
 
@@ -328,6 +330,30 @@ async def test_all_guards_are_asked_and_see_what_comes_and_goes() -> None:
     first = changes(insert_after={"first": adds(5, "x")}, remove=["c"])
     result = await run(first, adds(1, "b"), adds(2, "c"), plugins=guards)
     assert (result.status, sorted(log)) == ("aborted", [f"{name} ('x',) ('c',)" for name in "abc"])
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str, str]] = []
+
+    @hookimpl
+    def record_result(self, payload: RecordResult) -> None:
+        self.ends.append((payload.kind, payload.status, payload.error_type))
+
+
+@pytest.mark.parametrize("retried", [False, True])
+@pytest.mark.parametrize("how", ["allowed", "denied", "refused"])
+async def test_the_end_of_a_step_is_recorded_once_it_is_known_what_came_of_its_change(how: str, retried: bool) -> None:
+    recorder = Recorder()
+    first = changes(remove=["x" if how == "refused" else "b"], insert_after={"first": adds(5, "y")})
+    step = first if not retried else Step(first.function, name="first", retry=RetryPolicy(max_attempts=1))
+    guard = Guard(Deny("no") if how == "denied" else Allow())
+    result = await run(step, adds(1, "b"), plugins=[recorder, guard])
+    status, kind = {
+        "allowed": ("completed", ""), "denied": ("aborted", "GuardDenied"), "refused": ("failed", "MutationRefused")
+    }[how]  # fmt: skip
+    assert recorder.ends[0] == ("step", status, kind)
+    assert (result.status, result.step_history[0].status) == (status, status)
 
 
 async def test_observers_and_the_journal_have_both_fingerprints() -> None:

@@ -609,3 +609,11 @@ async def test_what_kept_a_backend_from_getting_ready_is_told_with_the_timeout_o
     assert isinstance(late.error, StepTimeout)
     assert late.error.__cause__ is None
     assert "not ready" not in str(late.error)
+
+
+@pytest.mark.anyio
+async def test_a_step_that_runs_elsewhere_cannot_change_its_pipeline(backend: PipeBackend) -> None:
+    flujo = Flujo(flows.mutates >> flows.give, backend=backend, experimental={"mutation"})
+    result = await flujo.run_async(1)
+    assert (result.status, len(result.step_history)) == ("failed", 1)
+    assert "and not for a step that runs elsewhere" in str(result.error)

@@ -17,12 +17,14 @@ from .execution import ExecutionBackend, StepExecutionRequest, StepOutcome
 from .foreign import attempt, attempt_async, text_of
 from .frames import Frame
 from .keeper import Keeper
-from .outcome import Aborted, Begun, Failure, Outcome, Paused, Success
+from .mutating import agreed
+from .outcome import Aborted, Begun, Failure, Mutated, Outcome, Paused, Skipped, Success
 from .payloads import GuardStep, PreStepExecution, TransformStepInput, TransformStepOutput
 from .places import settled
 from .plan import RUN_INPUT, StepNode
 from .resources import ResourceScope
 from .running import Act, Running
+from .signatures import Question
 from .telemetry import Watch, carrier
 from .told import attempts_before
 from .values import context_at, inputs_of, unfit_claim
@@ -237,6 +239,8 @@ class Attempt:
             return Failure(StepFailed(self.path, "OutputMismatch", problem)), None
         if self._fresh is not None:
             self.run.setup.cache.keep(*self._fresh)
+        if isinstance(outcome, Mutated):
+            outcome = await agreed(self.run, self.ctx.visit, self.path, outcome, self.ctx)
         return outcome, changes
 
     def _arguments(self, inputs: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
@@ -289,6 +293,23 @@ async def admit(run: Running, act: Act, node: StepNode, inputs: dict[str, object
         await run.observe("pre_step_execution", lambda: begun, act.keep)
     if isinstance(run.verdict, RunAborted):
         raise run.verdict
+
+
+async def unwanted(when: Question, frame: Frame, node: StepNode, path: str) -> Outcome | None:
+    """How a step ends that is not to run; None where it is."""
+    inputs, lost = attempt(inputs_of, frame, node)
+    if inputs is None:
+        return Failure(missing(path, lost))
+    value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    context, error = attempt(context_at, frame, node)  # a reducer is the user's
+    if error is not None:
+        return Failure(StepFailed.by(path, error, (value, frame.context)))
+    wanted, error = await attempt_async(when.ask(value, context))
+    if error is None:
+        wanted, error = attempt(bool, wanted)
+    if error is not None:
+        return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
+    return None if wanted else Skipped(value)
 
 
 def changed(run: Running, act: Act, node: StepNode, output: object) -> Awaitable[object]:

@@ -27,7 +27,7 @@ from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
 from .mutation import Mutations, experiments
 from .options import ResumeOptions, RunOptions, context_of
-from .pipeline import PipelineLike, as_pipeline
+from .pipeline import Pipeline, PipelineLike, as_pipeline
 from .places import Backends
 from .plan import Plan
 from .policy import Policy, held
@@ -114,10 +114,10 @@ class Flujo:
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
         keeping = (kept, None if self.store is None else self.store.signer)
-        self._equip: Callable[[Plan], Setup] = partial(equipped, backend, terms, self.plugins.price_of, keeping)
+        self._equip: Callable[[Plan], Setup] = partial(equipped, backend, terms, *keeping)
         self._setup = self._equip(self.plan)
         if self.given["experimental"]:
-            self._setup.row, self._setup.change = Mutations(as_pipeline(pipeline), len(self.plan.nodes)), self._changed
+            self._setup.row = Mutations(as_pipeline(pipeline), len(self.plan.nodes), self._changed)
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -125,14 +125,11 @@ class Flujo:
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
 
-    def _changed(self, row: Mutations) -> Setup:
+    def _changed(self, pipeline: Pipeline) -> Setup:
         """What a run goes on with whose pipeline a step changed, so that it can work, within the policy."""
-        given = self.given
-        plan = compile_plan(row.pipeline, resources=given["resources"], context_model=given["context_model"])
+        plan = compile_plan(pipeline, resources=self.given["resources"], context_model=self.given["context_model"])
         checked(self.limits, self.policy.max_limits, plan.asked_limits)
-        setup = self._equip(plan)
-        setup.row, setup.change = row, self._changed  # its cache is its own: it keeps by places in the plan
-        return setup
+        return self._equip(plan)  # its cache is its own: it keeps by places in the plan
 
     # --- running ----------------------------------------------------------------------------------------------------
 

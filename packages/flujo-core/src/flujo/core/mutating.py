@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
+from operator import rshift
 
 from .assignable import assignable, type_names
-from .errors import GuardDenied, RunAborted, StepFailed
+from .errors import GuardDenied, StepFailed
 from .foreign import attempt, text_of
 from .frames import UNSET
 from .journal import Entry, Journal, as_entry
 from .kept import Past
 from .mutation import MAX_ADDED, MAX_DEPTH, MAX_MUTATIONS, Mutations, PipelineChange, PipelineMutation
-from .outcome import Aborted, Failure, Mutated, Outcome
+from .outcome import Mutated, Success
 from .payloads import GuardMutation, OnMutation
 from .pipeline import PipelineLike
 from .plan import FlowNode, Plan, PlanNode, StepNode
@@ -26,35 +27,37 @@ from .steps import Chain, Node, as_member
 from .written import entry_data
 
 
-async def mutate(run: Running, entry: Entry, outcome: Mutated, keep: Keep) -> Outcome:
-    """Change the pipeline of a run, once every guard allows it; where it cannot be, the step has failed."""
-    if run.verdict is not None:
-        return outcome
-    setup, fault = attempt(_changed, run, entry, outcome.mutation)  # its mappings are the user's own
+@dataclass(slots=True)
+class Agreed(Success):
+    """The step gave an output, and every guard agrees that the run goes on with another pipeline."""
+
+    setup: Setup
+    event: OnMutation
+
+    def told(self) -> OnMutation:
+        """What observers are told."""
+        return self.event
+
+
+async def agreed(run: Running, visit: tuple[int, int], path: str, outcome: Mutated, keep: Keep) -> Success:
+    """Make what a run is to go on with, and ask the guards, before the end of the step is recorded.
+
+    Raises:
+        StepFailed: It cannot be made.
+        GuardDenied: A guard denied.
+    """
+    setup, fault = attempt(_changed, run, visit, path, outcome.mutation)  # its mappings are the user's own
     if fault is not None:
-        refused = StepFailed(entry.path, "MutationRefused", text_of(fault))
-        return Failure(fault if isinstance(fault, StepFailed) else refused)
+        raise fault if isinstance(fault, StepFailed) else StepFailed(path, "MutationRefused", text_of(fault))
     if setup is None:
-        return outcome
+        return Success(outcome.output)
     before, after = run.setup.plan, setup.plan
     kept = {*_written(before)} & {*_written(after)} - (setup.row.fresh if setup.row is not None else set())
     change = PipelineChange(before.fingerprint, after.fingerprint, _others(after, kept), _others(before, kept))
-    asked = GuardMutation(run.info, entry.path, change)
-    try:
-        denial = await run.hooks.guard(asked, "guard_mutation", run.values)
-        if isinstance(denial, GuardDenied):
-            await run.deny(denial, entry.path, keep)
-        _adopt(run, entry, setup)
-        entry.mutation = change
-        await run.observe("on_mutation", partial(OnMutation, run.info, entry.path, change), keep)
-    except (GuardDenied, RunAborted) as stopped:
-        return Aborted(stopped)
-    except BaseException:  # a cancel: what the step cost is kept, and what it gave, once the pipeline was changed
-        entry.cancelled = entry.mutation is None
-        entry.outcome = Aborted(run.verdict or RunAborted("cancelled")) if entry.cancelled else outcome
-        run.put(entry, partial(run.journal.append if entry.cancelled else run.take, entry))
-        raise
-    return outcome
+    denial = await run.hooks.guard(GuardMutation(run.info, path, change), "guard_mutation", run.values)
+    if isinstance(denial, GuardDenied):
+        await run.deny(denial, path, keep)
+    return Agreed(outcome.output, setup, OnMutation(run.info, path, change))
 
 
 def _others(plan: Plan, kept: set[Node]) -> tuple[str, ...]:
@@ -71,38 +74,39 @@ def _written(plan: Plan) -> list[Node]:
     return [node.step if isinstance(node, StepNode) else node.flow for node in plan.root.nodes]
 
 
-def _changed(run: Running, entry: Entry, mutation: PipelineMutation[object]) -> Setup | None:
+def _changed(run: Running, visit: tuple[int, int], path: str, mutation: PipelineMutation[object]) -> Setup | None:
     """What the run is to go on with; None where it stays as it is.
 
     Raises:
         StepFailed: It cannot be.
     """
-    setup, path = run.setup, entry.path
+    setup = run.setup
     if not mutation.names:
         return None
-    if setup.change is None or (was := setup.row) is None:
-        why = "it returned a PipelineMutation, which is experimental"
+    if (was := setup.row) is None:
+        why = "it returned a PipelineMutation, which is experimental, and not for a step that runs elsewhere"
         do = "Pass experimental={'mutation'}, or --experimental"
         raise StepFailed(path, "MutationRefused", why, do)
-    problems = [*_problems(setup.plan, was, entry, mutation)]
+    problems = [*_problems(setup.plan, was, visit, mutation)]
     if not problems:
-        row = _row(setup.plan, was, entry.node, mutation)
-        made = setup.change(row)
+        row = _row(setup.plan, was, visit[1], mutation)
+        made = was.change(row.pipeline)
+        made.row = row
         problems = [*_misfits(run, was, row, made)]
     if problems:
         raise StepFailed(path, "MutationRefused", "; ".join(problems))
     return made
 
 
-def _problems(plan: Plan, was: Mutations, entry: Entry, mutation: PipelineMutation[object]) -> Iterator[str]:
+def _problems(plan: Plan, was: Mutations, visit: tuple[int, int], mutation: PipelineMutation[object]) -> Iterator[str]:
     """Why a mutation cannot be made, whatever comes of it."""
-    members, names = was.pipeline.members, [node.name for node in plan.root.nodes]
-    if entry.frame != 0 or len(members) != 1 or was.pipeline.given is not None:
+    (frame, place), members, names = visit, was.pipeline.members, [node.name for node in plan.root.nodes]
+    if frame != 0 or len(members) != 1 or was.pipeline.given is not None:
         yield "only a step of the outermost row `a >> b >> c` can change what comes after it"
         return
-    after = names[entry.node + 1 :]
+    after = names[place + 1 :]
     for name in mutation.names:
-        if name not in after and not (name in mutation.insert_after and name == names[entry.node]):
+        if name not in after and not (name in mutation.insert_after and name == names[place]):
             yield f"no step {name!r} stands after it; there are {', '.join(map(repr, after)) or 'none'}"
     if both := sorted(mutation.remove & mutation.replace.keys()):
         yield f"{', '.join(map(repr, both))} cannot be replaced and removed"
@@ -115,7 +119,7 @@ def _row(plan: Plan, was: Mutations, place: int, mutation: PipelineMutation[obje
     nodes = _written(plan)
     depth = was.depths.get(nodes[place], 0) + 1
     found: list[Node | Chain] = []
-    made = Mutations(was.pipeline, was.nodes)
+    made = Mutations(was.pipeline, was.nodes, was.change)
     made.count, made.depths = was.count + 1, dict(was.depths)
     for node, planned in zip(nodes, plan.root.nodes, strict=True):
         new: list[Node] = [] if planned.name in mutation.remove else [node]
@@ -127,12 +131,8 @@ def _row(plan: Plan, was: Mutations, place: int, mutation: PipelineMutation[obje
         found += new
     made.depths.update(dict.fromkeys(made.fresh, depth))
     made.pipeline = copy(was.pipeline)
-    made.pipeline.members = (reduce(_joined, found),)
+    made.pipeline.members = (reduce(rshift, found),)
     return made
-
-
-def _joined(left: Node | Chain, right: Node | Chain) -> Node | Chain:
-    return Chain(left, right)
 
 
 def _nodes(source: PipelineLike) -> tuple[Node, ...]:
@@ -156,8 +156,11 @@ def _misfits(run: Running, was: Mutations, row: Mutations, setup: Setup) -> Iter
         yield f"this run has not opened {', '.join(sorted(closed))}: a step of the pipeline as written must take it"
 
 
-def _adopt(run: Running, entry: Entry, setup: Setup) -> None:
+def adopt(run: Running, entry: Entry, outcome: Agreed) -> Success:
     """Go on with the changed pipeline: what ended stands where it stood, and what did not begin is another."""
+    if run.verdict is not None:
+        return Success(outcome.output)
+    setup, entry.mutation = outcome.setup, outcome.event.change
     plan, journal, past, root, place = run.setup.plan, run.journal, run.past, run.state.root, entry.node
     records, rows = partial(_records, past, plan, journal), partial(_rows, past, plan, journal)
     length = len(journal) + (0 if past is None else past.length)
@@ -170,7 +173,8 @@ def _adopt(run: Running, entry: Entry, setup: Setup) -> None:
     root.outputs = root.outputs[:place] + [UNSET] * root.left
     if root.scope.waiting:  # in a row each waits for the one before, and for those that its inputs= names
         root.waiting = [sum(one >= place for one in node.predecessors) for node in root.scope.nodes]
-    root.seen = {}
+    root.seen, outcome.event.run = {}, run.info
+    return outcome
 
 
 def _records(past: Past | None, plan: Plan, journal: Journal) -> list[StepRecord]:

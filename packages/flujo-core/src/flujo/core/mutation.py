@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +11,7 @@ from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline, PipelineLike
+    from .setup import Setup
     from .steps import Node
 
 T = TypeVar("T")
@@ -104,11 +105,13 @@ class Mutations:
     Args:
         pipeline: As it is now.
         nodes: How many nodes it had at first.
+        change: Makes what a run of what it became has.
     """
 
-    def __init__(self, pipeline: Pipeline, nodes: int) -> None:
+    def __init__(self, pipeline: Pipeline, nodes: int, change: Callable[[Pipeline], Setup]) -> None:
         self.pipeline: Pipeline = pipeline
         self.nodes: int = nodes
+        self.change: Callable[[Pipeline], Setup] = change
         self.count: int = 0
         self.depths: dict[Node, int] = {}  # of what was put in
         self.fresh: set[Node] = set()  # what was put in just now; it may have stood elsewhere

@@ -292,11 +292,10 @@ def choose(state: RunState, part: Part, choice: int) -> None:
     """A branch was told its case, or a loop whether it is to end; one that was closed meanwhile does neither."""
     if not part.frame.is_open:
         return
-    if part.spare is not None and not choice:
-        repeat(state, part, part.spare)
-        return
-    part.asks, part.spare = False, None
-    if part.node.kind == "branch":
+    spare, part.spare, part.asks = part.spare, None, False
+    if spare is not None and not choice:
+        repeat(state, part, spare)
+    elif part.node.kind == "branch":
         _open(state, part, choice)
     elif choice:
         _finish(state, part, part.output)

@@ -19,9 +19,6 @@ from .protocols import TokenSigner
 from .resources import Resources, ResourceSpec, widened
 from .usage import Price
 
-Keeping = tuple[bool, TokenSigner | None]
-"""Whether a store keeps runs, and what signs the tokens of their pauses."""
-
 
 @dataclass(slots=True)
 class Setup:
@@ -42,7 +39,6 @@ class Setup:
         signer: Signs the tokens of their pauses.
         cache: Outputs of steps that are to be kept.
         row: The pipeline, where a step may change it, and what it went through.
-        change: Makes the same for what a pipeline became.
     """
 
     plan: Plan
@@ -58,7 +54,6 @@ class Setup:
     signer: TokenSigner | None = None
     cache: Cache = field(default_factory=Cache)
     row: Mutations | None = None
-    change: Callable[[Mutations], Setup] | None = None
     is_here: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,16 +68,14 @@ class Setup:
         return view
 
 
-def equipped(
-    backend: Backends, terms: Terms, price_of: Callable[[str], Price | None], keeping: Keeping, plan: Plan
-) -> Setup:
+def equipped(backend: Backends, terms: Terms, is_kept: bool, signer: TokenSigner | None, plan: Plan) -> Setup:
     """Make what all runs of a plan share.
 
     Args:
         backend: Where steps run.
         terms: What acts around them.
-        price_of: Asks the price books.
-        keeping: Whether a store keeps its runs, and what signs their pauses.
+        is_kept: Whether a store keeps its runs.
+        signer: Signs the tokens of their pauses.
         plan: The plan.
     """
     places, specs = placed(plan, backend, terms), terms.specs
@@ -90,4 +83,4 @@ def equipped(
     by_hooks = {name for found in terms.hooks.table.values() for one in found for _, name in one.resources}
     by_steps = {at: names for at, names in needed.items() if any(specs[name].scope == "step" for name in names)}
     scopes = (specs, widened(by_hooks, specs), frozenset().union(*needed.values()), by_steps, terms.resources)
-    return Setup(plan, terms.hooks, places, price_of, *scopes, *keeping)
+    return Setup(plan, terms.hooks, places, terms.plugins.price_of, *scopes, is_kept, signer)

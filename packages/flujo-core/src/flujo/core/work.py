@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio.lowlevel
 
 from . import payloads
-from .attempt import Attempt, Changes, admit, changed, missing
+from .attempt import Attempt, Changes, admit, changed, missing, unwanted
 from .backends import told
 from .context import CallGate, RunContext, Update
-from .errors import RunAborted, StepFailed, UsageLimitExceeded
+from .errors import GuardDenied, RunAborted, StepFailed, UsageLimitExceeded
 from .execution import StepOutcome
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async, check_cut, fault_of
 from .frames import Due, Frame, Part, Passed
 from .hooks import Telling
 from .journal import Ended, Entry, record_of
-from .mutating import mutate
+from .mutating import Agreed, adopt, agreed
 from .outcome import Aborted, Choice, Failure, Mutated, Outcome, Paused, Skipped, Success
 from .places import settled
 from .plan import BODY_INPUT, FlowNode, StepNode
@@ -31,7 +31,7 @@ from .running import Act, Keep, Running
 from .schedule import choose, end_well, limit_reached, repeat
 from .told import attempts_before, attempts_told
 from .usage import Usage
-from .values import Node, called, context_at, inputs_of
+from .values import Node, called, inputs_of
 
 
 class Work(Running):
@@ -195,8 +195,8 @@ class Work(Running):
                 self._look(due_before, None, None)
                 return None
             failed = reached or _no_case(path, answer, flow)
-        took_s = perf_counter() - clock
-        return self.keep(Entry(frame.id, node.index, Failure(failed), path, time() - took_s, took_s))
+        took = perf_counter() - clock
+        return self.keep(Entry(frame.id, node.index, Failure(failed), path, time() - took, took))
 
     @staticmethod
     def choice(flow: Branch | Loop, answer: object) -> int | None:
@@ -215,16 +215,19 @@ class Work(Running):
     ) -> None:
         """Note the end of a step that was called and did not just give its output, or whose output others look at."""
         outcome, entry.changes = settled(node, entry.path, done, self.setup.plan.context_model)
+        clock = perf_counter() - entry.duration_s
+        try:
+            if act is not None and self.hooks.outputs and isinstance(outcome, Success):
+                outcome.output = await changed(self, act, node, outcome.output)
+            if isinstance(outcome, Mutated):
+                outcome = await agreed(self, (entry.frame, entry.node), entry.path, outcome, worker)
+        except (GuardDenied, StepFailed, RunAborted) as failed:
+            outcome = Failure(failed) if isinstance(failed, StepFailed) else Aborted(failed)
+        except BaseException as stop:  # a cancel
+            await self._cut_off(entry, clock, stop, act)
         if act is not None:
-            try:
-                if self.hooks.outputs and isinstance(outcome, Success):
-                    outcome.output = await changed(self, act, node, outcome.output)
-            except (StepFailed, RunAborted) as failed:
-                outcome = Failure(failed) if isinstance(failed, StepFailed) else Aborted(failed)
-            except BaseException as stop:  # a cancel
-                await self._cut_off(entry, act.started, stop, act)
             await self.conclude(act, outcome.error, outcome.output, Usage(), paused=isinstance(outcome, Paused))
-            entry.duration_s = perf_counter() - act.started
+            entry.duration_s = perf_counter() - clock
         await self._note_end(entry, outcome, worker, worker)
 
     async def _ended(self, act: Act, node: StepNode, value: object) -> object:
@@ -280,8 +283,8 @@ class Work(Running):
         ctx: RunContext | None = None
         try:
             outcome: Outcome | None = None
-            if node.step.options.when is not None and (frame.id, node.index) not in self.state.decided:
-                outcome = await self._unwanted(frame, node, entry.path)
+            if (when := node.step.options.when) is not None and (frame.id, node.index) not in self.state.decided:
+                outcome = await unwanted(when, frame, node, entry.path)
             if outcome is None:
                 ctx, outcome, entry.changes = await self._attempts(frame, node, entry, worker)
         except BaseException as stop:  # a cancel
@@ -291,14 +294,16 @@ class Work(Running):
 
     async def _note_end(self, entry: Entry, outcome: Outcome, worker: Worker | None, keep: Keep) -> None:
         """Note how a step ended, and tell observers."""
-        if type(outcome) is Mutated:
-            outcome = await mutate(self, entry, outcome, keep)
+        if isinstance(outcome, Agreed):
+            outcome = adopt(self, entry, outcome)
         entry.outcome, entry.is_void = outcome, self.verdict is not None and isinstance(outcome, Failure)
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, keep)
         held = await self.keep(entry, worker, keep, holds=not self.plain)
         if not self.plain:
             try:
+                if isinstance(outcome, Agreed):
+                    await self.observe("on_mutation", outcome.told, keep)
                 if entry.cached:
                     await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), keep)
                 if (telling := self._tell_ended(entry)) is not None:
@@ -321,24 +326,6 @@ class Work(Running):
             return None
         failed = payloads.OnStepFailure(self.info, entry.path, entry.record, outcome.error)
         return hooks.tell(observers, failed, self.values, self.on_asyncio)
-
-    async def _unwanted(self, frame: Frame, node: StepNode, path: str) -> Outcome | None:
-        """How a step ends that is not to run; None where it is."""
-        when = node.step.options.when
-        assert when is not None
-        inputs, lost = attempt(inputs_of, frame, node)
-        if inputs is None:
-            return Failure(missing(path, lost))
-        value = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        context, error = attempt(context_at, frame, node)  # a reducer is the user's
-        if error is not None:
-            return Failure(StepFailed.by(path, error, (value, frame.context)))
-        wanted, error = await attempt_async(when.ask(value, context))
-        if error is None:
-            wanted, error = attempt(bool, wanted)
-        if error is not None:
-            return Failure(StepFailed.by(path, error, (value, context), f"Mend `when=` of {path!r}"))
-        return None if wanted else Skipped(value)
 
     async def _attempts(
         self, frame: Frame, node: StepNode, entry: Entry, worker: Worker | None

@@ -33,7 +33,7 @@ from .imports import at, stages_at
 from .keeper import Keeper
 from .leaving import GiveChunk, leaving
 from .ledger import Ledger
-from .outcome import Aborted, Begun, Called, Failure, Mutated, Outcome, Paused, Success, status_of
+from .outcome import Aborted, Begun, Called, Failure, Outcome, Paused, Success, status_of
 from .places import Places
 from .plan import RUN_INPUT, Plan, Scope, Source, StepNode
 from .policy import Policy
@@ -380,8 +380,6 @@ def _written(task: StepTask, run: Run, ended: tuple[Outcome, Changes], events: l
         "worker": None,
     }  # fmt: skip
     try:
-        if isinstance(outcome, Mutated):
-            raise SnapshotError("its PipelineMutation", "a step that runs elsewhere cannot change its pipeline")
         if isinstance(outcome, Success):
             facts["output"] = dump(plan.steps[0].output_type, outcome.output, "its output")
             facts["changes"] = dump_changes(plan.context_model, changes, task.path) if changes else None
