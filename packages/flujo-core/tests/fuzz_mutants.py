@@ -276,7 +276,7 @@ MUTANTS = (
     ),
     Mutant(
         "when= is asked with the context of the start",
-        work.Work, "_unwanted", "attempt(context_at, frame, node)", "(frame.context, None)",
+        work, "unwanted", "attempt(context_at, frame, node)", "(frame.context, None)",
     ),
     Mutant(
         "what is reserved is not looked at",
