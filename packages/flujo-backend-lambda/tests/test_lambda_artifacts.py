@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from lambda_kit import BUCKET
 
 from flujo.backend_lambda import (
@@ -199,3 +201,22 @@ def test_hidden_files_and_virtual_environments_are_no_part_of_a_project(tmp_path
         (tmp_path / name).write_text("TOKEN=x\n" if name.endswith(".env") else "")
     files = build(tmp_path).packed.files
     assert [name for name in files if "__pycache__" not in name] == ["pkg/__init__.py", "pkg/data.json", "steps.py"]
+
+
+@pytest.mark.parametrize("name", ["steps.py", "pkg/signing.pem", "pkg/account.json"])
+def test_a_private_key_is_no_part_of_an_artifact(tmp_path: Path, name: str) -> None:
+    """A signing key that lay in a package of the project went along, signed with itself."""
+    for path in ("requirements.txt", "steps.py", "pkg/__init__.py", "tests/key.pem"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("MARK = '-----BEGIN PRIVATE KEY-----'\n" if path == "pkg/__init__.py" else "")
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    (tmp_path / "tests/key.pem").write_text(pem)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "pkg" / "worker.pem").write_bytes(public)
+    assert "pkg/worker.pem" in build(tmp_path).packed.files
+    written = {".py": f"KEY = {pem!r}", ".pem": pem, ".json": json.dumps({"private_key": pem})}
+    (tmp_path / name).write_text(written[Path(name).suffix])
+    with pytest.raises(ConfigurationError, match=f"{name} holds a private key.*Move it out") as told:
+        build(tmp_path)
+    assert pem.splitlines()[1] not in str(told.value)

@@ -78,3 +78,34 @@ def test_an_address_that_only_ray_understands_is_left_to_ray(address: str) -> No
 def test_an_open_port_passes(silent: int) -> None:
     for address in (f"127.0.0.1:{silent}", f"ray://127.0.0.1:{silent}/?space=a"):
         dial(address)
+
+
+OTHER = """
+import json, os, ray
+import ray_steps as steps
+from flujo.backend_ray import RayBackend
+from flujo.core import Flujo
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
+there = ray.get_runtime_context().gcs_address
+host, port = there.rsplit(":", 1)
+said = []
+for address in (there, f"127.0.0.1:{port}", f"{host}:1", f"no-such-host.invalid:{port}"):
+    result = Flujo(steps.cost_ten_cents, backend=RayBackend(address=address, actors=1)).run(1)
+    said.append([result.status, getattr(result.error, "error_type", ""), str(result.error), str(result.total_cost_usd)])
+print(json.dumps([there, said]), flush=True)
+"""
+
+
+def test_an_address_is_refused_in_a_process_that_is_in_another_cluster() -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER], capture_output=True, text=True, check=False, timeout=110, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    there, (by_name, by_loopback, by_port, by_host) = json.loads(done.stdout.splitlines()[-1])
+    assert by_name[0] == by_loopback[0] == "completed", (by_name, by_loopback)
+    for status, kind, text, cost in (by_port, by_host):
+        assert (status, kind, cost) == ("failed", "ClusterUnreachable", "0")
+        assert f"this process is connected to the cluster at {there}" in text
+        assert "Leave address= out" in text

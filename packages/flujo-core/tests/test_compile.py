@@ -339,7 +339,7 @@ def test_a_missing_resource_is_refused_when_the_flujo_is_built_naming_parameter_
         return question
 
     for pipeline in (find, fetch >> find):
-        with pytest.raises(PipelineError, match=r"step 'find' .*'pool' \(Pool\).*pass resources="):
+        with pytest.raises(PipelineError, match=r"step 'find' .*'pool' \(Pool\).*give Flujo resources="):
             Flujo(pipeline)
 
     class Empty(Resources):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,11 @@ __all__ = ["PLATFORMS", "Artifact", "build"]
 
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 """What AWS calls a machine, and what uv does."""
+
+_PRIVATE_KEY = re.compile(
+    rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:\s|\\[nr]|[\"'+,()])*(?:[A-Za-z0-9/+]{16}|Proc-Type)"
+)
+"""A key and not only what one begins with, as code that looks for keys holds it; also within JSON or Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,8 @@ def build(
         find_links: Folders with wheels that no index has.
 
     Raises:
-        ConfigurationError: uv is missing or fails, or the artifact would be too large.
+        ConfigurationError: uv is missing or fails, the artifact would be too large, or a file of the project holds a
+            private key.
     """
     if machine not in PLATFORMS:
         raise ConfigurationError(f"machine={machine!r} cannot be used", f"it is none of {', '.join(PLATFORMS)}")
@@ -150,6 +157,9 @@ def _compile(target: Path) -> None:
 def _copy(code: Path, target: Path) -> None:
     """The modules and packages of a folder. Tests are left out, and hidden files (a `.env`) and virtual environments,
     whatever they are called and wherever they lie.
+
+    Raises:
+        ConfigurationError: A private key is among them.
     """
     hidden = _hidden(str(code), [path.name for path in code.iterdir()])
     for path in sorted(code.iterdir()):
@@ -157,9 +167,18 @@ def _copy(code: Path, target: Path) -> None:
         if named or path.name in hidden:
             continue
         if path.is_dir() and any(path.rglob("*.py")):
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True, ignore=_hidden)
+            shutil.copytree(path, target / path.name, dirs_exist_ok=True, ignore=_hidden, copy_function=_copied)
         elif path.suffix == ".py":
-            shutil.copy2(path, target / path.name)
+            _copied(path, target / path.name)
+
+
+def _copied(source: str | Path, target: str | Path) -> None:
+    """Copy one file, unless it holds a private key: all who read the artifact would have it, as long as it is kept."""
+    if _PRIVATE_KEY.search(Path(source).read_bytes()):
+        why = f"{source} holds a private key, which all who can read the artifact would have"
+        do = "Move it out of the project's packages; what the steps need of it they take as a secret"
+        raise ConfigurationError("the artifact cannot be built", why, do)
+    shutil.copy2(source, target)
 
 
 def _hidden(folder: str, names: Sequence[str]) -> set[str]:

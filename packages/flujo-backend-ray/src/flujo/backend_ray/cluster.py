@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 from concurrent.futures import Future
+from ipaddress import ip_address
 from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,10 +55,16 @@ class Cluster:
             asked_at: When it was asked for, by `time.monotonic`: who waited while it was not reached tries no more.
 
         Raises:
-            ClusterUnreachable: Nobody answers at the address, or lets this process in.
+            ClusterUnreachable: Nobody answers at the address, or lets this process in, or it is in another cluster.
         """
         ray = ray_module()
         if ray.is_initialized():
+            head = _head(self._address or "")
+            if head is not None and not _is_at(head, there := ray.get_runtime_context().gcs_address):
+                why = f"this process is connected to the cluster at {there}, and can be in one only"
+                raise ClusterUnreachable(
+                    str(self._address), why, "Leave address= out, or use a process for each cluster"
+                )
             return
         # Not left to Ray: it would join whatever cluster a file in the temp directory, which all can write, names.
         where = self._address or os.environ.get("RAY_ADDRESS") or "local"
@@ -87,18 +94,38 @@ def dial(where: str) -> None:
     Raises:
         ClusterUnreachable: Nobody does.
     """
-    scheme, _, rest = where.rpartition("://")
-    try:
-        parts = urlsplit(f"//{rest}")
-        host, port = parts.hostname, parts.port or (10001 if scheme == "ray" else None)
-    except ValueError:  # an address that only Ray understands
-        return
-    if scheme not in ("", "ray") or host is None or port is None:
+    head = _head(where.removeprefix("ray://"), 10001 if where.startswith("ray://") else None)
+    if head is None:
         return
     try:
-        socket.create_connection((host, port), timeout=DIAL_S).close()
+        socket.create_connection(head, timeout=DIAL_S).close()
     except OSError as error:
         raise ClusterUnreachable(where, str(error) or type(error).__name__) from error
+
+
+def _is_at(head: tuple[str, int], there: str) -> bool:
+    """Whether the head of a cluster that says of itself that it is `there` is this one.
+
+    It says an address of its network; on the machine that it is on, it can be given as a loopback one as well.
+    """
+    other = _head(there)
+    if other is None or other[1] != head[1]:
+        return False
+    try:
+        given, said = ({str(at[4][0]) for at in socket.getaddrinfo(*one)} for one in (head, other))
+    except OSError:  # a name that nobody knows is not where this process is
+        return False
+    return not given.isdisjoint(said) or any(ip_address(ip).is_loopback for ip in given)
+
+
+def _head(where: str, usual_port: int | None = None) -> tuple[str, int] | None:
+    """Host and port of an address; None where it names none, or only Ray understands it."""
+    try:
+        parts = urlsplit(f"//{where}")
+        host, port = parts.hostname, parts.port or usual_port
+    except ValueError:
+        return None
+    return None if "://" in where or host is None or port is None else (host, port)
 
 
 def _connecting(where: str) -> Future[None]:

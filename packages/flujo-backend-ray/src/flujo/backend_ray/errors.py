@@ -6,6 +6,8 @@ from flujo.core import ConfigurationError
 
 __all__ = ["ClusterUnreachable", "NeedsAsyncio"]
 
+_DO = "Start it there (`ray start --head`), mend address= or RAY_ADDRESS, or leave both out for a local cluster"
+
 
 class NeedsAsyncio(ConfigurationError):
     """A step was to run on Ray from another event loop than asyncio's."""
@@ -16,15 +18,14 @@ class NeedsAsyncio(ConfigurationError):
 
 
 class ClusterUnreachable(ConfigurationError):
-    """No cluster answers at the address that was given. Nothing was sent.
+    """No cluster answers at the address that was given, or this process is in another. Nothing was sent.
 
     Attributes:
         address: The address.
         reason: Why not.
     """
 
-    def __init__(self, address: str, reason: str) -> None:
+    def __init__(self, address: str, reason: str, do: str = _DO) -> None:
         self.address: str = address
         self.reason: str = reason
-        do = "Start it there (`ray start --head`), mend address= or RAY_ADDRESS, or leave both out for a local cluster"
         super().__init__(f"the Ray cluster at {address!r} cannot be reached", reason, do)

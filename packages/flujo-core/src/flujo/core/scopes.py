@@ -146,7 +146,7 @@ class ScopeCompiler:
         """Say that there is not the one input that takes what the node is given by its place."""
         inputs, what = draft.binding.inputs, self._what(draft.node)
         listed = ", ".join(f"{p!r} ({type_name(inputs[p])})" for p in free)
-        do = f"name a source with inputs=, or pass resources= if it is a resource{self._resource_hint(inputs, free)}"
+        do = f"name a source with inputs=, or give Flujo resources= for a resource{self._resource_hint(inputs, free)}"
         if "self" in free:
             do += "; if it is a method, use Step(object.method)"
         why = f"gets nothing for {listed}"
