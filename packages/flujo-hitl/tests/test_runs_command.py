@@ -205,6 +205,31 @@ def test_a_run_that_failed_is_tried_again(flujo: Flujo) -> None:
     assert (done.code, json.loads(done.out)["output"]) == (0, "paid 3")
 
 
+SLOW = """
+import anyio
+from pathlib import Path
+from flujo.core import step
+
+@step
+async def slow(text: str) -> str:
+    await anyio.sleep(0 if Path("quick").exists() else 20)
+    return text
+"""
+
+
+def test_what_its_deadline_ended_goes_on_with_another(flujo: Flujo) -> None:
+    Path("slow.py").write_text(SLOW)
+    told = flujo("run", "slow.py", "--text", "abc", "--deadline", "0.1", "--json")
+    one = json.loads(told.out.splitlines()[0])["run_id"]
+    again = flujo("runs", "resume", "slow.py", one, "--retry", "--deadline", "0.05")
+    assert (told.code, again.code, "0.05 s" in again.err) == (told.code, told.code, True), again.err
+    Path("quick").touch()
+    done = flujo("runs", "resume", "slow.py", one, "--retry", "--deadline", "60")
+    assert (done.code, done.out) == (0, "abc\n"), done.err
+    assert flujo("runs", "resume", "slow.py", one, "--retry", "--deadline", "-1").code == 2
+    sys.modules.pop("slow", None)
+
+
 def test_a_run_that_was_killed_is_recovered(flujo: Flujo, tmp_path: Path) -> None:
     program = "import sys; from flujo_cli.main import run; run(['run', 'flows.py:hangs', '--text', 'abcd'])"
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:

@@ -11,7 +11,7 @@ import anyio
 import click
 from pydantic_core import to_jsonable_python
 
-from flujo.core import EntryData, PipelineResult, Snapshot, UsageLimits
+from flujo.core import EntryData, PipelineResult, ResumeOptions, Snapshot, UsageLimits
 
 from .cli_decisions import answer, approve, check_no_answer_is_due, inbox, reject
 from .cli_keeping import backup, cancel, delete, purge
@@ -55,6 +55,7 @@ class ResumeFlags(TypedDict):
     pause_id: str | None
     retry: bool
     max_usd: str | None
+    deadline: float | None
     as_json: bool
 
 
@@ -135,6 +136,7 @@ def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> Non
 @click.option("--pause", "pause_id", metavar="ID", help="Which question is answered, where several are open.")
 @click.option("--retry", is_flag=True, help="Run again what failed, was cancelled or was stopped.")
 @click.option("--max-usd", metavar="USD", help="Another limit of money, what was spent before included.")
+@click.option("--deadline", type=float, metavar="S", help="Seconds from now after which it is ended.")
 @AS_JSON
 @click.pass_context
 def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeFlags]) -> None:
@@ -146,11 +148,13 @@ def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeF
     flujo = prepared(ctx, target, flags["url"])
     limits = None if flags["max_usd"] is None else UsageLimits(total_cost_usd_limit=flags["max_usd"])
     answer = answer_of(flags["answer"])
+    how: ResumeOptions = {"pause": flags["pause_id"], "limits": limits, "retry": flags["retry"]}
+    how["deadline_s"] = flags["deadline"]
 
     async def go_on() -> PipelineResult:
         if flags["answer"] is None and not flags["retry"] and limits is None and flujo.store is not None:
             await check_no_answer_is_due(flujo.store, run_id)
-        return await flujo.resume_async(run_id, answer, pause=flags["pause_id"], limits=limits, retry=flags["retry"])
+        return await flujo.resume_async(run_id, answer, **how)
 
     ctx.exit(told(anyio.run(go_on), target, flags["url"], as_json=flags["as_json"]))
 
