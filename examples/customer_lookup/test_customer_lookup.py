@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +57,14 @@ def connections(database: str) -> int:
         return int(row[0]) if row else 0
 
 
+def left_open(database: str) -> int:
+    """How many stay connected. A process of the server ends a moment after its connection was closed."""
+    gives_up = time.monotonic() + 10
+    while (there := connections(database)) and time.monotonic() < gives_up:
+        time.sleep(0.05)
+    return there
+
+
 def test_customers_are_found_in_a_real_database_and_every_connection_is_closed(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,12 +72,12 @@ def test_customers_are_found_in_a_real_database_and_every_connection_is_closed(
 
     monkeypatch.setenv("DATABASE_URL", database)
     assert pipeline.run("Ada").output == "likes engines"
-    assert connections(database) == 0
+    assert left_open(database) == 0
     with pipeline:  # the pool lives for several runs
         assert [pipeline.run("Ada").status for _ in range(3)] == ["completed"] * 3
         assert connections(database) >= 1
         assert pipeline.run("Nobody").status == "failed"
-    assert connections(database) == 0
+    assert left_open(database) == 0
 
 
 def test_the_plugin_has_the_patterns_and_stops_what_they_find(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +143,7 @@ def test_the_password_of_the_database_comes_from_where_the_operator_keeps_it(
     else:
         aws.create_secret(Name="database-url", SecretString=database)
     assert flujo.run("Ada").unwrap().note == "likes engines"
-    assert connections(database) == 0
+    assert left_open(database) == 0
 
 
 @pytest.mark.anyio
