@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
+import operator
 import os
 import threading
+import types
+from collections import ChainMap, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +22,7 @@ import httpx
 import pytest
 from lambda_kit import task
 from lambda_steps import plain
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from sqlalchemy import create_engine
 
 from flujo.backend_lambda import NotShippable
@@ -142,6 +148,141 @@ def test_check_15_a_secret_is_refused_and_named_by_where_it_stands(function: Cal
     assert (refused.value.code, refused.value.path) == ("E_SECRET", path)
     for secret in ("hunter22", KEY, "correct horse", "abc"):
         assert secret not in str(refused.value).replace("'f'", "")
+
+
+def local_class(secret: SecretStr) -> type:
+    class Config:
+        api_key = "correct horse"
+
+        @staticmethod
+        def token() -> str:
+            return secret.get_secret_value()
+
+        @property
+        def word(self) -> str:
+            return secret.get_secret_value()
+
+    return Config
+
+
+def local_model() -> type[BaseModel]:
+    class Answer(BaseModel):
+        """password: It has none."""
+
+        token: str = ""
+
+    return Answer
+
+
+class Slotted:
+    __slots__ = ("__hidden",)
+
+    def __init__(self, hidden: object) -> None:
+        self.__hidden = hidden
+
+
+def module_of(**held: object) -> types.ModuleType:
+    made = types.ModuleType("made_here")
+    vars(made).update(held)
+    return made
+
+
+def with_attribute(error: Exception, **held: object) -> Exception:
+    vars(error).update(held)
+    return error
+
+
+HIDDEN = SecretStr("correct horse")
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (deque([HIDDEN]), "[0]"),
+        (deque([{"password": "abc"}]), "[0] > ['password']"),
+        ({HIDDEN: 1}, "key 0"),
+        ({KEY: 1}, "key 0"),
+        ({"a": HIDDEN}.values(), "[0]"),
+        (OrderedDict(a=HIDDEN).items(), "[0] > [1]"),
+        (iter([HIDDEN]), "argument 0 > [0]"),
+        (itertools.cycle([HIDDEN]), "argument 0 > argument 0 > [0]"),
+        (operator.methodcaller("send", HIDDEN), "argument 1"),
+        (ValueError(HIDDEN), "argument 0"),
+        (with_attribute(ValueError(), api_key="abc"), ".api_key"),
+        (local_class(HIDDEN), ".word > function > closure variable 'secret'"),
+        (local_class(HIDDEN)(), "class > .word > function > closure variable 'secret'"),
+        (type("Sub", (local_class(HIDDEN),), {}), None),
+        (Slotted(HIDDEN), "._Slotted__hidden"),
+        (module_of(api_key="abc"), ".api_key"),
+        (types.MappingProxyType({"a": HIDDEN}), "['a']"),
+        (ChainMap({"a": HIDDEN}), ".maps > [0] > ['a']"),
+        (bytearray(KEY.encode()), ""),
+        ([[n] for n in range(20_000)] + [[HIDDEN]], None),
+        ([*range(20_000), *([n] for n in range(20_000)), {"password": "abc"}], None),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "at",
+)
+def test_check_15_a_secret_is_found_wherever_it_would_go_along(value: object, path: str | None) -> None:
+    with pytest.raises(NotShippable) as refused:
+        pickled(closing_over(value), "f", None, 10**9)
+    assert refused.value.code == "E_SECRET"
+    if path is not None:
+        assert refused.value.path == "function 'f' > closure variable 'value'" + (path and f" > {path}")
+    for secret in (KEY, "correct horse", "abc"):
+        assert secret not in str(refused.value)
+    assert "vault: SecretManager = Resource(...)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "hiding", [deque, lambda held: local_class(HIDDEN).__class__("C", (), {"held": held})], ids=["deque", "class"]
+)
+@pytest.mark.parametrize("make", [anyio.Lock, lambda: os.environ], ids=["lock", "environ"])
+def test_check_14_a_live_object_in_any_container_is_refused(make: Any, hiding: Any) -> None:
+    held = make()
+    with pytest.raises(NotShippable) as refused:
+        pickled(closing_over(hiding([held]) if hiding is deque else hiding(held)), "f", None, 10**9)
+    assert refused.value.code in ("E_LIVE", "E_SECRET")
+
+
+def test_check_14_15_what_the_walk_cannot_see_is_seen_when_it_is_written() -> None:
+    class Fresh:
+        """Reduced to other parts each time that it is asked: pickle's own is not the one that was looked at."""
+
+        asked = 0
+
+        def __reduce__(self) -> tuple[object, ...]:
+            Fresh.asked += 1
+            return list, ([HIDDEN if Fresh.asked > 1 else 0],)
+
+    with pytest.raises(NotShippable, match="somewhere in it") as refused:
+        pickled(closing_over(Fresh()), "f", None, 10**9)
+    assert refused.value.code == "E_SECRET"
+
+
+def test_what_only_looks_like_a_secret_passes_and_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Texts of a program, hints, names of files and loggers, members of enums: each was refused once."""
+    logging.getLogger("flujo.test").addHandler(logging.StreamHandler())
+    (tmp_path / "signing.pem").write_text("")
+    monkeypatch.setenv("FLUJO_LAMBDA_SIGNING_KEY", str(tmp_path / "signing.pem"))
+    monkeypatch.setenv("KEYCLOAK_URL", "https://login.example.com")
+    _lately.cache_clear()
+    words = ("https://login.example.com", str(tmp_path / "signing.pem"), HTTPStatus.OK)
+    log = logging.getLogger("flujo.test")
+
+    async def held(token: str, password: str = "") -> object:
+        """Look it up.
+
+        Args:
+            token: The token of the session.
+            password: Their password.
+        """
+        log.debug("Authorization: Bearer %s and password=%s", token, password)
+        return words, log.name, f"Authorization: Bearer {token}"
+
+    function: Any = unpickled(pickled(held, "f", None, MAX_BLOB)[0], None)
+    assert asyncio.run(function("a")) == (words, "flujo.test", "Authorization: Bearer a")
+    model: Any = unpickled(pickled(closing_over(local_model()), "f", None, MAX_BLOB)[0], None)
+    assert asyncio.run(model("a"))[1](token="b").token == "b"
 
 
 def test_check_15_a_value_of_the_environment_is_a_secret_by_the_name_of_its_variable(

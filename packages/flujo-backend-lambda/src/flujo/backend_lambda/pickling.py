@@ -41,10 +41,12 @@ def pickled(function: object, name: str, store: BlobStore | None, limit: int) ->
         do = "pip install 'flujo-backend-lambda[pickle]', or define it in a module"
         raise NotShippable("E_PICKLE", f"step {name!r}", why, do)
     scan(function, name)
-    import cloudpickle  # optional, and heavy for who never needs it
+    from .checked import checked_dumps  # needs what is optional, and heavy for who never needs it
 
     try:
-        data: bytes = cloudpickle.dumps(function, protocol=_PROTOCOL)
+        data = checked_dumps(function, name)
+    except NotShippable:
+        raise
     except Exception as error:  # pickling runs code of whatever is held: any error can come of it
         path, kind = _culprit(function, name)
         why = f"{kind} cannot be pickled ({type(error).__name__}: {error})"

@@ -1,32 +1,33 @@
 """What a function holds, looked at before it leaves: live objects and secrets are named by where they stand.
 
 Pickling is no such test: a lock of anyio, a queue of asyncio and an open file pickle without a word, and arrive as
-something else. Nor is it a proof: it finds what it knows, so secrets still belong into resources.
+something else. Nor is it a proof: it finds what it knows, so secrets still belong into resources. What `scan` does not
+reach, `CheckedPickler` sees when it is written.
 """
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import os
 import re
 import time
 import types
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from functools import cache, lru_cache, partial
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache, lru_cache
 
 from pydantic import SecretBytes, SecretStr
 
 from flujo.core import Flujo, Resources, RunContext, scrub
 
 from .errors import NotShippable
+from .holding import held_by
 
-__all__ = ["env_secrets", "find_env_secret", "scan"]
+__all__ = ["check_one", "env_secrets", "find_env_secret", "scan"]
 
 _MOST = 20_000
-"""Objects that are looked at; a function that holds more is data, and data is an input."""
+"""Objects that are looked at for the sake of a path; of what a function holds beyond them a fault has none."""
 
 _LIVE_MODULES = frozenset(
     {
@@ -54,9 +55,11 @@ _SECRET_NAME = re.compile(
     r"(?i)(api|access|private|signing|secret|account)[_-]?key|secret|passw(or)?d|passphrase|credential"
     r"|(^|[_-])pwd$|(^|[_-])(auth|access|refresh|session|bearer|api|id)?[_-]?token$"
 )
-_SECRET_ENV = re.compile(r"(?i)KEY|TOKEN|SECRET|PASSW|CREDENTIAL")
+_SECRET_ENV = re.compile(r"(?i)KEY(?!CLOAK|BOARD)|TOKEN|SECRET|PASSW|CREDENTIAL")
 _LIVE_DO = "Make it in the step, or take it as a resource: class AppResources(Resources): client: T = Resource(factory)"
-_SECRET_DO = "Take it as a resource that the worker opens: secrets: SecretManager = Resource(...)"
+_SECRET_DO = (
+    "Take it as a resource that the worker opens: class AppResources(Resources): vault: SecretManager = Resource(...)"
+)
 
 
 def scan(function: object, name: str) -> None:
@@ -71,21 +74,22 @@ def scan(function: object, name: str) -> None:
     """
     secrets = env_secrets()
     todo: list[tuple[str, str, object]] = [(f"function {name!r}", "", function)]
-    seen: set[int] = set()
+    seen: dict[int, object] = {}  # with what they are of: some are made on the way, and an address is given again
     while todo and len(seen) < _MOST:
         path, called, value = todo.pop()
         if id(value) in seen or value is None or isinstance(value, bool | int | float | complex):
             continue
-        _check(path, called, value, secrets)
+        check_one(path, called, value, secrets)
         if isinstance(value, str | bytes):
             continue  # equal texts may stand under other names, so they are looked at each time
-        seen.add(id(value))
-        todo.extend((f"{path} > {part}", word, held) for part, word, held in _held(value))
+        seen[id(value)] = value
+        todo.extend((f"{path} > {part}", word, held) for part, word, held in held_by(value))
 
 
 def env_secrets() -> dict[str, str]:
-    """Values of this process's environment that are secrets by their name, with that name."""
-    return {value: name for name, value in os.environ.items() if len(value) >= 8 and _is_secret_name(name)}
+    """Values of this process's environment that are secrets by their name, with that name; a path of a file is none."""
+    named = {value: name for name, value in os.environ.items() if len(value) >= 8 and _is_secret_name(name)}
+    return {value: name for value, name in named.items() if not os.path.exists(value)}
 
 
 @cache
@@ -112,15 +116,26 @@ def _in_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def _check(path: str, called: str, value: object, secrets: Mapping[str, str]) -> None:
+def check_one(path: str, called: str, value: object, secrets: Mapping[str, str]) -> None:
+    """Look at one value, whatever it holds.
+
+    Args:
+        path: Where it stands.
+        called: What it is called there.
+        value: Itself.
+        secrets: As of `env_secrets`.
+
+    Raises:
+        NotShippable: It is a live object, or a secret.
+    """
     if isinstance(value, SecretStr | SecretBytes):
         raise NotShippable("E_SECRET", path, f"it is a {type(value).__name__}", _SECRET_DO)
     if _SECRET_CLASSES.intersection(f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__):
         raise NotShippable("E_SECRET", path, f"a {type(value).__qualname__} holds credentials", _SECRET_DO)
     if value is os.environ or value is os.environb:
         raise NotShippable("E_SECRET", path, "it is the whole environment of this process", _SECRET_DO)
-    if isinstance(value, str | bytes):
-        text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if isinstance(value, str | bytes | bytearray):
+        text = value if isinstance(value, str) else value.decode("latin-1")
         if text in secrets:
             raise NotShippable("E_SECRET", path, f"it is the value of variable {secrets[text]}", _SECRET_DO)
         if text and (_SECRET_NAME.search(called) or (len(text) < 10_000 and scrub(text) != text)):
@@ -133,67 +148,9 @@ def _check(path: str, called: str, value: object, secrets: Mapping[str, str]) ->
 def _is_live(value: object) -> bool:
     if isinstance(value, type | types.ModuleType | types.FunctionType | types.BuiltinFunctionType | BaseException):
         return False
-    if isinstance(value, io.BytesIO | io.StringIO):
+    if isinstance(value, io.BytesIO | io.StringIO | Enum):
         return False
     if isinstance(value, _LIVE_TYPES):
         return True
     names = [(cls.__module__, f"{cls.__module__}.{cls.__qualname__}") for cls in type(value).__mro__]
     return any(module.split(".")[0] in _LIVE_MODULES or full in _LIVE_CLASSES for module, full in names)
-
-
-Part = tuple[str, str, object]
-"""Where something stands, what it is called there, and itself."""
-
-
-def _held(value: object) -> Iterator[Part]:
-    """What a value holds and would bring along."""
-    if isinstance(value, types.FunctionType):
-        yield from _of_function(value)
-    elif isinstance(value, types.MethodType):
-        yield "bound object", "", value.__self__
-        yield "function", "", value.__func__
-    elif isinstance(value, partial):
-        yield "function of partial", "", value.func
-        yield from ((f"argument {index} of partial", "", held) for index, held in enumerate(value.args))
-        yield from ((f"argument {name!r} of partial", name, held) for name, held in value.keywords.items())
-    elif isinstance(value, Mapping):
-        yield from ((f"[{key!r}]", str(key), held) for key, held in list(value.items()))
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from ((f"[{index}]", "", held) for index, held in enumerate(value))
-    elif isinstance(value, type):
-        if value.__module__ == "__main__" or "<locals>" in value.__qualname__:  # others travel by name
-            yield from ((f".{name}", name, held) for name, held in vars(value).items() if not name.startswith("__"))
-    elif not isinstance(value, types.ModuleType):
-        yield from ((f".{name}", name, held) for name, held in _attributes(value))
-
-
-def _of_function(function: types.FunctionType) -> Iterator[Part]:
-    names, cells = function.__code__.co_freevars, function.__closure__ or ()
-    for name, cell in zip(names, cells, strict=False):
-        with suppress(ValueError):  # a cell that is still empty holds nothing
-            yield f"closure variable {name!r}", name, cell.cell_contents
-    for name in sorted(_names_in(function.__code__)):
-        if name in function.__globals__:
-            yield f"global {name!r}", name, function.__globals__[name]
-    parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
-    for parameter in parameters:
-        if parameter.default is not inspect.Parameter.empty:
-            yield f"default of parameter {parameter.name!r}", parameter.name, parameter.default
-    for name, held in vars(function).items():
-        yield f"attribute {name!r}", name, held
-
-
-def _names_in(code: types.CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_names_in, inner))
-
-
-def _attributes(value: object) -> Iterator[tuple[str, object]]:
-    held = getattr(value, "__dict__", None)
-    if isinstance(held, dict):
-        yield from list(held.items())
-    for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, name):
-                yield name, getattr(value, name)
