@@ -86,6 +86,13 @@ async def dies_once(path: str) -> str:
     os._exit(3)
 
 
+@step
+async def interrupts(number: int) -> int:
+    if number == 1:
+        raise KeyboardInterrupt
+    return os.getpid()
+
+
 @step(limits=UsageLimits(total_cost_usd_limit="0.10"))
 async def cost_ten_cents(number: int, ctx: RunContext) -> int:
     async with ctx.usage.reserve(cost_usd="0.10") as lease:

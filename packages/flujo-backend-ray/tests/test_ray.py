@@ -119,6 +119,14 @@ def test_options_of_the_actors_win_but_for_retries_of_ray(backend: RayBackend, t
     assert (tmp_path / "mark").read_text(encoding="utf-8") == "ran\n"
 
 
+def test_a_step_that_raises_keyboard_interrupt_fails_and_its_actor_lives(backend: RayBackend) -> None:
+    """It ended the actor's event loop: the run waited for ever."""
+    alone = RayBackend(actors=1)
+    before, failed, after = (Flujo(steps.interrupts, backend=alone).run(number) for number in range(3))
+    assert "it raised KeyboardInterrupt" in str(failed.error)
+    assert after.unwrap() == before.unwrap()
+
+
 class Catching:
     """A backend that keeps the task it should send."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -592,6 +593,21 @@ async def test_a_step_that_calls_sys_exit_has_failed_and_ends_nothing_else(leave
     assert result.status == "failed"
     assert "it called sys.exit(" in str(result.error)
     assert str(result.total_cost_usd) == "0.25"
+
+
+@step
+async def interrupts(text: str) -> str:
+    raise KeyboardInterrupt
+
+
+def test_a_step_that_raises_keyboard_interrupt_has_failed_where_no_ctrl_c_comes() -> None:
+    """In a worker's thread it ended the event loop, and with it all tasks of that worker, without a word."""
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(Flujo(spend >> interrupts).run, "x").result()
+    assert (result.status, str(result.total_cost_usd)) == ("failed", "0.25")
+    assert "it raised KeyboardInterrupt" in str(result.error)
+    with pytest.raises(KeyboardInterrupt):  # in the main thread it is the user who wants to go
+        Flujo(spend >> interrupts).run("x")
 
 
 def test_a_plugin_that_ends_the_program_on_import_is_told(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

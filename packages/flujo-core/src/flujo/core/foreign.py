@@ -7,6 +7,7 @@ from outside is never caught: it is no answer.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ParamSpec, TypeVar, cast
 
@@ -46,6 +47,8 @@ def fault_of(error: BaseException) -> Exception | None:
         return error
     if isinstance(error, SystemExit):  # a step or plugin that wants to end the program has only failed
         return RuntimeError(f"it called sys.exit({error.code!r})")
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is not threading.main_thread():
+        return RuntimeError("it raised KeyboardInterrupt")  # a Ctrl-C comes to the main thread only
     if type(error).__module__ == "pyo3_runtime":  # a panic of Rust code, which many libraries have inside: no exit
         return RuntimeError(f"it panicked: {attempt(str, error)[0]}")
     if isinstance(error, BaseExceptionGroup):  # of a task group, which is a fault where all in it are
