@@ -115,12 +115,12 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     experimental = sum(module.code_lines for module in core if module.name in EXPERIMENTAL)
     apart = governance + language + durability + streams + remote + experimental
     rest = sum(module.code_lines for module in core) - apart
-    yield _at_most("flujo.core, code lines of the engine", rest, 3425)
+    yield _at_most("flujo.core, code lines of the engine", rest, 3427)
     yield _at_most("flujo.core, code lines of streams", streams, 1080)
-    yield _at_most("flujo.core, code lines of durability", durability, 1712)
+    yield _at_most("flujo.core, code lines of durability", durability, 1739)
     yield _at_most("flujo.core, code lines of the language", language, 1618)
     yield _at_most("flujo.core, code lines of governance", governance, 2410)
-    yield _at_most("flujo.core, code lines of experiments", experimental, 196)
+    yield _at_most("flujo.core, code lines of experiments", experimental, 301)
     yield _at_most("flujo.core, code lines of what leaves the process", remote, 1320)
 
 

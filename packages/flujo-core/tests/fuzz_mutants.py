@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "what was journaled after the last place where the run was kept is forgotten",
-        found, "continued", "for entry in late:", "for entry in ():",
+        found, "continued", "for row in found.late:", "for row in ():",
     ),
     Mutant(
         "of entries that are written together only the first is",

@@ -22,7 +22,6 @@ from flujo.core import (
     GuardStep,
     Loop,
     Map,
-    MemoryStore,
     OnMutation,
     OnRunEnd,
     Parallel,
@@ -256,11 +255,9 @@ async def test_a_resource_that_the_run_has_not_opened_is_refused() -> None:
     assert taken.output == 4
 
 
-def test_unknown_experiments_and_a_store_are_refused_when_built() -> None:
+def test_unknown_experiments_are_refused_when_built() -> None:
     with pytest.raises(ConfigurationError, match="experimental='fast' cannot be used: there is 'mutation'"):
         Flujo(adds(1, "a"), experimental={"fast"})
-    with pytest.raises(ConfigurationError, match="Leave store= out"):
-        Flujo(adds(1, "a"), experimental=ON, store=MemoryStore())
 
 
 async def test_a_cached_step_is_not_taken_from_the_cache_when_it_changes_the_pipeline() -> None:

@@ -19,6 +19,7 @@ from flujo.core import (
     PipelineMutation,
     Resource,
     Resources,
+    RetryPolicy,
     RunContext,
     Snapshot,
     Step,
@@ -152,3 +153,28 @@ async def test_what_changes_no_context_is_replayed_where_there_is_none(how: dict
     row = changes() >> adds(5, "x") >> adds(1, "b") if how else changes() >> adds(1, "b")
     replay = await Flujo(row).replay_async(Snapshot.model_validate_json(result.snapshot().model_dump_json()))
     assert (replay.divergence, replay.result and replay.result.output) == (None, result.output)
+
+
+async def test_a_row_in_which_nothing_waits_for_two_any_more_goes_on() -> None:
+    async def both(value: int, other: int) -> int:
+        return value * 100 + other
+
+    two = Step(both, name="two", inputs={"other": "a"})
+    x, y, z = (Step(adds(5, name), retry=RetryPolicy(max_attempts=2)) for name in "xyz")
+    new = {"two": x >> y >> z}
+    result = await run(adds(1, "a"), changes(replace=new), two, adds(2, "last"), value=3)
+    assert (result.output, paths(result)) == (21, ["a", "first", "x", "y", "z", "last"])
+
+
+async def test_what_is_put_in_twice_or_has_a_name_in_use_is_numbered() -> None:
+    more = adds(1, "more")
+    result = await run(changes(insert_after={"first": more >> adds(2, "b"), "b": more}), adds(10, "b"))
+    assert (result.output, paths(result)) == (14, ["first", "more", "b-2", "b", "more-2"])
+
+
+@pytest.mark.parametrize("how", [{"remove": ["first"]}, {"replace": {"first": adds(7, "y")}}])
+async def test_a_step_that_puts_something_in_behind_itself_cannot_go_away_itself(how: dict[str, Any]) -> None:
+    guard = Looks()
+    result = await run(changes(insert_after={"first": adds(5, "x")}, **how), adds(1, "b"), plugins=[guard])
+    assert (result.status, guard.seen) == ("failed", [])
+    assert "no step 'first' stands after it; there are 'b'" in str(result.error)

@@ -27,7 +27,7 @@ _NAMES_OF_MODULE = {
     "plan": "BODY_INPUT RUN_INPUT FlowNode Plan PlanNode Scope Source StepNode",
     "assignable": "type_name",
     "context": "RunContext RunInfo SendModel SendTool Update",
-    "mutation": "PipelineChange PipelineMutation",
+    "mutation": "PipelineChange PipelineMutation PutIn",
     "retry": "RetryPolicy",
     "resources": "Resource Resources",
     "outcome": "Aborted Effect Failure Outcome Paused Skipped Success",

@@ -58,7 +58,7 @@ from .messages import Message, ModelRequest, ModelResponse, ModelUsage, ToolCall
 from .meter import Lease, Meter, Reservation
 from .migrations import Migration, accepted_fingerprints, migrate, migrated
 from .modelstream import ModelStream
-from .mutation import PipelineChange, PipelineMutation
+from .mutation import PipelineChange, PipelineMutation, PutIn
 from .options import ResumeOptions, RunOptions
 from .outcome import Aborted, Effect, Failure, Outcome, Paused, Skipped, Success
 from .pause import Pause, PauseForHumanInput, Reconciled
@@ -245,6 +245,7 @@ __all__ = [
     "Price",
     "PriceBook",
     "PriceTable",
+    "PutIn",
     "Receipt",
     "Reconciled",
     "RecordIntent",

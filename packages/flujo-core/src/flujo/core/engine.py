@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Unpack
 
 import anyio
@@ -25,6 +25,7 @@ from .handle import RunHandle
 from .hooks import Hooks
 from .kept import Hold, Past, Receipt
 from .migrations import accepted_fingerprints
+from .mutating import again
 from .mutation import Mutations, experiments
 from .options import ResumeOptions, RunOptions, context_of
 from .pipeline import Pipeline, PipelineLike, as_pipeline
@@ -102,10 +103,10 @@ class Flujo:
         self.observers: tuple[Callable[..., object], ...] = tuple(hooks)
         self.given: Mapping[str, Any] = {
             "pipeline": pipeline, "resources": resources, "context_model": context_model, "backend": backend,
-            "store": store, "limits": limits, "hooks": self.observers, "experimental": experiments(experimental, store),
+            "store": store, "limits": limits, "hooks": self.observers, "experimental": experiments(experimental),
         }  # fmt: skip
-        kept = store is not None
-        self.plan: Plan = compile_plan(pipeline, resources=resources, context_model=context_model, kept=kept)
+        compiled = partial(compile_plan, resources=resources, context_model=context_model, kept=store is not None)
+        self.plan: Plan = compiled(pipeline)
         self.limits: Limits = checked(limits, self.policy.max_limits, self.plan.asked_limits)
         self.plugins: Plugins = plugins if isinstance(plugins, Plugins) else Plugins(plugins or (), policy=policy)
         self.plugins.hold_to(self.policy)
@@ -113,11 +114,11 @@ class Flujo:
         specs = specs_of(resources)
         self.hooks: Hooks = self.plugins.hooks(self.policy, self.observers, specs)
         terms = Terms(self.policy, self.plugins, self.hooks, resources, specs, context_model)
-        keeping = (kept, None if self.store is None else self.store.signer)
+        keeping = (store is not None, None if self.store is None else self.store.signer)
         self._equip: Callable[[Plan], Setup] = partial(equipped, backend, terms, *keeping)
         self._setup = self._equip(self.plan)
         if self.given["experimental"]:
-            self._setup.row = Mutations(as_pipeline(pipeline), len(self.plan.nodes), self._changed)
+            self._setup.row = Mutations(as_pipeline(pipeline), len(self.plan.nodes), partial(self._changed, compiled))
         self._fit_input = fitted(self.plan.input_type)
         self._active: set[str] = set()
         self._handles: set[RunHandle] = set()
@@ -125,9 +126,9 @@ class Flujo:
         self._portal: BlockingPortal | None = None
         self._exits = ExitStack()
 
-    def _changed(self, pipeline: Pipeline) -> Setup:
+    def _changed(self, compiled: Callable[[Pipeline], Plan], pipeline: Pipeline) -> Setup:
         """What a run goes on with whose pipeline a step changed, so that it can work, within the policy."""
-        plan = compile_plan(pipeline, resources=self.given["resources"], context_model=self.given["context_model"])
+        plan = compiled(pipeline)
         checked(self.limits, self.policy.max_limits, plan.asked_limits)
         return self._equip(plan)  # its cache is its own: it keeps by places in the plan
 
@@ -247,7 +248,7 @@ class Flujo:
         if unknown := options.keys() - ResumeOptions.__annotations__.keys():
             raise TypeError(f"a resume has no option {', '.join(sorted(unknown))}; see ResumeOptions")
         limits, retry, deadline_s = options.get("limits"), options.get("retry", False), _deadline(options)
-        found = await find(self.plan, target, options.get("pause"), self.store)
+        found = await find(self._setup, target, options.get("pause"), self.store)
         run = continued(self._setup, found, limits, self.limits)
         if deadline_s is not None:
             run.deadline_s, run.scope = deadline_s, anyio.CancelScope()
@@ -268,7 +269,7 @@ class Flujo:
     async def _claimed(self, store: RunStore, run: Run, past: Past, now: Receipt, receipt: Receipt | None) -> Hold:
         """The right to go on with a run that the store keeps; `receipt` is that of its decision, if it has one."""
         assert run.resumed is not None
-        rows = [entry_data(self.plan, entry) for entry in run.resumed.entries]
+        rows = [entry_data(run.setup.plan, entry) for entry in run.resumed.entries]
         if lost := next((row.unwritten for row in rows if row.unwritten is not None), None):
             why = f"its type {lost} cannot be kept by the store"
             raise InputError(f"decision for {now.pause_id!r} does not fit", why, "The question stays open")
@@ -313,10 +314,10 @@ class Flujo:
         Raises:
             SnapshotError: The snapshot is damaged, or of another pipeline.
         """
-        found = await find(self.plan, target, None, self.store)
+        found = await find(self._setup, target, None, self.store)
         snapshot = found.snapshot.model_copy(update={"journal": found.past.rows()})
-        root = restored(self.plan, snapshot.checkpoint).root
-        return await replayed(self.plan, root.input, root.context, snapshot)
+        root = restored(reduce(again, snapshot.mutations, self._setup).plan, snapshot.checkpoint).root
+        return await replayed(self._setup, root.input, root.context, snapshot)
 
     def _execute(self, run: Run, claimed: Callable[[], Awaitable[Hold]] | None = None) -> Awaitable[PipelineResult]:
         work = self._alone(run, claimed)

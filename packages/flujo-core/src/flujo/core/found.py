@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import anyio
 
@@ -18,12 +19,13 @@ from .journal import Entry
 from .kept import KeptRun, Past, Receipt, moved_on, refusal
 from .ledger import Ledger
 from .migrations import migrated
+from .mutating import after, again, take_over
 from .outcome import Failure, Spent
 from .pause import Pause, PauseForHumanInput
 from .plan import Plan, StepNode
 from .protocols import RunStore
 from .restore import check_snapshot, entry_of, past_record, restored
-from .result import PipelineResult
+from .result import PipelineResult, StepRecord
 from .resume import Decision, decide, decision_digest, receipt_here
 from .run import Run, last_began
 from .running import Resumed
@@ -31,6 +33,7 @@ from .schedule import advance, find_due
 from .setup import Setup
 from .snapshot import EntryData, Snapshot
 from .usage import Usage, UsageLimits
+from .values import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Found:
 
 
 async def find(
-    plan: Plan, target: PipelineResult | Snapshot | str, pause: Pause | str | None, store: RunStore | None
+    setup: Setup, target: PipelineResult | Snapshot | str, pause: Pause | str | None, store: RunStore | None
 ) -> Found:
     """Find a run that is to go on.
 
@@ -70,14 +73,14 @@ async def find(
         SnapshotError: It is damaged, or of another pipeline.
         ResumeError: It is not known, or the target is nothing to go on with.
     """
-    wanted = pause.id if isinstance(pause, Pause) else pause
+    plan, wanted = setup.plan, pause.id if isinstance(pause, Pause) else pause
     origin = target.origin if isinstance(target, PipelineResult) else None
     if isinstance(target, PipelineResult) and not isinstance(origin, Run):
         target = target.snapshot()  # what a replay gave
     if isinstance(origin, Run) and store is not None and origin.setup.is_kept:
         kept = await store.load(origin.run_id)
         shown = None if kept.length == origin.length else [pause.id for pause in origin.pauses]
-        found = replace(_of_kept(plan, kept, wanted), asked={} if shown else origin.questions, shown=shown)
+        found = replace(_of_kept(setup, kept, wanted), asked={} if shown else origin.questions, shown=shown)
     elif isinstance(origin, Run):
         standing = origin.standing()
         began = last_began(origin.entries(-1)) or (0.0 if origin.past is None else origin.past.began)
@@ -88,11 +91,11 @@ async def find(
             target.check_digest()
         rows, position = target.journal, target.checkpoint.position
         began = last_began(reversed(rows))
-        found = Found(target, _past(plan, lambda: rows, len(rows), target.status, began), rows[position:], {}, wanted)
+        found = Found(target, _past(setup, lambda: rows, len(rows), target.status, began), rows[position:], {}, wanted)
     elif isinstance(target, str) and store is not None:
         token = None if store.signer is None else store.signer.open(target)
         kept = await store.load(target if token is None else token.run_id)
-        found = _of_kept(plan, kept, wanted if token is None else token.pause_id)
+        found = _of_kept(setup, kept, wanted if token is None else token.pause_id)
         found = found if token is None else replace(found, shown_digest=token.shown_digest)
     else:
         what, do = f"a {type(target).__name__} cannot be resumed", "Give the run's result; ids and tokens need a store"
@@ -106,25 +109,36 @@ async def find(
     return found
 
 
-def _of_kept(plan: Plan, kept: KeptRun, pause_id: str | None) -> Found:
-    past = _past(plan, kept.history, kept.length, kept.snapshot.status)
+def _of_kept(setup: Setup, kept: KeptRun, pause_id: str | None) -> Found:
+    past = _past(setup, kept.history, kept.length, kept.snapshot.status)
     return Found(kept.snapshot, past, kept.late, {}, pause_id)
 
 
-def _past(plan: Plan, journal: Callable[[], Sequence[EntryData]], length: int, stood: str, began: float = 0.0) -> Past:
+def _past(
+    setup: Setup, journal: Callable[[], Sequence[EntryData]], length: int, stood: str, began: float = 0.0
+) -> Past:
     """What a run did by its journal, which is read when somebody asks."""
 
     def rows() -> list[EntryData]:
         return list(journal()[:length])
 
-    return Past(lambda: [past_record(plan, row) for row in rows() if row.path], rows, length, stood, began)
+    return Past(lambda: _records(setup, rows()), rows, length, stood, began)
+
+
+def _records(setup: Setup, rows: Sequence[EntryData]) -> list[StepRecord]:
+    """A journal for people, each entry as it was under the plan of then."""
+    found: list[StepRecord] = []
+    for row in rows:
+        found += [past_record(setup.plan, row)] if row.path else ()
+        setup = attempt(after, setup, row)[0] or setup  # where it cannot be made again, as it was written
+    return found
 
 
 def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     """The run that was found, ready to go on.
 
     Args:
-        setup: What all runs of its Flujo share.
+        setup: What all runs of its Flujo share that were not changed.
         found: The run.
         limits: Limits instead of all that it had, but for a Budget of the Flujo; None keeps them.
         owner: Limits of the Flujo.
@@ -132,19 +146,20 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     Raises:
         SnapshotError: It does not fit the plan.
     """
-    plan, snapshot, stand = setup.plan, found.snapshot, found.snapshot.checkpoint
-    state = restored(plan, stand, found.asked)
-    late, use = [entry_of(plan, row) for row in found.late], _Use(plan, replace(stand.usage))
+    snapshot, stand, use = found.snapshot, found.snapshot.checkpoint, _Use(replace(found.snapshot.checkpoint.usage))
+    setup = reduce(again, snapshot.mutations, setup)
+    state = restored(setup.plan, stand, found.asked)
     frames = dict(state.frames)  # those that are closed on the way too: what was cancelled in them used something
-    for entry in late:  # what ended after that place was kept, before its process was gone
-        use.count(frames.get(entry.frame), entry)
-        first = state.next_id
-        _, error = attempt(_take, state, entry)
+    for row in found.late:  # what ended after that place was kept, before its process was gone
+        entry, first = entry_of(setup.plan, row), state.next_id
+        use.count(frames.get(entry.frame), setup.plan.nodes[entry.node], entry)
+        setup = after(setup, row)
+        _, error = attempt(_take, state, entry, setup.plan)
         frames |= {id: state.frames[id] for id in range(first, state.next_id) if id in state.frames}
         if error is not None:
             why = f"its journal does not fit where it stands ({type(error).__name__})"
             raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
-    lost = use.lost(frames)
+    plan, lost = setup.plan, use.lost(frames, setup.plan)
     find_due(state)
     mine = None if snapshot.limits is None else snapshot.limits.limits()
     given, own = (mine, owner) if limits is None else (limits, owner if isinstance(owner, Budget) else None)
@@ -153,7 +168,7 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
     if limits is None:
         ledger.warnings()  # told before
     words = (snapshot.actor, snapshot.tenant, snapshot.tags, {k: dict(v) for k, v in snapshot.counts.items()})
-    info = RunInfo(snapshot.run_id, plan.name, plan.fingerprint, *words, snapshot.trace)
+    info = RunInfo(snapshot.run_id, plan.name, snapshot.fingerprint, *words, snapshot.trace)
     for source in use.priced_by:
         info.count("priced_by", source)
     run = Run(setup, info.run_id, ledger, state, None if stand.left_s is None else anyio.CancelScope())
@@ -166,15 +181,14 @@ def continued(setup: Setup, found: Found, limits: Limits, owner: Limits) -> Run:
 class _Use:
     """What a run used until its process went away."""
 
-    def __init__(self, plan: Plan, total: Usage) -> None:
+    def __init__(self, total: Usage) -> None:
         self.total: Usage = total
         self.priced_by: list[str] = []
-        self._nodes = plan.nodes
         self._open: dict[tuple[int, int], Usage] = {}
 
-    def count(self, frame: Frame | None, entry: Entry) -> None:
+    def count(self, frame: Frame | None, node: Node, entry: Entry) -> None:
         """Count an entry, and what its step used before it."""
-        visit, node, spent = (entry.frame, entry.node), self._nodes[entry.node], entry.outcome
+        visit, spent = (entry.frame, entry.node), entry.outcome
         if entry.usage is None or frame is None or not isinstance(node, StepNode):
             return
         if isinstance(spent, Spent) and spent.priced_by:
@@ -186,18 +200,22 @@ class _Use:
         self.total.add(entry.usage)
         book(frame, node, entry.usage)
 
-    def lost(self, frames: Mapping[int, Frame]) -> tuple[Entry, ...]:
+    def lost(self, frames: Mapping[int, Frame], plan: Plan) -> tuple[Entry, ...]:
         """Count what was used by steps that have no end; the entries say that it counts for itself."""
         found = tuple(Entry(*visit, Spent(is_lost=True), usage=used) for visit, used in self._open.items())
         for entry in found:
-            self.count(frames[entry.frame], entry)
+            self.count(frames[entry.frame], plan.nodes[entry.node], entry)
         return found
 
 
-def _take(state: RunState, entry: Entry) -> None:
-    """Let the schedule go on; what failed and may happen at most once is no more done again than what was cut off."""
+def _take(state: RunState, entry: Entry, plan: Plan) -> None:
+    """Let the schedule go on, with the plan of from then on; what failed and may happen at most once is no more done
+    again than what was cut off.
+    """
     visit = (entry.frame, entry.node)
     begun = dict(state.begun.get(visit, {}))
+    if plan is not state.plan:
+        take_over(state, plan, entry.node)
     advance(state, entry)
     if begun and isinstance(entry.outcome, Failure) and entry.frame in state.frames:
         state.begun[visit] = begun

@@ -57,6 +57,9 @@ def migrated(plan: Plan, snapshot: Snapshot, late: Sequence[EntryData]) -> tuple
     if any(row.kind in _TOLD for row in late):  # which step that was for is known to the old pipeline only
         why = "its process went away after it was told something: recover it with the pipeline that it was made with"
         raise SnapshotError(f"run {snapshot.run_id!r} cannot be migrated", why)
+    if snapshot.mutations or any(row.mutation is not None for row in late):
+        why = "it changed its pipeline: let it go on with the pipeline that it was made with"
+        raise SnapshotError(f"run {snapshot.run_id!r} cannot be migrated", why)
     moved, length = snapshot.model_copy(update={"journal": list(late)}), len(late)
     while moved.fingerprint != plan.fingerprint:
         here = moved.fingerprint  # of several ways the shortest: what stands first is nearest to the end

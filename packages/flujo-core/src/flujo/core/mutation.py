@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from .context import Update
@@ -29,19 +29,16 @@ EXPERIMENTS = frozenset({"mutation"})
 """What `Flujo(..., experimental={...})` may switch on."""
 
 
-def experiments(names: Iterable[str], store: object) -> frozenset[str]:
+def experiments(names: Iterable[str]) -> frozenset[str]:
     """The experiments that are switched on.
 
     Raises:
-        ConfigurationError: There is no such experiment, or it cannot be had together with a store.
+        ConfigurationError: There is no such experiment.
     """
     found = frozenset((names,) if isinstance(names, str) else names)
     if unknown := found - EXPERIMENTS:
         what = f"experimental={', '.join(sorted(map(repr, unknown)))} cannot be used"
         raise ConfigurationError(what, f"there is {', '.join(map(repr, EXPERIMENTS))}", "Leave it out")
-    if found and store is not None:
-        why = "a run whose pipeline was changed could not go on after a crash, and a store promises that"
-        raise ConfigurationError("experimental={'mutation'} cannot be used", why, "Leave store= out")
     return found
 
 
@@ -49,11 +46,13 @@ class PipelineMutation(Update[T]):
     """What a step returns to give its output, and to change what comes after it: experimental.
 
     Only a step of the outermost row `a >> b >> c` can, and only what stands after it; types are checked as when a
-    pipeline is compiled, before anything else runs. What does not fit fails the step, and nothing is changed.
+    pipeline is compiled, before anything else runs. What does not fit fails the step, and nothing is changed. Where a
+    store keeps the run, what is put in must stand at the top of a module, so that another process finds it there.
 
     Args:
         output: The step's output, as in `Update`.
-        insert_after: What is put in behind the step of that name: this one, or one after it.
+        insert_after: What is put in behind the step of that name: this one, or one after it. What has a name that is in
+            use gets a number: `review-2`.
         replace: What takes the place of the step of that name.
         remove: Names of steps that are left out.
         **changes: New values of context fields, as in `Update`.
@@ -83,20 +82,49 @@ class PipelineMutation(Update[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class PutIn:
+    """What a step put into the pipeline of its run.
+
+    Attributes:
+        name: What it is called there: its own name, with a number where that was in use.
+        path: Where it stands: `package.module:name`.
+    """
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineChange:
     """How a step changed the pipeline of its run, as guards and observers see it, and as the journal has it.
+
+    The last four say what was done, so that whoever goes on with the run does it again. They are empty where something
+    was put in that no module has under a name: then the run goes on with a Flujo of the changed pipeline only.
 
     Attributes:
         before: Fingerprint of the pipeline before.
         after: The same of what it became.
         added: Paths of the steps that it gained.
         removed: Paths of the steps that it lost. What was moved, or replaced by another of its name, is in both.
+        step: Name of the step that changed it.
+        insert_after: What was put in behind a step, by the name of that.
+        replace: What took the place of a step, by the name of that.
+        remove: Names of what was left out.
     """
 
     before: str
     after: str
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    step: str = ""
+    insert_after: Mapping[str, tuple[PutIn, ...]] = field(default_factory=dict)
+    replace: Mapping[str, tuple[PutIn, ...]] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+
+    @property
+    def put_in(self) -> list[PutIn]:
+        """All that was put in."""
+        return [one for row in (*self.insert_after.values(), *self.replace.values()) for one in row]
 
 
 class Mutations:
@@ -114,4 +142,4 @@ class Mutations:
         self.change: Callable[[Pipeline], Setup] = change
         self.count: int = 0
         self.depths: dict[Node, int] = {}  # of what was put in
-        self.fresh: set[Node] = set()  # what was put in just now; it may have stood elsewhere
+        self.changes: tuple[PipelineChange, ...] = ()  # since it was that by whose fingerprint the run is known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,12 +12,14 @@ from .flow import Branch, Loop
 from .foreign import attempt, attempt_async
 from .frames import Frame, RunState
 from .journal import Entry
+from .mutating import after, take_over
 from .outcome import Aborted, Begun, Called, Choice, Spent, Success
 from .plan import FlowNode, Plan, StepNode
 from .restore import entry_of
 from .result import PipelineResult, StepRecord
 from .resume import merged
 from .schedule import advance, find_due, start
+from .setup import Setup
 from .snapshot import EntryData, Snapshot
 from .values import final_context, result_of
 from .work import Work
@@ -61,11 +63,11 @@ class _Played:
     snapshot: Callable[[], Snapshot]
 
 
-async def replayed(plan: Plan, value: object, context: BaseModel | None, snapshot: Snapshot) -> Replay:
+async def replayed(setup: Setup, value: object, context: BaseModel | None, snapshot: Snapshot) -> Replay:
     """Play the journal of a snapshot again.
 
     Args:
-        plan: The plan, as it is now.
+        setup: What a run of the plan needs, as that is now.
         value: The run input.
         context: The context at the start.
         snapshot: The run.
@@ -73,19 +75,29 @@ async def replayed(plan: Plan, value: object, context: BaseModel | None, snapsho
     Raises:
         SnapshotError: Its journal does not fit the plan.
     """
-    rows = [(row, entry_of(plan, row)) for row in snapshot.journal]
-    state = start(plan, value, context)
-    position = -1
-    for position, (row, entry) in enumerate(rows):
+    state = start(setup.plan, value, context)
+    rows, position = [*_read(setup, snapshot)], -1
+    for position, (row, entry, plan) in enumerate(rows):
         if entry.cancelled or entry.is_void or isinstance(entry.outcome, Aborted) or entry.frame not in state.frames:
             continue  # it was stopped, or no longer counted when it ended
         differs = await _difference(state, row, entry)
         if differs is not None:
-            return Replay(None, Divergence(position, entry.path or plan.nodes[entry.node].path, *differs))
+            return Replay(None, Divergence(position, entry.path or state.plan.nodes[entry.node].path, *differs))
+        if plan is not state.plan:
+            take_over(state, plan, entry.node)
         advance(state, entry)
         if state.failure is not None:
             find_due(state)  # a run that went on after a failure did so by a resume
-    return _ended(state, snapshot, [entry for _, entry in rows])
+    return _ended(state, snapshot, [entry for _, entry, _ in rows])
+
+
+def _read(setup: Setup, snapshot: Snapshot) -> Iterator[tuple[EntryData, Entry, Plan]]:
+    """The journal, with the plan that stands after each entry."""
+    known = [*snapshot.mutations, *(row.mutation for row in snapshot.journal[snapshot.checkpoint.position :])]
+    for row in snapshot.journal:
+        entry = entry_of(setup.plan, row)
+        setup = after(setup, row) if row.mutation in known else setup  # else of what came before its own pipeline
+        yield row, entry, setup.plan
 
 
 async def _difference(state: RunState, row: EntryData, entry: Entry) -> tuple[str, str] | None:

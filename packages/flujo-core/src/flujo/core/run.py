@@ -257,6 +257,7 @@ class Run(Work):
             run_id=info.run_id, pipeline=info.pipeline, fingerprint=info.fingerprint, status=status or self.status,
             actor=info.actor, tenant=info.tenant, tags=dict(info.tags), counts=info.counts,
             limits=LimitsData.of(self.own_limits), checkpoint=stand, trace=info.trace,
+            mutations=[*row.changes] if (row := self.setup.row) else [],
         )  # fmt: skip
 
     def end(self) -> Snapshot | None:

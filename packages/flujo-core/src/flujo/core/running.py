@@ -263,9 +263,9 @@ class Running:
             then()
             return None
         row = entry_data(self.setup.plan, entry)
-        if row.unwritten is not None:
-            why = f"its output of type {row.unwritten} cannot be kept by the store"
-            entry.outcome, entry.changes = Failure(StepFailed(entry.path, "NotSerialisable", why)), None
+        if (kind := row.unwritten) is not None:
+            fault = StepFailed(entry.path, "NotSerialisable", f"its output of type {kind} cannot be kept by the store")
+            entry.outcome, entry.changes, entry.mutation = Failure(fault), None, None
             row = entry_data(self.setup.plan, entry)
         return self.writer.put(row, then)
 

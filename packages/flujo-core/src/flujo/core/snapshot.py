@@ -228,6 +228,7 @@ class Snapshot(_Data):
         counts: What plugins counted.
         limits: Limits that were given to this run alone.
         trace: W3C `traceparent` of its span, to which that of a resume is linked.
+        mutations: How its steps changed the pipeline that the fingerprint is of, until it stood there.
         checkpoint: Where it stands.
         journal: What it did, in order.
         digest: SHA-256 of all else, so that damage is found; empty of what never left its process.
@@ -245,6 +246,7 @@ class Snapshot(_Data):
     counts: dict[str, dict[str, int]] = Field(default_factory=dict)
     limits: LimitsData | None = None
     trace: str | None = None
+    mutations: list[PipelineChange] = Field(default_factory=list)
     checkpoint: Checkpoint
     journal: list[EntryData] = Field(default_factory=list)
     digest: str = ""
@@ -260,7 +262,8 @@ class Snapshot(_Data):
 
     def computed_digest(self) -> str:
         """SHA-256 of all but the digest."""
-        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
+        left_out = {"digest"} if self.mutations else {"digest", "mutations"}  # older ones were written without
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
 
     def check_digest(self) -> None:
         """Find out whether it was changed.

@@ -121,6 +121,8 @@ class Work(Running):
 
     def note(self, entry: Entry, worker: Worker | None = None, keep: Keep = None) -> None:
         """Write it down and let the schedule go on; a failure that nothing catches ends the run."""
+        if isinstance(entry.outcome, Agreed):  # only now that it is kept: else one goes on as no other can
+            adopt(self, entry, entry.outcome)
         due_before = len(self.state.due)
         self.take(entry)
         self._look(due_before, worker, keep)
@@ -295,14 +297,14 @@ class Work(Running):
     async def _note_end(self, entry: Entry, outcome: Outcome, worker: Worker | None, keep: Keep) -> None:
         """Note how a step ended, and tell observers."""
         if isinstance(outcome, Agreed):
-            outcome = adopt(self, entry, outcome)
+            outcome, entry.mutation = outcome.under(self.verdict)
         entry.outcome, entry.is_void = outcome, self.verdict is not None and isinstance(outcome, Failure)
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, keep)
         held = await self.keep(entry, worker, keep, holds=not self.plain)
         if not self.plain:
             try:
-                if isinstance(outcome, Agreed):
+                if isinstance(outcome, Agreed) and entry.mutation is not None:
                     await self.observe("on_mutation", outcome.told, keep)
                 if entry.cached:
                     await self.observe("on_cache_hit", partial(payloads.OnCacheHit, self.info, entry.path), keep)

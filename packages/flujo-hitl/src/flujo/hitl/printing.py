@@ -226,3 +226,6 @@ def did(rows: Iterable[EntryData]) -> Iterator[str]:
         if row.path:
             began = datetime.fromtimestamp(row.started_at, UTC).isoformat(timespec="milliseconds")
             yield f"  {began}  {printable(row.path)}  {row.kind}  {row.duration_s:.3f} s"
+        if row.mutation is not None:
+            steps = [*(f"+ {path}" for path in row.mutation.added), *(f"- {path}" for path in row.mutation.removed)]
+            yield f"    it changed the pipeline: {printable(', '.join(steps))}"

@@ -163,7 +163,7 @@ def drawing_of(request: Request, view: RunView) -> Drawing:
     done = [(step.path, step.kind) for step in view.steps]
     asking = [pause.step_path for pause in view.snapshot.pauses] if view.snapshot.status == "paused" else []
     plan = request.app.state.plan
-    if plan is not None and plan.fingerprint == view.snapshot.fingerprint:
+    if plan is not None and plan.fingerprint == view.snapshot.fingerprint and not view.snapshot.mutations:
         return draw(plan, standing(done, asking))
     states = dict(standing(done, asking))
     return draw_path([*states.items()][-200:])
