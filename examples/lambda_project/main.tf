@@ -1,4 +1,4 @@
-# Terraform: `terraform apply -var public_key=...` after `flujo lambda build . --out dist`. Not run on AWS by us: see README.md.
+# Terraform: `terraform apply -var public_key=...` after `flujo lambda build . --python 3.12 --out dist`. Not run on AWS by us: see README.md.
 terraform {
   required_providers { aws = { source = "hashicorp/aws" } }
 }

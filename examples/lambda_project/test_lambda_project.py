@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,14 @@ import pytest
 
 HERE = Path(__file__).parent
 FLUJO = Path(sys.executable).parent / "flujo"
+
+
+@pytest.mark.parametrize("template", ["template.yaml", "main.tf"])
+def test_what_a_template_says_to_build_is_of_the_python_that_it_deploys(template: str) -> None:
+    text = (HERE / template).read_text()
+    [built] = re.findall(r"flujo lambda build .*--python (3\.\d+)", text)
+    [deployed] = re.findall(r'(?i)runtime\s*[:=]\s*"?python(3\.\d+)', text)
+    assert built == deployed
 
 
 @pytest.mark.parametrize("many", [6, pytest.param(100, marks=pytest.mark.soak)])
