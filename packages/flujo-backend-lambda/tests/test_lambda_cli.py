@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from lambda_kit import BUCKET, HERE, Cloud
-from lambda_steps import Keys, peppered
+from lambda_steps import Keys, peppered, shout
 
 from flujo.backend_lambda import Artifact, Ed25519Signer, FileArtifactStore, S3ArtifactStore, publish
 from flujo.backend_lambda.packing import pack
@@ -60,6 +60,28 @@ def test_the_doctor_says_what_is_well_and_what_is_not(cloud: Cloud, keys: tuple[
     assert told(*asked, "--audience", "others")[0] == 1
     code, text = told("lambda", "doctor", "nobody", "--key", keys[0])
     assert (code, "ResourceNotFoundException" in text) == (2, True)
+
+
+def test_the_doctor_says_of_a_broken_function_what_a_run_says(
+    cloud: Cloud, keys: tuple[Path, Path], told: Told, tmp_path: Path
+) -> None:
+    """It said `BadReply` of each, and to deploy it with the handler that it has."""
+    cloud.signer = Ed25519Signer(keys[0])
+    (tmp_path / "slow.py").write_text("import time\n\ndef handler(event, context):\n    time.sleep(9)\n")
+    slow = {"handler": "slow.handler", "task_root": tmp_path, "timeout_s": 1.0}
+    for options, words in (
+        ({"handler": "nosuch.handler"}, "Runtime.ImportModuleError: Unable to import module 'nosuch'"),
+        ({"env": {"FLUJO_LAMBDA_HMAC_KEY": "x"}}, "FLUJO_LAMBDA_HMAC_KEY holds a secret key"),
+        (slow, "StepTimeout: no result after 1 s"),
+    ):
+        cloud.deploy(**options)  # type: ignore[arg-type]
+        code, text = told("lambda", "doctor", cloud.name, "--key", keys[0], "--concurrency", 10)
+        failed = [line for line in text.splitlines() if line.startswith("FAIL")]
+        assert (code, len(failed), words in failed[0]) == (1, 1, True), text
+        assert "BadReply" not in text
+        assert "retry=" not in text  # what a run advises
+    run = Flujo(shout, backend=cloud.backend()).run("a")
+    assert "StepTimeout: no result after 1 s" in str(run.error)
 
 
 @pytest.mark.parametrize("missing", ["region", "credentials", "profile"])

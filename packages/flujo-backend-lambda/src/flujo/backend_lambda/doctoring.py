@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flujo.core import FlujoError, Signer
+from flujo.core import ConfigurationError, FlujoError, Signer
 
 from .blobs import packed
 from .clients import LambdaClient
 from .envelope import Header, sealed
-from .preflight import preflight
+from .invocation import Answer, fault_of
+from .preflight import Deployed, preflight
 from .reply import read
 from .versions import PYTHON, cloudpickle_version, version_of
 
@@ -47,7 +48,7 @@ def examine(
     yield Finding("function", True, f"{deployed.timeout_s:g} s, {deployed.memory_mb} MB")
     yield Finding("room", True, f"{concurrency} at the same time")
     try:
-        told = _probed(client, function, signer, modules, audience)
+        told = _probed(client, function, deployed, signer, modules, audience)
     except FlujoError as error:
         yield Finding("worker", False, str(error))
         return
@@ -65,9 +66,16 @@ def examine(
         yield Finding(f"module {name}", not missing, "build it into the artifact" if missing else "is there")
 
 
-def _probed(client: LambdaClient, function: str, signer: Signer, modules: Sequence[str], audience: str) -> Any:
+def _probed(
+    client: LambdaClient, function: str, deployed: Deployed, signer: Signer, modules: Sequence[str], audience: str
+) -> Any:
     body = packed(json.dumps({"modules": list(modules)}).encode(), None, spill=False)
     header = Header.make(audience, body, lifetime_s=300, kind="probe")
     given = client.invoke(FunctionName=function, Payload=sealed(header, signer))
-    data, _ = read(given["Payload"].read(), header, None, "doctor")
+    answer = Answer(payload=given["Payload"].read(), error=given.get("FunctionError"), report=None)
+    if answer.error is not None:
+        why = fault_of(answer, "doctor", deployed.timeout_s).why
+        do = "See its log, and its handler and variables; deploy it again: flujo lambda deploy"
+        raise ConfigurationError(f"function {function!r} failed", why, do)
+    data, _ = read(answer.payload, header, None, "doctor")
     return json.loads(data)
