@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
 import json
 import os
@@ -24,8 +26,8 @@ from flujo.backend_lambda import (
     publish,
 )
 from flujo.backend_lambda.packing import MARKER, pack, tree_digest
-from flujo.backend_lambda.registry import store_at
-from flujo.backend_lambda.sbom import components_in, verified
+from flujo.backend_lambda.registry import origin, store_at
+from flujo.backend_lambda.sbom import Asked, components_in, signed, verified
 from flujo.core import ConfigurationError
 
 
@@ -116,8 +118,13 @@ def test_what_is_published_is_found_whole(store: ArtifactStore, artifact: Artifa
     assert store.get(digest) == artifact.packed.data
     assert json.loads(store.attached(digest, "manifest"))["files"] == artifact.packed.files
     assert store.attached(digest, "sbom") == artifact.sbom
-    made = verified(store.attached(digest, "statement"), {signer.keyid: signer.verifier}, digest)
-    assert made["subject"] == [{"name": "pkg.zip", "digest": {"sha256": digest}}]
+    told = json.loads(base64.b64decode(json.loads(store.statement("pkg", "1"))["payload"]))
+    assert told["subject"] == [{"name": "pkg-1.zip", "digest": {"sha256": digest}}]
+    for asked in (Asked("pkg", "1"), Asked(digest=digest), Asked("pkg", "1", digest)):
+        made = origin(store, asked, {signer.keyid: signer.verifier})
+        assert made == artifact.origin
+    assert (made.name, made.version, made.python, made.machine) == ("pkg", "1", "3.12", "x86_64")
+    assert json.loads(artifact.manifest)["machine"] == "x86_64"
     assert publish(store, artifact, signer) == digest  # once more is nothing new
 
 
@@ -133,17 +140,74 @@ def test_a_statement_counts_only_for_its_artifact_and_by_a_trusted_key(
         ({signer.keyid: signer.verifier}, "0" * 64, "speaks of another artifact"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            verified(data, keys, about)
+            verified(data, keys, Asked(digest=about))
     with pytest.raises(ConfigurationError, match="no signed envelope"):
-        verified(b"{}", {}, digest)
+        verified(b"{}", {}, Asked(digest=digest))
+    foreign = signed(b'{"subject": [{"digest": {"sha256": "0"}}]}', signer)  # of another tool, by the same key
+    with pytest.raises(ConfigurationError, match="does not say name, version, Python and machine"):
+        verified(foreign, {signer.keyid: signer.verifier}, Asked(digest=digest))
 
 
-def test_a_version_is_never_another_artifact(store: ArtifactStore, artifact: Artifact) -> None:
+def test_a_version_is_never_another_artifact(store: ArtifactStore, artifact: Artifact, tmp_path: Path) -> None:
     publish(store, artifact, Ed25519Signer.generate())
     other = store.put(b"other")
     with pytest.raises(ConfigurationError, match="Take another version"):
-        store.name("pkg", "1", other)
+        store.name("pkg", "1", other, b"{}")
     assert store.resolve("pkg", "1") == artifact.digest
+    late = numbered(tmp_path, "pkg", "1", "late")
+    with pytest.raises(ConfigurationError, match="Take another version"):
+        publish(store, late, Ed25519Signer.generate())
+    with pytest.raises(ConfigurationError, match="has no statement"):  # it would be a signed claim to that version
+        store.attached(late.digest, "statement")
+
+
+def numbered(folder: Path, name: str, version: str, text: str) -> Artifact:
+    (folder / text).mkdir(exist_ok=True)
+    (folder / text / "words.py").write_text(text)
+    return Artifact(name, version, "3.12", pack(folder / text), ())
+
+
+def test_who_writes_the_index_can_give_a_version_no_other_content(tmp_path: Path) -> None:
+    """Each artifact was signed, and no statement said what it is called: version 2 could be made version 1 again."""
+    store, signer, index = FileArtifactStore(tmp_path), Ed25519Signer.generate(), tmp_path / "index"
+    trusted = {signer.keyid: signer.verifier}
+    for name, version, text in (("p", "1", "old"), ("p", "2", "new"), ("q", "1", "other")):
+        publish(store, numbered(tmp_path, name, version, text), signer)
+    assert origin(store, Asked("p", "2"), trusted).digest == store.resolve("p", "2")
+    for before in ("p/1.json", "q/1.json"):
+        entry = json.loads((index / before).read_text())
+        (index / "p" / "2.json").write_text(json.dumps(entry))
+        with pytest.raises(ConfigurationError, match="p 2 cannot be used: its statement speaks of another artifact"):
+            origin(store, Asked("p", "2"), trusted)
+        (index / "p" / "2.json").write_text(json.dumps({"sha256": entry["sha256"]}))
+        with pytest.raises(ConfigurationError, match=r"index/p/2\.json of the store is damaged"):
+            origin(store, Asked("p", "2"), trusted)
+    with pytest.raises(ConfigurationError, match=r"p artifact .* cannot be used: its statement speaks of another"):
+        origin(store, Asked("p", digest=store.resolve("q", "1")), trusted)
+    with pytest.raises(ConfigurationError, match="Say which: --name and --version, or --digest"):
+        origin(store, Asked("p"), trusted)
+
+
+@pytest.mark.parametrize("entry", [b"{", b"[]", b"{}", b'{"sha256": "x", "statement": {}}', b"\xff"])
+def test_a_damaged_index_is_named(tmp_path: Path, artifact: Artifact, entry: bytes) -> None:
+    store = FileArtifactStore(tmp_path / "store")
+    publish(store, artifact, Ed25519Signer.generate())
+    (tmp_path / "store" / "index" / "pkg" / "1.json").write_bytes(entry)
+    with pytest.raises(ConfigurationError, match=r"pkg 1 cannot be used: index/pkg/1\.json of the store is damaged"):
+        store.resolve("pkg", "1")
+
+
+def test_the_same_content_has_a_statement_for_each_of_its_versions(store: ArtifactStore, tmp_path: Path) -> None:
+    """They have one digest, and the first statement stood for all: that of the second key, machine or name was lost."""
+    first, second = Ed25519Signer.generate(), Ed25519Signer.generate()
+    one, two = numbered(tmp_path, "p", "1", "same"), numbered(tmp_path, "p", "2", "same")
+    two = dataclasses.replace(two, machine="arm64")
+    assert publish(store, one, first) == publish(store, two, second)
+    assert origin(store, Asked("p", "1"), {first.keyid: first.verifier}) == one.origin
+    assert origin(store, Asked("p", "2"), {second.keyid: second.verifier}) == two.origin
+    assert publish(store, one, second) == one.digest  # nothing is overwritten: it stays what the first one signed
+    with pytest.raises(ConfigurationError, match="no key that is trusted"):
+        origin(store, Asked("p", "1"), {second.keyid: second.verifier})
 
 
 @pytest.mark.parametrize("word", ["../x", "", "a/b", ".hidden", "x" * 200])
@@ -180,6 +244,17 @@ def test_a_store_is_named_by_its_url(tmp_path: Path) -> None:
     assert isinstance(store_at(str(tmp_path)), FileArtifactStore)
     with pytest.raises(ConfigurationError, match="names no bucket"):
         store_at("s3://")
+    assert isinstance(store_at(f"file://{tmp_path}"), FileArtifactStore)
+    for url in ("ftp://x", "https://bucket.s3.amazonaws.com", "s3:/bucket"):  # each was taken for a folder
+        with pytest.raises(ConfigurationError, match=r"is no store.*Write s3://BUCKET/PREFIX"):
+            store_at(url)
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: Any) -> None:
+    store = S3ArtifactStore("nowhere", client=s3)
+    for ask in (lambda: store.get("0" * 64), lambda: store.put(b"one")):
+        with pytest.raises(ConfigurationError, match=r"bucket 'nowhere' cannot be used.*Make it"):
+            ask()
 
 
 def test_a_project_without_a_lock_says_so(tmp_path: Path) -> None:
@@ -190,6 +265,28 @@ def test_a_project_without_a_lock_says_so(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("surely-no-such-distribution-of-flujo==9\n")
     with pytest.raises(ConfigurationError, match="uv pip said"):
         build(tmp_path)
+
+
+@pytest.mark.parametrize("called", [{"name": "../../evil"}, {"name": "a b"}, {"version": "1/2"}, {"version": ""}])
+def test_an_artifact_has_a_name_that_files_can_have(tmp_path: Path, called: dict[str, str]) -> None:
+    """A name with `..` was written outside of the folder for it."""
+    (tmp_path / "requirements.txt").write_text("surely-no-such-distribution-of-flujo==9\n")  # it is not asked for
+    with pytest.raises(ConfigurationError, match=r"cannot be a name or a version.*Take another one"):
+        build(tmp_path, **called)
+    with pytest.raises(ConfigurationError, match="cannot be a name or a version"):
+        Artifact(**{"name": "x", "version": "1", **called}, python="3.12", packed=pack(fill(tmp_path)), components=())
+
+
+def test_requirements_may_name_others_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were copied away from the files that they name."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "requirements.txt").write_text("-r base.txt\n")
+    (tmp_path / "project" / "base.txt").write_text("-r ../more.txt\n")
+    (tmp_path / "project" / "words.py").write_text("")
+    (tmp_path / "more.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert "words.py" in build(Path("project")).packed.files
+    assert "words.py" in build(Path("project"), requirements=Path("project/base.txt")).packed.files
 
 
 def test_hidden_files_and_virtual_environments_are_no_part_of_a_project(tmp_path: Path) -> None:

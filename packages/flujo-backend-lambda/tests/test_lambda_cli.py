@@ -14,13 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, WaiterError
 from lambda_kit import BUCKET, HERE, Cloud
 from lambda_steps import Keys, peppered, shout
 
 from flujo.backend_lambda import Artifact, Ed25519Signer, FileArtifactStore, S3ArtifactStore, publish
+from flujo.backend_lambda.cli import AwsGroup
 from flujo.backend_lambda.packing import pack
-from flujo.core import Flujo
+from flujo.core import ConfigurationError, Flujo
 from flujo_cli.main import run as flujo
 
 Told = Callable[..., tuple[int, str]]
@@ -125,8 +128,12 @@ def test_a_pipeline_of_a_file_is_invoked(cloud: Cloud, keys: tuple[Path, Path], 
     command = [sys.executable, "-m", "flujo_cli", "lambda", "invoke", cloud.name, file, "--key", str(keys[0])]
     done = subprocess.run([*command, "--text", "a", "--text", "b"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert [json.loads(line)["output"] for line in done.stdout.splitlines()] == ["A!", "B!"]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["output"] for row in rows] == ["A!", "B!"]
     assert len(function.records) == 2
+    help = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True).stdout
+    assert rows[0].keys() == {"status", "cost_usd", "run_id", "output"}
+    assert "and print status, output, cost" in " ".join(help.split())  # it promised billed time, too
 
 
 def test_a_project_is_built_and_published_once(keys: tuple[Path, Path], told: Told, tmp_path: Path) -> None:
@@ -191,10 +198,81 @@ def test_what_is_deployed_is_what_was_signed(
     client.close()
     assert (made["Handler"], made["Timeout"], made["Runtime"]) == ("flujo.backend_lambda.aws.handler", 7, "python3.12")
     assert made["Environment"]["Variables"]["FLUJO_LAMBDA_PUBLIC_KEYS"] == Ed25519Signer(keys[0]).verifier.text
+    assert made["Architectures"] == ["x86_64"]
     (tmp_path / "other.pem").write_text("no key")
     assert told(*deploying[:-1], tmp_path / "other.pem")[0] == 2
     code, text = told("lambda", "deploy", name, "--store", url, "--trust", keys[1])
     assert (code, "--name and --version, or --digest" in text) == (2, True)
+
+
+def test_a_function_in_which_an_artifact_would_not_run_is_not_deployed(
+    role: str, keys: tuple[Path, Path], told: Told, tmp_path: Path
+) -> None:
+    publish(FileArtifactStore(tmp_path / "store"), _artifact(tmp_path), Ed25519Signer(keys[0]))
+    store = ("--store", tmp_path / "store", "--trust", keys[1])
+    deploying = ("lambda", "deploy", "wrong", *store, "--name", "made", "--version", "1")
+    for more, words in (
+        (("--machine", "arm64"), "made 1 was built for x86_64, and this is arm64"),
+        (("--runtime", "python3.9"), "made 1 was built for Python 3.12, and this is python3.9"),
+        (("--env", "FLUJO_LAMBDA_HMAC_KEY=x"), "FLUJO_LAMBDA_HMAC_KEY holds a secret key"),
+        (("--env", "FLUJO_LAMBDA_SIGNING_KEY=x"), "FLUJO_LAMBDA_SIGNING_KEY holds a secret key"),
+    ):
+        code, text = told(*deploying, *more, "--role", role)
+        assert (code, words in text, "Do: " in text) == (2, True, True), text
+    code, text = told(*deploying)
+    assert (code, "Do: Say --role ARN" in text, "AWS_DEFAULT_REGION" in text) == (2, True, False), text
+    for version in ("../x", "1/2"):
+        code, text = told(*deploying[:-1], version)
+        assert (code, f"{version!r} cannot be a name or a version" in text) == (2, True), text
+    fitting = ("--machine", "x86_64", "--runtime", "python3.12", "--env", "FLUJO_LAMBDA_HMAC_SECRET_ARN=arn:x")
+    code, text = told(*deploying, *fitting, "--role", role)
+    assert code == 0, text
+
+
+def test_a_version_is_not_deployed_as_another_one(
+    cloud: Cloud, keys: tuple[Path, Path], told: Told, tmp_path: Path
+) -> None:
+    """Who could write the store could roll a version back: what was signed said nothing of names and versions."""
+    store, made = FileArtifactStore(tmp_path / "store"), _artifact(tmp_path)
+    publish(store, made, Ed25519Signer(keys[0]))
+    index = tmp_path / "store" / "index" / "made"
+    (index / "2.json").write_bytes((index / "1.json").read_bytes())
+    deploying = ("lambda", "deploy", "f", "--store", tmp_path / "store", "--trust", keys[1])
+    code, text = told(*deploying, "--name", "made", "--version", "2")
+    assert (code, f"speaks of another artifact: made 1, {made.digest[:12]}" in text) == (2, True), text
+    code, text = told(*deploying, "--name", "other", "--digest", made.digest)
+    assert (code, "speaks of another artifact" in text) == (2, True), text
+
+
+def test_what_aws_refuses_comes_with_advice_that_fits(s3: Any, keys: tuple[Path, Path], told: Told) -> None:
+    """Each refusal advised to set a region and credentials."""
+    more = ("--name", "made", "--version", "1", "--trust", keys[1])
+    code, text = told("lambda", "deploy", "f", "--store", "s3://nowhere/x", *more)
+    assert (code, "bucket 'nowhere' cannot be used" in text, "aws s3 mb s3://nowhere" in text) == (2, True, True), text
+    code, text = told("lambda", "deploy", "f", "--store", "s3://no bucket", *more)
+    assert (code, "Invalid bucket name" in text, "AWS_DEFAULT_REGION" in text) == (2, True, False), text
+    code, text = told("lambda", "deploy", "f", "--store", "ftp://x", *more)
+    assert (code, "'ftp://x' is no store" in text) == (2, True), text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetFunction"), "given the right"),
+        (ClientError({"Error": {"Code": "UnrecognizedClientException"}}, "GetFunction"), "AWS_DEFAULT_REGION"),
+        (ClientError({"Error": {"Code": "ServiceException"}}, "GetFunction"), ""),
+        (NoCredentialsError(), "AWS_DEFAULT_REGION"),
+        (WaiterError(name="FunctionActive", reason="it failed", last_response={}), ""),
+    ],
+)
+def test_the_advice_after_a_refusal_is_by_its_kind(error: Exception, words: str) -> None:
+    @click.command()
+    def asks() -> None:
+        raise error
+
+    with pytest.raises(ConfigurationError, match="flujo lambda asks was refused") as told:
+        AwsGroup("lambda", {"asks": asks})(["asks"], standalone_mode=False)
+    assert (words in told.value.do, bool(told.value.do)) == (True, bool(words))
 
 
 def test_an_artifact_that_nobody_trusted_has_signed_is_not_deployed(

@@ -15,14 +15,15 @@ from pathlib import Path
 from flujo.core import ConfigurationError
 
 from .packing import Packed, pack
-from .sbom import Component, components_in, sbom
+from .sbom import Component, Origin, components_in, sbom
 from .versions import PYTHON
 
-__all__ = ["PLATFORMS", "Artifact", "build"]
+__all__ = ["PLATFORMS", "Artifact", "build", "word"]
 
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 """What AWS calls a machine, and what uv does."""
 
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:\s|\\[nr]|[\"'+,()])*(?:[A-Za-z0-9/+]{16}|Proc-Type)"
 )
@@ -39,6 +40,10 @@ class Artifact:
         python: Minor version of the Python it was built for.
         packed: The zip, and what is in it.
         components: Distributions in it.
+        machine: `x86_64` or `arm64`.
+
+    Raises:
+        ConfigurationError: Name or version cannot be part of a file's name.
     """
 
     name: str
@@ -46,6 +51,24 @@ class Artifact:
     python: str
     packed: Packed
     components: tuple[Component, ...]
+    machine: str = "x86_64"
+
+    def __post_init__(self) -> None:
+        word(self.name)
+        word(self.version)
+
+    @property
+    def origin(self) -> Origin:
+        """What is signed of it."""
+        packed = self.packed
+        return Origin(
+            name=self.name,
+            version=self.version,
+            digest=packed.digest,
+            tree=packed.tree,
+            python=self.python,
+            machine=self.machine,
+        )
 
     @property
     def digest(self) -> str:
@@ -60,6 +83,7 @@ class Artifact:
             "name": self.name,
             "version": self.version,
             "python": self.python,
+            "machine": self.machine,
             "sha256": self.digest,
             "tree": self.packed.tree,
             "size": len(self.packed.data),
@@ -108,41 +132,61 @@ def build(
         find_links: Folders with wheels that no index has.
 
     Raises:
-        ConfigurationError: uv is missing or fails, the artifact would be too large, or a file of the project holds a
-            private key.
+        ConfigurationError: uv is missing or fails, the artifact would be too large, a file of the project holds a
+            private key, or name or version cannot be part of a file's name.
     """
+    called = (word(name or project.resolve().name), word(version))  # before the work, not after it
     if machine not in PLATFORMS:
         raise ConfigurationError(f"machine={machine!r} cannot be used", f"it is none of {', '.join(PLATFORMS)}")
     with tempfile.TemporaryDirectory(prefix="flujo-build-") as made:
-        target, wanted = Path(made, "target"), Path(made, "requirements.txt")
+        target = Path(made, "target")
         target.mkdir()
-        wanted.write_text(_requirements(project, requirements), "utf-8")
-        _install(wanted, target, python, PLATFORMS[machine], find_links)
+        wanted = _requirements(project, requirements, Path(made))
+        how = _how(wanted, python, PLATFORMS[machine], find_links)
+        _uv("pip", "install", *how, "--target", str(target), "-r", str(wanted), cwd=project)
         _copy(project / "src" if (project / "src").is_dir() else project, target)
         if python == PYTHON:
             _compile(target)
         components = tuple(components_in(target))
         packed = pack(target)
-    return Artifact(name or project.resolve().name, version, python, packed, components)
+    return Artifact(*called, python, packed, components, machine)
 
 
-def _requirements(project: Path, given: Path | None) -> str:
+def word(text: str) -> str:
+    """A name or a version, if it can be one: it becomes part of the names of files and of keys.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    if not _WORD.fullmatch(text):
+        why = "it has letters, digits, '.', '_', '+' and '-' only, and begins with a letter or digit"
+        do = "Take another one: --name, --version"
+        raise ConfigurationError(f"{text[:80]!r} cannot be a name or a version", why, do)
+    return text
+
+
+def _requirements(project: Path, given: Path | None, drafts: Path) -> Path:
+    """The file of what is wanted, where it lies: it may name others beside it (`-r base.txt`)."""
     if given is None and (project / "uv.lock").exists():
-        return _uv("export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "-q", cwd=project)
+        exported = drafts / "requirements.txt"
+        export = ("export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "-q")
+        exported.write_text(_uv(*export, cwd=project), "utf-8")
+        return exported
     path = given or project / "requirements.txt"
     if not path.exists():
         why = f"there is neither {project / 'uv.lock'} nor {path}"
         raise ConfigurationError("the artifact cannot be built", why, "Lock the project: uv lock")
-    return path.read_text("utf-8")
+    return path.resolve()
 
 
-def _install(wanted: Path, target: Path, python: str, platform: str, find_links: Sequence[Path]) -> None:
+def _how(wanted: Path, python: str, platform: str, find_links: Sequence[Path]) -> list[str]:
+    """The options by which uv installs for the function, and not for this machine."""
     hashed = ["--require-hashes"] if "--hash=" in wanted.read_text("utf-8") else []
-    links = [part for folder in find_links for part in ("--find-links", str(folder))]
+    links = [part for folder in find_links for part in ("--find-links", str(folder.resolve()))]
     links += ["--refresh"] if links else []  # uv keeps a wheel of a folder by its name, however it was rebuilt
     for_whom = ["--python-version", python, "--python-platform", platform, "--only-binary", ":all:"]
     how = ["--no-installer-metadata", "--no-compile-bytecode", "--link-mode", "copy", "-q"]
-    _uv("pip", "install", *how, *for_whom, *hashed, *links, "--target", str(target), "-r", str(wanted))
+    return [*how, *for_whom, *hashed, *links]
 
 
 def _compile(target: Path) -> None:
@@ -185,7 +229,7 @@ def _hidden(folder: str, names: Sequence[str]) -> set[str]:
     return {name for name in names if name.startswith(".") or Path(folder, name, "pyvenv.cfg").exists()}
 
 
-def _uv(*arguments: str, cwd: Path | None = None) -> str:
+def _uv(*arguments: str, cwd: Path) -> str:
     found = shutil.which("uv")
     if found is None:
         raise ConfigurationError("the artifact cannot be built", "it takes uv, which is not there", "pip install uv")

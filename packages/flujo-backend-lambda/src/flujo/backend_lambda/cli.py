@@ -20,6 +20,7 @@ from .deploying import Deployment, deploy, described
 from .doctoring import examine
 from .keys import Ed25519Verifier
 from .registry import publish, store_at
+from .sbom import Asked
 from .signing import Ed25519Signer
 from .versions import PYTHON
 
@@ -35,6 +36,18 @@ _KEY = click.option(
 _STORE = click.option("--store", "url", metavar="URL", required=True, help="s3://BUCKET/PREFIX, or a folder.")
 _REGION = click.option("--region", help="AWS region; left out, AWS's own settings count.")
 _FILES = click.Path(path_type=Path, exists=True)
+_STRANGERS = (
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "AuthFailure",
+    "PermanentRedirect",
+)
+"""Codes of AWS for credentials that it does not know, and for another region."""
 
 
 class AwsGroup(click.Group):
@@ -46,7 +59,16 @@ class AwsGroup(click.Group):
             return super().invoke(ctx)
         except refusals() as error:  # asked when something was raised, and not before
             why = f"{error_code(error) or type(error).__name__}: {error}"
-            raise ConfigurationError(f"flujo lambda {ctx.invoked_subcommand} was refused", why, SETTINGS) from error
+            raise ConfigurationError(f"flujo lambda {ctx.invoked_subcommand} was refused", why, _act(error)) from error
+
+
+def _act(error: Exception) -> str:
+    """The next act after a refusal, where it is known."""
+    code = error_code(error)
+    if code.startswith("AccessDenied"):
+        return "Have these credentials given the right; docs/how-to/run-on-lambda.md lists what is needed"
+    unknown = bool(code) and code not in _STRANGERS
+    return "" if unknown or type(error).__name__ in ("ParamValidationError", "WaiterError") else SETTINGS
 
 
 @click.group("lambda", cls=AwsGroup)
@@ -109,8 +131,9 @@ def build_(project: Path, out: Path, **flags: Unpack[BuildFlags]) -> None:
 @_build_options
 def publish_(project: Path, url: str, key: Path, **flags: Unpack[BuildFlags]) -> None:
     """Build PROJECT, sign where it came from, and put all of it into a store, under its name and version."""
+    store, signer = store_at(url), Ed25519Signer(key)  # what is wrong with them is said before the work
     made = build(project, **flags)
-    publish(store_at(url), made, Ed25519Signer(key))
+    publish(store, made, signer)
     click.echo(_told(made, url))
 
 
@@ -121,7 +144,7 @@ class DeployFlags(TypedDict):
     bucket: str | None
     memory_mb: int
     timeout_s: int
-    machine: str
+    machine: str | None
     handler: str
     runtime: str | None
     allow_pickle: bool
@@ -139,7 +162,7 @@ class DeployFlags(TypedDict):
 @click.option("--bucket", help="Bucket for what does not fit into an invocation, and for claims.")
 @click.option("--memory", "memory_mb", type=int, default=512, show_default=True, metavar="MB")
 @click.option("--timeout", "timeout_s", type=int, default=60, show_default=True, metavar="S")
-@click.option("--machine", type=click.Choice(list(PLATFORMS)), default="x86_64", show_default=True)
+@click.option("--machine", type=click.Choice(list(PLATFORMS)), help="That of the artifact, where left out.")
 @click.option("--handler", default=Deployment("").handler, show_default=True)
 @click.option("--runtime", help="AWS's name of the runtime; that of the artifact's Python.")
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="One more variable; never a secret.")
@@ -159,16 +182,13 @@ def deploy_(
     **flags: Unpack[DeployFlags],
 ) -> None:
     """Create or update FUNCTION from a published artifact, and publish a version of it."""
-    store = store_at(url)
-    if digest is None:
-        if name is None or version is None:
-            raise click.UsageError("say which artifact: --name and --version, or --digest")
-        digest = store.resolve(name, version)
+    asked = Asked(name, version, digest)
     trusted = [Ed25519Verifier(path.read_bytes()) for path in trust]
     keys = [Ed25519Verifier(path.read_bytes()) for path in public_keys] or trusted
     env = dict(pair.partition("=")[::2] for pair in variables)
     wanted = Deployment(function, public_keys=keys, env=env, **flags)
-    click.echo(described(deploy(aws("lambda", region=region), store, digest, wanted, {k.keyid: k for k in trusted})))
+    client, ids = aws("lambda", region=region), {key.keyid: key for key in trusted}
+    click.echo(described(deploy(client, store_at(url), asked, wanted, ids)))
 
 
 @main.command()
@@ -215,7 +235,7 @@ def doctor(
 @_KEY
 @click.pass_context
 def invoke(ctx: click.Context, function: str, target: str, values: Sequence[str], key: Path) -> None:
-    """Run a pipeline or a step of FILE, each of its steps on FUNCTION, and print output, billed time and cost."""
+    """Run a pipeline or a step of FILE, each of its steps on FUNCTION, and print status, output, cost and run id."""
     here = _host(ctx).prepare(target)
     backend = backend_from({**os.environ, "FLUJO_LAMBDA_FUNCTION": function, "FLUJO_LAMBDA_SIGNING_KEY": str(key)})
     flujo = Flujo(**{**here.given, "backend": backend}, plugins=here.plugins, policy=here.policy)

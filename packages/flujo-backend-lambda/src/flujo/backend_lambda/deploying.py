@@ -11,9 +11,9 @@ from typing import Any
 from flujo.core import ConfigurationError, Verifier
 
 from .clients import Answer, LambdaClient, error_code
-from .keys import Ed25519Verifier
-from .registry import ArtifactStore, S3ArtifactStore
-from .sbom import verified
+from .keys import Ed25519Verifier, refuse_secrets
+from .registry import ArtifactStore, S3ArtifactStore, origin
+from .sbom import Asked, Origin
 from .worker import HANDLER
 
 __all__ = ["Deployment", "deploy"]
@@ -32,7 +32,7 @@ class Deployment:
         bucket: Where large parts and claims lie.
         memory_mb: Its memory.
         timeout_s: Seconds for an invocation.
-        machine: `x86_64` or `arm64`.
+        machine: `x86_64` or `arm64`; None is that of the artifact.
         handler: `module.attribute`.
         runtime: AWS's name of it; None is that of the artifact's Python.
         env: More environment variables; no secret belongs there.
@@ -45,7 +45,7 @@ class Deployment:
     bucket: str | None = None
     memory_mb: int = 512
     timeout_s: int = 60
-    machine: str = "x86_64"
+    machine: str | None = None
     handler: str = HANDLER
     runtime: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -66,9 +66,26 @@ class Deployment:
             **({"Role": self.role} if self.role else {}),
         }
 
+    def check(self, made: Origin) -> None:
+        """Check that an artifact would run in it.
+
+        Raises:
+            ConfigurationError: It was built for something else, or its worker would not start.
+        """
+        what, built = f"function {self.function!r} cannot be deployed", f"{made.name} {made.version} was built for"
+        refuse_secrets(self.env, what)
+        if self.machine not in (None, made.machine):
+            do = f"Leave --machine out, or deploy a --name and --version published with --machine {self.machine}"
+            raise ConfigurationError(what, f"{built} {made.machine}, and this is {self.machine}", do)
+        # Which Python is in a runtime that somebody provides, nobody says.
+        named = self.runtime is not None and not self.runtime.startswith("provided")
+        if named and self.runtime != f"python{made.python}":
+            do = "Leave --runtime out, or deploy a --name and --version published with its --python"
+            raise ConfigurationError(what, f"{built} Python {made.python}, and this is {self.runtime}", do)
+
 
 def deploy(
-    client: LambdaClient, store: ArtifactStore, digest: str, wanted: Deployment, trusted: Mapping[str, Verifier]
+    client: LambdaClient, store: ArtifactStore, asked: Asked, wanted: Deployment, trusted: Mapping[str, Verifier]
 ) -> Answer:
     """Create or update a function from an artifact, once its statement is known to be signed by a trusted key.
 
@@ -76,35 +93,39 @@ def deploy(
         AWS's answer for the version that was published.
 
     Raises:
-        ConfigurationError: The artifact was changed, nobody trusted has signed it, or AWS refuses or has other bytes.
+        ConfigurationError: The artifact was changed, nobody trusted has signed that it is what was asked for, it would
+            not run in such a function, or AWS refuses or has other bytes.
     """
-    made = verified(store.attached(digest, "statement"), trusted, digest)
-    store.get(digest)  # its bytes are those of its digest, or this raises
-    python = str(made["predicate"]["buildDefinition"]["externalParameters"]["python"])
-    code = _code(store, digest)
+    made = origin(store, asked, trusted)
+    wanted.check(made)
+    store.get(made.digest)  # its bytes are those of its digest, or this raises
+    code = _code(store, made.digest)
     try:
-        version = _brought_about(client, wanted, python, code)
+        version = _brought_about(client, wanted, made, code)
     except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
         if not error_code(error):
             raise
         what = f"function {wanted.function!r} cannot be deployed"
         raise ConfigurationError(what, f"{error_code(error)}: {error}") from error
     deployed = base64.b64decode(str(version["CodeSha256"])).hex()
-    if deployed != digest:
-        why = f"AWS has artifact {deployed[:12]}, not {digest[:12]}"
+    if deployed != made.digest:
+        why = f"AWS has artifact {deployed[:12]}, not {made.digest[:12]}"
         raise ConfigurationError(f"function {wanted.function!r} cannot be used", why, "Look who else deploys it")
     return version
 
 
-def _brought_about(client: LambdaClient, wanted: Deployment, python: str, code: Mapping[str, Any]) -> Answer:
-    settings = wanted.configuration(python)
+def _brought_about(client: LambdaClient, wanted: Deployment, made: Origin, code: Mapping[str, Any]) -> Answer:
+    settings, machines = wanted.configuration(made.python), [made.machine]
     if _is_there(client, wanted.function):
         client.update_function_configuration(**settings)
         client.get_waiter("function_updated_v2").wait(FunctionName=wanted.function)
-        client.update_function_code(FunctionName=wanted.function, Architectures=[wanted.machine], **code)
+        client.update_function_code(FunctionName=wanted.function, Architectures=machines, **code)
         client.get_waiter("function_updated_v2").wait(FunctionName=wanted.function)
     else:
-        client.create_function(**settings, Code=code, Architectures=[wanted.machine], PackageType="Zip")
+        if wanted.role is None:
+            what = f"function {wanted.function!r} cannot be deployed"
+            raise ConfigurationError(what, "it is not there yet, and a new one needs a role", "Say --role ARN")
+        client.create_function(**settings, Code=code, Architectures=machines, PackageType="Zip")
         client.get_waiter("function_active_v2").wait(FunctionName=wanted.function)
     return client.publish_version(FunctionName=wanted.function)
 

@@ -15,7 +15,7 @@ from flujo.core import ConfigurationError, Verifier
 
 from .clients import error_code, secrets_manager
 
-__all__ = ["MAKE", "Ed25519Verifier", "HmacKey", "keys_from", "public_keys"]
+__all__ = ["MAKE", "Ed25519Verifier", "HmacKey", "keys_from", "public_keys", "refuse_secrets"]
 
 SHORTEST_HMAC = 32
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----(.*)-----END PUBLIC KEY-----", re.S)
@@ -105,6 +105,18 @@ def public_keys(texts: Iterable[str]) -> dict[str, Verifier]:
     return {key.keyid: key for key in map(Ed25519Verifier, texts)}
 
 
+def refuse_secrets(names: Iterable[str], what: str) -> None:
+    """Refuse variables of a function that are secret keys.
+
+    Raises:
+        ConfigurationError: One is, so that `what` happens.
+    """
+    for name in names:
+        if name.startswith("FLUJO_LAMBDA_") and any(word in name for word in _SECRET) and not name.endswith("_ARN"):
+            why = f"{name} holds a secret key; who may read the function's configuration could sign tasks with it"
+            raise ConfigurationError(what, why, _ADVICE)
+
+
 def keys_from(env: Mapping[str, str]) -> dict[str, Verifier]:
     """The keys a worker trusts, by what its environment says.
 
@@ -112,10 +124,7 @@ def keys_from(env: Mapping[str, str]) -> dict[str, Verifier]:
         ConfigurationError: There is none, one cannot be used, or a secret key stands in the environment itself, which
             everybody can read who may call `lambda:GetFunctionConfiguration`.
     """
-    for name in env:
-        if name.startswith("FLUJO_LAMBDA_") and any(word in name for word in _SECRET) and not name.endswith("_ARN"):
-            why = f"{name} holds a secret key; who may read the function's configuration could sign tasks with it"
-            raise ConfigurationError("the worker does not start", why, _ADVICE)
+    refuse_secrets(env, "the worker does not start")
     keys = public_keys(text for text in env.get("FLUJO_LAMBDA_PUBLIC_KEYS", "").replace(",", " ").split())
     arn = env.get("FLUJO_LAMBDA_HMAC_SECRET_ARN")
     if arn:

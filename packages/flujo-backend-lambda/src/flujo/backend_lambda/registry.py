@@ -7,19 +7,20 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from flujo.core import ConfigurationError, Signer
+from flujo.core import ConfigurationError, Signer, Verifier
 
-from .artifact import Artifact
+from .artifact import Artifact, word
 from .clients import S3Client, aws, error_code
-from .sbom import signed, statement
+from .sbom import Asked, Origin, signed, statement, verified
 
-__all__ = ["ArtifactStore", "FileArtifactStore", "S3ArtifactStore", "publish", "store_at"]
+__all__ = ["ArtifactStore", "FileArtifactStore", "S3ArtifactStore", "origin", "publish", "store_at"]
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 class ArtifactStore(Protocol):
@@ -37,11 +38,19 @@ class ArtifactStore(Protocol):
     def attached(self, digest: str, kind: str) -> bytes:
         """Read it; raises ConfigurationError where it is not there."""
 
-    def name(self, name: str, version: str, digest: str) -> None:
-        """Call an artifact by name and version; raises ConfigurationError where these mean another one."""
+    def name(self, name: str, version: str, digest: str, statement: bytes) -> None:
+        """Call an artifact by name and version, by a signed statement that says so; raises ConfigurationError where
+        these mean another one.
+        """
 
     def resolve(self, name: str, version: str) -> str:
-        """The digest of a name and version; raises ConfigurationError where nothing is called so."""
+        """The digest of a name and version; raises ConfigurationError where nothing is called so.
+
+        It is the word of who can write the store; `origin` says what was signed.
+        """
+
+    def statement(self, name: str, version: str) -> bytes:
+        """The statement of a name and version, unchecked; raises ConfigurationError where nothing is called so."""
 
 
 class _Store:
@@ -63,29 +72,45 @@ class _Store:
 
     def attach(self, digest: str, kind: str, data: bytes) -> None:
         """Keep what is known of an artifact."""
-        self._write(f"artifacts/sha256/{_checked(digest)}.{_word(kind)}.json", data)
+        self._write(f"artifacts/sha256/{_checked(digest)}.{word(kind)}.json", data)
 
     def attached(self, digest: str, kind: str) -> bytes:
         """Read it."""
-        data = self._read(f"artifacts/sha256/{_checked(digest)}.{_word(kind)}.json")
+        data = self._read(f"artifacts/sha256/{_checked(digest)}.{word(kind)}.json")
         if data is None:
             raise ConfigurationError(f"artifact {digest[:12]} has no {kind}", "it is not there", "Publish it again")
         return data
 
-    def name(self, name: str, version: str, digest: str) -> None:
+    def name(self, name: str, version: str, digest: str, statement: bytes) -> None:
         """Call an artifact by name and version."""
-        key = f"index/{_word(name)}/{_word(version)}.json"
-        self._write(key, json.dumps({"sha256": _checked(digest)}).encode())
-        if self.resolve(name, version) != digest:
-            why = f"it is artifact {self.resolve(name, version)[:12]} already"
+        # One object, so that no version is ever without its statement, or has that of who failed to publish it.
+        entry = {"sha256": _checked(digest), "statement": json.loads(statement)}
+        self._write(_index(name, version), json.dumps(entry).encode())
+        there = self.resolve(name, version)
+        if there != digest:
+            why = f"it is artifact {there[:12]} already"
             raise ConfigurationError(f"{name} {version} cannot be artifact {digest[:12]}", why, "Take another version")
 
     def resolve(self, name: str, version: str) -> str:
         """The digest of a name and version."""
-        data = self._read(f"index/{_word(name)}/{_word(version)}.json")
+        return self._entry(name, version)[0]
+
+    def statement(self, name: str, version: str) -> bytes:
+        """The statement of a name and version, unchecked."""
+        return self._entry(name, version)[1]
+
+    def _entry(self, name: str, version: str) -> tuple[str, bytes]:
+        key, what = _index(name, version), f"{name} {version} cannot be used"
+        data = self._read(key)
         if data is None:
-            raise ConfigurationError(f"{name} {version} cannot be used", "it was not published here")
-        return _checked(str(json.loads(data)["sha256"]))
+            raise ConfigurationError(what, "it was not published here")
+        try:
+            told = json.loads(data)
+            return _checked(told["sha256"]), json.dumps(told["statement"]).encode()
+        except (ValueError, LookupError, TypeError) as error:
+            why = f"{key} of the store is damaged: it holds no digest with its statement"
+            do = "Publish it as another version, or remove that entry and publish it again"
+            raise ConfigurationError(what, why, do) from error
 
     def _write(self, key: str, data: bytes) -> None:
         """Write what is not there yet."""
@@ -147,25 +172,36 @@ class S3ArtifactStore(_Store):
                 Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256"
             )
         except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
-            if error_code(error) not in ("PreconditionFailed", "ConditionalRequestConflict"):
+            if self._code(error) not in ("PreconditionFailed", "ConditionalRequestConflict"):
                 raise
 
     def _read(self, key: str) -> bytes | None:
         try:
             data: bytes = self._s3.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
         except Exception as error:  # as above
-            if error_code(error) != "NoSuchKey":
+            if self._code(error) != "NoSuchKey":
                 raise
             return None
         return data
+
+    def _code(self, error: Exception) -> str:
+        code = error_code(error)
+        if code == "NoSuchBucket":
+            do = f"Make it (aws s3 mb s3://{self.bucket}), or name another one"
+            raise ConfigurationError(f"bucket {self.bucket!r} cannot be used", "it is not there", do) from error
+        return code
 
 
 def store_at(url: str) -> FileArtifactStore | S3ArtifactStore:
     """The store of a URL: `s3://bucket/prefix`, or a folder.
 
     Raises:
-        ConfigurationError: It names no bucket.
+        ConfigurationError: It names no bucket, or something else than either.
     """
+    scheme = _SCHEME.match(url)
+    if scheme and not url.startswith(("s3://", "file://")):
+        do = "Write s3://BUCKET/PREFIX, or the path of a folder"
+        raise ConfigurationError(f"{url!r} is no store", f"nothing is kept by {scheme[1]!r}", do)
     if not url.startswith("s3://"):
         return FileArtifactStore(url.removeprefix("file://"))
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
@@ -181,11 +217,26 @@ def publish(store: ArtifactStore, artifact: Artifact, signer: Signer) -> str:
         ConfigurationError: Name and version mean another artifact there already.
     """
     digest = store.put(artifact.packed.data)
-    made = statement(artifact.name, digest, artifact.packed.tree, artifact.components, artifact.python)
-    for kind, data in (("manifest", artifact.manifest), ("sbom", artifact.sbom), ("statement", signed(made, signer))):
-        store.attach(digest, kind, data)
-    store.name(artifact.name, artifact.version, digest)
+    made = signed(statement(artifact.origin, artifact.components), signer)
+    # The same content may have several versions: what is attached to it is of the first, each has its own statement.
+    store.attach(digest, "manifest", artifact.manifest)
+    store.attach(digest, "sbom", artifact.sbom)
+    store.name(artifact.name, artifact.version, digest, made)
+    store.attach(digest, "statement", made)  # once the name is its own: else a signed claim to it would lie about
     return digest
+
+
+def origin(store: ArtifactStore, asked: Asked, trusted: Mapping[str, Verifier]) -> Origin:
+    """What a trusted key has signed of an artifact in a store.
+
+    Raises:
+        ConfigurationError: It is not there, nobody trusted has signed its statement, or that is of another artifact.
+    """
+    if asked.name is not None and asked.version is not None:
+        return verified(store.statement(asked.name, asked.version), trusted, asked)
+    if asked.digest is not None:
+        return verified(store.attached(asked.digest, "statement"), trusted, asked)
+    raise ConfigurationError("no artifact is named", do="Say which: --name and --version, or --digest")
 
 
 def _checked(digest: str) -> str:
@@ -194,8 +245,5 @@ def _checked(digest: str) -> str:
     return digest
 
 
-def _word(text: str) -> str:
-    if not _WORD.fullmatch(text):
-        why = "it has letters, digits, '.', '_', '+' and '-' only, and begins with a letter or digit"
-        raise ConfigurationError(f"{text[:80]!r} cannot be a name or a version", why)
-    return text
+def _index(name: str, version: str) -> str:
+    return f"index/{word(name)}/{word(version)}.json"

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flujo.core import ConfigurationError, Signer, Verifier
 
 from .envelope import Envelope, Signature, pae
 from .versions import version_of
 
-__all__ = ["STATEMENT_TYPE", "Component", "components_in", "sbom", "signed", "statement", "verified"]
+__all__ = ["STATEMENT_TYPE", "Asked", "Component", "Origin", "components_in", "sbom", "signed", "statement", "verified"]
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 
@@ -35,6 +35,46 @@ class Component:
     def purl(self) -> str:
         """Its package URL."""
         return f"pkg:pypi/{self.name.lower().replace('_', '-')}@{self.version}"
+
+
+class Origin(BaseModel):
+    """What an artifact is, as its statement says.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        digest: SHA-256 of the zip.
+        tree: Digest of what is in it.
+        python: Minor version of the Python it was built for.
+        machine: `x86_64` or `arm64`.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    name: str
+    version: str
+    digest: str
+    tree: str
+    python: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which artifact is asked for: by name and version, or by its digest. What is said of it must all be true."""
+
+    name: str | None = None
+    version: str | None = None
+    digest: str | None = None
+
+    def is_answered_by(self, made: Origin) -> bool:
+        """Whether an artifact is the one that was asked for."""
+        pairs = ((self.name, made.name), (self.version, made.version), (self.digest, made.digest))
+        return all(asked in (None, there) for asked, there in pairs)
+
+    def __str__(self) -> str:
+        named = [part for part in (self.name, self.version) if part is not None]
+        return " ".join([*named, *([] if self.digest is None else [f"artifact {self.digest[:12]}"])])
 
 
 def components_in(folder: Path) -> list[Component]:
@@ -82,22 +122,22 @@ def sbom(name: str, version: str, tree: str, components: Iterable[Component]) ->
     return _json(bom)
 
 
-def statement(name: str, digest: str, tree: str, components: Sequence[Component], python: str) -> bytes:
+def statement(made: Origin, components: Sequence[Component]) -> bytes:
     """What is signed of an artifact: an in-toto statement with SLSA provenance."""
-    made = {
+    told = {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": f"{name}.zip", "digest": {"sha256": digest}}],
+        "subject": [{"name": f"{made.name}-{made.version}.zip", "digest": {"sha256": made.digest}}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
                 "buildType": "urn:flujo:lambda-build:1",
-                "externalParameters": {"python": python, "tree": tree},
+                "externalParameters": made.model_dump(exclude={"digest"}),
                 "resolvedDependencies": [{"uri": part.purl} for part in components],
             },
             "runDetails": {"builder": {"id": f"urn:flujo:backend-lambda:{_own()}"}},
         },
     }
-    return _json(made)
+    return _json(told)
 
 
 def signed(payload: bytes, signer: Signer) -> bytes:
@@ -111,13 +151,13 @@ def signed(payload: bytes, signer: Signer) -> bytes:
     return envelope.model_dump_json().encode()
 
 
-def verified(data: bytes, keys: Mapping[str, Verifier], digest: str) -> Mapping[str, Any]:
-    """The statement in an envelope, once a key that is trusted has signed it and it speaks of the artifact `digest`.
+def verified(data: bytes, keys: Mapping[str, Verifier], asked: Asked) -> Origin:
+    """What the statement in an envelope says, once a key that is trusted has signed it and it speaks of what was asked.
 
     Raises:
         ConfigurationError: None has, or it speaks of something else.
     """
-    what = f"artifact {digest[:12]} cannot be used"
+    what = f"{asked} cannot be used"
     try:
         envelope = Envelope.model_validate_json(data)
         payload = base64.b64decode(envelope.payload, validate=True)
@@ -128,10 +168,21 @@ def verified(data: bytes, keys: Mapping[str, Verifier], digest: str) -> Mapping[
     right = envelope.payloadType == STATEMENT_TYPE
     if not right or not any(key is not None and key.verify(text, sig) for key, sig in pairs):
         raise ConfigurationError(what, "no key that is trusted has signed its statement", "Compare the keys")
-    made: Mapping[str, Any] = json.loads(payload)
-    if digest not in [subject.get("digest", {}).get("sha256") for subject in made.get("subject", [])]:
-        raise ConfigurationError(what, "its statement speaks of another artifact", "Publish it again")
+    made = _read(payload, what)
+    if not asked.is_answered_by(made):
+        why = f"its statement speaks of another artifact: {made.name} {made.version}, {made.digest[:12]}"
+        raise ConfigurationError(what, why, "Look who can write into the store, and publish it as another version")
     return made
+
+
+def _read(payload: bytes, what: str) -> Origin:
+    try:
+        told = json.loads(payload)
+        [subject], build = told["subject"], told["predicate"]["buildDefinition"]
+        return Origin.model_validate({**build["externalParameters"], "digest": subject["digest"]["sha256"]})
+    except (ValueError, LookupError, TypeError) as error:  # signed, but by another version of Flujo, or another tool
+        why = "its statement does not say name, version, Python and machine"
+        raise ConfigurationError(what, why, "Publish it as another version") from error
 
 
 def _own() -> str:
