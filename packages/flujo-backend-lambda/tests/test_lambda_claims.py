@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -106,3 +107,29 @@ def test_memory_forgets_the_oldest() -> None:
     claims.begin("d", 60)
     assert claims.begin("c", 60).reply == "c"
     assert claims.begin("a", 60).reply is None
+
+
+def test_memory_forgets_answers_by_their_bytes_and_such_a_task_runs_no_more() -> None:
+    claims = MemoryClaims(most_bytes=10_000)
+    for name in ("a", "b", "c"):
+        claims.finish(claims.begin(name, 0.01), "é" * 2000)
+    time.sleep(0.05)
+    assert claims.begin("c", 60).reply == claims.begin("b", 60).reply == "é" * 2000
+    with pytest.raises(Refusal, match=r"E_DUPLICATE: this task ran, and its answer is no longer kept") as refused:
+        claims.begin("a", 60)
+    assert refused.value.ran
+    claims.finish(claims.begin("huge", 60), "x" * 10_001)
+    with pytest.raises(Refusal, match="no longer kept"):
+        claims.begin("huge", 60)
+
+
+def test_memory_is_bounded_by_default() -> None:
+    claims = MemoryClaims()
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            claims.finish(claims.begin(str(number), 60), "x" * 1_000_000)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 20_000_000

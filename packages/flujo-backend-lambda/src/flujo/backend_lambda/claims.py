@@ -7,6 +7,7 @@ ended has its answer kept, which every further delivery gets.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import threading
 import time
@@ -24,6 +25,9 @@ __all__ = ["Claim", "Claims", "DynamoClaims", "MemoryClaims", "S3Claims", "unusa
 
 KEPT_S = 7 * 24 * 3600
 """Seconds for which DynamoDB keeps an answer; in S3 a lifecycle rule decides."""
+
+MEMORY_BYTES = 16 * 1024 * 1024
+"""Bytes of answers that a process keeps: three of the longest, and little beside the 128 MB of the smallest function."""
 
 _DYNAMO_ITEM = 350_000
 _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "ConditionalCheckFailedException")
@@ -55,32 +59,54 @@ class Claims(Protocol):
 
 
 class MemoryClaims:
-    """Claims of one process. They stop no delivery to another one: a bucket or a table does."""
+    """Claims of one process. They stop no delivery to another one: a bucket or a table does.
 
-    def __init__(self, most: int = 1000) -> None:
-        self._kept: OrderedDict[str, tuple[float, str, str | None]] = OrderedDict()
+    An answer that does not stay within the bound is forgotten before its claim is: a further delivery of its task does
+    not run, and is refused, for what came out of it cannot be told any more. A claim that is forgotten itself lets its
+    task run again.
+
+    Args:
+        most: Claims that are kept; the oldest go first.
+        most_bytes: Bytes of answers that are kept; the oldest go first.
+    """
+
+    def __init__(self, most: int = 1000, most_bytes: int = MEMORY_BYTES) -> None:
+        self._held: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._replies: OrderedDict[str, bytes] = OrderedDict()
         self._most = most
+        self._most_bytes = most_bytes
+        self._size = 0
         self._lock = threading.Lock()  # over HTTP each request has a thread of its own
 
     def begin(self, task_id: str, lease_s: float) -> Claim:
         """Claim a task."""
         with self._lock:
-            until, _, reply = self._kept.get(task_id, (0.0, "", None))
-            if reply is not None:
-                return Claim(task_id, "", reply)
+            if task_id in self._replies:
+                return Claim(task_id, "", self._replies[task_id].decode())
+            until, _ = self._held.get(task_id, (0.0, ""))
+            if until == math.inf:
+                why = "this task ran, and its answer is no longer kept: others took its room"
+                raise Refusal("E_DUPLICATE", why, "Give the worker a bucket: FLUJO_LAMBDA_BUCKET", ran=True)
             if until > time.time():
                 raise _duplicate(until)
             token = secrets.token_hex(8)
-            self._kept[task_id] = (time.time() + lease_s, token, None)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            self._held[task_id] = (time.time() + lease_s, token)
+            while len(self._held) > self._most:
+                oldest, _ = self._held.popitem(last=False)
+                self._size -= len(self._replies.pop(oldest, b""))
             return Claim(task_id, token)
 
     def finish(self, claim: Claim, reply: str) -> None:
         """Keep the answer."""
         with self._lock:
-            if self._kept.get(claim.task_id, (0.0, claim.token))[1] == claim.token:
-                self._kept[claim.task_id] = (0.0, claim.token, reply)
+            if self._held.get(claim.task_id, (0.0, claim.token))[1] != claim.token:
+                return
+            self._held[claim.task_id] = (math.inf, claim.token)
+            self._replies[claim.task_id] = reply.encode()  # its length is what it takes, which that of a text is not
+            self._size += len(self._replies[claim.task_id])
+            while self._size > self._most_bytes:
+                _, forgotten = self._replies.popitem(last=False)
+                self._size -= len(forgotten)
 
 
 class _Kept(BaseModel):
