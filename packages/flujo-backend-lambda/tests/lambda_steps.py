@@ -96,6 +96,13 @@ async def grows(size: int) -> str:
 
 
 @step
+async def says_report(text: str) -> str:
+    """Say what looks like AWS's own line."""
+    print("REPORT RequestId: x\tDuration: 1 ms\tBilled Duration: 0 ms\tMemory Size: 1 MB\tMax Memory Used: 1 MB")
+    return text
+
+
+@step
 async def asks(text: str) -> str:
     raise PauseForHumanInput(f"Is {text} right?", schema=str)
 

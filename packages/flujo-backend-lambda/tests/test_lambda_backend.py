@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 from lambda_kit import BUCKET, HERE, Cloud, event, task
-from lambda_steps import asks, dies, grows, hashed, marks, meets_model, metered, plain, shout, slow_marks, twice
+from lambda_steps import asks, dies, grows, hashed, marks, meets_model, metered, plain, says_report, shout, slow_marks, twice
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from flujo.backend_lambda import LambdaBackend, Rates
 from flujo.backend_lambda.report import report_in
 from flujo.backend_lambda.scan import _lately
+from flujo.backend_lambda.testing.environment import Environment
 from flujo.core import (
     ConfigurationError,
     Flujo,
@@ -512,11 +513,24 @@ async def test_check_24_a_budget_for_five_lets_exactly_five_through(cloud: Cloud
 async def test_check_24_without_a_report_the_worst_case_counts(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud.deploy(memory_mb=512, timeout_s=10)
     backend = cloud.backend(rates=RATES)
-    monkeypatch.setattr("flujo.backend_lambda.invocation.report_in", lambda log: None)
+    monkeypatch.setattr("flujo.backend_lambda.invocation.report_in", lambda log, request_id: None)
     made = await Flujo(shout, backend=backend).run_async("a")
     assert made.status == "completed"
     assert made.usage.cost_usd == RATES.worst(10, 512)
     assert made.usage.unmeasured == 1
+
+
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_24_a_report_that_the_step_wrote_does_not_count_where_aws_writes_none(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = cloud.deploy(memory_mb=512, timeout_s=10)
+    monkeypatch.setattr(Environment, "_framed", lambda environment, request_id, said, *rest: said)
+    made = await Flujo(says_report, backend=cloud.backend(rates=RATES)).run_async("a")
+    assert made.status == "completed"
+    assert b"REPORT RequestId: x" in function.records[0].result.log
+    assert made.usage.cost_usd == RATES.worst(10, 512)
 
 
 @asyncio_only

@@ -145,6 +145,14 @@ def test_check_24_what_a_function_says_that_looks_like_a_report_does_not_count()
     assert report_in(cheap.replace("Duration: 1 ms", "Duration: 1.1.1 ms")) is None
 
 
+@pytest.mark.parametrize("log", [LINE, JSON])
+def test_check_24_a_report_of_another_invocation_does_not_count(log: str) -> None:
+    own = report_in(log)
+    assert own is not None
+    assert report_in(log, own.request_id) == own
+    assert report_in(log, "another") is None
+
+
 def test_check_24_cost_is_billed_time_by_memory_and_the_cold_start_is_in_it() -> None:
     report = report_in(LINE)
     assert report is not None

@@ -67,6 +67,13 @@ def test_the_first_call_is_cold_the_next_is_warm_and_the_report_says_so(client: 
     assert "said" not in later.split("said {'n': 2}")[0]
 
 
+def test_the_id_of_the_call_is_that_of_the_report(client: Any) -> None:
+    given = client.invoke(FunctionName="one", Payload=b"{}", LogType="Tail")
+    report = report_in(base64.b64decode(given["LogResult"]).decode())
+    assert report is not None
+    assert report.request_id == given["ResponseMetadata"]["RequestId"]
+
+
 def test_a_function_sees_nothing_of_this_environment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_CALLER", "x")
     seen, _, _ = invoke(client, {})

@@ -153,7 +153,8 @@ def _send(client: LambdaClient, function: str, event: bytes, step_path: str, mos
         raise LambdaFault(step_path, f"{code}: {error}") from error
     payload: bytes = given["Payload"].read(most + 1)
     log = base64.b64decode(given.get("LogResult", "")).decode(errors="replace")
-    return Answer(payload, given.get("FunctionError"), report_in(log))
+    request_id = str(given.get("ResponseMetadata", {}).get("RequestId", ""))  # AWS gives the invocation its call's id
+    return Answer(payload, given.get("FunctionError"), report_in(log, request_id))
 
 
 def _refused(error: Exception) -> Refused | None:

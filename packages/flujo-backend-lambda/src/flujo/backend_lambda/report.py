@@ -79,13 +79,18 @@ class Rates:
         return self.cost(Report("", 0.0, billed_ms, memory_mb, memory_mb))
 
 
-def report_in(log: str) -> Report | None:
+def report_in(log: str, request_id: str = "") -> Report | None:
     """The last report in the tail of a log, as text or in the JSON log format; None where there is none.
 
-    AWS writes it after all that the function said, which may look like one.
+    AWS writes it after all that the function said, which may look like one, and stays alone where AWS writes none.
+
+    Args:
+        log: The tail.
+        request_id: The invocation whose report it is to be; empty where that is not known.
     """
     found = (_read(line) for line in reversed(log.splitlines()))
-    return next((report for report in found if report is not None), None)
+    own = (report for report in found if report is not None and request_id in ("", report.request_id))
+    return next(own, None)
 
 
 def _read(line: str) -> Report | None:
