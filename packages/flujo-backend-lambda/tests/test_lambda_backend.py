@@ -6,6 +6,7 @@ Numbers are those of the checks in docs/security/serialization-review.md.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -17,7 +18,20 @@ from typing import Any
 import anyio
 import pytest
 from lambda_kit import BUCKET, HERE, Cloud, event, task
-from lambda_steps import asks, dies, grows, hashed, marks, meets_model, metered, plain, says_report, shout, slow_marks, twice
+from lambda_steps import (
+    asks,
+    dies,
+    grows,
+    hashed,
+    marks,
+    meets_model,
+    metered,
+    plain,
+    says_report,
+    shout,
+    slow_marks,
+    twice,
+)
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -338,6 +352,41 @@ async def test_check_17_a_step_whose_module_the_worker_lacks_fails_with_what_hel
     assert made.status == "aborted"
     assert "lambda_steps" in str(made.error)
     assert "flujo lambda build" in str(made.error)
+
+
+@pytest.mark.parametrize("in_package", [False, True])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('os.environ["ONLY_HERE"]', "KeyError: 'ONLY_HERE'"),
+        ('int(os.environ.get("ONLY_HERE", "none"))', "ValueError: invalid literal"),
+        ('"ONLY_HERE" in os.environ or sys.exit(3)', "RuntimeError: it called sys.exit"),
+        ('"ONLY_HERE" in os.environ or __import__("nowhere_at_all")', "No module named 'nowhere_at_all'"),
+    ],
+)
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_17_code_that_cannot_be_imported_there_is_a_refusal_that_says_why(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str, in_package: bool
+) -> None:
+    monkeypatch.setenv("ONLY_HERE", "1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    failing, code = (
+        f"import os, sys\n{line}\n",
+        "from flujo.core import step\n@step\ndef one(text: str) -> str: return text\n",
+    )
+    name = f"only_here_{tmp_path.name}"
+    if in_package:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(failing)
+        (tmp_path / name / "steps.py").write_text(code)
+        name += ".steps"
+    else:
+        (tmp_path / f"{name}.py").write_text(failing + code)
+    cloud.deploy(task_root=tmp_path)
+    made = await Flujo(importlib.import_module(name).one, backend=cloud.backend()).run_async("hi")
+    assert made.status == "aborted"
+    assert words in str(made.error)
 
 
 # --- workers that die -------------------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ class LambdaWorker:
 
 
 def importable(modules: Sequence[str]) -> None:
-    """Check that modules are there, without running the last of them.
+    """Check that modules are there, without running them; the packages that they stand in do run.
 
     Raises:
         Refusal: E_IMPORT.
@@ -250,10 +250,13 @@ def _tree(root: str | None) -> str | None:
 
 
 def _found(module: str) -> bool:
+    """Whether a module is there; that it cannot be imported is told when it is, as that of any other code."""
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+    except ModuleNotFoundError as error:  # of it or its package, if of nothing that its package imports
+        return not f"{module}.".startswith(f"{error.name}.")
+    except (Exception, SystemExit):  # of its package, which runs when it is looked for; or it is no name of a module
+        return "." in module
 
 
 def _probed(body: bytes) -> dict[str, object]:
