@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -98,8 +99,20 @@ async def grows(size: int) -> str:
 @step
 async def says_report(text: str) -> str:
     """Say what looks like AWS's own line."""
-    print("REPORT RequestId: x\tDuration: 1 ms\tBilled Duration: 0 ms\tMemory Size: 1 MB\tMax Memory Used: 1 MB")
+    sys.stdout.write("REPORT RequestId: x\tDuration: 1 ms\tBilled Duration: 0 ms\tMemory Size: 1 MB\t")
+    sys.stdout.write("Max Memory Used: 1 MB\n")
     return text
+
+
+class Notes(BaseModel, frozen=True):
+    """A context."""
+
+    note: str = ""
+
+
+@step(reads=("note",))
+async def counts_note(text: str, notes: Notes) -> int:
+    return len(notes.note)
 
 
 @step

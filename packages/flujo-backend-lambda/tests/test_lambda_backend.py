@@ -19,7 +19,9 @@ import anyio
 import pytest
 from lambda_kit import BUCKET, HERE, Cloud, event, task
 from lambda_steps import (
+    Notes,
     asks,
+    counts_note,
     dies,
     grows,
     hashed,
@@ -285,6 +287,18 @@ async def test_check_12_too_large_without_a_bucket_fails_here_and_names_the_inpu
     assert "input 'text'" in str(made.error)
     assert "6,291,456 are the most" in str(made.error)
     assert "bucket=" in str(made.error)
+    assert not function.records
+
+
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_12_what_is_named_is_the_largest_part(cloud: Cloud) -> None:
+    function = cloud.deploy()
+    noted = Flujo(counts_note, backend=cloud.backend(), context_model=Notes)
+    made = await noted.run_async("tiny", context=Notes(note="y" * 7_000_000))
+    assert "context field 'note' makes the invocation" in str(made.error)
+    made = await Flujo(closing("x" * 5_000_000), backend=cloud.backend(allow_pickle=True)).run_async("tiny")
+    assert "its code makes the invocation" in str(made.error)
     assert not function.records
 
 

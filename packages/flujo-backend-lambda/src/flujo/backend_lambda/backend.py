@@ -238,8 +238,7 @@ class LambdaBackend:
             self.audience, blob, lifetime_s=lifetime_s, code=demands, modules=modules, artifact=self._artifact
         )
         event = sealed(header, self._signer)
-        sizes = {name: len(str(value)) for name, value in task.inputs.items()}
-        check_size(event, task.path, f"input {max(sizes, key=lambda name: sizes[name], default='')!r}")
+        check_size(event, task)
         return header, event
 
     # --- around it --------------------------------------------------------------------------------------------------

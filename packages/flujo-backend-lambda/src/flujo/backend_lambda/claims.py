@@ -27,7 +27,7 @@ KEPT_S = 7 * 24 * 3600
 """Seconds for which DynamoDB keeps an answer; in S3 a lifecycle rule decides."""
 
 MEMORY_BYTES = 16 * 1024 * 1024
-"""Bytes of answers that a process keeps: three of the longest, and little beside the 128 MB of the smallest function."""
+"""Bytes of answers that a process keeps: three of the longest, and not much in the 128 MB of a small function."""
 
 _DYNAMO_ITEM = 350_000
 _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "ConditionalCheckFailedException")

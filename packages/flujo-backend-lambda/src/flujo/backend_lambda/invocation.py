@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from flujo.core import StepExecutionRequest, StepFailed, StepTimeout
+from flujo.core import StepExecutionRequest, StepFailed, StepTask, StepTimeout
 
 from .clients import LambdaClient, error_code
 from .errors import LambdaFault, PayloadTooLarge, Throttled, WorkerCrash
@@ -47,14 +47,27 @@ class Answer:
     report: Report | None
 
 
-def check_size(event: bytes, step_path: str, field: str, *, limit: int = SYNC_LIMIT) -> None:
+def check_size(event: bytes, task: StepTask, *, limit: int = SYNC_LIMIT) -> None:
     """Check that an event fits into an invocation, before anything is sent.
 
     Raises:
-        PayloadTooLarge: It does not.
+        PayloadTooLarge: It does not; it names the largest part of the task.
     """
     if len(event) > limit:
-        raise PayloadTooLarge(step_path, field, len(event), limit)
+        parts = dict(_parts(task))
+        raise PayloadTooLarge(task.path, max(parts, key=parts.__getitem__), len(event), limit)
+
+
+def _parts(task: StepTask) -> Iterator[tuple[str, int]]:
+    """What the user gave a task, and how long each is as JSON."""
+    yield "its code", len(task.code.model_dump_json())
+    yield "what it was told before", len(json.dumps(task.told))
+    given = {"input": task.inputs}
+    given |= {} if task.context is None else {"context field": task.context.fields}
+    given |= {} if task.resources is None else {"resource": task.resources.values}
+    for kind, values in given.items():
+        for name, value in values.items():
+            yield f"{kind} {name!r}", len(json.dumps(value))
 
 
 class Sending:
