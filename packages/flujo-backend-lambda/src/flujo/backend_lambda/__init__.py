@@ -11,7 +11,7 @@ _NAMES_OF_MODULE = {
     "backend": "LambdaBackend",
     "blobs": "BlobStore S3Blobs",
     "claims": "Claims DynamoClaims S3Claims",
-    "errors": "BadReply LambdaFault LeaseTooSmall NotShippable PayloadTooLarge Throttled WorkerCrash",
+    "errors": "BadReply LambdaFault LeaseTooSmall NotShippable NotStored PayloadTooLarge Throttled WorkerCrash",
     "keys": "Ed25519Verifier HmacKey",
     "registry": "ArtifactStore FileArtifactStore S3ArtifactStore publish",
     "report": "Rates Report",

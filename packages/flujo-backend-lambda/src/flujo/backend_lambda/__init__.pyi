@@ -4,7 +4,16 @@ from .artifact import Artifact, build
 from .backend import LambdaBackend
 from .blobs import BlobStore, S3Blobs
 from .claims import Claims, DynamoClaims, S3Claims
-from .errors import BadReply, LambdaFault, LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled, WorkerCrash
+from .errors import (
+    BadReply,
+    LambdaFault,
+    LeaseTooSmall,
+    NotShippable,
+    NotStored,
+    PayloadTooLarge,
+    Throttled,
+    WorkerCrash,
+)
 from .keys import Ed25519Verifier, HmacKey
 from .registry import ArtifactStore, FileArtifactStore, S3ArtifactStore, publish
 from .report import Rates, Report
@@ -27,6 +36,7 @@ __all__ = [
     "LambdaWorker",
     "LeaseTooSmall",
     "NotShippable",
+    "NotStored",
     "PayloadTooLarge",
     "Rates",
     "Report",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,6 +21,7 @@ from flujo.core import (
     CodeRef,
     ConfigurationError,
     Failure,
+    FlujoError,
     Lease,
     Signer,
     StepExecutionRequest,
@@ -32,11 +35,11 @@ from flujo.core import (
 from .blobs import BlobStore, S3Blobs, packed
 from .clients import LambdaClient, aws
 from .envelope import Code, Header, sealed
-from .errors import LeaseTooSmall, NotShippable, PayloadTooLarge, Throttled
+from .errors import LeaseTooSmall, NotShippable, NotStored, PayloadTooLarge, Throttled
 from .invocation import SYNC_LIMIT, Answer, Sending, check_size, fault_of, invoke
 from .keys import HmacKey
 from .pickling import pickled
-from .preflight import Deployed, preflight
+from .preflight import Deployed, asking, check_client, preflight
 from .reply import MAX_RESULT, read
 from .report import Rates
 from .scan import find_env_secret
@@ -47,10 +50,15 @@ __all__ = ["LambdaBackend", "backend_from"]
 MARGIN_S = 30.0
 """Seconds by which the client waits longer than the function may take: to give up earlier would run a step twice."""
 
-UNSENT = (Throttled, PayloadTooLarge, LeaseTooSmall)
+FRESH_S = 1.0
+"""Seconds for which it is told again that AWS could not be asked: to the steps that waited for it meanwhile."""
+
+UNSENT = (Throttled, NotStored, PayloadTooLarge, LeaseTooSmall)
 """What a step fails with that was never sent, so that nothing of its lease counts."""
 
 _MOST_OVERHEAD = 1.05
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,8 @@ class LambdaBackend:
             raise ConfigurationError("LambdaBackend(...) cannot be used", why)
         self.function: str = function
         self.audience: str = audience or function.rpartition(":function:")[2].split(":")[0]
-        self.capabilities: Capabilities = Capabilities(remote=True, pickle=allow_pickle, prepare=self._prepared)
+        # No `prepare`, which no step's time would end: what is asked before the first step is asked in its time.
+        self.capabilities: Capabilities = Capabilities(remote=True, pickle=allow_pickle)
         self._signer = Ed25519Signer(signer) if isinstance(signer, str | bytes | os.PathLike) else signer
         self._store: BlobStore | None = store or (S3Blobs(bucket) if bucket else None)
         self._rates = rates
@@ -118,6 +127,8 @@ class LambdaBackend:
         self._patience_s = patience_s
         self._client = client
         self._ready: _Ready | None = None
+        self._failed: ConfigurationError | None = None
+        self._failed_at = 0.0
         self._lock = threading.Lock()
         self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("flujo_lambda_steps")
 
@@ -131,7 +142,7 @@ class LambdaBackend:
             except UNSENT as error:
                 return StepOutcome(Failure(error), usage=Usage())
             except ConfigurationError as error:  # of the backend, or of what the step holds
-                return StepOutcome(Failure(StepFailed.by(request.ctx.step_path, error)), usage=Usage())
+                return StepOutcome(Failure(_unsendable(request.ctx.step_path, error)), usage=Usage())
 
     async def check(self) -> Deployed:
         """Ask AWS what could make a run fail; done before the first step.
@@ -147,10 +158,15 @@ class LambdaBackend:
         path, deployed = request.ctx.step_path, ready.deployed
         try:
             header, event = await self._event(request, deployed)
+        except BaseException:  # whatever it is, a cancel too: nothing was sent
+            if lease is not None:
+                lease.release()
+            raise
+        try:
             most = int(SYNC_LIMIT * _MOST_OVERHEAD)
             sending = partial(Sending, ready.client, self.function, event, path, most)
             answer = await invoke(sending, request, self._patience(request))
-        except (*UNSENT, ConfigurationError):
+        except Throttled:
             if lease is not None:
                 lease.release()
             raise
@@ -212,14 +228,28 @@ class LambdaBackend:
             if error.error_type != "NotImportable" or not self._allow_pickle:
                 raise
             work = partial(pickled, request.step.target, name, self._store, self._inline_limit)
-            code, demands, modules = await anyio.to_thread.run_sync(work)
+            code, demands, modules = await self._stored(name, work)
             task = request.task(code)
         if self._rates is not None and request.ctx.usage.holds_lease:
             task = _carved(task, self._rates.worst(deployed.timeout_s, deployed.memory_mb))
         body = task.model_dump_json().encode()
         sealing = partial(self._sealed, task, body, demands, (*_modules(task), *modules), deployed)
         # Signing takes less than a thread does; what goes to the bucket waits for S3.
-        return await anyio.to_thread.run_sync(sealing) if self._spills(body) else sealing()
+        return await self._stored(name, sealing) if self._spills(body) else sealing()
+
+    async def _stored(self, path: str, work: Callable[[], T]) -> T:
+        """Do what may put something into the bucket; the end of the step's time leaves its thread behind.
+
+        Raises:
+            NotStored: It was not put there.
+        """
+        try:
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        except FlujoError:
+            raise
+        except Exception as error:  # of any store, ours or another's
+            failed = NotStored(path, self._store, error)
+            raise failed from failed.__cause__
 
     def _spills(self, body: bytes) -> bool:
         """Whether it goes to the bucket. What counts is the length of the event: JSON in JSON, and that as base64."""
@@ -260,23 +290,35 @@ class LambdaBackend:
 
     async def _prepared(self) -> _Ready:
         ready = self._ready
-        return await anyio.to_thread.run_sync(self._made_ready) if ready is None else ready
+        if ready is None:
+            # A cancel, as at the end of a step's time, leaves it behind; whoever comes next waits for it.
+            ready = await anyio.to_thread.run_sync(self._made_ready, abandon_on_cancel=True)
+        return ready
 
     def _made_ready(self) -> _Ready:
+        asked_at = time.monotonic()
         with self._lock:
-            ready = self._ready
-            if ready is None:
-                asking = self._client or aws("lambda", region=self._region)
-                keyid = self._signer.keyid
-                checked = preflight(asking, self.function, self._concurrency, keyid, pickle=self._allow_pickle)
-                ready = self._ready = _Ready(self._invoking(checked), checked)
-            return ready
+            if self._ready is None:
+                failed = self._failed
+                if failed is not None and asked_at < self._failed_at + FRESH_S:
+                    raise ConfigurationError(failed.what, failed.why, failed.do) from failed
+                try:
+                    self._ready = self._asked()
+                except ConfigurationError as error:
+                    self._failed, self._failed_at = error, time.monotonic()
+                    raise
+            return self._ready
+
+    def _asked(self) -> _Ready:
+        client, keyid = self._client or asking(self._region), self._signer.keyid
+        checked = preflight(client, self.function, self._concurrency, keyid, pickle=self._allow_pickle)
+        return _Ready(self._invoking(checked), checked)
 
     def _invoking(self, deployed: Deployed) -> LambdaClient:
         """A client that waits longer than the function may take and never sends anything twice."""
         least_s = deployed.timeout_s + MARGIN_S
         if self._client is not None:
-            _check_client(self._client, deployed.timeout_s)
+            check_client(self._client, deployed.timeout_s)
             return self._client
         client: LambdaClient = aws(
             "lambda",
@@ -319,14 +361,12 @@ def backend_from(env: Mapping[str, str]) -> LambdaBackend:
     )
 
 
-def _check_client(client: LambdaClient, timeout_s: float) -> None:
-    config = client.meta.config
-    attempts = (config.retries or {}).get("total_max_attempts", 5)
-    if attempts == 1 and config.read_timeout >= timeout_s:
-        return
-    why = f"it sends up to {attempts} times, and waits {config.read_timeout:g} s where {timeout_s:g} s can be needed"
-    do = "Leave client= out, or make it with Config(retries={'total_max_attempts': 1}, read_timeout=...)"
-    raise ConfigurationError("client= cannot be used: a slow step would run several times", why, do)
+def _unsendable(path: str, error: ConfigurationError) -> StepFailed:
+    """What a step fails with that was not sent: what is to be done is that of the fault, not of the step."""
+    why = f"{error.what}: {error.why}" if error.why else error.what
+    failed = StepFailed(path, type(error).__name__, why, error.do)
+    failed.__cause__ = error
+    return failed
 
 
 def _carved(task: StepTask, worst: Decimal) -> StepTask:

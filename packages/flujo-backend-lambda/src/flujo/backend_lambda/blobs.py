@@ -61,6 +61,9 @@ class S3Blobs:
         self.prefix: str = prefix
         self._client = client
 
+    def __str__(self) -> str:
+        return f"bucket {self.bucket!r}"
+
     @property
     def client(self) -> S3Client:
         """The client of S3."""

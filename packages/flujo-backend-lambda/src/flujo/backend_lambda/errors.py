@@ -7,6 +7,7 @@ FlujoError
 └── StepFailed
     ├── PayloadTooLarge   it does not fit into an invocation, and there is no bucket for it; nothing was sent
     ├── LeaseTooSmall     what it may use is less than the invocation alone can cost; nothing was sent
+    ├── NotStored         what does not fit into an invocation could not be put into the bucket; nothing was sent
     ├── Throttled         AWS let nothing through in time; nothing was sent
     ├── BadReply          what came back is no answer of a worker, or was changed
     └── WorkerLost
@@ -23,6 +24,7 @@ __all__ = [
     "LambdaFault",
     "LeaseTooSmall",
     "NotShippable",
+    "NotStored",
     "PayloadTooLarge",
     "Refusal",
     "Throttled",
@@ -55,6 +57,20 @@ class PayloadTooLarge(StepFailed):
 
 class LeaseTooSmall(StepFailed):
     """What the step may use is less than the invocation alone can cost. Nothing was sent."""
+
+
+class NotStored(StepFailed):
+    """What does not fit into an invocation could not be put into the bucket. Nothing was sent: its cause is NotSent,
+    which `retry_on` may name.
+    """
+
+    def __init__(self, step_path: str, store: object, error: Exception) -> None:
+        told = f"{type(error).__name__}: {error}"
+        why = f"{store} did not take what is too large for an invocation, and nothing was sent: {told}"
+        do = "Check bucket= and the right s3:PutObject; where it is S3's own fault, `retry=` tries again"
+        super().__init__(step_path, "NotStored", why, do)
+        self.__cause__: BaseException | None = NotSent(f"step {step_path!r} was not sent", told)
+        self.__cause__.__cause__ = error
 
 
 class Throttled(StepFailed):

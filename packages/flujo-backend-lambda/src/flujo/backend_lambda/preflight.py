@@ -9,11 +9,14 @@ from typing import Any
 
 from flujo.core import ConfigurationError
 
-from .clients import LambdaClient, error_code
+from .clients import LambdaClient, aws, error_code
 from .keys import public_keys
 from .versions import PYTHON
 
-__all__ = ["Deployed", "preflight"]
+__all__ = ["Deployed", "asking", "check_client", "preflight"]
+
+ASK_S = 5.0
+"""Seconds for which AWS may be silent when it is asked something before the first step; it answers within one."""
 
 _log = logging.getLogger("flujo.backend_lambda")
 _DENIED = ("AccessDeniedException", "AccessDenied", "UnauthorizedOperation")
@@ -30,6 +33,28 @@ class Deployed:
 
     timeout_s: float
     memory_mb: int
+
+
+def asking(region: str | None) -> LambdaClient:
+    """A client for what `preflight` asks: where nobody answers, the step that waits for it is soon told."""
+    once = {"total_max_attempts": 1, "mode": "standard"}
+    client: LambdaClient = aws("lambda", region=region, connect_timeout=ASK_S, read_timeout=ASK_S, retries=once)
+    return client
+
+
+def check_client(client: LambdaClient, timeout_s: float) -> None:
+    """Check that a client of the user's sends nothing twice.
+
+    Raises:
+        ConfigurationError: It would.
+    """
+    config = client.meta.config
+    attempts = (config.retries or {}).get("total_max_attempts", 5)
+    if attempts == 1 and config.read_timeout >= timeout_s:
+        return
+    why = f"it sends up to {attempts} times, and waits {config.read_timeout:g} s where {timeout_s:g} s can be needed"
+    do = "Leave client= out, or make it with Config(retries={'total_max_attempts': 1}, read_timeout=...)"
+    raise ConfigurationError("client= cannot be used: a slow step would run several times", why, do)
 
 
 def preflight(client: LambdaClient, function: str, concurrency: int, keyid: str, *, pickle: bool) -> Deployed:
