@@ -92,6 +92,12 @@ async def dies(way: Way) -> str:
 
 
 @step
+async def dies_metered(way: Way, ctx: RunContext) -> str:
+    """One that may have spent something."""
+    return await dies.function(way)
+
+
+@step
 async def grows(size: int) -> str:
     return "x" * size
 

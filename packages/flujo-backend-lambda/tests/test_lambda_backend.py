@@ -23,6 +23,7 @@ from lambda_steps import (
     asks,
     counts_note,
     dies,
+    dies_metered,
     grows,
     hashed,
     marks,
@@ -409,7 +410,9 @@ async def test_check_17_code_that_cannot_be_imported_there_is_a_refusal_that_say
 @pytest.mark.parametrize("way", ["exit", "segv", "kill"])
 @asyncio_only
 @pytest.mark.anyio
-async def test_check_18_a_crash_counts_in_full_and_the_next_task_gets_a_new_worker(cloud: Cloud, way: str) -> None:
+async def test_check_18_a_crash_counts_by_its_report_and_the_next_task_gets_a_new_worker(
+    cloud: Cloud, way: str
+) -> None:
     function = cloud.deploy(memory_mb=512, timeout_s=10)
     flujo = Flujo(dies, backend=cloud.backend(rates=RATES))
     before = (await flujo.run_async("ok")).unwrap()
@@ -421,6 +424,21 @@ async def test_check_18_a_crash_counts_in_full_and_the_next_task_gets_a_new_work
     assert crashed.usage.cost_usd == RATES.cost(report)
     after = await flujo.run_async("ok")
     assert after.unwrap() != before
+
+
+@asyncio_only
+@pytest.mark.anyio
+async def test_check_18_a_crash_counts_in_full_where_it_may_have_spent_or_aws_reports_nothing(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.deploy(memory_mb=512, timeout_s=10)
+    held = Step(dies_metered.function, name="dies", lease=UsageLimits(total_cost_usd_limit="0.10"))
+    limits = UsageLimits(total_cost_usd_limit=1)
+    made = await Flujo(held, backend=cloud.backend(rates=RATES), limits=limits).run_async("exit")
+    assert made.usage.cost_usd == Decimal("0.10")
+    monkeypatch.setattr(Environment, "_framed", lambda environment, request_id, said, *rest: said)
+    made = await Flujo(dies, backend=cloud.backend(rates=RATES), limits=limits).run_async("exit")
+    assert made.usage.cost_usd == RATES.worst(10, 512)
 
 
 @asyncio_only

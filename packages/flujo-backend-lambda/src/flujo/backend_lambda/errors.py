@@ -84,11 +84,15 @@ class Throttled(StepFailed):
 
 
 class WorkerCrash(WorkerLost):
-    """The process of the step died. Whether the step had done its work is not known: its lease counts in full."""
+    """The process of the step died, and whether it had done its work is not known.
+
+    The lease of a step with a RunContext counts in full. Another can have used nothing but its invocation, which counts
+    by AWS's REPORT, or in full where there is none.
+    """
 
 
 class LambdaFault(WorkerLost):
-    """AWS or the function failed. What the step did is not known: its lease counts in full."""
+    """AWS or the function failed, and what the step did is not known. What counts is that of WorkerCrash."""
 
 
 class BadReply(StepFailed):
