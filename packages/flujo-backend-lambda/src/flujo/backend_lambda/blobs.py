@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .clients import S3Client, aws, error_code
+from .clients import S3Client, aws, error_code, refusals
 from .errors import Refusal
 
 __all__ = ["MAX_BLOB", "Blob", "BlobStore", "S3Blobs", "packed", "unpacked"]
@@ -79,7 +79,7 @@ class S3Blobs:
         """Read at most `size` and one byte, whatever lies there."""
         try:
             found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-        except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
+        except refusals() as error:  # the code tells them apart
             code = error_code(error)
             if not code:
                 raise

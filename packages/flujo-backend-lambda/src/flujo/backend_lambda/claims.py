@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .clients import DynamoClient, S3Client, aws, error_code
+from .clients import DynamoClient, S3Client, aws, error_code, refusals
 from .errors import Refusal
 
 __all__ = ["Claim", "Claims", "DynamoClaims", "MemoryClaims", "S3Claims", "unusable"]
@@ -159,7 +159,7 @@ class S3Claims:
         body = json.dumps(kept).encode()
         try:
             done = self._s3.put_object(Bucket=self._bucket, Key=self._prefix + task_id, Body=body, **condition)
-        except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
+        except refusals() as error:  # the code tells them apart
             if error_code(error) not in _LOST:
                 raise
             return None
@@ -212,7 +212,7 @@ class DynamoClaims:
                 ExpressionAttributeNames={"#until": "until"},
                 ExpressionAttributeValues=values,
             )
-        except Exception as error:  # botocore makes its classes when it runs; the code tells them apart
+        except refusals() as error:  # the code tells them apart
             if error_code(error) not in _LOST:
                 raise
             return False
