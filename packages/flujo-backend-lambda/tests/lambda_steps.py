@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -95,6 +96,28 @@ async def dies(way: Way) -> str:
 async def dies_metered(way: Way, ctx: RunContext) -> str:
     """One that may have spent something."""
     return await dies.function(way)
+
+
+Interrupted = Literal["no", "itself", "task", "exit of a task", "stopped loop"]
+
+
+@step
+async def interrupted(way: Interrupted) -> str:
+    """Raise, or have a task of its own raise, what ends an event loop."""
+
+    async def raising(error: BaseException) -> None:
+        raise error
+
+    if way == "itself":
+        raise KeyboardInterrupt
+    if way == "task":
+        await asyncio.create_task(raising(KeyboardInterrupt()))
+    if way == "exit of a task":
+        await asyncio.create_task(raising(SystemExit(3)))
+    if way == "stopped loop":
+        asyncio.get_running_loop().stop()
+        await anyio.sleep(0.01)
+    return way
 
 
 @step

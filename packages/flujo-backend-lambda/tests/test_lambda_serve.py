@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from lambda_kit import HERE, Cloud, event, task
-from lambda_steps import slow_marks
+from lambda_steps import interrupted, slow_marks
 
 from flujo.backend_lambda import LambdaWorker, claims
 from flujo.backend_lambda.claims import Claim, MemoryClaims
@@ -123,6 +123,22 @@ def test_a_fault_of_the_worker_is_an_answer(monkeypatch: pytest.MonkeyPatch, cap
     server.stop()
     thread.join()
     server.server_close()
+
+
+@pytest.mark.parametrize("way", ["itself", "task", "exit of a task", "stopped loop"])
+def test_a_step_that_ends_the_event_loop_is_answered_and_so_is_the_next(cloud: Cloud, way: str) -> None:
+    """The worker hung for ever, and with it each later request of its process."""
+    cloud.name = "service"
+    worker = LambdaWorker("service", {cloud.signer.keyid: cloud.signer.verifier})
+    with ThreadPoolExecutor(1) as pool:
+        for word, said in (
+            (way, "loop" if way == "stopped loop" else "sys.exit" if "exit" in way else "Keyboard"),
+            ("no", "no"),
+        ):
+            sent = json.loads(event(cloud, task(interrupted, word))[1])
+            answer = pool.submit(worker.handle, sent, Call()).result(timeout=20)
+            assert answer["status"] == "done"
+            assert said in json.dumps(answer)
 
 
 def test_a_task_is_claimed_for_as_long_as_another_delivery_of_it_could_come(cloud: Cloud) -> None:

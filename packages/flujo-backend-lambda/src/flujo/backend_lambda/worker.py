@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +95,7 @@ class LambdaWorker:
         self._worker = Worker(plugins=plugins, secret=secret, unpack=self.unpack, engine="lambda")
         self._loop = asyncio.new_event_loop()
         # A daemon, for the platform ends the process without asking; the loop stays, and with it what steps opened.
-        threading.Thread(target=self._loop.run_forever, name="flujo-worker", daemon=True).start()
+        threading.Thread(target=_turn, args=(self._loop,), name="flujo-worker", daemon=True).start()
 
     def handle(self, event: object, call: Call) -> dict[str, Any]:
         """Answer one invocation. A task that must not run is answered, not raised: an event would come again."""
@@ -157,6 +158,13 @@ class LambdaWorker:
             raise Refusal("E_SIZE", why, "Give the worker a bucket: FLUJO_LAMBDA_BUCKET", ran=True)
         facts = facts.model_copy(update={"duration_s": time.perf_counter() - since})
         return Reply(status="done", task_id=header.task_id, body=body, mac=marked(header, body), facts=facts)
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop on. A task of a step's own that raises an exit ends, and asyncio's loop with it: that begins again."""
+    while not loop.is_closed():
+        with suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()
 
 
 def importable(modules: Sequence[str]) -> None:
