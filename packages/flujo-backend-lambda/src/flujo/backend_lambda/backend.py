@@ -113,8 +113,7 @@ class LambdaBackend:
             raise ConfigurationError("LambdaBackend(...) cannot be used", why)
         self.function: str = function
         self.audience: str = audience or function.rpartition(":function:")[2].split(":")[0]
-        # No `prepare`, which no step's time would end: what is asked before the first step is asked in its time.
-        self.capabilities: Capabilities = Capabilities(remote=True, pickle=allow_pickle)
+        self.capabilities: Capabilities = Capabilities(remote=True, pickle=allow_pickle, prepare=self._prepared)
         self._signer = Ed25519Signer(signer) if isinstance(signer, str | bytes | os.PathLike) else signer
         self._store: BlobStore | None = store or (S3Blobs(bucket) if bucket else None)
         self._rates = rates
@@ -291,7 +290,7 @@ class LambdaBackend:
     async def _prepared(self) -> _Ready:
         ready = self._ready
         if ready is None:
-            # A cancel, as at the end of a step's time, leaves it behind; whoever comes next waits for it.
+            # A cancel leaves it behind; whoever comes next waits for it.
             ready = await anyio.to_thread.run_sync(self._made_ready, abandon_on_cancel=True)
         return ready
 
