@@ -115,7 +115,7 @@ def _sizes(modules: list[Module], functions: list[Function]) -> Iterator[Row]:
     experimental = sum(module.code_lines for module in core if module.name in EXPERIMENTAL)
     apart = governance + language + durability + streams + remote + experimental
     rest = sum(module.code_lines for module in core) - apart
-    yield _at_most("flujo.core, code lines of the engine", rest, 3430)
+    yield _at_most("flujo.core, code lines of the engine", rest, 3431)
     yield _at_most("flujo.core, code lines of streams", streams, 1080)
     yield _at_most("flujo.core, code lines of durability", durability, 1739)
     yield _at_most("flujo.core, code lines of the language", language, 1618)

@@ -26,12 +26,13 @@ class Host(State):
         policy_file: Path | None = None,
         hooks: Iterable[Callable[..., object]] = (),
         store: str | None = None,
+        experimental: Iterable[str] = (),
     ) -> Flujo:
         """Load FILE[:NAME], or take a pipeline, as `flujo run` does; see flujo.core's `CommandHost`."""
         from .prepare import PolicyOptions, prepare  # imports flujo.core, which the help must not
 
         options = PolicyOptions(plugin=tuple(plugins), require=tuple(require), policy_file=policy_file)
-        return prepare(target, options, hooks, store=store, keeps=True)[1]
+        return prepare(target, options, hooks, store=store, keeps=True, experimental=tuple(experimental))[1]
 
     def store(self, url: str | None = None) -> RunStore:
         """The store that keeps runs; see flujo.core's `CommandHost`."""

@@ -46,15 +46,16 @@ def pause_facts(pause: Pause) -> dict[str, object]:
     }
 
 
-def resuming(target: str, run_id: str, store: str | None) -> str:
+def resuming(target: str, run_id: str, store: str | None, *, experimental: bool = False) -> str:
     """The command that goes on with a run which a store keeps, as it can be pasted.
 
     Args:
         target: FILE[:NAME], as it was given.
         run_id: The run.
         store: Its store, where that was given on the command line; its password is left out.
+        experimental: Whether that was given too.
     """
-    words = ["flujo", "runs", "resume", target, run_id]
+    words = ["flujo", "runs", "resume", target, run_id, *(["--experimental"] if experimental else [])]
     if store is not None:
         words += ["--store", _PASSWORD.sub(r"\1", store)]
     return shlex.join(words)

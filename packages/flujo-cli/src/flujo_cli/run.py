@@ -133,7 +133,8 @@ def _run(target: str, flags: RunFlags, interrupts: Interrupts, *, debug: bool) -
         folder = OutputFolder(flags["out"], [item.name for item in items], flags["value"])
     budget = _shared(flujo, limits)
     relay.progress = _progress(len(items), budget, steps_in_all(flujo.plan), quiet=flags["quiet"] or flags["stream"])
-    resume = None if flujo.store is None else partial(resuming, target, store=flags["store"])
+    going = partial(resuming, target, store=flags["store"], experimental=flags["experimental"])
+    resume = None if flujo.store is None else going
     many = len(items) > 1
     results = Results(
         sys.stdout, folder, relay.progress, as_json=flags["as_json"], many=many, debug=debug, resume=resume

@@ -60,10 +60,12 @@ class CommandHost(Protocol):
         policy_file: Path | None = None,
         hooks: Iterable[Callable[..., object]] = (),
         store: str | None = None,
+        experimental: Iterable[str] = (),
     ) -> Flujo:
         """Load FILE[:NAME], or take a pipeline, under the settings and the policy that hold here, as `flujo run` does.
 
-        `store` is the URL of a store; None takes `FLUJO_STORE`, or that of the settings.
+        `store` is the URL of a store; None takes `FLUJO_STORE`, or that of the settings. `experimental` is that of
+        `Flujo`.
 
         Raises:
             FlujoError: The pipeline cannot work, or a plugin that must act cannot; click's errors where the file, the

@@ -19,6 +19,7 @@ from .cli_worker import worker
 from .listed import Decided
 from .printing import (
     AS_JSON,
+    EXPERIMENTAL,
     RUN,
     STORE,
     TARGET,
@@ -132,6 +133,7 @@ def show(ctx: click.Context, run_id: str, url: str | None, as_json: bool) -> Non
 @TARGET
 @RUN
 @STORE
+@EXPERIMENTAL
 @click.option("--answer", metavar="V", help="The answer, as JSON; what is no JSON is taken as a text.")
 @click.option("--pause", "pause_id", metavar="ID", help="Which question is answered, where several are open.")
 @click.option("--retry", is_flag=True, help="Run again what failed, was cancelled or was stopped.")
@@ -162,6 +164,7 @@ def resume(ctx: click.Context, target: str, run_id: str, **flags: Unpack[ResumeF
 @runs.command()
 @TARGET
 @STORE
+@EXPERIMENTAL
 @AS_JSON
 @click.pass_context
 def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> None:
@@ -181,6 +184,7 @@ def recover(ctx: click.Context, target: str, url: str | None, as_json: bool) -> 
 @TARGET
 @RUN
 @STORE
+@EXPERIMENTAL
 @AS_JSON
 @click.pass_context
 def replay(ctx: click.Context, target: str, run_id: str, *, url: str | None, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import click
 from flujo.core import InputError
 
 from .listed import TARGET as BEGUN_FROM
-from .printing import AS_JSON, RUN, STORE, listing, pasted, prepared, span, store_of
+from .printing import AS_JSON, EXPERIMENTAL, RUN, STORE, listing, pasted, prepared, span, store_of
 from .schema import STATUS
 from .worker import Worker
 
@@ -32,6 +32,7 @@ class Whose(TypedDict):
 @RUN
 @click.option("--now", "target", metavar="FILE[:NAME]", help="End it here, at once: by its pipeline, as a worker does.")
 @STORE
+@EXPERIMENTAL
 @AS_JSON
 @click.pass_context
 def cancel(ctx: click.Context, run_id: str, target: str | None, url: str | None, as_json: bool) -> None:

@@ -18,7 +18,7 @@ import click
 from flujo.core import ConfigurationError
 
 from .cli_worker import INTERRUPTED, Teller, until_signal
-from .printing import AS_JSON, STORE, check_kept, host_of, line, listing, prepared
+from .printing import AS_JSON, EXPERIMENTAL, STORE, check_kept, host_of, line, listing, prepared
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def hitl() -> None:
               help="How often the worker looks.")  # fmt: skip
 @click.option("--concurrency", metavar="N", type=click.IntRange(1, 1000), default=4, show_default=True,
               help="Most runs at once.")  # fmt: skip
+@EXPERIMENTAL
 @AS_JSON
 @click.pass_context
 def serve(ctx: click.Context, /, target: str | None, **flags: Unpack[ServeFlags]) -> None:

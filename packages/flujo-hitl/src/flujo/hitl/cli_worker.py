@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 import click
 
-from .printing import AS_JSON, EXIT, STORE, TARGET, facts_of, line, prepared, worst
+from .printing import AS_JSON, EXIT, EXPERIMENTAL, STORE, TARGET, facts_of, line, prepared, worst
 from .worker import Progress, Worker
 
 __all__ = ["INTERRUPTED", "Teller", "until_signal", "worker"]
@@ -65,6 +65,7 @@ async def until_signal(end: Callable[[], object], teller: Teller) -> None:
 @click.command()
 @TARGET
 @STORE
+@EXPERIMENTAL
 @click.option("--once", is_flag=True, help="Return when nothing is left that can go on now.")
 @click.option("--poll", "poll_s", metavar="SECONDS", type=click.FloatRange(0.05, 3600), default=1.0, show_default=True,
               help="How often to look.")  # fmt: skip

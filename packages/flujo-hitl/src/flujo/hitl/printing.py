@@ -23,8 +23,9 @@ from .shown import printable
 from .sqlite import SQLiteStore
 
 __all__ = [
-    "AS_JSON", "RUN", "STORE", "TARGET", "answer_of", "asked", "check_kept", "decided", "did", "facts_of", "host_of",
-    "line", "listing", "pasted", "prepared", "run_of", "span", "stand", "store_of", "told", "worst",
+    "AS_JSON", "EXPERIMENTAL", "RUN", "STORE", "TARGET", "answer_of", "asked", "check_kept", "decided", "did",
+    "facts_of", "host_of", "line", "listing", "pasted", "prepared", "run_of", "span", "stand", "store_of", "told",
+    "worst",
 ]  # fmt: skip
 
 EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
@@ -32,8 +33,13 @@ EXIT = {"completed": 0, "failed": 3, "stopped": 4, "paused": 5, "aborted": 6}
 
 _FROM_GOOD_TO_BAD = (0, 5, 4, 3, 6)
 
+_TRIES = "flujo.hitl.experimental"
 STORE = click.option("--store", "url", metavar="URL", help="The store; else FLUJO_STORE, else that of [tool.flujo].")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+EXPERIMENTAL = click.option(
+    "--experimental", is_flag=True, expose_value=False, callback=lambda ctx, _, value: ctx.meta.update({_TRIES: value}),
+    help="Let steps change the steps after them, as `flujo run --experimental` did.",
+)  # fmt: skip
 TARGET = click.argument("target", metavar="FILE[:NAME]")
 RUN = click.argument("run_id", metavar="RUN")
 
@@ -57,7 +63,8 @@ def store_of(ctx: click.Context, url: str | None) -> RunStore:
 
 def prepared(ctx: click.Context, target: str, url: str | None, *, may_be_new: bool = False) -> Flujo:
     """The pipeline NAME of FILE, with a store that is there; see `check_kept`."""
-    flujo = host_of(ctx).prepare(target, store=url)
+    tries = ("mutation",) if ctx.meta.get(_TRIES) else ()
+    flujo = host_of(ctx).prepare(target, store=url, experimental=tries)
     check_kept(flujo.store, may_be_new=may_be_new)
     return flujo
 
@@ -104,8 +111,10 @@ def run_of(store: RunStore, target: str) -> str:
 
 def pasted(*words: str, url: str | None) -> str:
     """A command to be pasted, with the store where that was given as an option; without its password."""
+    called = click.get_current_context(silent=True)
+    tries = ["--experimental"] if called is not None and called.meta.get(_TRIES) else []
     store = [] if url is None else ["--store", _PASSWORD.sub(r"\1", url)]
-    return shlex.join([*map(printable, words), *store])
+    return shlex.join([*map(printable, words), *tries, *store])
 
 
 def listing(store: RunStore) -> HitlStore:
