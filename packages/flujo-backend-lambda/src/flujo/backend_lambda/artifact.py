@@ -16,6 +16,7 @@ from flujo.core import ConfigurationError
 
 from .packing import Packed, pack
 from .sbom import Component, Origin, components_in, sbom
+from .scan import PRIVATE_KEY
 from .versions import PYTHON
 
 __all__ = ["PLATFORMS", "Artifact", "build", "word"]
@@ -24,10 +25,6 @@ PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28
 """What AWS calls a machine, and what uv does."""
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
-_PRIVATE_KEY = re.compile(
-    rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:\s|\\[nr]|[\"'+,()])*(?:[A-Za-z0-9/+]{16}|Proc-Type)"
-)
-"""A key and not only what one begins with, as code that looks for keys holds it; also within JSON or Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +215,7 @@ def _copy(code: Path, target: Path) -> None:
 
 def _copied(source: str | Path, target: str | Path) -> None:
     """Copy one file, unless it holds a private key: all who read the artifact would have it, as long as it is kept."""
-    if _PRIVATE_KEY.search(Path(source).read_bytes()):
+    if PRIVATE_KEY.search(Path(source).read_bytes()):
         why = f"{source} holds a private key, which all who can read the artifact would have"
         do = "Move it out of the project's packages; what the steps need of it they take as a secret"
         raise ConfigurationError("the artifact cannot be built", why, do)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copyreg
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import chain
 from operator import methodcaller
@@ -18,6 +20,8 @@ from flujo.core import scrub
 __all__ = ["Part", "held_by"]
 
 _PROTOCOL = 5
+_LABEL = 80
+"""Characters of a key that are shown."""
 
 Part = tuple[str, str, object]
 """Where something stands, what it is called there, and itself."""
@@ -25,18 +29,24 @@ Part = tuple[str, str, object]
 _OF_ALL_CLASSES = frozenset({"__dict__", "__weakref__", "__annotations__", "__module__", "__doc__", "__qualname__"})
 
 
-def held_by(value: object) -> Iterator[Part]:
-    """What a value holds and would bring along."""
+def held_by(value: object, *, is_root: bool = False) -> Iterator[Part]:
+    """What a value holds and would bring along; what travels by name holds nothing, but for the root.
+
+    Args:
+        value: The value.
+        is_root: Whether it is what is asked for, and not what that holds.
+    """
     if isinstance(value, types.FunctionType):
-        yield from _of_function(value)
+        if is_root or not _is_named(value):
+            yield from _of_function(value)
     elif isinstance(value, types.MethodType | staticmethod | classmethod | property | partial):
         yield from _of_wrapper(value)
     elif isinstance(value, type):
-        if value.__module__ == "__main__" or "<locals>" in value.__qualname__:  # others travel by name
+        if value.__module__ == "__main__" or "<locals>" in value.__qualname__:
             yield from (("base", "", base) for base in value.__bases__)
             yield from _named((name, held) for name, held in vars(value).items() if name not in _OF_ALL_CLASSES)
     elif isinstance(value, types.ModuleType):
-        if sys.modules.get(value.__name__) is not value:  # as above
+        if sys.modules.get(value.__name__) is not value:
             yield from _named(vars(value).items())
     elif type(value) in (dict, types.MappingProxyType):
         yield from _keyed(cast("Mapping[object, object]", value).items())
@@ -44,6 +54,18 @@ def held_by(value: object) -> Iterator[Part]:
         yield from _numbered(cast("Iterable[object]", value))
     else:
         yield from _of_object(value)
+
+
+def _is_named(function: types.FunctionType) -> bool:
+    """Whether a function travels by its name, as cloudpickle decides it."""
+    module = function.__module__ or ""
+    by_value: Iterable[str] = getattr(sys.modules.get("cloudpickle"), "list_registry_pickle_by_value", tuple)()
+    if module == "__main__" or any(module == name or module.startswith(f"{name}.") for name in by_value):
+        return False
+    found: object = sys.modules.get(module)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
 
 
 def _of_wrapper(value: object) -> Iterator[Part]:
@@ -70,12 +92,10 @@ def _numbered(parts: Iterable[object]) -> Iterator[Part]:
 
 def _keyed(parts: Iterable[tuple[object, object]]) -> Iterator[Part]:
     for index, (key, held) in enumerate(list(parts)):
-        yield f"[{scrub(repr(key))}]", str(key), held
+        label = key[:_LABEL] if isinstance(key, str) else key
+        is_plain = isinstance(label, str | int | float | None)  # another's repr is code of whoever wrote it
+        yield f"[{scrub(repr(label)) if is_plain else index}]", key if isinstance(key, str) else "", held
         yield f"key {index}", "", key
-
-
-def _reducer(cls: type) -> Callable[[Any], str | tuple[Any, ...]]:
-    return copyreg.dispatch_table.get(cls, methodcaller("__reduce_ex__", _PROTOCOL))
 
 
 def _of_object(value: object) -> Iterator[Part]:
@@ -83,11 +103,21 @@ def _of_object(value: object) -> Iterator[Part]:
 
     Where it cannot be reduced, pickling will say so; until then its attributes are what it holds.
     """
+    if isinstance(value, re.Pattern):
+        yield ".pattern", "pattern", value.pattern
+        return
     try:
-        reduced = _reducer(type(value))(value)
+        if isinstance(value, tuple) and isinstance(names := getattr(value, "_fields", None), tuple):
+            yield from _named(zip(names, value, strict=False))
+        elif is_dataclass(value):  # one with slots is reduced to a list of values without their names
+            yield from _named((field.name, getattr(value, field.name, None)) for field in fields(value))
+        yield from _of_reduced(value)
     except Exception:  # whatever its own code raises: see above
         yield from _named(_attributes(value))
-        return
+
+
+def _of_reduced(value: object) -> Iterator[Part]:
+    reduced = _reducer(type(value))(value)
     if isinstance(reduced, str):  # a name, by which it is found again
         return
     make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
@@ -95,8 +125,15 @@ def _of_object(value: object) -> Iterator[Part]:
     for index, argument in enumerate(arguments or ()):
         yield "class" if argument is type(value) else f"argument {index}", "", argument
     for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):  # of slots there is a second one
-        yield from _named(part.items()) if isinstance(part, dict) else (("state", "", part),)
+        if isinstance(part, dict):
+            yield from (_named if all(isinstance(name, str) for name in part) else _keyed)(part.items())
+        else:
+            yield "state", "", part
     yield from chain(_numbered(items or ()), _keyed(pairs or ()))
+
+
+def _reducer(cls: type) -> Callable[[Any], str | tuple[Any, ...]]:
+    return copyreg.dispatch_table.get(cls, methodcaller("__reduce_ex__", _PROTOCOL))
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Part]:

@@ -12,7 +12,7 @@ from flujo.core import CodeBlob
 from .blobs import BlobStore, packed
 from .envelope import Code
 from .errors import NotShippable
-from .scan import find_env_secret, scan
+from .scan import Known, find_env_secret, scan
 from .unpickling import PACKER
 from .versions import PYTHON, cloudpickle_version
 
@@ -40,19 +40,20 @@ def pickled(function: object, name: str, store: BlobStore | None, limit: int) ->
         why = "it has no import path, and cloudpickle is not installed"
         do = "pip install 'flujo-backend-lambda[pickle]', or define it in a module"
         raise NotShippable("E_PICKLE", f"step {name!r}", why, do)
-    scan(function, name)
     from .checked import checked_dumps  # needs what is optional, and heavy for who never needs it
 
+    known = Known()
     try:
-        data = checked_dumps(function, name)
+        scan(function, name, known)
+        data = checked_dumps(function, name, known)
     except NotShippable:
         raise
     except Exception as error:  # pickling runs code of whatever is held: any error can come of it
         path, kind = _culprit(function, name)
-        why = f"{kind} cannot be pickled ({type(error).__name__}: {error})"
+        why = known.masked(f"{kind} cannot be pickled ({type(error).__name__}: {error})")
         do = "Make it in the step, or take it as a resource; or define the step in a module of the artifact"
         raise NotShippable("E_PICKLE", path, why, do) from error
-    variable = find_env_secret(data)
+    variable = find_env_secret(data, in_arrays=True)
     if variable is not None:
         why, do = f"the value of variable {variable} is somewhere in it", "Take it as a resource that the worker opens"
         raise NotShippable("E_SECRET", f"step {name!r}", why, do)
