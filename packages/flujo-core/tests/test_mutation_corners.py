@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from test_mutation import ON, Guard, adds, changes, paths, run
+from test_mutation import ON, Guard, adds, changes, paths, row_of, run
 
 from flujo.core import (
     Allow,
@@ -170,6 +170,22 @@ async def test_what_is_put_in_twice_or_has_a_name_in_use_is_numbered() -> None:
     more = adds(1, "more")
     result = await run(changes(insert_after={"first": more >> adds(2, "b"), "b": more}), adds(10, "b"))
     assert (result.output, paths(result)) == (14, ["first", "more", "b-2", "b", "more-2"])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_what_is_far_too_large_is_refused_before_it_is_compiled(nested: bool) -> None:
+    many = row_of([adds(1, "x")] * 4_000)
+    new = {"first": Loop(many, max_iterations=1, on_limit="return")} if nested else {"first": many}
+    result = await run(changes(insert_after=new), adds(1, "b"))
+    assert (result.status, paths(result)) == ("failed", ["first"])
+    assert "a run may gain 100 steps and combinators, and more than 102 are put in" in str(result.error)
+
+
+async def test_a_step_that_may_happen_at_most_once_changes_nothing() -> None:
+    guard, plain = Looks(), changes(insert_after={"first": adds(5, "x")})
+    result = await run(Step(plain.function, name="first", effect="at_most_once"), adds(1, "b"), plugins=[guard])
+    assert (result.status, paths(result), guard.seen) == ("failed", ["first"], [])
+    assert "a step that may happen at most once cannot: a human who settles it" in str(result.error)
 
 
 @pytest.mark.parametrize("how", [{"remove": ["first"]}, {"replace": {"first": adds(7, "y")}}])

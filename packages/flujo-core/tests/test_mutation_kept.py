@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flujo.core import (
+    AbortPipeline,
     Allow,
     Chain,
     Deny,
@@ -34,9 +35,14 @@ from flujo.core import (
     PipelineMutation,
     PipelineResult,
     PutIn,
+    RecordResult,
+    RetryPolicy,
+    RunContext,
+    RunHandle,
     Snapshot,
     SnapshotError,
     Step,
+    UsageLimits,
     compile_plan,
     hookimpl,
     migrate,
@@ -140,6 +146,16 @@ async def test_a_journal_that_tells_of_what_was_put_in_before_that_happened_goes
     assert (played.divergence.position, played.divergence.replayed) == (0, "it is not due here")
 
 
+@pytest.mark.parametrize("change", [None, {"added": ("harmless",)}, {"step": ""}])
+async def test_a_journal_without_the_changes_that_its_run_stands_with_is_not_replayed(change: Any) -> None:
+    snapshot = (await paused()).snapshot()
+    row = snapshot.journal[0]
+    other = None if change is None else replace(snapshot.mutations[0], **change)
+    rows = [row.model_copy(update={"mutation": other}), *snapshot.journal[1:]]
+    with pytest.raises(SnapshotError, match="its journal does not have the changes that it stands with"):
+        await flows.flujo_of("pipeline").replay_async(snapshot.model_copy(update={"journal": rows, "digest": ""}))
+
+
 class Crashing(MemoryStore):
     """Loses its process after so many entries."""
 
@@ -201,10 +217,41 @@ async def test_where_code_changed_or_is_gone_or_it_is_off_a_changed_run_is_refus
             await flows.flujo_of("pipeline").resume_async(snapshot, 7)
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "mutating_pipeline")
-        with pytest.raises(SnapshotError, match="module 'mutating_pipeline' is not loaded; import it"):
+        with pytest.raises(SnapshotError, match=r"module 'mutating_pipeline' is not loaded\. Import it at the top"):
             await flows.flujo_of("pipeline").resume_async(snapshot, 7)
         assert "mutating_pipeline" not in sys.modules  # what a snapshot names is not imported
     assert (await flows.flujo_of("pipeline").resume_async(snapshot, 7)).output == 32
+
+
+LAZY = """
+from flujo.core import Flujo, PipelineMutation, step
+
+@step
+async def first(value: int) -> PipelineMutation[int]:
+    from app import ask
+    return PipelineMutation(value, insert_after={"first": ask})
+
+@step
+async def last(value: int) -> int:
+    return value + 1
+
+flujo = Flujo(first >> last, experimental={"mutation"})
+"""
+
+
+def test_what_a_step_imported_itself_is_not_imported_where_it_did_not_run_and_it_is_said_what_to_do(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(SCRIPT)
+    (tmp_path / "lazy.py").write_text(LAZY)
+    command = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    snapshot = command([sys.executable, "-c", "import lazy; print(lazy.flujo.run(1).snapshot().model_dump_json())"])
+    refused = command([sys.executable, "-c", IMPORTS.replace("app", "lazy")], input=snapshot.stdout)
+    why = "module 'app' is not loaded. Import it at the top of the module that defines the pipeline"
+    assert why in refused.stderr.splitlines()[-1]
+    loaded = "import app\n" + IMPORTS.replace(", app", ", lazy as app")
+    done = command([sys.executable, "-c", loaded], input=snapshot.stdout)
+    assert (done.stdout.strip(), done.stderr) == ("8", "")
 
 
 async def test_a_changed_run_is_not_migrated() -> None:
@@ -213,6 +260,72 @@ async def test_a_changed_run_is_not_migrated() -> None:
     migrate(snapshot.fingerprint, other.plan.fingerprint, lambda old: old)
     with pytest.raises(SnapshotError, match="it changed its pipeline"):
         await other.resume_async(snapshot, 7)
+
+
+# --- whatever ends the run meanwhile ----------------------------------------------------------------------------------
+
+
+class Records:
+    """Ends the run while it records how its first step ended; once."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.handle: RunHandle | None = None
+        self.asked = 0
+
+    @hookimpl
+    def guard_mutation(self, payload: GuardMutation) -> Allow:
+        self.asked += 1
+        if self.how == "guard":
+            self.end()
+        return Allow()
+
+    @hookimpl
+    async def record_result(self, payload: RecordResult) -> None:
+        if payload.step_path == "first" and self.how == "recorder":
+            self.how = ""
+            raise AbortPipeline("the disk is full")
+        if payload.step_path == "first" and self.how == "cancel":
+            self.end()
+            await anyio.sleep(0.01)
+
+    def end(self) -> None:
+        self.how = ""
+        assert self.handle is not None
+        self.handle.cancel("enough")
+
+
+@pytest.mark.parametrize("retry", [None, RetryPolicy(max_attempts=2)])
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("how", ["recorder", "cancel", "guard"])
+async def test_a_change_that_guards_agreed_to_is_kept_whatever_ends_the_run_meanwhile(
+    how: str, is_kept: bool, retry: RetryPolicy | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "ask", flows.more)  # which asks nobody
+    records, store = Records(how), MemoryStore() if is_kept else None
+    first = Step(flows.first.function, name="first", retry=retry)
+    flujo = Flujo(first >> flows.skipped >> flows.last, experimental={"mutation"}, plugins=[records], store=store)
+    records.handle = flujo.start(0, run_id="r")
+    ended = await records.handle.wait()
+    assert (ended.status, told(ended), len(ended.snapshot().mutations)) == ("aborted", "first=0", 1)
+    assert [row.mutation for row in ended.snapshot().journal] == ended.snapshot().mutations
+    result = await flujo.resume_async("r" if is_kept else ended, retry=True)
+    rest = "more=100 more-2=200 last=201 twice#1/double=402 twice#2/double=804"
+    assert (told(result), records.asked) == (f"first=0 {rest}", 1)
+
+
+async def test_a_change_of_a_step_that_broke_a_limit_is_there_once_the_limit_is_raised() -> None:
+    async def pays(value: int, ctx: RunContext) -> PipelineMutation[int]:
+        async with ctx.usage.reserve(cost_usd="0.4") as lease:
+            lease.settle(cost_usd="2")
+        return PipelineMutation(value, insert_after={"pays": flows.more}, remove=["skipped"])
+
+    row = Step(pays) >> flows.skipped >> flows.last
+    flujo = Flujo(row, experimental={"mutation"}, limits=UsageLimits(1))
+    stopped = await flujo.run_async(0)
+    assert (stopped.status, told(stopped)) == ("stopped", "pays=0")
+    result = await flujo.resume_async(stopped, limits=UsageLimits(9))
+    assert told(result) == "pays=0 more=100 last=101"
 
 
 # --- once, by whom, and of what it is made ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -11,7 +11,8 @@ from operator import rshift
 from types import ModuleType
 
 from .assignable import assignable, type_names
-from .errors import FlujoError, GuardDenied, PipelineError, SnapshotError, StepFailed
+from .drafts import bodies_of
+from .errors import GuardDenied, PipelineError, SnapshotError, StepFailed
 from .flow import Flow
 from .foreign import attempt, text_of
 from .frames import UNSET, RunState
@@ -45,10 +46,6 @@ class Agreed(Success):
     def told(self) -> OnMutation:
         """What observers are told."""
         return self.event
-
-    def under(self, verdict: FlujoError | None) -> tuple[Success, PipelineChange | None]:
-        """What becomes of it: of a run that is being ended nothing comes after it."""
-        return (self, self.event.change) if verdict is None else (Success(self.output), None)
 
 
 async def agreed(run: Running, visit: tuple[int, int], path: str, outcome: Mutated, keep: Keep) -> Success:
@@ -133,10 +130,8 @@ def _asked(
         do = "Pass experimental={'mutation'}, or --experimental"
         raise StepFailed(path, "MutationRefused", why, do)
     _refuse(_problems(setup.plan, was, visit[1] if visit[0] == 0 else -1, mutation))
-    change, live = _described(setup.plan, visit[1], mutation)
-    if run.setup.is_kept and (nameless := [one.name for one in change.put_in if not one.path]):
-        why = "a store keeps the run, and no module has it under a name by which another process could find it"
-        _refuse(f"{name!r} cannot be put in: {why}" for name in nameless)
+    change, live = _described(setup.plan, was.nodes + MAX_ADDED, visit[1], mutation)
+    _refuse(_unkept(setup, setup.plan.root.nodes[visit[1]], change))
     made, change = _changed(setup, was, change, live)
     closed = {name for name in made.run_resources - run.step_values.keys() if made.specs[name].scope != "step"}
     if closed:
@@ -168,16 +163,30 @@ def _problems(
         yield f"the pipeline of a run may be changed {MAX_MUTATIONS} times"
 
 
-def _described(plan: Plan, place: int, mutation: PipelineMutation[object]) -> tuple[PipelineChange, dict[str, Node]]:
+def _unkept(setup: Setup, asks: PlanNode, change: PipelineChange) -> Iterator[str]:
+    """Why a change could be lost where its run goes on later."""
+    if isinstance(asks, StepNode) and asks.step.options.effect == "at_most_once":
+        yield "a step that may happen at most once cannot: a human who settles it cannot say that. Let one after it"
+    if setup.is_kept:
+        why = "a store keeps the run, and no module has it under a name by which another process could find it"
+        yield from (f"{one.name!r} cannot be put in: {why}" for one in change.put_in if not one.path)
+
+
+def _described(
+    plan: Plan, most: int, place: int, mutation: PipelineMutation[object]
+) -> tuple[PipelineChange, dict[str, Node]]:
     """What is asked as data, without what comes of it; and what is put in, by the name that it has there."""
     asks, live = plan.root.nodes[place], dict[str, Node]()
     names = {node.name for node in plan.root.nodes} - {*mutation.replace, *mutation.remove}
-    home = _home(asks)
+    home, size = _home(asks), 0
 
     def put_in(source: PipelineLike) -> tuple[PutIn, ...]:
+        nonlocal size
         row: list[PutIn] = []
-        member = as_member(source, "cannot be put into a pipeline")
-        for node in member.nodes if isinstance(member, Chain) else (member,):
+        nodes = _nodes(as_member(source, "cannot be put into a pipeline"))
+        if (size := size + _size(nodes, most)) > most:  # not only once they are compiled: that may take seconds
+            _refuse(iter([f"a run may gain {MAX_ADDED} steps and combinators, and more than {most} are put in"]))
+        for node in nodes:
             number, name = 1, node.name
             while name in names:
                 number += 1
@@ -190,6 +199,20 @@ def _described(plan: Plan, place: int, mutation: PipelineMutation[object]) -> tu
     inserted = {name: put_in(source) for name, source in mutation.insert_after.items()}
     replaced = {name: put_in(source) for name, source in mutation.replace.items()}
     return PipelineChange("", "", (), (), asks.name, inserted, replaced, tuple(sorted(mutation.remove))), live
+
+
+def _nodes(member: Node | Chain) -> tuple[Node, ...]:
+    return member.nodes if isinstance(member, Chain) else (member,)
+
+
+def _size(nodes: Iterable[Node], most: int) -> int:
+    """How many nodes these are with all that stands inside of them; counted until there are too many."""
+    found = [*nodes]
+    for node in found:  # grows on the way
+        if len(found) > most:
+            break
+        found += [one for body in bodies_of(node).values() for part in body.members for one in _nodes(part)]
+    return len(found)
 
 
 def _named(node: Node, name: str) -> Node:
@@ -236,7 +259,8 @@ def _standing(put: PutIn, home: str) -> Node:
     what = f"{put.path!r} cannot be put in"
     holder = sys.modules.get(home if module == "__main__" else module)
     if holder is None:
-        raise PipelineError(what, [f"module {module!r} is not loaded; import it where the pipeline is defined"])
+        do = "Import it at the top of the module that defines the pipeline: a step that imports it did not run here"
+        raise SnapshotError(what, f"module {module!r} is not loaded", do)
     found = vars(holder).get(name)
     if found is None:
         raise PipelineError(what, [f"module {module!r} has no attribute {name!r}"])
@@ -258,6 +282,8 @@ def again(setup: Setup, change: PipelineChange) -> Setup:
         why, do = "one of its steps changed its pipeline", "Pass Flujo(..., experimental={'mutation'}), also in a FILE"
         raise SnapshotError("the run cannot go on here", why, do)
     made, error = attempt(_remade, setup, setup.row, change)
+    if isinstance(error, SnapshotError):
+        raise error
     if made is None or made.row is None or made.row.changes[-1:] != (change,):
         what = f"what step {change.step!r} made of the run's pipeline cannot be made again"
         why = "what it put in, or what was there, has changed since" if error is None else text_of(error)

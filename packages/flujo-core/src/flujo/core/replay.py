@@ -8,6 +8,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
+from .errors import SnapshotError
 from .flow import Branch, Loop
 from .foreign import attempt, attempt_async
 from .frames import Frame, RunState
@@ -93,10 +94,16 @@ async def replayed(setup: Setup, value: object, context: BaseModel | None, snaps
 
 def _read(setup: Setup, snapshot: Snapshot) -> Iterator[tuple[EntryData, Entry, Plan]]:
     """The journal, with the plan that stands after each entry."""
-    known = [*snapshot.mutations, *(row.mutation for row in snapshot.journal[snapshot.checkpoint.position :])]
-    for row in snapshot.journal:
+    stood = snapshot.journal[: snapshot.checkpoint.position]
+    # A change that is no data began the pipeline that the run is known by: those until then led to that.
+    changed = [(at, row.mutation) for at, row in enumerate(stood, 1) if row.mutation is not None]
+    began = max((at for at, change in changed if not change.step), default=0)
+    if [change for at, change in changed if at > began] != snapshot.mutations:
+        why = "its journal does not have the changes that it stands with"
+        raise SnapshotError(f"snapshot of run {snapshot.run_id!r} cannot be used", why, "Use it as it was kept")
+    for at, row in enumerate(snapshot.journal):
         entry = entry_of(setup.plan, row)
-        setup = after(setup, row) if row.mutation in known else setup  # else of what came before its own pipeline
+        setup = after(setup, row) if at >= began else setup
         yield row, entry, setup.plan
 
 

@@ -297,7 +297,7 @@ class Work(Running):
     async def _note_end(self, entry: Entry, outcome: Outcome, worker: Worker | None, keep: Keep) -> None:
         """Note how a step ended, and tell observers."""
         if isinstance(outcome, Agreed):
-            outcome, entry.mutation = outcome.under(self.verdict)
+            entry.mutation = outcome.event.change  # also of a run that ends meanwhile: it may go on later
         entry.outcome, entry.is_void = outcome, self.verdict is not None and isinstance(outcome, Failure)
         if isinstance(outcome, Aborted):
             self.stop(outcome.error, keep)
