@@ -10,10 +10,12 @@ import operator
 import os
 import re
 import threading
+import time
 import tracemalloc
 import types
 from collections import ChainMap, OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -395,6 +397,13 @@ def test_a_cycle_ends() -> None:
     scan(closing_over(ring), "f")
 
 
+def timed(function: Callable[..., object]) -> float:
+    since = time.process_time()
+    with suppress(NotShippable):
+        scan(function, "f")
+    return time.process_time() - since
+
+
 class Odd:
     def __init__(self, reduced: object) -> None:
         self.reduced = reduced
@@ -444,3 +453,10 @@ def test_a_long_chain_of_objects_takes_little_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 100e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "x:" * 500_000, "a=" * 500_000, "-x" * 500_000, "a={" * 300_000])
+def test_a_long_text_is_looked_at_in_time_that_grows_with_it(text: str) -> None:
+    """A name that might stand before a sign was looked for from each character on: 300,000 took minutes."""
+    half, whole = (timed(closing_over(text[:size])) for size in (len(text) // 2, len(text)))
+    assert whole < 8 * max(half, 0.02)

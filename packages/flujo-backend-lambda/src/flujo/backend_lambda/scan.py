@@ -77,7 +77,10 @@ PROSE = frozenset({"description", "title", "summary", "help", "doc", "__doc__", 
 _WORD = re.compile(r"[^\s:]{13,}")
 """What may be a key in prose: the shortest has so many characters."""
 
-_TO_FILL = re.compile(r"[\w-]+[\"']?\s{0,9}[=:]\s{0,9}[\"']?(?:%\(?\w+\)?[a-z]?|\{[^{}\n]*\}|<[^<>\n]*>|\.{3}|\*{3,})")
+_TO_FILL = re.compile(
+    r"(?<![\w-])[\w-]{1,60}+[\"']?\s{0,9}[=:]\s{0,9}[\"']?"
+    r"(?:%\(?\w{1,60}\)?[a-z]?|\{[^{}\n]{0,80}\}|<[^<>\n]{0,80}>|\.{3}|\*{3,9})"
+)
 """A name with what is to be put in its place: `password=%r`, `api_key={key}`."""
 
 _IN_ARRAYS = ("utf-16-le", "utf-32-le")
