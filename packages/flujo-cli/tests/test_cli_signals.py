@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -164,6 +165,28 @@ def test_a_reader_that_leaves_ends_the_work(cli) -> None:
     assert code == 130
     assert "BrokenPipe" not in err
     assert "1 aborted" in err or "1 not started" in err
+
+
+LATE = """
+import sys, threading, time
+from flujo_cli import launcher, main
+threading.Thread(target=time.sleep, args=(60,)).start()
+leave, calls = main._leave, []
+def interrupted(code, grace_s):
+    calls.append(code)
+    if len(calls) == 1:
+        raise KeyboardInterrupt
+    leave(code, grace_s)
+main._leave = interrupted
+sys.argv = ["flujo", "--version"]
+launcher.main()
+"""
+
+
+def test_a_signal_between_the_end_of_the_work_and_the_wait_for_threads_ends_the_process_too() -> None:
+    """Python then waited for the blocked thread, until it returned."""
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, "Traceback" in done.stderr) == (130, False)
 
 
 def test_a_second_signal_while_a_thread_is_waited_for_leaves_no_traceback(cli) -> None:

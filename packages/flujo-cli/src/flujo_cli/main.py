@@ -134,25 +134,27 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process, and exit."""
-    code = run(sys.argv[1:])
-    _leave(code)
+    try:
+        code = run(sys.argv[1:])
+        _leave(code, _GRACE_S)
+    except KeyboardInterrupt:  # once more, while threads were waited for or just before
+        code = exits.INTERRUPTED
+        _leave(code, 0.0)
     raise SystemExit(code)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, grace_s: float) -> None:
     """End the process where a sync step that timed out or was cancelled still blocks its thread.
 
     Python would wait for such a thread to return, which may be never. Without one this does nothing.
     """
     main = threading.main_thread()
     others = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
-    deadline = time.monotonic() + _GRACE_S
-    try:
-        for thread in others:  # idle workers need a moment to notice that their event loop is gone
-            thread.join(max(0.0, deadline - time.monotonic()))
-    except KeyboardInterrupt:  # once more: at once
-        code = exits.INTERRUPTED
-    if any(thread.is_alive() for thread in others):
+    deadline = time.monotonic() + grace_s
+    for thread in others:  # idle workers need a moment to notice that their event loop is gone
+        thread.join(max(0.0, deadline - time.monotonic()))
+    # By their frames: a thread whose join a signal interrupted may say that it is not alive (bpo-45274).
+    if any(thread.ident in sys._current_frames() for thread in others):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
