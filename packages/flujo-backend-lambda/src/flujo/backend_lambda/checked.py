@@ -13,11 +13,11 @@ from contextlib import suppress
 
 import cloudpickle
 
+from .holding import PROTOCOL
 from .scan import PROSE, Known, check_one
 
 __all__ = ["checked_dumps"]
 
-_PROTOCOL = 5
 _MOST_BUFFER = 100_000
 """Bytes of an array that are looked at as a text."""
 
@@ -48,7 +48,7 @@ class _CheckedPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it says not
     """
 
     def __init__(self, file: io.BytesIO, where: str, known: Known) -> None:
-        super().__init__(file, protocol=_PROTOCOL)
+        super().__init__(file, protocol=PROTOCOL)
         self._link = (None, where)
         self._known = known
         self._prose: dict[int, object] = {}  # texts of a program: docstrings, constants, descriptions

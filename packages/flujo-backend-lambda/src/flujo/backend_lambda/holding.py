@@ -17,9 +17,11 @@ from typing import Any, cast
 
 from flujo.core import scrub
 
-__all__ = ["Part", "held_by"]
+__all__ = ["PROTOCOL", "Part", "held_by"]
 
-_PROTOCOL = 5
+PROTOCOL = 5
+"""Of pickle: what an object is reduced to depends on it."""
+
 _LABEL = 80
 """Characters of a key that are shown."""
 
@@ -133,7 +135,7 @@ def _of_reduced(value: object) -> Iterator[Part]:
 
 
 def _reducer(cls: type) -> Callable[[Any], str | tuple[Any, ...]]:
-    return copyreg.dispatch_table.get(cls, methodcaller("__reduce_ex__", _PROTOCOL))
+    return copyreg.dispatch_table.get(cls, methodcaller("__reduce_ex__", PROTOCOL))
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Part]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import base64
 import pickletools
 import sys
-import types
 
 from flujo.core import CodeBlob
 
 from .blobs import BlobStore, packed
 from .envelope import Code
 from .errors import NotShippable
+from .holding import PROTOCOL, held_by
 from .scan import Known, find_env_secret, scan
 from .unpickling import PACKER
 from .versions import PYTHON, cloudpickle_version
 
 __all__ = ["pickled"]
-
-_PROTOCOL = 5
 
 Shipped = tuple[CodeBlob, Code, tuple[str, ...]]
 
@@ -82,18 +80,12 @@ def _modules(data: bytes) -> tuple[str, ...]:
 
 
 def _culprit(function: object, name: str) -> tuple[str, str]:
-    """Which variable of a function cannot be pickled, and its class."""
+    """Which part of a function cannot be pickled, and its class."""
     import cloudpickle  # optional, and heavy for who never needs it
 
-    if isinstance(function, types.FunctionType):
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-        held = {f"closure variable {key!r}": cell.cell_contents for key, cell in cells}
-        used = {key: value for key, value in function.__globals__.items() if key in function.__code__.co_names}
-        held.update({f"global {key!r}": value for key, value in used.items()})
-        for path, value in held.items():
-            try:
-                cloudpickle.dumps(value, protocol=_PROTOCOL)
-            except Exception:  # as above: it is asked which one it is
-                kind = f"a {type(value).__module__}.{type(value).__qualname__}"
-                return f"function {name!r} > {path}", kind
+    for place, _, value in held_by(function, is_root=True):
+        try:
+            cloudpickle.dumps(value, protocol=PROTOCOL)
+        except Exception:  # as above: it is asked which one it is
+            return f"function {name!r} > {place}", f"a {type(value).__module__}.{type(value).__qualname__}"
     return f"step {name!r}", "something that it holds"

@@ -143,9 +143,9 @@ def scan(function: object, name: str, known: Known | None = None) -> None:
     Raises:
         NotShippable: It holds a live object, or a secret; `path` says where.
     """
-    known, root = known or Known(), (None, f"function {name!r}")
+    known = known or Known()
     seen: dict[int, object] = {}  # with what they are of: some are made on the way, and an address is given again
-    todo: list[tuple[Link | None, str, Iterator[Part]]] = [(None, "", iter([(root[1], "", function)]))]
+    todo: list[tuple[Link | None, str, Iterator[Part]]] = [(None, "", iter([(f"function {name!r}", "", function)]))]
     for _ in range(_MOST):
         part = None
         while todo and (part := next(todo[-1][2], None)) is None:
